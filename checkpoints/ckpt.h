@@ -1,0 +1,61 @@
+/* ckpt.h — sharded HDF5 checkpoints: one file per rank, a manifest, and a commit that a kill cannot tear
+ *.
+ *
+ *   OUTPUT/checkpoints/step-0000030/shard-00000.h5  shard-00000.sum  …  manifest
+ *
+ * State is a few flat vectors ("classes": weights, m, v, master …), each with a global flat index that is the same on
+ * any number of ranks; rank r of P writes [lo, hi) of every class, multiples of CKPT_ALIGN, and any P' reads any
+ * ranges back. Nothing but the final rename makes a checkpoint exist; nothing but the manifest is trusted. */
+#ifndef TRIMPOT_CKPT_H
+#define TRIMPOT_CKPT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "collectives/comm.h"
+#include "kernels/base/status.h"
+#include "kernels/base/tensor.h"
+
+enum { CKPT_ALIGN = 65536, CKPT_MAX_CLASSES = 8 };
+
+/* One flat vector. Every rank holds all `count` elements at `data` (unsharded data parallelism), and writes only its
+ * own range; with sharding `data` would start at `lo`. bf16 is stored as U16 with attribute dtype = "bf16". */
+struct ckpt_class { const char *name; dtype dt; int64_t count; void *data; };
+
+struct ckpt_tensor { const char *name; int rank; int64_t dim[4]; int64_t offset; }; /* where it lies in every class */
+
+/* Small things every rank agrees on; text is JSON, kept verbatim in the manifest. */
+struct ckpt_state {
+    int64_t step;               /* optimizer steps done */
+    const struct ckpt_class *classes; int n_classes;
+    const struct ckpt_tensor *tensors; int n_tensors;
+    const char *meta_json;      /* object: seed, epoch, cursor, M, V, optimizer t, skip counters, hashes, config … */
+};
+
+/* Collective. Returns ST_OK when committed; otherwise every rank returns the same failure, nothing exists, and
+ * training may go on (the message names rank, file and errno). */
+status ckpt_save(struct comm *comm, const char *checkpoints_dir, const struct ckpt_state *s);
+
+/* What a valid checkpoint says before its bytes are read. `rejected`: how many newer ones were renamed .bad. */
+struct ckpt_manifest;
+struct ckpt_info { int64_t step; int rejected; char *dir; char *meta_json; struct ckpt_manifest *manifest; };
+
+/* Collective: rank 0 scans, newest first; every file of the candidate is hashed, the ranks sharing the work. A
+ * directory that does not verify is renamed .bad with a loud warning and the next older one is tried. *found = false
+ * when there is none (then only out->rejected says anything). */
+status ckpt_find(struct comm *comm, const char *checkpoints_dir, struct ckpt_info *out, bool *found);
+/* Reads all of every class into data (verified piece by piece). Names, dtypes, counts and the tensor table must agree:
+ * else ST_SHAPE listing the differences. ST_CORRUPT: the caller may ckpt_reject and ckpt_find again. Collective. */
+status ckpt_load(struct comm *comm, const struct ckpt_info *info, const struct ckpt_state *into);
+status ckpt_reject(struct comm *comm, const struct ckpt_info *info); /* rename to .bad, loudly */
+void ckpt_info_free(struct ckpt_info *i);
+
+/* Removes all but the newest `keep` (≥ 1) checkpoints that verify, never the newest; by rename to .trash first. Also
+ * clears leftovers of dead saves (*.tmp). Rank 0 works, all call. */
+status ckpt_retain(struct comm *comm, const char *checkpoints_dir, int64_t keep);
+
+/* Parses a manifest image; fuzz entry. */
+status ckpt_manifest_parse(const char *path, const char *text, size_t n, struct ckpt_manifest **manifest);
+void ckpt_manifest_free(struct ckpt_manifest *manifest);
+
+#endif

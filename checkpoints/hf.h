@@ -1,0 +1,105 @@
+/* hf.h — Hugging Face and PEFT directories, in and out: safetensors, config.json, adapter_config.json.
+ *
+ * Input is hostile until checked: every length, offset, product is verified before use. */
+#ifndef TRIMPOT_HF_H
+#define TRIMPOT_HF_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/base/file.h"
+#include "kernels/base/status.h"
+#include "kernels/base/tensor.h"
+
+/* ---- safetensors ------------------------------------------------------------------------------------------------ */
+
+struct st_entry {
+    char *name;
+    dtype dt;            /* only when `known` */
+    bool known;          /* F32, F16, BF16, F64, I32, I64, U8; others only pass through */
+    char dtype_text[16];
+    int rank;
+    int64_t dim[8];
+    const void *data;    /* in the map; no alignment is promised */
+    size_t bytes;
+    const char *file;    /* for messages */
+};
+
+/* All tensors of a directory (single file or index + shards) or of one file, memory-mapped, sorted by name. */
+struct st_set {
+    struct st_entry *entries; int n;
+    struct file_map *maps; int n_maps;
+    size_t bytes;        /* tensor bytes together */
+};
+
+/* dir_or_file: a directory with model.safetensors or model.safetensors.index.json (names chooses others, e.g.
+ * "adapter_model"), or one .safetensors file. A directory with only .bin/.pth files is refused with a pointer to the
+ * safetensors variant. */
+status st_open(const char *dir_or_file, const char *stem, struct st_set *out);
+void st_close(struct st_set *s);
+const struct st_entry *st_find(const struct st_set *s, const char *name); /* NULL if absent */
+
+/* Checks one in-memory image: the fuzzer's entry and st_open's core. `path` for messages. */
+status st_parse(const char *path, const unsigned char *data, size_t bytes, struct st_entry **entries, int *n);
+void st_entries_free(struct st_entry *entries, int n);
+
+/* Streaming writer: declare all tensors, then write their bytes in the order st_writer_next tells. Writes into
+ * temporary files and commits (fsync, rename) in st_writer_close; an aborted one leaves nothing. Shards of
+ * shard_bytes (0: one file) named STEM-%05d-of-%05d.safetensors with an index. Tensors sorted by widest dtype, then
+ * name. */
+struct st_writer;
+struct st_declare { const char *name; dtype dt; int rank; int64_t dim[4]; };
+status st_writer_open(const char *dir, const char *stem, const struct st_declare *tensors, int n, size_t shard_bytes,
+                      struct st_writer **out);
+int st_writer_next(const struct st_writer *w);                     /* index into `tensors`, -1 when all are written */
+status st_writer_add(struct st_writer *w, const void *data, size_t bytes); /* the next bytes of tensor st_writer_next() */
+status st_writer_put(struct st_writer *w, const void *data);      /* all of its bytes at once */
+status st_writer_close(struct st_writer *w, bool commit);
+
+/* ---- config.json ------------------------------------------------------------------------------------------------ */
+
+enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
+struct hf_rope { enum rope_type type; double theta, factor, low, high; int64_t original; double partial; };
+
+/* What config.json says, with 4.x and 5.x spellings folded; defaults of absent keys are the library's. */
+struct hf_config {
+    char model_type[32], architecture[64], hidden_act[32], torch_dtype[16];
+    int64_t vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, max_positions;
+    double rms_norm_eps;
+    bool tie_word_embeddings, attention_bias, mlp_bias, use_sliding_window;
+    int64_t sliding_window, max_window_layers; /* 0 = none */
+    struct hf_rope rope;
+    int32_t bos, pad, eos[8]; int n_eos;       /* -1 none; generation_config.json overrides */
+};
+
+/* ST_IO missing, ST_CORRUPT not JSON or a wrong type (file:line or key, value, remedy), ST_NOT_BUILT for fields whose
+ * mathematics trimpot lacks (attention_dropout ≠ 0, unknown rope type, quantization_config…). The family is not
+ * judged here. Sizes are range-checked (hidden % heads, heads % kv_heads, positive, ≤ 2^31, products fit). */
+status hf_config_read(const char *dir, struct hf_config *out);
+status hf_config_parse(const char *path, const char *json, size_t n, struct hf_config *out); /* fuzz entry */
+
+/* Copies config.json, generation_config.json, tokenizer files and chat templates verbatim; only the "torch_dtype" or
+ * "dtype" of config.json becomes `dt` ("float32", "bfloat16"; NULL: verbatim too). Absent files are skipped. */
+status hf_copy_side_files(const char *from_dir, const char *to_dir, const char *dt);
+
+/* ---- PEFT ------------------------------------------------------------------------------------------------------- */
+
+struct peft_config {
+    int64_t r; double lora_alpha, lora_dropout;
+    char **target_modules; int n_targets;   /* names as written, or one regex when `target_regex` */
+    bool target_regex, target_all_linear;
+    void *regex;                            /* compiled, when target_regex */
+    bool use_rslora, use_dora;
+    char *base_model;
+};
+
+/* adapter_config.json: fields that change the mathematics and are not implemented are refused by name.
+ * An absent target_modules means q_proj and v_proj. use_dora is only reported: the caller judges it. */
+status peft_config_read(const char *dir, struct peft_config *out);
+status peft_config_parse(const char *path, const char *json, size_t n, struct peft_config *out);
+void peft_config_free(struct peft_config *p);
+/* Does the adapter target this linear, e.g. "model.layers.0.self_attn.q_proj"? All-linear leaves out the head. */
+bool peft_targets(const struct peft_config *p, const char *module_path);
+status peft_config_write(const char *dir, const struct peft_config *p); /* sorted keys, indent 2, inference_mode */
+
+#endif

@@ -1,0 +1,158 @@
+/* config.c — from a command line to a struct config: file, overrides, references, schema, rules, in that order. */
+#include "configs/config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "configs/schema.h"
+#include "kernels/base/file.h"
+#include "kernels/base/log.h"
+
+static void release_rows(const char *section, void *base)
+{
+    for (int i = 0; i < schema_n; i++)
+        if (schema[i].size && row_in_section(&schema[i], section)) value_free(&schema[i], base);
+}
+
+static void release_dataset(struct config_dataset *set)
+{
+    release_rows("dataset", set);
+    free(set->component);
+}
+
+void config_free(struct config *c)
+{
+    if (!c) return;
+    for (int i = 0; i < sections_n; i++)
+        if (strncmp(sections[i].name, "dataset", 7)) release_rows(sections[i].name, c);
+    for (int i = 0; i < c->n_dataset; i++) release_dataset(&c->dataset[i]);
+    release_dataset(&c->dataset_val);
+    free(c->tokenizer.component);
+    free(c->model.component);
+    free(c->checkpointer.component);
+    free(c->optimizer.component);
+    free(c->schedule.component);
+    free(c->source);
+    free(c);
+}
+
+/* --model, --data and --output stand for keys, and give way to a key=value after them. */
+static void apply_short_form(struct ynode *root, const struct config_args *args, struct problems *p)
+{
+    const struct {
+        const char *value, *flag, *key;
+    } forms[] = {{args->model, "--model", "checkpointer.checkpoint_dir"},
+                 {args->data, "--data", "dataset.data_files"},
+                 {args->output, "--output", "output_dir"}};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        struct place at = {.name = forms[i].flag};
+        size_t bad;
+        if (!forms[i].value) continue;
+        if (!text_is_utf8(forms[i].value, strlen(forms[i].value), &bad))
+            problem_add(p, &at, "the name is not UTF-8 at byte %zu", bad);
+        else
+            override_set(root, forms[i].key, ynode_scalar(forms[i].value, false, at), at, p);
+    }
+}
+
+/* Values that follow from others, once nothing is wrong with them. */
+static void settle(struct bound *b)
+{
+    struct config *c = b->c;
+    const struct ynode *cudnn = bound_written(b, "cudnn_deterministic_mode");
+    c->seed_set = c->seed >= 0;
+    c->device_set = c->device != DEVICE_AUTO;
+    if (c->enable_activation_checkpointing) c->ac_mode = AC_FULL;
+    if (c->ac_mode == AC_AUTO) c->ac_mode = AC_NONE;
+    c->enable_activation_checkpointing = c->ac_mode == AC_FULL;
+    if (cudnn && !ynode_is_null(cudnn)) c->deterministic = true;
+    if (!bound_written(b, "torchtune_templates")) c->torchtune_templates = c->tokenizer.component != NULL;
+    if (!c->checkpointer.output_dir) c->checkpointer.output_dir = mem_strdup(c->output_dir);
+    if (c->batch_size_val < 0) c->batch_size_val = c->batch_size;
+}
+
+static status conclude(struct problems *p)
+{
+    struct buf lines = {0};
+    if (!p->count) return ST_OK;
+    problems_write(p, &lines);
+    if (p->count == 1)
+        status_fail(ST_USAGE, "%s", lines.data);
+    else if (p->count <= PROBLEMS_SHOWN)
+        status_fail(ST_USAGE, "%d errors in the configuration:\n%s", p->count, lines.data);
+    else
+        status_fail(ST_USAGE, "%d errors in the configuration, the first %d:\n%s", p->count, (int)PROBLEMS_SHOWN,
+                    lines.data);
+    buf_release(&lines);
+    return ST_USAGE;
+}
+
+/* text == NULL: no file. */
+static status resolve(const char *name, const char *text, size_t bytes, const struct config_args *args,
+                      bool require_paths, bool notes, struct config **out)
+{
+    static const struct config_args none;
+    struct problems problems = {0};
+    struct bound b = {.problems = &problems};
+    struct place origin = {.name = name};
+    if (!args) args = &none;
+    *out = NULL;
+    struct ynode *root = text ? ynode_read(text, bytes, origin, &problems) : ynode_new(YNODE_MAP, origin);
+    if (root) {
+        apply_short_form(root, args, &problems);
+        for (int i = 0; i < args->n_overrides; i++) {
+            int number = args->override_at ? args->override_at[i] : i + 1;
+            override_apply(root, args->overrides[i], number ? number : -1, &problems);
+        }
+        interpolate(root, &problems);
+        b.root = root;
+        b.c = mem_alloc(sizeof *b.c);
+        b.written = mem_alloc((size_t)schema_n * sizeof *b.written);
+        bind_all(&b, args->recipe);
+        if (name) b.c->source = mem_strdup(name);
+        rules_check(&b);
+        if (require_paths) rules_check_paths(&b);
+        settle(&b);
+    }
+    if (notes && b.notes.len && !problems.count) log_note("accepted without effect: %s", b.notes.data);
+    status st = conclude(&problems);
+    if (st)
+        config_free(b.c);
+    else
+        *out = b.c;
+    free(b.written);
+    ynode_free(root);
+    buf_release(&b.notes);
+    problems_release(&problems);
+    return st;
+}
+
+status config_parse_text(const char *name, const char *text, size_t bytes, const struct config_args *args,
+                         struct config **out)
+{
+    return resolve(name, text, bytes, args, false, false, out);
+}
+
+/* A path to a file, or the name of a shipped recipe. */
+static status find_config(const struct config_args *args, char **path)
+{
+    if (file_exists(args->config) && !file_is_dir(args->config)) {
+        *path = mem_strdup(args->config);
+        return ST_OK;
+    }
+    return config_recipe_path(args->recipes_dir, args->config, path);
+}
+
+status config_load(const struct config_args *args, bool require_paths, struct config **out)
+{
+    char *path = NULL, *text = NULL;
+    size_t bytes = 0;
+    *out = NULL;
+    if (!args->config) return resolve(NULL, NULL, 0, args, require_paths, true, out);
+    status st = find_config(args, &path);
+    if (!st) st = file_read(path, YNODE_MAX_BYTES, &text, &bytes);
+    if (!st) st = resolve(path, text, bytes, args, require_paths, true, out);
+    free(text);
+    free(path);
+    return st;
+}

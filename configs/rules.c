@@ -1,0 +1,263 @@
+/* rules.c — combinations that cannot work: one row each, with the reason a person reads. */
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "configs/schema.h"
+#include "kernels/base/file.h"
+
+/* ---- predicates: true = broken ---- */
+
+static bool wrote(const struct bound *b, const char *path) { return bound_written(b, path) != NULL; }
+static bool lora(const struct bound *b) { return b->c->recipe == RECIPE_LORA; }
+static bool full_bf16(const struct bound *b) { return !lora(b) && b->c->dtype == CONFIG_BF16; }
+
+static bool in_bwd_clips(const struct bound *b) { return b->c->optimizer_in_bwd && !isnan(b->c->clip_grad_norm); }
+static bool in_bwd_accumulates(const struct bound *b)
+{
+    return b->c->optimizer_in_bwd && b->c->gradient_accumulation_steps > 1;
+}
+static bool ac_contradicts(const struct bound *b)
+{
+    return b->c->enable_activation_checkpointing && (b->c->ac_mode == AC_NONE || b->c->ac_mode == AC_SELECTIVE);
+}
+static bool selective_without_n(const struct bound *b) { return b->c->ac_mode == AC_SELECTIVE && b->c->ac_option < 0; }
+static bool n_without_selective(const struct bound *b)
+{
+    return b->c->ac_mode != AC_SELECTIVE && b->c->ac_option >= 0;
+}
+static bool packed_without_length(const struct bound *b)
+{
+    bool packed = b->c->has_val && b->c->dataset_val.packed;
+    for (int i = 0; i < b->c->n_dataset; i++) packed = packed || b->c->dataset[i].packed;
+    return packed && b->c->tokenizer.max_seq_len < 0;
+}
+static bool packed_is_mixed(const struct bound *b)
+{
+    for (int i = 1; i < b->c->n_dataset; i++)
+        if (b->c->dataset[i].packed != b->c->dataset[0].packed) return true;
+    return false;
+}
+static bool no_validation(const struct bound *b)
+{
+    return b->c->run_val_every_n_steps > 0 && !b->c->has_val && isnan(b->c->val_fraction);
+}
+static bool two_validations(const struct bound *b) { return b->c->has_val && !isnan(b->c->val_fraction); }
+static bool lora_keys_in_full(const struct bound *b, const char **which)
+{
+    for (int i = 0; i < schema_n; i++)
+        if (row_in_section(&schema[i], "model") && b->written[i] && strcmp(row_key(&schema[i]), "init")) {
+            *which = schema[i].path;
+            return true;
+        }
+    return false;
+}
+static bool nothing_adapted(const struct bound *b)
+{
+    const struct config_lora *l = &b->c->model.lora;
+    return lora(b) && !l->attn_modules && !l->mlp && !l->output;
+}
+static bool full_component_in_lora(const struct bound *b)
+{
+    return lora(b) && b->model.path && b->model.kind == ADAPT_NONE;
+}
+static bool lora_component_in_full(const struct bound *b)
+{
+    return !lora(b) && b->model.path && b->model.kind != ADAPT_NONE;
+}
+static bool nesterov_is_wrong(const struct bound *b)
+{
+    return b->c->optimizer.nesterov && (b->c->optimizer.momentum <= 0 || b->c->optimizer.dampening != 0);
+}
+static bool adapter_only_in_full(const struct bound *b) { return !lora(b) && b->c->save_adapter_weights_only; }
+static bool adapter_in_full(const struct bound *b) { return !lora(b) && b->c->checkpointer.adapter_checkpoint; }
+static bool master_in_lora(const struct bound *b) { return lora(b) && b->c->master_weights == TRI_FP32; }
+static bool state_bf16_elsewhere(const struct bound *b) { return !full_bf16(b) && b->c->state_dtype == TRI_BF16; }
+static bool merges_without_vocab(const struct bound *b) { return b->c->tokenizer.merges_file && !b->c->tokenizer.path; }
+static bool epochs_of_random_adapter(const struct bound *b)
+{
+    return b->c->model.init == INIT_RANDOM && b->c->checkpointer.adapter_checkpoint;
+}
+
+/* Llama 3 and its successors share a tokenizer; so do the Qwen2 releases. */
+static bool same_tokens(const char *a, const char *b)
+{
+    size_t n = strcspn(a, "_"), m = strcspn(b, "_");
+    return n == m && !strncmp(a, b, n);
+}
+static bool tokenizer_of_other_family(const struct bound *b)
+{
+    return b->c->model.family && b->c->tokenizer.family && !same_tokens(b->c->model.family, b->c->tokenizer.family);
+}
+static bool model_type_of_other_family(const struct bound *b)
+{
+    static const struct {
+        const char *type, *families;
+    } of[] = {{"LLAMA2", "llama2"},
+              {"LLAMA3", "llama3 llama3_1 llama3_3"},
+              {"LLAMA3_2", "llama3_2"},
+              {"QWEN2", "qwen2 qwen2_5"}};
+    const char *type = b->c->checkpointer.model_type, *family = b->c->model.family;
+    for (size_t i = 0; type && family && i < sizeof of / sizeof *of; i++)
+        if (!strcmp(of[i].type, type)) {
+            size_t n = strlen(family);
+            for (const char *at = of[i].families; (at = strstr(at, family)); at += n)
+                if ((at == of[i].families || at[-1] == ' ') && (!at[n] || at[n] == ' ')) return false;
+            return true;
+        }
+    return false;
+}
+
+static bool validates_on_training_rows(const struct bound *b)
+{
+    const struct config_dataset *t = &b->c->dataset[0], *v = &b->c->dataset_val;
+    if (!b->c->has_val || b->c->n_dataset != 1 || t->n_data_files != v->n_data_files || !t->n_data_files) return false;
+    for (int i = 0; i < t->n_data_files; i++)
+        if (strcmp(t->data_files[i], v->data_files[i])) return false;
+    return !strcmp(t->split, v->split);
+}
+
+/* Absolute, links of the existing part followed; caller frees. */
+static char *canonical(const char *path)
+{
+    char *copy = mem_strdup(path), *tail = mem_strdup("");
+    char real[PATH_MAX];
+    while (!realpath(*copy ? copy : ".", real)) {
+        char *slash = strrchr(copy, '/');
+        char *longer = mem_printf("/%s%s", slash ? slash + 1 : copy, tail);
+        free(tail);
+        tail = longer;
+        if (slash == copy) slash[1] = 0;
+        else if (slash) *slash = 0;
+        else *copy = 0;
+        if (!strcmp(copy, "/") || !*copy) {
+            if (!realpath(*copy ? copy : ".", real)) strcpy(real, "/");
+            break;
+        }
+    }
+    char *whole = mem_printf("%s%s", real, tail);
+    free(copy);
+    free(tail);
+    return whole;
+}
+
+static bool lies_in(const char *inner, const char *outer)
+{
+    if (!inner || !outer || !*inner || !*outer) return false;
+    char *in = canonical(inner), *out = canonical(outer);
+    size_t n = strlen(out);
+    while (n > 1 && out[n - 1] == '/') n--;
+    bool inside = !strncmp(in, out, n) && (!in[n] || in[n] == '/');
+    free(in);
+    free(out);
+    return inside;
+}
+
+static bool output_in_model(const struct bound *b)
+{
+    return lies_in(b->c->output_dir, b->c->checkpointer.checkpoint_dir);
+}
+static bool checkpoints_in_model(const struct bound *b)
+{
+    return b->c->checkpointer.output_dir && wrote(b, "checkpointer.output_dir") &&
+           lies_in(b->c->checkpointer.output_dir, b->c->checkpointer.checkpoint_dir);
+}
+
+/* ---- the table ---- */
+
+static const struct rule {
+    const char *key; /* whose place and value the message shows */
+    bool (*broken)(const struct bound *);
+    const char *reason;
+} rules[] = {
+    {"optimizer_in_bwd", in_bwd_clips,
+     "a parameter steps before the norm of all gradients is known; set clip_grad_norm to null or optimizer_in_bwd "
+     "to false"},
+    {"optimizer_in_bwd", in_bwd_accumulates,
+     "every micro-batch would step; set gradient_accumulation_steps to 1 or optimizer_in_bwd to false"},
+    {"ac_mode", ac_contradicts,
+     "enable_activation_checkpointing: true recomputes every block; keep one of the two keys"},
+    {"ac_mode", selective_without_n, "which blocks? ac_option: N recomputes every N-th"},
+    {"ac_option", n_without_selective, "it chooses blocks for ac_mode: selective only; set that, or delete ac_option"},
+    {"dataset.packed", packed_without_length, "a pack needs a size: set tokenizer.max_seq_len"},
+    {"dataset.packed", packed_is_mixed, "data sets of a list are joined; pack all of them or none"},
+    {"run_val_every_n_steps", no_validation,
+     "there is nothing to validate on: set dataset_val or dataset_val_fraction"},
+    {"dataset_val_fraction", two_validations, "dataset_val is given too; keep one"},
+    {"dataset_val_fraction", validates_on_training_rows,
+     "dataset_val reads the rows that dataset trains on; give each its split, as train[:95%] and train[95%:]"},
+    {"model.lora_attn_modules", nothing_adapted,
+     "no linear would get an adapter: name modules, or set apply_lora_to_mlp or apply_lora_to_output"},
+    {"model._component_", full_component_in_lora,
+     "the recipe trains adapters: write the lora_ or qlora_ form, or leave it out"},
+    {"model._component_", lora_component_in_full,
+     "the recipe trains all weights: write the form without lora_, or run lora_finetune"},
+    {"optimizer.nesterov", nesterov_is_wrong, "it needs momentum above 0 and dampening 0"},
+    {"save_adapter_weights_only", adapter_only_in_full, "the recipe trains all weights: there is no adapter"},
+    {"checkpointer.adapter_checkpoint", adapter_in_full,
+     "the recipe trains all weights: merge the adapter first, or run lora_finetune"},
+    {"checkpointer.adapter_checkpoint", epochs_of_random_adapter,
+     "an adapter fits the weights it was trained on, and model.init: random makes new ones"},
+    {"master_weights", master_in_lora, "adapters are 32-bit already and the base does not change"},
+    {"state_dtype", state_bf16_elsewhere, "only full fine-tuning in bf16 can hold optimizer states in bf16"},
+    {"tokenizer.merges_file", merges_without_vocab, "it belongs to the vocab.json of tokenizer.path"},
+    {"tokenizer._component_", tokenizer_of_other_family, "it is not the tokenizer of model._component_"},
+    {"checkpointer.model_type", model_type_of_other_family, "model._component_ is of another family"},
+    {"output_dir", output_in_model, "it lies in checkpointer.checkpoint_dir: the base model is never written to"},
+    {"checkpointer.output_dir", checkpoints_in_model,
+     "it lies in checkpointer.checkpoint_dir: the base model is never written to"},
+};
+
+static void report(const struct bound *b, const char *key, const char *reason)
+{
+    const struct ynode *n;
+    struct place at = bound_place(b, key, &n);
+    if (n) problem_add(b->problems, &at, "%s: %s: %s", key, ynode_shown(n), reason);
+    else problem_add(b->problems, &at, "%s: %s", key, reason);
+}
+
+/* ---- what must be there ---- */
+
+static void check_required(const struct bound *b)
+{
+    for (int i = 0; i < schema_n && !b->problems->unknown_key; i++)
+        if (schema[i].required && schema[i].size && !*(char **)((char *)b->c + schema[i].at))
+            report(b, schema[i].path, "it is missing: the directory of the base model; or pass --model DIR");
+}
+
+void rules_check(const struct bound *b)
+{
+    const char *which;
+    check_required(b);
+    sources_settle(b);
+    if (b->c->recipe == RECIPE_FULL && lora_keys_in_full(b, &which))
+        report(b, which, "the recipe trains all weights; run lora_finetune for adapters");
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        if (rules[i].broken(b)) report(b, rules[i].key, rules[i].reason);
+}
+
+static void need_file(const struct bound *b, const char *key, const char *path, bool directory)
+{
+    const struct ynode *n;
+    struct place at = bound_place(b, key, &n);
+    if (path && !file_exists(path)) problem_add(b->problems, &at, "%s: %s does not exist", key, text_shown(path));
+    else if (path && directory && !file_is_dir(path))
+        problem_add(b->problems, &at, "%s: %s is not a directory", key, text_shown(path));
+}
+
+void rules_check_paths(const struct bound *b)
+{
+    for (int i = 0; i < schema_n; i++) {
+        const struct row *row = &schema[i];
+        bool directory = !strcmp(row_key(row), "checkpoint_dir") || !strcmp(row_key(row), "adapter_checkpoint");
+        if (!row->path_value || row_is_dataset(row)) continue;
+        need_file(b, row->path, *(char **)((char *)b->c + row->at), directory);
+    }
+    for (int k = 0; k < b->c->n_dataset; k++)
+        for (int i = 0; i < b->c->dataset[k].n_data_files; i++)
+            need_file(b, "dataset.data_files", b->c->dataset[k].data_files[i], false);
+    for (int i = 0; i < b->c->dataset_val.n_data_files && ynode_find_path(b->root, "dataset_val.data_files"); i++)
+        need_file(b, "dataset_val.data_files", b->c->dataset_val.data_files[i], false);
+}

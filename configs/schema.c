@@ -1,0 +1,518 @@
+/* schema.c — every key, once. The order is the order of the effective configuration and of the reference. */
+#include "configs/schema.h"
+
+#include <fnmatch.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT(a)       ((int)(sizeof(a) / sizeof *(a)))
+#define MEMBER(s, m)   .at = offsetof(struct s, m), .size = sizeof ((struct s *)0)->m
+#define C(m)           MEMBER(config, m)
+#define D(m)           MEMBER(config_dataset, m)
+#define N_OF(s, m)     .count_at = offsetof(struct s, m)
+#define CHOICES(table) .choices = table, .n_choices = COUNT(table)
+#define FROM(lo)       .ranged = true, .min = (lo), .max = INFINITY
+#define RANGE(lo, hi)  .ranged = true, .min = (lo), .max = (hi)
+#define OPTIONAL       .nullable = true, .def = "null"
+
+#define PREFERENCE    "preference training is recognised, not supported"
+#define REINFORCEMENT "reinforcement learning is recognised, not supported"
+#define QAT           "quantisation-aware training is recognised, not supported"
+#define DISTILLATION  "distillation is recognised, not supported"
+
+static const struct choice recipe_choices[] = {
+    {"full_finetune"}, {"full_finetune_single_device"}, {"full_finetune_distributed"},
+    {"lora_finetune"}, {"lora_finetune_single_device"}, {"lora_finetune_distributed"},
+    {"lora_dpo_single_device", 0, PREFERENCE}, {"lora_dpo_distributed", 0, PREFERENCE},
+    {"full_dpo_distributed", 0, PREFERENCE}, {"ppo_full_finetune_single_device", 0, REINFORCEMENT},
+    {"grpo_full_finetune_distributed", 0, REINFORCEMENT}, {"qat_distributed", 0, QAT},
+    {"qat_single_device", 0, QAT}, {"qat_lora_finetune_distributed", 0, QAT},
+    {"knowledge_distillation_single_device", 0, DISTILLATION}, {"knowledge_distillation_distributed", 0, DISTILLATION},
+    {"eleuther_eval", 0, "`trimpot eval` measures the loss of a model"},
+    {"generate", 0, "it is a verb here: `trimpot generate`"},
+    {"quantize", 0, "model.quantize_base quantises while loading"},
+};
+static const struct choice device_choices[] = {{"null", DEVICE_AUTO}, {"cuda", DEVICE_CUDA}, {"cpu", DEVICE_CPU}};
+static const struct choice dtype_choices[] = {
+    {"bf16", CONFIG_BF16},
+    {"fp32", CONFIG_FP32},
+    {"fp16", 0,
+     "training in fp16 needs a loss scaler and 32-bit adapters; bf16 takes the same memory and needs neither"},
+};
+static const struct choice collate_choices[] = {
+    {"torchtune.data.padded_collate_sft"},
+    {"torchtune.data.padded_collate_packed"},
+    {"torchtune.data.padded_collate_dpo", 0, "preference data is not supported"},
+    {"torchtune.data.left_pad_sequence", 0, "sequences are never padded; drop the key"},
+};
+static const struct choice truncation_choices[] = {{"right", false}, {"left", true}};
+static const struct choice masking_choices[] = {
+    {"null", MASK_DEFAULT},
+    {"train_on_all", MASK_TRAIN_ON_ALL},
+    {"train_on_assistant", MASK_TRAIN_ON_ASSISTANT},
+    {"train_on_last", MASK_TRAIN_ON_LAST},
+};
+static const struct choice conversation_choices[] = {
+    {"null", CONVERSATION_AUTO}, {"openai", CONVERSATION_OPENAI}, {"sharegpt", CONVERSATION_SHAREGPT}};
+static const struct choice too_long_choices[] = {
+    {"truncate", TOO_LONG_TRUNCATE}, {"drop", TOO_LONG_DROP}, {"split", TOO_LONG_SPLIT}, {"error", TOO_LONG_ERROR}};
+static const struct choice template_choices[] = {
+    {"torchtune.data.Llama2ChatTemplate"}, {"torchtune.data.MistralChatTemplate"}, {"torchtune.data.ChatMLTemplate"},
+    {"torchtune.data.GrammarErrorCorrectionTemplate"}, {"torchtune.data.SummarizeTemplate"},
+    {"torchtune.data.QuestionAnswerTemplate"}, {"torchtune.models.llama2.Llama2ChatTemplate"},
+    {"torchtune.models.mistral.MistralChatTemplate"},
+};
+static const struct choice attn_choices[] = {
+    {"q_proj", MODULE_Q}, {"k_proj", MODULE_K}, {"v_proj", MODULE_V}, {"output_proj", MODULE_O}};
+static const struct choice init_choices[] = {{"pretrained", INIT_PRETRAINED}, {"random", INIT_RANDOM}};
+static const struct choice ac_choices[] = {
+    {"null", AC_AUTO}, {"none", AC_NONE}, {"full", AC_FULL}, {"selective", AC_SELECTIVE}};
+static const struct choice ac_option_choices[] = {
+    {"op", 0, "choosing single operations is not supported; give N to recompute every N-th block"}};
+static const struct choice master_choices[] = {{"none", TRI_AUTO}, {"fp32", TRI_FP32}};
+static const struct choice width_choices[] = {{"auto", TRI_AUTO}, {"bf16", TRI_BF16}, {"fp32", TRI_FP32}};
+static const struct choice grad_choices[] = {
+    {"auto", TRI_AUTO}, {"fp32", TRI_FP32},
+    {"bf16", TRI_BF16, "gradients are summed in fp32, so that the bits do not depend on how many are added on a rank"},
+};
+static const struct choice reduce_choices[] = {
+    {"tree", false}, {"fast", true, "the library's own sum is not built yet; the tree gives the same bits everywhere"},
+};
+static const struct choice warmup_choices[] = {{"zero", false}, {"one", true}};
+static const struct choice level_choices[] = {{"DEBUG"}, {"INFO"}, {"WARN"}, {"WARNING"}, {"ERROR"}, {"CRITICAL"}};
+static const struct choice format_choices[] = {{"jsonl"}, {"txt"}};
+static const struct choice rotate_choices[] = {{"allgather"}, {"alltoall"}};
+#define OTHER "this program trains text decoders"
+static const struct choice model_type_choices[] = {
+    {"LLAMA2"}, {"LLAMA3"}, {"LLAMA3_2"}, {"QWEN2"},
+    {"GEMMA", 0, "the Gemma family is not built yet"},
+    {"GEMMA2", 0, "the Gemma 2 family is not built yet"},
+    {"MISTRAL", 0, "the Mistral family is not built yet"},
+    {"PHI3_MINI", 0, "the Phi-3 family is not built yet"},
+    {"PHI4", 0, "the Phi-4 family is not built yet"},
+    {"QWEN3", 0, "the Qwen3 family is not built yet"},
+    {"LLAMA3_VISION", 0, OTHER}, {"LLAMA4", 0, OTHER}, {"REWARD", 0, OTHER},
+    {"CLIP_TEXT", 0, OTHER}, {"T5_ENCODER", 0, OTHER},
+};
+
+/* rows that share everything but name and sentence */
+#define NOTED(p, t, d, why, ...) \
+    {.path = p, .type = t, .def = d, .effect = NO_EFFECT, .reason = why, .resume = RESUME_FREE, .sentence = __VA_ARGS__}
+#define SILENT(p, t, d, ...) {.path = p, .type = t, .def = d, .resume = RESUME_FREE, .sentence = __VA_ARGS__}
+#define NOT_YET(p, t, d, why, ...) \
+    {.path = p, .type = t, .def = d, .nullable = true, .effect = LATER, .reason = why, .sentence = __VA_ARGS__}
+#define UNUSED(p, t, d, why, ...) \
+    {.path = p, .type = t, .def = d, .nullable = true, .effect = REFUSED, .reason = why, .sentence = __VA_ARGS__}
+#define HUB "data sets are not downloaded: the files are local"
+#define HOLDS_ALL "every rank holds the whole model; the numbers are the same"
+
+const struct row schema[] = {
+    {"recipe", T_TEXT, C(recipe_name), OPTIONAL, CHOICES(recipe_choices), .resume = RESUME_SHOWN,
+     .sentence = "What the command line says after `run`; here for `validate` and for saved configurations."},
+    {"output_dir", T_TEXT, C(output_dir), .def = "./trimpot-output", .resume = RESUME_FREE,
+     .home = true, .sentence = "Root of everything a run writes: checkpoints, metrics, export."},
+    {"seed", T_INT, C(seed), OPTIONAL, FROM(0),
+     .sentence = "Base of every random number: data order, dropout, rounding, new weights. null draws one and saves "
+      "it."},
+    {"device", T_CHOICE, C(device), OPTIONAL, CHOICES(device_choices), .resume = RESUME_FREE,
+     .sentence = "Where to train. null takes a GPU if the build and the machine have one, else the CPU."},
+    {"dtype", T_CHOICE, C(dtype), .def = "bf16", CHOICES(dtype_choices),
+     .sentence = "Storage of weights and activations; arithmetic is 32-bit either way."},
+    {"epochs", T_INT, C(epochs), .def = "1", RANGE(1, 1e6), .sentence = "Passes over the training data."},
+    {"max_steps_per_epoch", T_INT, C(max_steps_per_epoch), OPTIONAL, FROM(1), .unit = "optimizer steps",
+     .sentence = "Ends each epoch early."},
+    {"batch_size", T_INT, C(batch_size), .def = "2", RANGE(1, 1e6), .unit = "rows", .resume = RESUME_SHOWN,
+     .sentence = "Rows (or packs) of one micro-batch on one rank."},
+    {"gradient_accumulation_steps", T_INT, C(gradient_accumulation_steps), .def = "1", RANGE(1, 1e6),
+     .unit = "micro-batches", .resume = RESUME_SHOWN,
+     .sentence = "Micro-batches of one rank before a step; total batch = batch_size x this x ranks."},
+    {"shuffle", T_BOOL, C(shuffle), .def = "true", .sentence = "Draws a new order of the rows for every epoch."},
+    NOTED("collate_fn", T_TEXT, "torchtune.data.padded_collate_sft", "sequences are never padded",
+          "torchtune's padding function.", CHOICES(collate_choices)),
+    {"clip_grad_norm", T_FLOAT, C(clip_grad_norm), OPTIONAL, FROM(0), .above_min = true, .infinite = true,
+     .sentence = "Largest global norm of the gradient; inf only logs it."},
+    {"optimizer_in_bwd", T_BOOL, C(optimizer_in_bwd), .def = "false", .resume = RESUME_FREE,
+     .sentence = "Steps each parameter during the backward pass, so that gradients never stand together in memory."},
+    NOTED("compile", T_SWITCH, "false", "kernels are compiled already", "torch.compile, or its parts."),
+
+    {"tokenizer.path", T_TEXT, C(tokenizer.path), OPTIONAL, .resume = RESUME_SHOWN, .path_value = true,
+     .home = true, .sentence = "Vocabulary file or a directory; null takes the model directory's."},
+    {"tokenizer.merges_file", T_TEXT, C(tokenizer.merges_file), OPTIONAL, .resume = RESUME_SHOWN, .path_value = true,
+     .home = true, .sentence = "merges.txt beside a vocab.json."},
+    {"tokenizer.special_tokens_path", T_TEXT, C(tokenizer.special_tokens_path), OPTIONAL, .resume = RESUME_SHOWN,
+     .path_value = true, .home = true, .sentence = "tokenizer.json whose added tokens are the special ones."},
+    {"tokenizer.max_seq_len", T_INT, C(tokenizer.max_seq_len), OPTIONAL, FROM(2), .unit = "tokens",
+     .sentence = "Longest row, and the size of a pack; null has no limit."},
+    {"tokenizer.truncation_type", T_CHOICE, C(tokenizer.truncate_left), .def = "right", CHOICES(truncation_choices),
+     .sentence = "Which end of a row that is too long is cut."},
+    {"tokenizer.prompt_template", T_TEMPLATE, C(tokenizer.prompt_template), N_OF(config, tokenizer.n_template_roles),
+     .at2 = offsetof(struct config, tokenizer.template_roles), OPTIONAL, CHOICES(template_choices),
+     .sentence = "Text around messages: a torchtune template by name, or {role: [prefix, suffix]}."},
+    NOT_YET("tokenizer.vocab_path", T_TEXT, "null", "the Phi-4 tokenizer is one of the later families",
+            "Phi-4's vocab.json."),
+    NOT_YET("tokenizer.merges_path", T_TEXT, "null", "the Phi-4 tokenizer is one of the later families",
+            "Phi-4's merges.txt."),
+
+    {"dataset.source", T_TEXT, D(source), OPTIONAL, .resume = RESUME_SHOWN,
+     .sentence = "json, csv or text for local files (null: by their extension), or the hub name they stand for."},
+    {"dataset.data_files", T_TEXTS, D(data_files), N_OF(config_dataset, n_data_files), OPTIONAL, .resume = RESUME_SHOWN,
+     .path_value = true, .home = true,
+     .sentence = "Local file, or list of files, with the rows. --data FILE says the same."},
+    {"dataset.split", T_SPLIT, D(split), .def = "train",
+     .sentence = "Which rows: train, train[:95%], train[95%:], train[100:200]."},
+    {"dataset.packed", T_BOOL, D(packed), .def = "false",
+     .sentence = "Fills sequences of tokenizer.max_seq_len with several rows each."},
+    {"dataset.split_across_pack", T_TRI, D(split_across_pack), OPTIONAL,
+     .sentence = "Lets a row continue in the next pack; null: true for completion data."},
+    {"dataset.train_on_input", T_TRI, D(train_on_input), OPTIONAL,
+     .sentence = "true trains on prompts too, false on answers only; wins over masking_strategy."},
+    {"dataset.masking_strategy", T_CHOICE, D(masking), OPTIONAL, CHOICES(masking_choices),
+     .sentence = "Which messages are trained on; null: answers, and for alpaca everything, as torchtune."},
+    {"dataset.column_map", T_PAIRS, D(column_map), N_OF(config_dataset, n_column_map), OPTIONAL,
+     .sentence = "Expected column: its name in the files."},
+    {"dataset.column", T_TEXT, D(column), OPTIONAL, .sentence = "Completion data: the column with the text."},
+    {"dataset.conversation_column", T_TEXT, D(conversation_column), OPTIONAL,
+     .sentence = "Chat data: the column with the messages."},
+    {"dataset.conversation_style", T_CHOICE, D(conversation_style), OPTIONAL, CHOICES(conversation_choices),
+     .sentence = "Shape of a message: {role, content} or {from, value}; null looks."},
+    {"dataset.new_system_prompt", T_TEXT, D(new_system_prompt), OPTIONAL, .sentence = "Replaces every system message."},
+    {"dataset.add_eos", T_BOOL, D(add_eos), .def = "true", .sentence = "Completion data: ends each text with EOS."},
+    {"dataset.prompt_template", T_TEXT, D(prompt_template), OPTIONAL, CHOICES(template_choices),
+     .sentence = "A template by name for this set only; null: the tokenizer's."},
+    UNUSED("dataset.filter_fn", T_TEXT, "null", "it names a Python function; filter the file instead", "Row filter."),
+    UNUSED("dataset.max_seq_len", T_INT, "null", "it moved to tokenizer.max_seq_len", "Old place of the row limit."),
+    NOTED("dataset.name", T_TEXT, "null", HUB, "Hub configuration.", .nullable = true),
+    NOTED("dataset.subset", T_TEXT, "null", HUB, "Hub configuration.", .nullable = true),
+    NOTED("dataset.revision", T_TEXT, "null", HUB, "Hub revision.", .nullable = true),
+    NOTED("dataset.cache_dir", T_TEXT, "null", HUB, "Hub cache.", .nullable = true),
+    {"dataset_val_fraction", T_FLOAT, C(val_fraction), OPTIONAL, RANGE(0, 1), .above_min = true, .below_max = true,
+     .sentence = "Share of the training rows, the last ones, kept for validation instead of a dataset_val."},
+    {"batch_size_val", T_INT, C(batch_size_val), OPTIONAL, RANGE(1, 1e6), .unit = "rows", .resume = RESUME_FREE,
+     .sentence = "Rows of one validation micro-batch; null: batch_size."},
+    {"run_val_every_n_steps", T_INT, C(run_val_every_n_steps), OPTIONAL, FROM(1), .unit = "optimizer steps",
+     .resume = RESUME_FREE, .sentence = "How often to measure the validation loss; null: never."},
+    {"on_too_long", T_CHOICE, C(on_too_long), .def = "truncate", CHOICES(too_long_choices),
+     .sentence = "What happens to rows longer than tokenizer.max_seq_len."},
+    {"torchtune_templates", T_BOOL, C(torchtune_templates), .def = "false",
+     .sentence = "Renders chats as torchtune does, not by the model's template (true if tokenizer._component_ is "
+      "written)."},
+    {"allow_special_in_text", T_BOOL, C(allow_special_in_text), .def = "false",
+     .sentence = "Lets special tokens written inside user text become special tokens."},
+
+    {"model.init", T_CHOICE, C(model.init), .def = "pretrained", CHOICES(init_choices), .resume = RESUME_SHOWN,
+     .sentence = "random starts from config.json alone, with new weights."},
+    {"model.lora_attn_modules", T_FLAGS, C(model.lora.attn_modules), .def = "[q_proj, k_proj, v_proj, output_proj]",
+     CHOICES(attn_choices), .sentence = "Attention linears that get adapters."},
+    {"model.apply_lora_to_mlp", T_BOOL, C(model.lora.mlp), .def = "true",
+     .sentence = "Adapters on gate, up and down (false for a torchtune component that does not say)."},
+    {"model.apply_lora_to_output", T_BOOL, C(model.lora.output), .def = "false", .sentence = "An adapter on the head."},
+    {"model.lora_rank", T_INT, C(model.lora.rank), .def = "8", RANGE(1, 65536), .sentence = "Rank r of the adapters."},
+    {"model.lora_alpha", T_FLOAT, C(model.lora.alpha), .def = "16", FROM(0), .above_min = true,
+     .sentence = "Adapters are scaled by alpha / r."},
+    {"model.lora_dropout", T_FLOAT, C(model.lora.dropout), .def = "0", RANGE(0, 1), .below_max = true,
+     .sentence = "Share of adapter inputs dropped in training."},
+    {"model.use_rslora", T_BOOL, C(model.lora.use_rslora), .def = "false", .sentence = "Scales by alpha / sqrt(r)."},
+    {"model.use_dora", T_BOOL, C(model.lora.use_dora), .def = "false", .effect = LATER,
+     .reason = "weight-decomposed adapters need their magnitude kernels", .sentence = "DoRA."},
+    {"model.quantize_base", T_BOOL, C(model.quantize_base), .def = "false",
+     .sentence = "Keeps the frozen weights in 4 bits (NF4): QLoRA."},
+    NOT_YET("model.lora_plus_ratio", T_FLOAT, "null", "one learning rate serves A and B",
+            "LoRA+: rate of B over that of A."),
+    NOT_YET("model.init_lora_weights", T_TEXT, "true", "adapters start as in LoRA: A uniform, B zero",
+            "PiSSA, OLoRA, LoftQ, orthogonal starts."),
+    NOT_YET("model.modules_to_save", T_TEXTS, "null", "only adapters are trained", "Modules trained in full."),
+
+    {"checkpointer.checkpoint_dir", T_TEXT, C(checkpointer.checkpoint_dir), .required = true, .resume = RESUME_SHOWN,
+     .path_value = true, .home = true,
+     .sentence = "Directory of the base model (config.json, safetensors). --model DIR says the same."},
+    SILENT("checkpointer.checkpoint_files", T_FILES, NULL,
+           "Weight files of the directory; its index decides, so this is only checked for names that cannot be read."),
+    {"checkpointer.model_type", T_TEXT, C(checkpointer.model_type), OPTIONAL, CHOICES(model_type_choices),
+     .resume = RESUME_SHOWN, .sentence = "Family, checked against config.json; null: config.json decides."},
+    {"checkpointer.output_dir", T_TEXT, C(checkpointer.output_dir), OPTIONAL, .resume = RESUME_FREE,
+     .home = true, .sentence = "Where checkpoints go; null: output_dir."},
+    {"checkpointer.adapter_checkpoint", T_TEXT, C(checkpointer.adapter_checkpoint), OPTIONAL, .resume = RESUME_SHOWN,
+     .path_value = true, .home = true, .sentence = "PEFT directory whose adapter the training starts from."},
+    UNUSED("checkpointer.recipe_checkpoint", T_TEXT, "null",
+           "it is a Python pickle; resume_from_checkpoint finds trimpot's own checkpoints", "torchtune's saved state."),
+    {"checkpointer.keep_last_n_checkpoints", T_INT, C(checkpointer.keep_last_n), OPTIONAL, FROM(1),
+     .resume = RESUME_FREE, .sentence = "How many checkpoints are kept; null: all."},
+    UNUSED("checkpointer.safe_serialization", T_BOOL, "true", "weights are written as safetensors only",
+           "safetensors rather than pickles."),
+    NOTED("checkpointer.enable_dcp", T_BOOL, "false", "checkpoints are sharded already", "torch's sharded format."),
+    {"resume_from_checkpoint", T_BOOL, C(resume), .def = "false", .resume = RESUME_FREE,
+     .sentence = "Continues from the newest complete checkpoint of output_dir."},
+    {"save_adapter_weights_only", T_BOOL, C(save_adapter_weights_only), .def = "false", .resume = RESUME_FREE,
+     .sentence = "LoRA: exports the adapter (PEFT directory) instead of merged weights."},
+    {"save_every_n_steps", T_INT, C(save_every_n_steps), OPTIONAL, FROM(1), .unit = "optimizer steps",
+     .resume = RESUME_FREE, .sentence = "How often to save a checkpoint; null: after each epoch."},
+    NOTED("enable_async_checkpointing", T_BOOL, "false", "checkpoints are written in line",
+          "Background writing of checkpoints."),
+
+    {"optimizer.lr", T_FLOAT, C(optimizer.lr), .def = "2e-5", .def_lora = "3e-4", FROM(0),
+     .sentence = "Learning rate, before the schedule."},
+    {"optimizer.weight_decay", T_FLOAT, C(optimizer.weight_decay), .def = "0.01", FROM(0),
+     .sentence = "Decay of weights towards zero (0 for Adam and SGD unless written)."},
+    {"optimizer.betas", T_BETAS, C(optimizer.beta1), .def = "[0.9, 0.999]", RANGE(0, 1), .below_max = true,
+     .sentence = "Adam: memory of the mean and of the square of the gradient."},
+    {"optimizer.eps", T_FLOAT, C(optimizer.eps), .def = "1e-8", FROM(0), .above_min = true,
+     .sentence = "Adam: added to the root of the second moment."},
+    {"optimizer.momentum", T_FLOAT, C(optimizer.momentum), .def = "0", RANGE(0, 1), .below_max = true,
+     .sentence = "SGD: memory of the gradient."},
+    {"optimizer.dampening", T_FLOAT, C(optimizer.dampening), .def = "0", RANGE(0, 1),
+     .sentence = "SGD: share of the new gradient left out of the momentum."},
+    {"optimizer.nesterov", T_BOOL, C(optimizer.nesterov), .def = "false", .sentence = "SGD: Nesterov momentum."},
+    UNUSED("optimizer.amsgrad", T_BOOL, "false", "only the plain second moment is kept", "AMSGrad."),
+    UNUSED("optimizer.maximize", T_BOOL, "false", "a loss is minimised", "Climbs instead of descending."),
+    UNUSED("optimizer.differentiable", T_BOOL, "false", "there is no autograd here", "Gradients of the step."),
+    UNUSED("optimizer.capturable", T_BOOL, "false", "there are no torch CUDA graphs here", "CUDA graph capture."),
+    NOTED("optimizer.fused", T_BOOL, "false", "the step is always fused", "torch's fused step.", .nullable = true),
+    NOTED("optimizer.foreach", T_BOOL, "false", "the step is always fused", "torch's multi-tensor step.",
+          .nullable = true),
+    NOTED("optimizer.is_paged", T_BOOL, "false", "states are in ordinary memory", "bitsandbytes' paging."),
+    NOTED("optimizer.min_8bit_size", T_INT, "4096", "states are 32-bit", "Smallest tensor with 8-bit states."),
+    NOTED("optimizer.percentile_clipping", T_INT, "100", "bitsandbytes ignores it too", "Adaptive clipping."),
+    NOTED("optimizer.block_wise", T_BOOL, "true", "states are 32-bit", "Blocks of 8-bit states."),
+    NOT_YET("optimizer.optim_bits", T_INT, "32", "8-bit optimizer states are not built yet",
+            "Bits of an optimizer state."),
+    NOT_YET("optimizer.quantize_embeddings", T_BOOL, "false", "8-bit optimizer states are not built yet",
+            "8-bit states for embeddings."),
+
+    {"lr_scheduler.num_warmup_steps", T_INT, C(schedule.num_warmup_steps), .def = "0", FROM(0),
+     .unit = "optimizer steps", .sentence = "Steps over which the rate rises to its full value."},
+    {"lr_scheduler.num_cycles", T_FLOAT, C(schedule.num_cycles), .def = "0.5", FROM(0),
+     .sentence = "Cosine waves until the end; 0.5 falls to zero."},
+
+    NOTED("loss.num_output_chunks", T_INT, "8", "the plan sizes the chunks (head_chunk_rows)",
+          "Chunks of torchtune's head."),
+    UNUSED("loss.ignore_index", T_INT, "-100", "masked labels are -100 everywhere", "Label that is not trained."),
+    NOTED("loss.mask_ignored_tokens", T_BOOL, "true", "only supervised rows reach the head", "Skips masked rows."),
+
+    {"enable_activation_checkpointing", T_BOOL, C(enable_activation_checkpointing), .def = "false",
+     .resume = RESUME_FREE, .sentence = "Recomputes whole blocks in the backward pass; same bits, less memory."},
+    {"ac_mode", T_CHOICE, C(ac_mode), OPTIONAL, CHOICES(ac_choices), .resume = RESUME_FREE,
+     .sentence = "The same with a choice: none, full, or selective with ac_option."},
+    {"ac_option", T_INT, C(ac_option), OPTIONAL, FROM(1), CHOICES(ac_option_choices), .unit = "blocks",
+     .resume = RESUME_FREE, .sentence = "Selective: every N-th block is recomputed."},
+    {"enable_activation_offloading", T_BOOL, C(enable_activation_offloading), .def = "false", .effect = LATER,
+     .reason = "saved activations stay where they are made; enable_activation_checkpointing shrinks them",
+     .resume = RESUME_FREE, .sentence = "Moves saved activations to host memory."},
+    {"activation_offloading_use_streams", T_BOOL, C(offload_with_streams), .def = "true", .resume = RESUME_FREE,
+     .sentence = "Offloads while computing."},
+    {"offload_with_streams", T_BOOL, C(offload_with_streams), .def = "true", .derived = true, .resume = RESUME_FREE,
+     .sentence = "Older name of activation_offloading_use_streams."},
+    {"stochastic_rounding", T_BOOL, C(stochastic_rounding), .def = "true",
+     .sentence = "bf16 weights and states are rounded at random, so that small steps are not lost."},
+    {"master_weights", T_CHOICE, C(master_weights), .def = "none", CHOICES(master_choices),
+     .sentence = "Full fine-tuning in bf16: keeps a 32-bit copy of the weights (4 bytes more each)."},
+    {"grad_dtype", T_CHOICE, C(grad_dtype), .def = "auto", CHOICES(grad_choices),
+     .sentence = "Gradients of full fine-tuning; auto: fp32."},
+    {"state_dtype", T_CHOICE, C(state_dtype), .def = "auto", CHOICES(width_choices),
+     .sentence = "Full fine-tuning in bf16: optimizer states; auto: bf16, rounded at random."},
+    {"reduce", T_CHOICE, C(reduce_fast), .def = "tree", CHOICES(reduce_choices),
+     .sentence = "How gradients are added over ranks; tree: the same bits on any number of them."},
+    {"virtual_ranks", T_INT, C(virtual_ranks), OPTIONAL, RANGE(1, 65536),
+     .sentence = "Leaves of the reduction tree: how many ranks the bits hold for; fewer need less memory; null: every micro-batch."},
+    {"memory_budget", T_BYTES, C(memory_budget), OPTIONAL, FROM(1), .unit = "bytes", .resume = RESUME_FREE,
+     .sentence = "Most memory of one rank, as 8GB or 512MiB; null: what the machine has."},
+    {"head_chunk_rows", T_INT, C(head_chunk_rows), OPTIONAL, FROM(1), .unit = "tokens",
+     .sentence = "Rows of logits that exist at a time; null: the plan chooses."},
+    {"max_skipped_steps", T_INT, C(max_skipped_steps), .def = "10", FROM(1), .unit = "optimizer steps",
+     .resume = RESUME_FREE, .sentence = "Steps with a non-finite gradient, one after another, that end the run."},
+    {"warmup_start", T_CHOICE, C(warmup_start_one), .def = "zero", CHOICES(warmup_choices),
+     .sentence = "Warm-up begins at rate 0 (torchtune) or at 1/num_warmup_steps."},
+    {"deterministic", T_BOOL, C(deterministic), .def = "false",
+     .sentence = "Deterministic kernels on a GPU too; the CPU always is."},
+    SILENT("cudnn_deterministic_mode", T_TEXT, "null",
+           "torchtune's switch: anything but null means deterministic: true.",
+           .nullable = true, .derived = true),
+    NOT_YET("allow_tf32", T_BOOL, "false", "fp32 products are true fp32", "Faster, coarser fp32 products on a GPU."),
+    NOT_YET("optimizer_offload", T_BOOL, "false", "states are where the device is", "Optimizer on the host."),
+    NOT_YET("no_decay", T_TEXTS, "null", "every trained tensor decays, as in torchtune",
+            "Tensors without weight decay."),
+
+    NOTED("fsdp_cpu_offload", T_BOOL, "false", "on a CPU everything is in host memory",
+          "Weights and states on the host."),
+    NOTED("fsdp.cpu_offload", T_BOOL, "false", "torchtune ignores it too", "Old name of fsdp_cpu_offload."),
+    NOTED("fsdp_reshard_after_forward", T_BOOL, "true", HOLDS_ALL, "Frees gathered weights after the forward pass."),
+    NOTED("custom_sharded_layers", T_TEXTS, "null", HOLDS_ALL, "Layers wrapped on their own.", .nullable = true),
+    NOTED("memory_efficient_fsdp_wrap", T_BOOL, "false", HOLDS_ALL, "Wraps the embedding on its own."),
+    NOTED("use_distributed_state_dict", T_BOOL, "false", "loading is always per rank", "How weights are loaded."),
+    NOTED("low_cpu_ram", T_BOOL, "false", "files are mapped, not read", "How weights are loaded."),
+    NOTED("data_parallel_shard_dim", T_INT, "-1", HOLDS_ALL, "Ranks that share one copy of the weights."),
+    NOTED("data_parallel_replicate_dim", T_INT, "1", HOLDS_ALL, "Ranks with copies of their own."),
+    NOT_YET("tensor_parallel_dim", T_INT, "1", "each rank computes whole layers", "Ranks that split each layer."),
+    NOT_YET("context_parallel_dim", T_INT, "1", "each rank computes whole rows", "Ranks that split each sequence."),
+    NOTED("context_parallel_rotate_method", T_TEXT, "allgather", "context_parallel_dim is 1",
+          "Exchange of keys and values.", CHOICES(rotate_choices)),
+    NOT_YET("enable_fp8_training", T_BOOL, "false", "products are bf16 or fp32", "FP8 products."),
+    NOT_YET("fp8_recipe_name", T_TEXT, "null", "products are bf16 or fp32", "FP8 scaling."),
+    NOT_YET("resize_token_embeddings", T_BOOL, "false", "the vocabulary is the model's", "Vocabulary growth."),
+
+    {"metric_logger.log_dir", T_TEXT, C(log_dir), OPTIONAL, .resume = RESUME_FREE,
+     .home = true, .sentence = "Directory of logs; null: output_dir. metrics.jsonl is always in output_dir."},
+    NOTED("metric_logger.output_fmt", T_TEXT, "jsonl", "metrics.jsonl is always written", "DiskLogger's format.",
+          CHOICES(format_choices)),
+    NOTED("metric_logger.filename", T_TEXT, "null", "metrics.jsonl is always written", "DiskLogger's file.",
+          .nullable = true),
+    NOTED("metric_logger.organize_logs", T_BOOL, "true", "one run, one directory", "TensorBoard sub-directories."),
+    NOTED("metric_logger.project", T_TEXT, "null", "nothing is sent over the network", "W&B, Comet.", .nullable = true),
+    NOTED("metric_logger.entity", T_TEXT, "null", "nothing is sent over the network", "W&B.", .nullable = true),
+    NOTED("metric_logger.group", T_TEXT, "null", "nothing is sent over the network", "W&B.", .nullable = true),
+    NOTED("metric_logger.name", T_TEXT, "null", "nothing is sent over the network", "W&B.", .nullable = true),
+    NOTED("metric_logger.workspace", T_TEXT, "null", "nothing is sent over the network", "Comet.", .nullable = true),
+    NOTED("metric_logger.experiment_name", T_TEXT, "null", "nothing is sent over the network", "Comet, MLflow.",
+          .nullable = true),
+    NOTED("metric_logger.tracking_uri", T_TEXT, "null", "nothing is sent over the network", "MLflow.",
+          .nullable = true),
+    {"log_every_n_steps", T_INT, C(log_every_n_steps), .def = "1", FROM(1), .unit = "optimizer steps",
+     .resume = RESUME_FREE, .sentence = "How often a step is printed; metrics.jsonl has them all."},
+    {"log_peak_memory_stats", T_BOOL, C(log_peak_memory_stats), .def = "false", .resume = RESUME_FREE,
+     .sentence = "Adds the peak memory to each logged step."},
+    NOTED("log_level", T_TEXT, "INFO", "-q and -v choose what is printed", "torchtune's verbosity.",
+          CHOICES(level_choices)),
+
+    {"profiler.enabled", T_BOOL, .def = "false", .effect = LATER, .reason = "no trace is written",
+     .resume = RESUME_FREE,
+     .sentence = "Writes a trace of some steps."},
+    SILENT("profiler.output_dir", T_TEXT, "null", "Where the trace goes.", .nullable = true),
+    SILENT("profiler.cpu", T_BOOL, "true", "Traces the CPU."),
+    SILENT("profiler.cuda", T_BOOL, "true", "Traces the GPU."),
+    SILENT("profiler.xpu", T_BOOL, "false", "Traces other devices."),
+    SILENT("profiler.profile_memory", T_BOOL, "false", "Traces allocations."),
+    SILENT("profiler.with_stack", T_BOOL, "false", "Traces call stacks."),
+    SILENT("profiler.record_shapes", T_BOOL, "true", "Traces shapes."),
+    SILENT("profiler.with_flops", T_BOOL, "false", "Traces operation counts."),
+    SILENT("profiler.wait_steps", T_INT, "5", "Steps before the trace.", FROM(0), .unit = "optimizer steps"),
+    SILENT("profiler.warmup_steps", T_INT, "3", "Steps traced and thrown away.", FROM(0), .unit = "optimizer steps"),
+    SILENT("profiler.active_steps", T_INT, "2", "Steps traced.", FROM(0), .unit = "optimizer steps"),
+    SILENT("profiler.num_cycles", T_INT, "1", "How often to repeat it.", FROM(0)),
+};
+const int schema_n = COUNT(schema);
+
+const struct section sections[] = {
+    {"", false, false, "Keys outside every group"},
+    {"tokenizer", true, false, "Text to tokens; may be left out: the model directory has it"},
+    {"dataset", true, false, "Training rows: one group, or a list of up to 8 that are joined"},
+    {"dataset_val", true, false, "Validation rows, with the keys of dataset"},
+    {"model", true, false, "What is trained; sizes come from the model directory"},
+    {"checkpointer", true, false, "Where the model comes from"},
+    {"optimizer", true, false, "How weights step"},
+    {"lr_scheduler", true, true, "How the rate changes; left out: constant"},
+    {"loss", true, false, "torchtune's loss; there is one"},
+    {"metric_logger", true, false, "Logs beside metrics.jsonl"},
+    {"profiler", true, false, "torchtune's profiler"},
+    {"fsdp", false, false, "Old group of torchtune"},
+    {"tensor_parallel_plan", true, true, "torchtune's tensor parallelism"},
+};
+const int sections_n = COUNT(sections);
+
+static const struct {
+    const char *pattern, *reason;
+} foreign[] = {
+    {"config", "a configuration cannot include another: name the file with --config"},
+    {"teacher_*", DISTILLATION},
+    {"kd_*", DISTILLATION},
+    {"quantizer", QAT},
+    {"fake_quant_after_n_steps", QAT},
+    {"ppo_*", REINFORCEMENT},
+    {"grpo_*", REINFORCEMENT},
+    {"reward_*", REINFORCEMENT},
+    {"ref_*", REINFORCEMENT},
+    {"value_*", REINFORCEMENT},
+    {"gamma", REINFORCEMENT},
+    {"lmbda", REINFORCEMENT},
+    {"kl_coeff", REINFORCEMENT},
+    {"num_steps", REINFORCEMENT},
+    {"forward_batch_size", REINFORCEMENT},
+    {"base_model_path", REINFORCEMENT},
+};
+
+const char *schema_foreign(const char *key)
+{
+    for (int i = 0; i < COUNT(foreign); i++)
+        if (!fnmatch(foreign[i].pattern, key, 0)) return foreign[i].reason;
+    return NULL;
+}
+
+const char *row_key(const struct row *row)
+{
+    const char *dot = strchr(row->path, '.');
+    return dot ? dot + 1 : row->path;
+}
+
+bool row_in_section(const struct row *row, const char *section)
+{
+    if (!strcmp(section, "dataset_val")) section = "dataset";
+    const char *dot = strchr(row->path, '.');
+    size_t n = dot ? (size_t)(dot - row->path) : 0;
+    return strlen(section) == n && !strncmp(row->path, section, n);
+}
+
+bool row_is_dataset(const struct row *row) { return row_in_section(row, "dataset"); }
+
+const struct row *schema_row(const char *section, const char *key)
+{
+    for (int i = 0; i < schema_n; i++)
+        if (!strcmp(row_key(&schema[i]), key) && row_in_section(&schema[i], section)) return &schema[i];
+    return NULL;
+}
+
+const struct section *schema_section(const char *name)
+{
+    for (int i = 1; i < sections_n; i++)
+        if (!strcmp(sections[i].name, name)) return &sections[i];
+    return NULL;
+}
+
+const char *schema_section_of(const char *dotted)
+{
+    if (!strncmp(dotted, "dataset.", 8) && dotted[8] && !dotted[8 + strspn(dotted + 8, "0123456789")]) return "dataset";
+    const struct section *s = schema_section(dotted);
+    return s && s->component ? s->name : NULL;
+}
+
+const char *schema_default_text(const char *path)
+{
+    const char *dot = strchr(path, '.');
+    char section[64] = "";
+    if (dot && (size_t)(dot - path) < sizeof section) memcpy(section, path, (size_t)(dot - path));
+    const struct row *row = dot && !section[0] ? NULL : schema_row(section, dot ? dot + 1 : path);
+    return row ? row->def : NULL;
+}
+
+const char *schema_nearest_path(const char *path)
+{
+    const char *names[COUNT(schema)];
+    for (int i = 0; i < schema_n; i++) names[i] = schema[i].path;
+    return text_nearest(path, names, schema_n);
+}
+
+static const char *nearest_here(const char *section, const char *key, const struct component *component)
+{
+    const char *names[COUNT(schema) + COUNT(sections) + 1];
+    int n = 0;
+    bool has_component = *section && (!schema_section(section) || schema_section(section)->component);
+    if (has_component) names[n++] = "_component_";
+    for (int i = 0; i < schema_n; i++)
+        if (row_in_section(&schema[i], section) && (!component || component_takes(component, row_key(&schema[i]))))
+            names[n++] = row_key(&schema[i]);
+    for (int i = 1; !*section && i < sections_n; i++) names[n++] = sections[i].name;
+    return text_nearest(key, names, n);
+}
+
+char *schema_suggest(const char *section, const char *key, const struct component *component)
+{
+    for (int i = 0; i < schema_n; i++)
+        if (!strcmp(row_key(&schema[i]), key)) return mem_strdup(schema[i].path);
+    const char *here = nearest_here(section, key, component);
+    if (!here && component) here = nearest_here(section, key, NULL);
+    if (here) return mem_printf("%s%s%s", section, *section ? "." : "", here);
+    const char *names[COUNT(schema)];
+    for (int i = 0; i < schema_n; i++) names[i] = row_key(&schema[i]);
+    const char *there = text_nearest(key, names, schema_n);
+    for (int i = 0; there && i < schema_n; i++)
+        if (names[i] == there) return mem_strdup(schema[i].path);
+    return NULL;
+}

@@ -1,0 +1,66 @@
+/* backend.h — one place where arithmetic happens: a device (memory, streams, events) and its table of ops.
+ *
+ * Backends: cpu; for tests ref (float64) and paranoid; cuda fits behind the same table. The worker speaks only to this table. Every call that
+ * takes a stream is asynchronous in contract, even where a backend (cpu) finishes before it returns: results may be
+ * read by the host only after sync() or an event, and cross-stream dependencies need events. */
+#ifndef TRIMPOT_BACKEND_H
+#define TRIMPOT_BACKEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/base/status.h"
+#include "kernels/ops.h"
+
+enum mem_kind { MEM_HOST, MEM_PINNED, MEM_DEVICE };
+
+struct event; /* opaque, the backend's */
+
+/* Backends embed this as the first member of their own stream. */
+struct stream {
+    const struct backend *be;
+    void *workspace;        /* private scratch of the ops on this stream, from the plan */
+    size_t workspace_bytes;
+    int threads;            /* CPU: OpenMP threads; results never depend on it */
+};
+
+/* What the largest call will look like; from it a backend says how much workspace its ops need. */
+struct work_bounds {
+    dtype dt;              /* of activations */
+    int64_t tokens;        /* largest micro-batch */
+    int64_t doc_tokens;    /* longest document */
+    int64_t width, ffn, heads, kv_heads, head_dim, vocab, rank; /* C F H K D V R */
+    int64_t head_rows;     /* rows of a logits chunk */
+    int threads;
+};
+
+struct device {
+    status (*alloc)(enum mem_kind kind, size_t bytes, void **out); /* 64-byte aligned; ST_OOM */
+    void (*free)(enum mem_kind kind, void *p, size_t bytes);
+    status (*stream_open)(struct stream **out, int threads);       /* workspace is bound later by the caller */
+    void (*stream_close)(struct stream *s);
+    status (*event_open)(struct event **out);
+    void (*event_close)(struct event *e);
+    status (*event_record)(struct event *e, struct stream *s);
+    status (*event_wait)(struct event *e, struct stream *s);       /* s waits for e */
+    status (*copy)(struct stream *s, void *dst, const void *src, size_t bytes); /* any kinds */
+    status (*zero)(struct stream *s, void *dst, size_t bytes);
+    status (*sync)(struct stream *s, const char *label);           /* later faults are reported with the label */
+    status (*mem_info)(size_t *free_bytes, size_t *total_bytes);
+};
+
+struct backend {
+    const char *name;
+    enum mem_kind tensors_in; /* where tensors of this backend live */
+    struct device dev;
+    struct ops ops;           /* reached through the op_… front door of ops.h, which checks shapes */
+    size_t (*workspace_bytes)(const struct work_bounds *w);
+    size_t (*library_bytes)(const struct work_bounds *w); /* held by its libraries outside our arenas: an estimate */
+    const char *(*describe)(void); /* "cpu: AVX-512 bf16, oneDNN 2.6.3" */
+    bool accepts_f64;         /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
+};
+
+extern const struct backend backend_cpu;
+const struct backend *backend_cuda(void); /* NULL when built without CUDA */
+
+#endif

@@ -1,0 +1,153 @@
+/* attn_fwd.c — attention forward, flash scheme: per block of queries one walk over the keys, running maximum and sum.
+ *
+ * A unit of work is (document, kv head, block of queries): every key block is transposed once and used by all query
+ * heads of the group. Units are independent, so threads do not matter; scores and P stay f32 in bf16 mode. */
+#include "kernels/cpu/attn.h"
+
+#include <math.h>
+#include <omp.h>
+
+struct unit {
+    const struct attn_fwd_args *a;
+    int64_t row0, tokens; /* the document */
+    int64_t kv_head, q0, queries;
+};
+
+struct room {
+    float *kt, *v, *s; /* [D, 64], [64, D], [64, 64] */
+    float *q, *o;      /* [group][64, D] */
+    float *top, *sum;  /* [group][64] */
+};
+
+static size_t room_floats(int64_t d, int64_t group)
+{
+    int64_t wide = attn_pad(d);
+    return (size_t)(ATTN_BLOCK * (2 * wide + ATTN_BLOCK) + group * ATTN_BLOCK * (2 * wide + 2));
+}
+
+static struct room room_at(float *base, int64_t d, int64_t group)
+{
+    int64_t block = ATTN_BLOCK * attn_pad(d);
+    struct room r = {.kt = base};
+    r.v = r.kt + block;
+    r.s = r.v + block;
+    r.q = r.s + ATTN_BLOCK * ATTN_BLOCK;
+    r.o = r.q + group * block;
+    r.top = r.o + group * block;
+    r.sum = r.top + group * ATTN_BLOCK;
+    return r;
+}
+
+/* One row of scores → probabilities relative to the running maximum; returns what the old sums must be scaled by. */
+static float softmax_row(const struct attn_fwd_args *a, float *s, int64_t n, struct span seen, float *top, float *sum)
+{
+    vf high = vf_set(*top);
+    for (int64_t j = 0; j < n; j += VW) {
+        vf x = attn_mask(attn_score(vf_load(s + j), a->scale, a->cap), j, seen);
+        vf_store(s + j, x);
+        high = vf_max(x, high);
+    }
+    float new_top = vf_top(high), keep = 1.0f;
+    if (new_top > *top) {
+        keep = vf_first(vf_exp(vf_set(*top - new_top)));
+        *top = new_top;
+    }
+    vf total = vf_zero(), m = vf_set(*top);
+    for (int64_t j = 0; j < n; j += VW) {
+        vf p = vf_exp(vf_load(s + j) - m);
+        vf_store(s + j, p);
+        total = total + p;
+    }
+    *sum = *sum * keep + vf_sum(total);
+    return keep;
+}
+
+static void scale_row(float *x, int64_t n, float by)
+{
+    if (by == 1.0f) return;
+    for (int64_t i = 0; i < n; i += VW) vf_store(x + i, vf_load(x + i) * vf_set(by));
+}
+
+/* Adds keys [k0, k0 + keys) to head h of the unit. */
+static void add_keys(const struct unit *u, const struct room *r, int64_t h, struct rows q, struct rows v, int64_t k0,
+                     int64_t keys)
+{
+    const struct attn_fwd_args *a = u->a;
+    int64_t wide = attn_pad(a->head_dim), slab = attn_slab(u->q0, u->queries, k0);
+    float *o = r->o + h * ATTN_BLOCK * wide, *top = r->top + h * ATTN_BLOCK, *sum = r->sum + h * ATTN_BLOCK;
+    struct rows kt = {r->kt, ATTN_BLOCK};
+    for (int64_t i0 = 0; i0 < u->queries; i0 += slab) {
+        int64_t m = attn_min(slab, u->queries - i0), reach = attn_min(keys, u->q0 + i0 + m - k0);
+        int64_t n = attn_pad(reach);
+        if (reach <= 0) continue;
+        attn_mm(m, n, a->head_dim, (struct left){q.data + i0 * q.ld, q.ld, 1}, kt, r->s, ATTN_BLOCK, false);
+        for (int64_t i = 0; i < m; i++) {
+            struct span seen = attn_span(u->q0 + i0 + i - k0, keys, a->window);
+            float keep = softmax_row(a, r->s + i * ATTN_BLOCK, n, seen, &top[i0 + i], &sum[i0 + i]);
+            scale_row(o + (i0 + i) * wide, wide, keep);
+        }
+        attn_mm(m, wide, reach, (struct left){r->s, ATTN_BLOCK, 1}, v, o + i0 * wide, wide, true);
+    }
+}
+
+static void unit_finish(const struct unit *u, const struct room *r, int64_t h, int64_t head)
+{
+    const struct attn_fwd_args *a = u->a;
+    int64_t wide = attn_pad(a->head_dim);
+    for (int64_t i = 0; i < u->queries; i++) {
+        int64_t row = u->row0 + u->q0 + i;
+        const float *o = r->o + (h * ATTN_BLOCK + i) * wide;
+        float sum = r->sum[h * ATTN_BLOCK + i];
+        void *out = (void *)attn_at(&a->o, row, head * a->head_dim);
+        for (int64_t d = 0; d < a->head_dim; d += VW)
+            vec_store(out, a->o.dt, d, a->head_dim, vf_load(o + d) / vf_set(sum));
+        ((float *)a->lse.data)[row * a->lse.ld + head] = r->top[h * ATTN_BLOCK + i] + logf(sum);
+    }
+}
+
+static void unit_run(const struct unit *u, const struct room *r)
+{
+    const struct attn_fwd_args *a = u->a;
+    int64_t group = a->heads / a->kv_heads, d = a->head_dim, wide = attn_pad(d), block = ATTN_BLOCK * wide;
+    for (int64_t i = 0; i < group * ATTN_BLOCK; i++) r->top[i] = ATTN_MASKED, r->sum[i] = 0.0f;
+    memset(r->o, 0, (size_t)(group * block) * sizeof *r->o);
+    for (int64_t k0 = attn_first_key(u->q0, a->window); k0 < u->q0 + u->queries; k0 += ATTN_BLOCK) {
+        int64_t keys = attn_min(ATTN_BLOCK, u->tokens - k0);
+        attn_transposed(&a->k, u->row0 + k0, keys, u->kv_head * d, d, r->kt);
+        struct rows v = attn_rows(&a->v, u->row0 + k0, keys, u->kv_head * d, d, r->v);
+        for (int64_t h = 0; h < group; h++) {
+            int64_t head = u->kv_head * group + h;
+            struct rows q = attn_rows(&a->q, u->row0 + u->q0, u->queries, head * d, d, r->q + h * block);
+            add_keys(u, r, h, q, v, k0, keys);
+        }
+    }
+    for (int64_t h = 0; h < group; h++) unit_finish(u, r, h, u->kv_head * group + h);
+}
+
+static int64_t blocks_of(int64_t tokens) { return (tokens + ATTN_BLOCK - 1) / ATTN_BLOCK; }
+
+status CPU_FN(attn_fwd)(struct stream *s, const struct attn_fwd_args *a)
+{
+    const struct docs *docs = a->docs;
+    int64_t group = a->heads / a->kv_heads, most = blocks_of(docs->longest);
+    size_t floats = cpu_pad(room_floats(a->head_dim, group) * sizeof(float)) / sizeof(float);
+    void *workspace;
+    TRY(cpu_workspace(s, (size_t)s->threads * floats * sizeof(float), "attn_fwd", &workspace));
+    int64_t units = docs->n_docs * a->kv_heads * most;
+#pragma omp parallel for num_threads(s->threads) schedule(dynamic)
+    for (int64_t at = 0; at < units; at++) { /* the last blocks of queries are the dearest: first */
+        int64_t doc = at / a->kv_heads % docs->n_docs, block = most - 1 - at / (a->kv_heads * docs->n_docs);
+        struct unit u = {
+            a, docs->start[doc], docs->start[doc + 1] - docs->start[doc], at % a->kv_heads, block * ATTN_BLOCK, 0};
+        u.queries = attn_min(ATTN_BLOCK, u.tokens - u.q0);
+        if (u.queries <= 0) continue;
+        struct room r = room_at((float *)workspace + (size_t)omp_get_thread_num() * floats, a->head_dim, group);
+        unit_run(&u, &r);
+    }
+    return ST_OK;
+}
+
+size_t CPU_FN(attn_fwd_workspace)(const struct work_bounds *w)
+{
+    return (size_t)w->threads * cpu_pad(room_floats(w->head_dim, w->heads / w->kv_heads) * sizeof(float));
+}

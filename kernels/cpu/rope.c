@@ -1,0 +1,27 @@
+#include "kernels/cpu/elem.h"
+
+static void rotate_token(const struct rope_args *r, int64_t token)
+{
+    int64_t half = r->cos.dim[1], position = token - r->docs->start[docs_find(r->docs, token)];
+    const float *cosines = row_of(&r->cos, position), *sines = row_of(&r->sin, position);
+    dtype dt = r->x.dt;
+    char *head = row_of(&r->x, token);
+    for (int64_t h = 0; h < r->heads; h++, head += (size_t)r->head_dim * dtype_bytes(dt)) {
+        char *upper = head + (size_t)half * dtype_bytes(dt);
+        for (int64_t j = 0; j < half; j += VW) {
+            vf c = vec_load(cosines, DT_F32, j, half), sn = vec_load(sines, DT_F32, j, half);
+            if (r->inverse) sn = vf_zero() - sn;
+            vf a = vec_load(head, dt, j, half), b = vec_load(upper, dt, j, half);
+            vec_store(head, dt, j, half, a * c - b * sn);
+            vec_store(upper, dt, j, half, b * c + a * sn);
+        }
+    }
+}
+
+status CPU_FN(rope)(struct stream *s, const struct rope_args *r)
+{
+    int64_t tokens = r->x.dim[0];
+#pragma omp parallel for num_threads(elem_threads(s, tokens * r->x.dim[1])) schedule(static)
+    for (int64_t t = 0; t < tokens; t++) rotate_token(r, t);
+    return ST_OK;
+}

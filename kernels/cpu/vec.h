@@ -1,0 +1,231 @@
+/* vec.h — one vector of floats, as wide as the instruction set this file is compiled for.
+ *
+ * Loops of kernels/cpu are written once over `vf` (VW floats) and compiled twice (see cpu.h). + − * / work on vf
+ * directly: each is one IEEE operation, and nothing is contracted; a fused product is spelt vf_fma. Tails: the
+ * `_n` forms touch exactly n < VW elements and fill the missing lanes with zero.
+ *
+ *      for (int64_t i = 0; i < n; i += VW)
+ *          vec_store(y, dt, i, n, vec_load(x, dt, i, n) * scale);      handles tails and dtypes
+ */
+#ifndef TRIMPOT_CPU_VEC_H
+#define TRIMPOT_CPU_VEC_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/base/tensor.h"
+
+#ifdef __AVX512F__
+
+enum { VW = 16 };
+typedef __m512 vf;
+typedef __m512i vi;
+typedef __mmask16 vm; /* a lane mask */
+
+static inline vf vf_set(float x) { return _mm512_set1_ps(x); }
+static inline vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void vf_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
+static inline vm vm_first(int64_t n) { return (vm)((1u << n) - 1); }
+static inline vf vf_load_n(const float *p, int64_t n) { return _mm512_maskz_loadu_ps(vm_first(n), p); }
+static inline void vf_store_n(float *p, int64_t n, vf x) { _mm512_mask_storeu_ps(p, vm_first(n), x); }
+static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }   /* a·b + c */
+static inline vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); } /* c − a·b */
+static inline vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* b when either is NaN */
+static inline vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); } /* b when either is NaN */
+static inline vf vf_sqrt(vf x) { return _mm512_sqrt_ps(x); }
+static inline vf vf_abs(vf x) { return _mm512_abs_ps(x); }
+static inline vf vf_nearest(vf x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vi vf_bits(vf x) { return _mm512_castps_si512(x); }
+static inline vf vf_from_bits(vi x) { return _mm512_castsi512_ps(x); }
+static inline vf vf_copysign(vf magnitude, vf sign)
+{
+    __m512i top = _mm512_set1_epi32((int)0x80000000u);
+    return vf_from_bits(_mm512_ternarylogic_epi32(top, vf_bits(sign), vf_bits(magnitude), 0xca));
+}
+static inline vm vf_lt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+static inline vm vf_ge(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+static inline vf vf_pick(vm m, vf yes, vf no) { return _mm512_mask_blend_ps(m, no, yes); }
+
+static inline vf vf_widen_epi16(__m256i h) { return vf_from_bits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
+static inline vf vf_load_bf16(const bf16 *p) { return vf_widen_epi16(_mm256_loadu_si256((const __m256i *)p)); }
+static inline vf vf_load_bf16_n(const bf16 *p, int64_t n)
+{
+    return vf_widen_epi16(_mm256_maskz_loadu_epi16(vm_first(n), p));
+}
+/* The bits bf16_round gives: nearest even, NaN stays a quiet NaN. */
+static inline __m256i vf_narrow_epi16(vf x)
+{
+    __m512i u = vf_bits(x);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i near = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    __m512i quiet = _mm512_or_si512(u, _mm512_set1_epi32(0x400000));
+    __m512i r = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), near, quiet);
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16));
+}
+static inline void vf_store_bf16(bf16 *p, vf x) { _mm256_storeu_si256((__m256i *)p, vf_narrow_epi16(x)); }
+static inline void vf_store_bf16_n(bf16 *p, int64_t n, vf x)
+{
+    _mm256_mask_storeu_epi16(p, vm_first(n), vf_narrow_epi16(x));
+}
+
+/* x·2^n for integral n; overflow gives Inf, underflow rounds once. */
+static inline vf vf_scalb(vf x, vf n) { return _mm512_scalef_ps(x, n); }
+
+#else
+
+enum { VW = 8 };
+typedef __m256 vf;
+typedef __m256i vi;
+typedef __m256 vm;
+
+static inline vf vf_set(float x) { return _mm256_set1_ps(x); }
+static inline vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
+static inline vi vi_first(int64_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline vm vm_first(int64_t n) { return _mm256_castsi256_ps(vi_first(n)); }
+static inline vf vf_load_n(const float *p, int64_t n) { return _mm256_maskload_ps(p, vi_first(n)); }
+static inline void vf_store_n(float *p, int64_t n, vf x) { _mm256_maskstore_ps(p, vi_first(n), x); }
+static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vf vf_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
+static inline vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+static inline vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
+static inline vf vf_sqrt(vf x) { return _mm256_sqrt_ps(x); }
+static inline vf vf_abs(vf x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+static inline vf vf_nearest(vf x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vi vf_bits(vf x) { return _mm256_castps_si256(x); }
+static inline vf vf_from_bits(vi x) { return _mm256_castsi256_ps(x); }
+static inline vf vf_copysign(vf magnitude, vf sign)
+{
+    vf top = _mm256_set1_ps(-0.0f);
+    return _mm256_or_ps(_mm256_andnot_ps(top, magnitude), _mm256_and_ps(top, sign));
+}
+static inline vm vf_lt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+static inline vm vf_ge(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_GE_OQ); }
+static inline vf vf_pick(vm m, vf yes, vf no) { return _mm256_blendv_ps(no, yes, m); }
+
+static inline vf vf_widen_epi16(__m128i h) { return vf_from_bits(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
+static inline vf vf_load_bf16(const bf16 *p) { return vf_widen_epi16(_mm_loadu_si128((const __m128i *)p)); }
+static inline vf vf_load_bf16_n(const bf16 *p, int64_t n)
+{
+    bf16 lanes[8] = {0};
+    memcpy(lanes, p, (size_t)n * sizeof *p);
+    return vf_load_bf16(lanes);
+}
+static inline __m128i vf_narrow_epi16(vf x)
+{
+    __m256i u = vf_bits(x);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    __m256i near = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+    __m256i nan = vf_bits(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    __m256i r = _mm256_srli_epi32(_mm256_blendv_epi8(near, quiet, nan), 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
+}
+static inline void vf_store_bf16(bf16 *p, vf x) { _mm_storeu_si128((__m128i *)p, vf_narrow_epi16(x)); }
+static inline void vf_store_bf16_n(bf16 *p, int64_t n, vf x)
+{
+    bf16 lanes[8];
+    vf_store_bf16(lanes, x);
+    memcpy(p, lanes, (size_t)n * sizeof *p);
+}
+
+static inline vf vf_pow2(vi n) /* 2^n for n in [−126, 127] */
+{
+    return vf_from_bits(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+static inline vf vf_scalb(vf x, vf n) /* in two halves, so that |n| may reach 252 */
+{
+    vi whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+    return x * vf_pow2(half) * vf_pow2(_mm256_sub_epi32(whole, half));
+}
+
+#endif
+
+static inline vf vf_zero(void) { return vf_set(0.0f); }
+
+/* Lanes added (or compared) by halves: the order is fixed, but is another one for another VW. */
+static inline float vf_sum(vf x)
+{
+    float lanes[VW];
+    vf_store(lanes, x);
+    for (int half = VW / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+static inline float vf_top(vf x)
+{
+    float lanes[VW];
+    vf_store(lanes, x);
+    for (int half = VW / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] = lanes[i] < lanes[i + half] ? lanes[i + half] : lanes[i];
+    return lanes[0];
+}
+
+/* exp, error ≤ 1.02 ulp. Cody–Waite reduction to |r| ≤ ln2/2, then 1 + r + r²·q(r), q of degree 4 (Chebyshev nodes;
+ * 0.18·2^-24 off). Below −104 it is 0, above 88.73 Inf; NaN stays. */
+static inline vf vf_exp(vf x)
+{
+    x = vf_min(vf_set(89.0f), vf_max(vf_set(-104.5f), x));
+    vf n = vf_nearest(x * vf_set(1.44269504f));
+    vf r = vf_fnma(n, vf_set(0x1.62e4p-1f), x);          /* n·(ln2's high 15 bits) is exact */
+    r = vf_fnma(n, vf_set(0x1.7f7d1cp-20f), r);
+    vf q = vf_fma(vf_set(0.00139262504f), r, vf_set(0.00836323295f));
+    q = vf_fma(q, r, vf_set(0.0416665524f));
+    q = vf_fma(q, r, vf_set(0.166665763f));
+    q = vf_fma(q, r, vf_set(0.5f));
+    return vf_scalb(vf_fma(q, r * r, r) + vf_set(1.0f), n);
+}
+
+/* tanh, ≤ 1.3 ulp: an odd polynomial below 0.625, 1 − 2/(e^2|x| + 1) above. */
+static inline vf vf_tanh(vf x)
+{
+    vf a = vf_abs(x), z = x * x;
+    vf p = vf_fma(vf_set(-0.00609671418f), z, vf_set(0.0209971797f));
+    p = vf_fma(p, z, vf_set(-0.0538509078f));
+    p = vf_fma(p, z, vf_set(0.133327693f));
+    p = vf_fma(p, z, vf_set(-0.333333284f));
+    vf small = vf_fma(p * z, x, x);
+    vf large = vf_copysign(vf_set(1.0f) - vf_set(2.0f) / (vf_exp(a + a) + vf_set(1.0f)), x);
+    return vf_pick(vf_lt(a, vf_set(0.625f)), small, large);
+}
+
+/* ≤ 2 ulp. */
+static inline vf vf_sigmoid(vf x) { return vf_set(1.0f) / (vf_set(1.0f) + vf_exp(vf_zero() - x)); }
+
+/* cap·tanh(x/cap); cap = 0 means no cap. */
+static inline vf vf_soft_cap(vf x, float cap)
+{
+    if (cap == 0.0f) return x;
+    return vf_set(cap) * vf_tanh(x / vf_set(cap));
+}
+
+static inline float vf_first(vf x) { return x[0]; }
+
+/* Lanes [i, min(i + VW, n)) of an array of f32 or bf16. In a loop over i the choice of dtype is hoisted when the
+ * function that holds the loop gets `dt` as a constant; otherwise it is a predicted branch. */
+static inline vf vec_load(const void *base, dtype dt, int64_t i, int64_t n)
+{
+    if (dt == DT_F32) return n - i >= VW ? vf_load((const float *)base + i) : vf_load_n((const float *)base + i, n - i);
+    return n - i >= VW ? vf_load_bf16((const bf16 *)base + i) : vf_load_bf16_n((const bf16 *)base + i, n - i);
+}
+
+static inline void vec_store(void *base, dtype dt, int64_t i, int64_t n, vf x)
+{
+    if (dt == DT_F32) {
+        if (n - i >= VW)
+            vf_store((float *)base + i, x);
+        else
+            vf_store_n((float *)base + i, n - i, x);
+    } else if (n - i >= VW) {
+        vf_store_bf16((bf16 *)base + i, x);
+    } else {
+        vf_store_bf16_n((bf16 *)base + i, n - i, x);
+    }
+}
+
+#endif

@@ -1,0 +1,121 @@
+/* formulas.h — what one element goes through, written once for every backend.
+ *
+ * The text is over the vocabulary of kernels/cpu/vec.h: a type `vf`, its + − * /, and vf_set, vf_fma (a·b + c),
+ * vf_fnma (c − a·b), vf_sqrt, vf_exp, vf_lt, vf_pick. On the CPU `vf` is a vector; a backend whose threads own one
+ * element each includes this after defining the same names for a single float. Include it after that vocabulary. Every
+ * function takes and gives f32; the caller widens before and rounds once after. Nothing here is
+ * contracted but by name, so the bits are the same everywhere. */
+#ifndef TRIMPOT_FORMULAS_H
+#define TRIMPOT_FORMULAS_H
+
+#include <math.h>
+#include <stdint.h>
+
+#include "kernels/ops.h"
+
+#ifndef FORMULA
+#define FORMULA static inline
+#endif
+
+/* ---- gated linear unit ---------------------------------------------------------------------------------------
+ * Both activations are a·σ(u): silu with u = a, and gelu_tanh with u = 2√(2/π)(a + 0.044715a³), because
+ * ½(1 + tanh x) = σ(2x). That form does not cancel for negative a, and its derivative is
+ * σ(u) + a·σ(u)·(1 − σ(u))·u', with 1 − σ(u) = e^−u·σ(u), which is 1 where e^−u overflows. */
+typedef struct {
+    vf value, slope;
+} glu_gate;
+
+FORMULA glu_gate formula_gate(vf a, enum act_kind kind)
+{
+    vf u = a, du = vf_set(1.0f);
+    if (kind == ACT_GELU_TANH) {
+        vf scale = vf_set(1.59576912f), cubic = vf_set(0.044715f), a2 = a * a;
+        u = scale * vf_fma(cubic * a2, a, a);
+        du = scale * vf_fma(vf_set(3.0f) * cubic, a2, vf_set(1.0f));
+    }
+    vf one = vf_set(1.0f), e = vf_exp(vf_set(0.0f) - u), s = one / (one + e);
+    vf rest = vf_pick(vf_lt(e, vf_set(INFINITY)), e * s, one);
+    return (glu_gate){a * s, vf_fma(a * s * rest, du, s)};
+}
+
+/* ---- norm ---------------------------------------------------------------------------------------------------- */
+FORMULA vf formula_rmsnorm_dx(vf g, vf xhat, float rstd, float mean_gx)
+{
+    return vf_set(rstd) * (g - xhat * vf_set(mean_gx));
+}
+
+/* ---- y = scale·x, y += scale·x -------------------------------------------------------------------------------- */
+FORMULA vf formula_axpy(vf x, vf y, float scale, bool accumulate)
+{
+    if (accumulate) return vf_fma(vf_set(scale), x, y);
+    return vf_set(scale) * x;
+}
+
+/* ---- optimizers: g is already scaled --------------------------------------------------------- */
+typedef struct {
+    vf w, m, v;
+} optim_state;
+
+FORMULA optim_state formula_adam(optim_state s, vf g, const struct optim_args *o)
+{
+    vf b1 = vf_set(o->beta1), b2 = vf_set(o->beta2);
+    if (o->wd != 0 && o->kind == OPTIM_ADAMW) s.w = vf_fnma(vf_set(o->lw), s.w, s.w);
+    if (o->wd != 0 && o->kind == OPTIM_ADAM) g += vf_set(o->wd) * s.w;
+    s.m = vf_fma(b1, s.m, vf_fnma(b1, g, g));
+    vf q = g * g;
+    s.v = vf_fma(b2, s.v, vf_fnma(b2, q, q));
+    vf d = vf_sqrt(s.v) / vf_set(o->c2) + vf_set(o->eps);
+    s.w = vf_fnma(vf_set(o->step), s.m / d, s.w);
+    return s;
+}
+
+/* beta1 is the momentum, beta2 the dampening; at the first step the buffer is not read. */
+FORMULA optim_state formula_sgd(optim_state s, vf g, const struct optim_args *o)
+{
+    vf momentum = vf_set(o->beta1), d = g;
+    if (o->wd != 0) d += vf_set(o->wd) * s.w;
+    vf move = d;
+    if (o->beta1 != 0) {
+        if (o->first)
+            s.m = d;
+        else
+            s.m = momentum * s.m + vf_set(1.0f - o->beta2) * d;
+        if (o->nesterov)
+            move = d + momentum * s.m;
+        else
+            move = s.m;
+    }
+    s.w = s.w - vf_set(o->lr) * move;
+    return s;
+}
+
+/* ---- random numbers to floats --------------------------------------------------------------------------------- */
+
+/* Uniform in (−1, 1), symmetric, exact: odd multiples of 2^-23. */
+FORMULA float formula_uniform(uint32_t u) { return (float)(2 * (int32_t)(u >> 9) + 1 - (1 << 23)) * 0x1p-23f; }
+
+/* Two independent normal numbers from two words (Box–Muller), within 4 ulp. The radius takes 23 bits of the first, so
+ * it is at most 5.77; the angle takes all of the second, reduced to ±π/4 as an integer. */
+FORMULA void formula_normal(uint32_t u0, uint32_t u1, float out[2])
+{
+    float u = 0.5f * (formula_uniform(u0) + 1.0f);
+    uint32_t bits = f32_bits(u) - 0x3f3504f3u; /* u = m·2^e with m in [√½, √2) */
+    float e = (float)((int32_t)bits >> 23), m = f32_from_bits((bits & 0x7fffffu) + 0x3f3504f3u);
+    float t = (m - 1.0f) / (m + 1.0f), t2 = t * t; /* ln m = 2·artanh t, |t| ≤ 0.172 */
+    float log_m = 2.0f * t + 2.0f * t * t2 * (1.0f / 3 + t2 * (1.0f / 5 + t2 * (1.0f / 7 + t2 * (1.0f / 9))));
+    float radius = sqrtf(-2.0f * (log_m + e * 0.693147181f));
+
+    uint32_t quadrant = (u1 + (1u << 29)) >> 30;
+    float x = (float)(int32_t)(u1 - (quadrant << 30)) * 0x1.921fb6p-30f, x2 = x * x;
+    float s = x + x * x2 * (-1.0f / 6 + x2 * (1.0f / 120 + x2 * (-1.0f / 5040 + x2 * (1.0f / 362880))));
+    float c = 1.0f + x2 * (-0.5f + x2 * (1.0f / 24 + x2 * (-1.0f / 720 + x2 * (1.0f / 40320 - x2 * (1.0f / 3628800)))));
+    float cosine = quadrant & 1 ? s : c, sine = quadrant & 1 ? c : s;
+    out[0] = radius * ((quadrant + 1) & 2 ? -cosine : cosine);
+    out[1] = radius * (quadrant & 2 ? -sine : sine);
+}
+
+/* Keep iff u32 ≥ the threshold; kept values are multiplied. */
+FORMULA uint32_t formula_dropout_threshold(float p) { return (uint32_t)((double)p * 4294967296.0); }
+FORMULA float formula_dropout_scale(float p) { return (float)(1.0 / (1.0 - (double)p)); }
+
+#endif

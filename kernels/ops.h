@@ -1,0 +1,163 @@
+/* ops.h — one contract per operation. The function type is the only declaration; a backend fills `struct ops`.
+ *
+ * Callers use the front door `op_NAME(stream, &args)` (ops.c): it checks shapes and dtypes once for all backends
+ * (ST_SHAPE, naming op and both shapes) and dispatches. Backends hold loops only and may assume checked arguments.
+ *
+ * Common rules
+ *  - act = dtype of activations: f32 or bf16 (f64 for `ref`, which reads and writes f32/bf16 storage but computes in
+ *    f64; see tests/ref). Elementwise arithmetic widens to f32 and rounds once per stored output.
+ *  - Outputs never alias inputs unless the contract says "in place".
+ *  - Deterministic: the bits do not depend on the number of threads; sums run over fixed partitions.
+ *  - N tokens of the micro-batch, C width, F ffn width, H heads, K kv heads, D head size, V vocabulary, R rank.
+ *  - `=` overwrites, `+=` accumulates.
+ */
+#ifndef TRIMPOT_OPS_H
+#define TRIMPOT_OPS_H
+
+#include "kernels/base/status.h"
+#include "kernels/base/tensor.h"
+
+struct stream;
+
+/* The micro-batch: documents laid end to end, never padded. Token t of document i sits at row start[i] + t and has
+ * position t. Arrays live where the backend's tensors live, except `start`, which the host also reads. */
+struct docs {
+    int64_t n_docs, n_tokens, longest;
+    const int32_t *start;   /* [n_docs + 1], start[0] = 0, start[n_docs] = n_tokens */
+    const int64_t *sample;  /* [n_docs] global sample index: the dropout counter */
+};
+
+/* Matrix product: C = alpha·op(A)·op(B) + A2·op(B2) + bias + beta·C.
+ * op(A) is [M, K]: A is [M, K], or [K, M] when ta. op(B) is [K, N]: B is [K, N], or [N, K] when tb.
+ * A2 [M, K2] and B2 (same tb as B) are an optional second product (the LoRA path) added in the same f32 accumulator;
+ * data == NULL when absent. bias [N] f32 or act, added to every row. One rounding per element of C.
+ * dtypes: A, B, A2, B2 each f32 or bf16 (bf16 × bf16 accumulates in f32; mixed pairs are widened to f32); C f32 or
+ * bf16. beta is 0 or 1 (0: C is not read). Rows may be strided (ld). */
+struct gemm_args {
+    tensor a, b, c, a2, b2, bias;
+    bool ta, tb;
+    float alpha, beta;
+};
+typedef status op_gemm_fn(struct stream *s, const struct gemm_args *g);
+
+/* y[N,C] = table[ids[n], :]. table f32 or bf16, y act, rounded once. */
+struct embed_args { tensor table; const int32_t *ids; int64_t n; tensor y; };
+typedef status op_embed_fwd_fn(struct stream *s, const struct embed_args *e);
+/* table(f32 gradient)[ids[n], :] += y[n, :] in ascending n; y holds dy. */
+typedef status op_embed_bwd_fn(struct stream *s, const struct embed_args *e);
+
+/* sum = x + delta (delta absent: sum is not written), rstd = 1/sqrt(mean(sum²) + eps), y = sum·rstd·w.
+ * The norm reads the *rounded* sum. x, delta, sum, y [N,C] act; w [C] f32 or act; rstd [N] f32. `unit_offset`: w + 1.
+ * sum may alias x or delta. */
+struct rmsnorm_fwd_args { tensor x, delta, sum, w, y, rstd; float eps; bool unit_offset; };
+typedef status op_rmsnorm_fwd_fn(struct stream *s, const struct rmsnorm_fwd_args *r);
+
+/* dx = rstd·(g − x̂·mean_c(g·x̂)) + residual, g = dy·w, x̂ = x·rstd; residual [N,C] act is optional and may alias dx.
+ * dw [C] f32 (optional) += Σ_rows dy·x̂, rows summed in fixed blocks. dx may alias dy. */
+struct rmsnorm_bwd_args { tensor dy, x, w, rstd, residual, dx, dw; bool unit_offset; };
+typedef status op_rmsnorm_bwd_fn(struct stream *s, const struct rmsnorm_bwd_args *r);
+
+/* In place on x [N, heads·D] act: rotates the first `cos.dim[1]*2` channels of every head, half-split layout, by the
+ * token's position. cos, sin [positions, d/2] f32. inverse: −θ (the backward pass). */
+struct rope_args { tensor x, cos, sin; int64_t heads, head_dim; const struct docs *docs; bool inverse; };
+typedef status op_rope_fn(struct stream *s, const struct rope_args *r);
+
+/* Causal attention inside each document (flash scheme). q [N, H·D], k, v [N, K·D], o [N, H·D] act; lse [N, H] f32.
+ * Query head h reads kv head h·K/H. window: 0 = none, else i − j < window. cap: 0 = none, else soft cap. */
+struct attn_fwd_args {
+    tensor q, k, v, o, lse;
+    int64_t heads, kv_heads, head_dim, window;
+    float scale, cap;
+    const struct docs *docs;
+};
+typedef status op_attn_fwd_fn(struct stream *s, const struct attn_fwd_args *a);
+/* dq, dk, dv = gradients; heads of a group are summed in ascending order. `fwd` holds q, k, v, o, lse as saved. */
+struct attn_bwd_args { struct attn_fwd_args fwd; tensor d_o, dq, dk, dv; };
+typedef status op_attn_bwd_fn(struct stream *s, const struct attn_bwd_args *a);
+
+enum act_kind { ACT_SILU, ACT_GELU_TANH };
+/* h = act(gate)·up, all [N,F] act. */
+struct glu_fwd_args { tensor gate, up, h; enum act_kind kind; };
+typedef status op_glu_fwd_fn(struct stream *s, const struct glu_fwd_args *g);
+/* dup = dh·act(gate), dgate = dh·up·act'(gate). dgate may alias gate and dup may alias up. */
+struct glu_bwd_args { tensor gate, up, dh, dgate, dup; enum act_kind kind; };
+typedef status op_glu_bwd_fn(struct stream *s, const struct glu_bwd_args *g);
+
+/* One logits chunk, in place: z [n, V] act → dz = softmax(z) − onehot(label) (soft cap: · (1 − (z/c)²)).
+ * loss[n] f32 = lse(z) − z_label per row. `forward_only`: z is left undefined. Labels are never −100 here: rows were
+ * compacted. */
+struct loss_args { tensor z; const int32_t *labels; tensor loss; float cap; bool forward_only; };
+typedef status op_loss_fn(struct stream *s, const struct loss_args *l);
+
+/* dst[i, :] = src[rows[i], :], and dst[rows[i], :] = src[i, :] (other rows of dst untouched). Same dtype. */
+struct rows_args { tensor src, dst; const int32_t *rows; int64_t n; };
+typedef status op_gather_rows_fn(struct stream *s, const struct rows_args *r);
+typedef status op_scatter_rows_fn(struct stream *s, const struct rows_args *r);
+
+/* y = x·mask/(1−p), or y += when accumulate. Mask of element (token t of document i, channel c): Philox with `key`,
+ * sample docs->sample[i], e = t·C + c, keep iff u32 ≥ ⌊p·2^32⌋. y may alias x. */
+struct dropout_args { tensor x, y; float p; uint64_t key; const struct docs *docs; bool accumulate; };
+typedef status op_dropout_fn(struct stream *s, const struct dropout_args *d);
+
+/* y = scale·x (or y += scale·x when accumulate), flat, any of f32/bf16 (f16 input too) on either side; one rounding.
+ * y may alias x when the dtypes are equal. Used for casts, residual adds, working copies, gradient sums. */
+struct axpy_args { tensor x, y; float scale; bool accumulate; };
+typedef status op_axpy_fn(struct stream *s, const struct axpy_args *a);
+
+/* out [M] f32 += Σ_rows x[n, :]: the bias gradient; fixed row blocks. */
+struct colsum_args { tensor x, out; };
+typedef status op_colsum_fn(struct stream *s, const struct colsum_args *c);
+
+/* partial[b] f32 = Σ x² over elements [65536·b, 65536·(b+1)) of the flat x (f32 or bf16), in a fixed order.
+ * The host adds the partials in f64 in block order. A non-finite x makes its partial non-finite. */
+enum { NORM_BLOCK = 65536 };
+struct sumsq_args { tensor x, partial; };
+typedef status op_sumsq_fn(struct stream *s, const struct sumsq_args *q);
+
+/* Optimizer step over one flat tensor of n elements. w f32 or bf16 (bf16 without master: stochastic
+ * rounding when sr, else RNE); master f32 optional (then w = RNE(master)); m, v f32 or bf16 (bf16: always SR); g f32 or
+ * bf16, read as gscale·g. key_w/m/v are Philox keys; element e of the tensor uses counter (flat0 + e). Scalars are
+ * computed by the caller in f64 and rounded once. */
+enum optim_kind { OPTIM_ADAMW, OPTIM_ADAM, OPTIM_SGD };
+struct optim_args {
+    enum optim_kind kind;
+    tensor w, master, g, m, v;
+    float gscale, lr, wd, beta1, beta2, eps; /* SGD: beta1 = momentum, beta2 = dampening */
+    float lw;   /* AdamW: f32(lr·wd) */
+    float step; /* f32(lr / (1 − β1^t)) */
+    float c2;   /* f32(sqrt(1 − β2^t)) */
+    bool nesterov, first, sr;
+    uint64_t key_w, key_m, key_v;
+    int64_t flat0;
+};
+typedef status op_optim_fn(struct stream *s, const struct optim_args *o);
+
+/* NF4, block 64 over the flat row-major weight, double quantisation. n elements;
+ * codes u8 [(n+1)/2]; absmax_q u8 [blocks]; nested f32 [⌈blocks/256⌉]; offset f32 [1]. */
+struct nf4_args { tensor w; tensor codes, absmax_q, nested, offset; };
+typedef status op_nf4_quantize_fn(struct stream *s, const struct nf4_args *q);   /* w f32 or bf16 → codes… */
+typedef status op_nf4_dequantize_fn(struct stream *s, const struct nf4_args *q); /* → w, one RNE */
+
+/* w[e] = uniform(−bound, bound), or normal(0, bound) when normal; element e draws Philox(key, (flat0 + e)/4) lane e%4
+ * (normal: Box–Muller on lane pairs). */
+struct init_args { tensor w; float bound; bool normal; uint64_t key; int64_t flat0; };
+typedef status op_init_fn(struct stream *s, const struct init_args *i);
+
+struct ops {
+#define TRIMPOT_OPS(X)                                                                             \
+    X(gemm, gemm) X(embed_fwd, embed) X(embed_bwd, embed) X(rmsnorm_fwd, rmsnorm_fwd)              \
+    X(rmsnorm_bwd, rmsnorm_bwd) X(rope, rope) X(attn_fwd, attn_fwd) X(attn_bwd, attn_bwd)          \
+    X(glu_fwd, glu_fwd) X(glu_bwd, glu_bwd) X(loss, loss) X(gather_rows, rows)                     \
+    X(scatter_rows, rows) X(dropout, dropout) X(axpy, axpy) X(colsum, colsum) X(sumsq, sumsq)      \
+    X(optim, optim) X(nf4_quantize, nf4) X(nf4_dequantize, nf4) X(init, init)
+#define TRIMPOT_OP_SLOT(name, args) op_##name##_fn *name;
+    TRIMPOT_OPS(TRIMPOT_OP_SLOT)
+#undef TRIMPOT_OP_SLOT
+};
+
+/* The front door: op_gemm(s, &args), op_rmsnorm_fwd(s, &args), … — checks, then dispatches to s->be->ops. */
+#define TRIMPOT_OP_DOOR(name, args) status op_##name(struct stream *s, const struct args##_args *a);
+TRIMPOT_OPS(TRIMPOT_OP_DOOR)
+#undef TRIMPOT_OP_DOOR
+
+#endif

@@ -1,0 +1,25 @@
+/* signals.h — what other programs ask of a run.
+ *
+ *   USR1              save at the next step boundary, go on
+ *   USR2, TERM, HUP   save at the next step boundary, then every rank exits 85; a second TERM exits at once
+ *   INT               the same; a second INT within 5 s exits at once
+ *   CONT, PIPE        ignored
+ *
+ * Handlers only set flags. Delivery is uneven over ranks, so the flags are ORed in the step record and acted upon by
+ * all ranks together. */
+#ifndef TRIMPOT_SIGNALS_H
+#define TRIMPOT_SIGNALS_H
+
+#include <stdbool.h>
+
+enum signal_flag { SIGNAL_SAVE = 1, SIGNAL_STOP = 2 }; /* stop implies save */
+
+void signals_install(void);
+
+/* Flags received since the last take; a stop stays set, a save is taken once. Ranks OR the result. */
+unsigned signals_take(void);
+
+/* Has a stop been asked for? For loops before the first step (loading, tokenising), which then end with ST_STOPPED. */
+bool signals_stopping(void);
+
+#endif

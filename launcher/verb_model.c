@@ -1,0 +1,298 @@
+/* The verbs eval, generate and export: a model, forward only; and a checkpoint, out. */
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernels/base/file.h"
+#include "kernels/base/log.h"
+#include "kernels/base/text.h"
+#include "launcher/verbs.h"
+#include "worker/evaluate.h"
+#include "worker/export.h"
+#include "worker/generate.h"
+#include "worker/metrics.h"
+#include "worker/snapshot.h"
+
+enum { SEQUENCES = 64, DEFAULT_NEW_TOKENS = 128 };
+
+/* A configuration for looking at a model: the training schema, so that data is read as a run would read it. */
+static status load(const struct cli *c, const char *data, struct config **out)
+{
+    if (!c->model) FAIL(ST_USAGE, "--model DIR is needed: the model directory");
+    int n = 0;
+    const char **overrides = mem_alloc((size_t)(c->n_overrides + 1) * sizeof *overrides);
+    int *at = mem_alloc((size_t)(c->n_overrides + 1) * sizeof *at);
+    char *adapter = c->adapter ? mem_printf("checkpointer.adapter_checkpoint=%s", c->adapter) : NULL;
+    if (adapter) overrides[n++] = adapter;
+    for (int i = 0; i < c->n_overrides; i++) {
+        overrides[n] = c->overrides[i];
+        at[n++] = c->override_at[i];
+    }
+    struct config_args args = {.recipe = c->adapter ? "lora_finetune" : "full_finetune", .model = c->model, .data = data,
+                               .overrides = overrides, .override_at = at, .n_overrides = n, .recipes_dir = c->recipes_dir};
+    status st = config_load(&args, true, out);
+    free(overrides);
+    free(at);
+    free(adapter);
+    return st;
+}
+
+/* ---- eval ------------------------------------------------------------------------------------------------------------ */
+
+static status eval_session(const struct cli *c, struct session *x)
+{
+    double loss;
+    char number[40];
+    TRY(session_bind(x));
+    TRY(evaluate(x, x->data, x->cfg->batch_size, &loss));
+    if (x->comm->rank != 0) return ST_OK;
+    const struct dataset_stats *d = dataset_stats(x->data);
+    metrics_number(loss, number, sizeof number);
+    if (c->json)
+        printf("{\"loss\":%s,\"rows\":%lld,\"tokens\":%lld,\"supervised_tokens\":%lld}\n", number, (long long)d->kept,
+               (long long)d->tokens, (long long)d->supervised);
+    else
+        printf("loss %.6f, perplexity %.3f, over %lld supervised of %lld tokens in %lld rows\n", loss, exp(loss),
+               (long long)d->supervised, (long long)d->tokens, (long long)d->kept);
+    return ST_OK;
+}
+
+static status run_eval(const struct cli *c, struct comm *comm)
+{
+    struct config *cfg = NULL;
+    struct session x = {0};
+    if (!c->data) FAIL(ST_USAGE, "--data FILE is needed: the rows to evaluate on");
+    TRY(comm_agree(comm, load(c, c->data, &cfg)));
+    status st = comm_agree(comm, session_open(&x, cfg, comm, SESSION_FORWARD, 0, NULL));
+    if (!st) st = comm_agree(comm, eval_session(c, &x));
+    session_close(&x);
+    config_free(cfg);
+    return st;
+}
+
+/* ---- generate ---------------------------------------------------------------------------------------------------------- */
+
+/* One prompt is one row: it is rendered exactly as a row of training data would be. */
+static status prompt_file(const char *prompt, char **path)
+{
+    const char *folder = getenv("TMPDIR");
+    *path = mem_printf("%s/trimpot-prompt-XXXXXX.jsonl", folder && *folder ? folder : "/tmp");
+    int fd = mkstemps(*path, (int)strlen(".jsonl"));
+    if (fd < 0) FAIL(ST_IO, "%s: cannot create: %s; set TMPDIR to a folder that can be written", *path, strerror(errno));
+    json_t *row = json_pack("{s:s, s:s}", "question", prompt, "answer", "?");
+    char *text = row ? json_dumps(row, JSON_COMPACT) : NULL;
+    status st = text ? file_write_all(fd, text, strlen(text), *path) : status_fail(ST_USAGE, "--prompt: not valid UTF-8");
+    free(text);
+    json_decref(row);
+    close(fd);
+    return st;
+}
+
+struct answers {
+    const struct cli *cli;
+    struct session *x;
+    struct ids *sequences;
+    size_t *prompt_length;
+    char **expected;
+    int64_t n, matched;
+};
+
+static char *trimmed(char *s)
+{
+    size_t n = strlen(s);
+    while (n && strchr(" \n\r\t", s[n - 1])) s[--n] = 0;
+    while (*s && strchr(" \n\r\t", *s)) s++;
+    return s;
+}
+
+/* What a person or a JSON reader can take: an answer may end inside a character. The caller frees. */
+static char *decoded(const struct tokenizer *tok, const int32_t *ids, size_t n)
+{
+    size_t bytes;
+    struct buf text = {0};
+    char *raw = tokenizer_decode(tok, ids, n, true, &bytes);
+    buf_tame(&text, raw, bytes);
+    free(raw);
+    return text.data;
+}
+
+static void print_answer(struct answers *a, int64_t i)
+{
+    const struct ids *s = &a->sequences[i];
+    size_t at = a->prompt_length[i];
+    char *prompt = decoded(a->x->tok, s->v, at), *answer = decoded(a->x->tok, s->v + at, s->n - at);
+    bool match = !strcmp(trimmed(answer), trimmed(a->expected[i]));
+    a->matched += match;
+    if (a->cli->prompt && !a->cli->json) puts(trimmed(answer));
+    else {
+        json_t *o = json_pack("{s:s, s:s}", "prompt", prompt, "answer", trimmed(answer));
+        if (!a->cli->prompt) {
+            json_object_set_new(o, "expected", json_string(trimmed(a->expected[i])));
+            json_object_set_new(o, "match", json_boolean(match));
+        }
+        char *text = json_dumps(o, JSON_COMPACT);
+        puts(text);
+        free(text);
+        json_decref(o);
+    }
+    free(prompt);
+    free(answer);
+}
+
+static status answer_all(struct answers *a, const struct generate_options *o)
+{
+    for (int64_t first = 0; first < a->n; first += SEQUENCES) {
+        int64_t n = a->n - first < SEQUENCES ? a->n - first : SEQUENCES;
+        struct generate_options mine = *o;
+        mine.seed = o->seed + (uint64_t)first;
+        TRY(generate(a->x, a->sequences + first, n, &mine));
+        for (int64_t i = first; i < first + n; i++) print_answer(a, i);
+        fflush(stdout);
+    }
+    if (!a->cli->prompt) log_note("exact match %lld of %lld (%.1f %%)", (long long)a->matched, (long long)a->n,
+                                  100.0 * (double)a->matched / (double)a->n);
+    return ST_OK;
+}
+
+/* Tokenises first, with a session that has data but no model sizes yet, then opens the model for the longest sequence. */
+static status generate_rows(const struct cli *c, const struct config *cfg, struct comm *comm)
+{
+    struct session rows = {0}, x = {0};
+    struct answers a = {.cli = c, .x = &x};
+    int64_t longest = 0, fresh = c->max_new_tokens > 0 ? c->max_new_tokens : DEFAULT_NEW_TOKENS;
+    status st = session_open(&rows, cfg, comm, SESSION_FORWARD, 0, NULL);
+    if (st) goto done;
+    a.n = dataset_items(rows.data);
+    a.sequences = mem_alloc((size_t)a.n * sizeof *a.sequences);
+    a.prompt_length = mem_alloc((size_t)a.n * sizeof *a.prompt_length);
+    a.expected = mem_alloc((size_t)a.n * sizeof *a.expected);
+    for (int64_t i = 0; i < a.n; i++) {
+        TRY_DONE(dataset_prompt(rows.data, i, rows.tok, &a.sequences[i], &a.expected[i]));
+        a.prompt_length[i] = a.sequences[i].n;
+        if ((int64_t)a.sequences[i].n > longest) longest = (int64_t)a.sequences[i].n;
+    }
+    struct batch_bounds bounds = generate_bounds(a.n < SEQUENCES ? a.n : SEQUENCES, longest + fresh);
+    TRY_DONE(session_open(&x, cfg, comm, SESSION_FORWARD, 0, &bounds));
+    TRY_DONE(session_bind(&x));
+    struct generate_options o = {.max_new_tokens = fresh, .temperature = isnan(c->temperature) ? 0 : c->temperature,
+                                 .top_k = c->top_k > 0 ? c->top_k : 0, .top_p = isnan(c->top_p) ? 1 : c->top_p,
+                                 .seed = c->seed >= 0 ? (uint64_t)c->seed : 0};
+    st = answer_all(&a, &o);
+done:
+    for (int64_t i = 0; i < a.n && a.sequences; i++) {
+        free(a.sequences[i].v);
+        if (a.expected) free(a.expected[i]);
+    }
+    free(a.sequences);
+    free(a.prompt_length);
+    free(a.expected);
+    session_close(&x);
+    session_close(&rows);
+    return st;
+}
+
+static status run_generate(const struct cli *c, struct comm *comm)
+{
+    struct config *cfg = NULL;
+    char *temporary = NULL;
+    if (!c->prompt == !c->data) FAIL(ST_USAGE, "either --prompt TEXT or --data FILE is needed: what to answer");
+    status st = c->prompt ? prompt_file(c->prompt, &temporary) : ST_OK;
+    if (!st) st = load(c, c->prompt ? temporary : c->data, &cfg);
+    if (!st) st = generate_rows(c, cfg, comm);
+    if (temporary) unlink(temporary);
+    free(temporary);
+    config_free(cfg);
+    return st;
+}
+
+/* ---- export ------------------------------------------------------------------------------------------------------------- */
+
+static status export_checkpoint(const struct cli *c, const struct config *cfg, struct comm *comm, struct session *x, struct resume *r)
+{
+    struct progress at;
+    char *base = realpath(cfg->checkpointer.checkpoint_dir, NULL), *target = c->output ? realpath(c->output, NULL) : NULL;
+    bool itself = base && target && !strcmp(base, target);
+    free(base);
+    free(target);
+    if (itself) FAIL(ST_USAGE, "--output %s: that is the base model itself, which an export never overwrites; choose another folder", c->output);
+    TRY(snapshot_peek(cfg, comm, r));
+    if (!r->found) FAIL(ST_CORRUPT, "%s/checkpoints: no usable checkpoint there", cfg->output_dir);
+    TRY(session_open(x, cfg, comm, SESSION_TRAIN, r->micro_batches, NULL));
+    TRY(session_seed(x, &r->seed));
+    TRY(session_bind(x));
+    TRY(snapshot_load(x, r, &at));
+    if (!r->found) FAIL(ST_CORRUPT, "%s/checkpoints: no usable checkpoint there", cfg->output_dir);
+    if (!c->output) TRY(export_run(x));
+    else if (!x->model.plan.full && cfg->save_adapter_weights_only) TRY(export_adapter(x, c->output));
+    else TRY(export_model(x, c->output));
+    log_note("exported step %lld to %s%s", (long long)at.step, c->output ? c->output : cfg->output_dir, c->output ? "" : "/export");
+    return ST_OK;
+}
+
+static status run_export(const struct cli *c, struct comm *comm)
+{
+    struct config *cfg = NULL;
+    struct session x = {0};
+    struct resume r = {0};
+    char *yaml = mem_printf("%s/config.resolved.yaml", c->args[0]), *output = mem_printf("output_dir=%s", c->args[0]);
+    const char **overrides = mem_alloc((size_t)(c->n_overrides + 2) * sizeof *overrides);
+    int *at = mem_alloc((size_t)(c->n_overrides + 2) * sizeof *at), n = 0;
+    overrides[n++] = output;
+    overrides[n++] = "resume_from_checkpoint=true";
+    for (int i = 0; i < c->n_overrides; i++) {
+        overrides[n] = c->overrides[i];
+        at[n++] = c->override_at[i];
+    }
+    struct config_args args = {.config = yaml, .overrides = overrides, .override_at = at, .n_overrides = n, .recipes_dir = c->recipes_dir};
+    status st = file_exists(yaml) ? config_load(&args, true, &cfg)
+                                  : status_fail(ST_USAGE, "argument 2 ('%s'): no config.resolved.yaml there; give the output_dir of a run", c->args[0]);
+    if (!st) st = export_checkpoint(c, cfg, comm, &x, &r);
+    session_close(&x);
+    ckpt_info_free(&r.info);
+    config_free(cfg);
+    free(overrides);
+    free(at);
+    free(yaml);
+    free(output);
+    return st;
+}
+
+const struct verb verb_eval = {
+    .name = "eval",
+    .line = "mean token loss of a model on a file",
+    .arguments = "[key=value …]",
+    .help = "Forward only, with an adapter if one is given; rows are read, rendered and masked as a run would.\n\n"
+            "  trimpot eval --model DIR --data rows.jsonl\n"
+            "  trimpot eval --model DIR --adapter OUTPUT/adapter --data rows.jsonl dtype=fp32\n",
+    .options = CLI_MODEL | CLI_ADAPTER | CLI_DATA | CLI_JSON,
+    .overrides = true, .every_rank = true, .run = run_eval,
+};
+
+const struct verb verb_generate = {
+    .name = "generate",
+    .line = "let a model answer a prompt, or the prompts of a file",
+    .arguments = "[key=value …]",
+    .help = "Greedy unless --temperature is given. With --data every row's prompt is answered, one JSON object per line with the expected\n"
+            "answer beside it, and the exact-match rate at the end.\n\n"
+            "  trimpot generate --model DIR --prompt \"Name three primes.\"\n"
+            "  trimpot generate --model DIR --adapter OUTPUT/adapter --data heldout.jsonl --max-new-tokens 64\n"
+            "  trimpot generate --model DIR --prompt \"Once\" --temperature 0.8 --top-p 0.95 --seed 7\n",
+    .options = CLI_MODEL | CLI_ADAPTER | CLI_DATA | CLI_PROMPT | CLI_MAX_NEW_TOKENS | CLI_TEMPERATURE | CLI_TOP_K | CLI_TOP_P |
+               CLI_SEED | CLI_JSON,
+    .overrides = true, .run = run_generate,
+};
+
+const struct verb verb_export = {
+    .name = "export",
+    .line = "write the newest checkpoint of a run as a model directory",
+    .arguments = "OUTPUT_DIR [key=value …]",
+    .help = "Reads OUTPUT_DIR/config.resolved.yaml and the newest checkpoint that verifies.\n\n"
+            "  trimpot export runs/a\n"
+            "  trimpot export runs/a --output /data/model save_adapter_weights_only=true\n",
+    .options = CLI_OUTPUT,
+    .min_args = 1, .max_args = 1, .overrides = true, .run = run_export,
+};

@@ -1,0 +1,112 @@
+/* The verbs run and plan: the same line, the same checks; plan stops before the first byte is allocated. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "kernels/base/log.h"
+#include "kernels/base/text.h"
+#include "launcher/signals.h"
+#include "launcher/verbs.h"
+#include "worker/header.h"
+#include "worker/train.h"
+
+static status load(const struct cli *c, struct config **out)
+{
+    struct config_args args = {.recipe = c->args[0], .config = c->config, .model = c->model, .data = c->data, .output = c->output,
+                               .overrides = c->overrides, .override_at = c->override_at, .n_overrides = c->n_overrides,
+                               .recipes_dir = c->recipes_dir};
+    return config_load(&args, true, out);
+}
+
+static unsigned requests(void)
+{
+    unsigned flags = signals_take();
+    return (flags & SIGNAL_SAVE ? TRAIN_SAVE : 0u) | (flags & SIGNAL_STOP ? TRAIN_STOP : 0u);
+}
+
+/* ---- plan ------------------------------------------------------------------------------------------------------------ */
+
+static status show_plan(const struct cli *c, const struct session *x, struct comm *comm)
+{
+    struct buf text = {0};
+    uint64_t mine = plan_total_bytes(&x->plan), *all = mem_alloc((size_t)comm->size * sizeof *all);
+    status st = comm->fn->all_gather(comm, &mine, all, sizeof mine);
+    if (!st && comm->rank == 0) {
+        plan_text(&x->plan, 0, c->json, &text);
+        fputs(text.data, stdout);
+        for (int r = 1; r < comm->size && !c->json; r++) printf("rank %d: %s\n", r, text_bytes((double)all[r]));
+    }
+    buf_release(&text);
+    free(all);
+    return st;
+}
+
+static status plan(const struct cli *c, const struct config *cfg, struct comm *comm)
+{
+    struct session x;
+    status st = comm_agree(comm, session_open(&x, cfg, comm, SESSION_TRAIN, 0, NULL));
+    if (!st) st = session_seed(&x, NULL);
+    if (!st) {
+        header_print(&x);
+        st = show_plan(c, &x, comm);
+    }
+    if (!st) st = session_check_budget(&x);
+    session_close(&x);
+    return comm_agree(comm, st);
+}
+
+static status run_plan(const struct cli *c, struct comm *comm)
+{
+    struct config *cfg = NULL;
+    TRY(comm_agree(comm, load(c, &cfg)));
+    status st = plan(c, cfg, comm);
+    config_free(cfg);
+    return st;
+}
+
+/* ---- run ------------------------------------------------------------------------------------------------------------- */
+
+static status run_run(const struct cli *c, struct comm *comm)
+{
+    struct config *cfg = NULL;
+    static const struct train_hooks hooks = {.requests = requests};
+    TRY(comm_agree(comm, load(c, &cfg)));
+    status st = ST_OK;
+    if (c->print_config) {
+        char *text = config_text(cfg);
+        if (comm->rank == 0) fputs(text, stdout);
+        free(text);
+    } else if (c->dry_run) st = plan(c, cfg, comm);
+    else {
+        signals_install();
+        st = train(cfg, comm, &hooks);
+    }
+    config_free(cfg);
+    return st;
+}
+
+const struct verb verb_run = {
+    .name = "run",
+    .line = "fine-tune a model",
+    .arguments = "RECIPE [key=value | ~key …]",
+    .help = "Trains, saves checkpoints, and exports a Hugging Face or PEFT directory. RECIPE is full_finetune or lora_finetune, or one\n"
+            "of torchtune's four names for them. Under mpirun or srun the same line shards the data over ranks.\n\n"
+            "  trimpot run lora_finetune --model DIR --data rows.jsonl\n"
+            "  trimpot run lora_finetune --config llama3_2/1B_lora_single_device checkpointer.checkpoint_dir=DIR\n"
+            "  mpirun -n 8 trimpot run full_finetune --config my.yaml batch_size=4\n"
+            "  trimpot run lora_finetune --config my.yaml resume_from_checkpoint=true\n",
+    .keys = config_reference,
+    .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_DRY_RUN | CLI_PRINT_CONFIG | CLI_JSON,
+    .min_args = 1, .max_args = 1, .overrides = true, .every_rank = true, .run = run_run,
+};
+
+const struct verb verb_plan = {
+    .name = "plan",
+    .line = "print every buffer a run would hold, and allocate none",
+    .arguments = "RECIPE [key=value | ~key …]",
+    .help = "Takes the same line as `run`. Prints the memory of each rank by category, from the layout code that the run binds; refuses\n"
+            "what does not fit, naming the largest rows and the keys that shrink them.\n\n"
+            "  trimpot plan lora_finetune --model DIR --data rows.jsonl\n"
+            "  trimpot plan full_finetune --config my.yaml memory_budget=16GB\n",
+    .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_JSON,
+    .min_args = 1, .max_args = 1, .overrides = true, .every_rank = true, .run = run_plan,
+};

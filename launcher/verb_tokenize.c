@@ -1,0 +1,198 @@
+/* The verb tokenize: what the model is shown, row by row. */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "checkpoints/hf.h"
+#include "configs/config.h"
+#include "kernels/base/file.h"
+#include "kernels/base/text.h"
+#include "launcher/verbs.h"
+#include "worker/data/dataset_source.h"
+#include "worker/session.h"
+
+struct job {
+    const struct cli *cli;
+    struct config *config;
+    struct tokenizer *tok;
+    const char *family;         /* whose rendering */
+    struct buf input;           /* standard input */
+    struct rows rows;
+    struct source source;       /* shape and rendering of data rows, from the first of them */
+    bool shaped;
+    struct source_work work;
+    struct rendered rendered;
+};
+
+static json_t *piece_text(const struct tokenizer *tok, int32_t id)
+{
+    const char *piece = tokenizer_piece(tok, id);
+    if (!piece) return json_sprintf("<%d>", (int)id);
+    json_t *text = json_string(piece);
+    if (text) return text;
+    struct buf escaped = {0}; /* bytes that are no UTF-8 by themselves */
+    for (; *piece; piece++) buf_printf(&escaped, "<0x%02X>", (unsigned char)*piece);
+    text = json_string(escaped.data ? escaped.data : "");
+    buf_release(&escaped);
+    return text;
+}
+
+static void print_row(const struct job *j)
+{
+    const struct rendered *r = &j->rendered;
+    json_t *ids = json_array(), *pieces = json_array(), *mask = json_array();
+    for (size_t i = 0; i < r->ids.n; i++) {
+        json_array_append_new(ids, json_integer(r->ids.v[i]));
+        json_array_append_new(pieces, piece_text(j->tok, r->ids.v[i]));
+        json_array_append_new(mask, json_boolean(r->target.v[i] == -100));
+    }
+    json_t *row = json_pack("{s:o, s:o, s:o}", "ids", ids, "pieces", pieces, "mask", mask);
+    json_dumpf(row, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_decref(row);
+}
+
+static status string_row(struct job *j, const json_t *row)
+{
+    struct rendered *out = &j->rendered;
+    const char *text = json_string_value(row);
+    size_t n = json_string_length(row);
+    if (j->cli->no_special)
+        TRY(tokenizer_encode(j->tok, text, n, true, &out->ids));
+    else
+        TRY(tokenizer_encode_document(j->tok, text, n, &out->ids));
+    for (size_t i = 0; i < out->ids.n; i++) ids_push(&out->target, out->ids.v[i]);
+    return ST_OK;
+}
+
+static status data_row(struct job *j, const json_t *row)
+{
+    struct source *s = &j->source;
+    if (j->cli->no_special) FAIL(ST_USAGE, "--no-special is for lines that are strings; this one is a data row");
+    if (!j->shaped) {
+        *s = (struct source){.c = j->config, .set = &j->config->dataset[0]};
+        TRY(shape_detect(s->set, row, &s->shape));
+        TRY(rendering_init(&s->rendering, s->c, s->set, j->tok, j->family));
+        j->shaped = true;
+    }
+    TRY(source_render(s, row, &j->work, &j->rendered));
+    int64_t most = j->config->tokenizer.max_seq_len;
+    if (most > 0) render_truncate(&s->rendering, source_is_chat(s), most, j->config->tokenizer.truncate_left, &j->rendered);
+    return ST_OK;
+}
+
+static status each_row(struct job *j)
+{
+    for (int64_t i = 0; i < j->rows.n; i++) {
+        json_t *row = NULL;
+        TRY(rows_get(&j->rows, i, &row));
+        rendered_clear(&j->rendered);
+        status st = json_is_string(row) ? string_row(j, row) : data_row(j, row);
+        json_decref(row);
+        if (st) return status_prefix(st, "%s:%u", j->rows.name, j->rows.spans[i].line);
+        print_row(j);
+    }
+    return ST_OK;
+}
+
+static status read_input(struct buf *b)
+{
+    enum { LIMIT = 1 << 30 };
+    char part[65536];
+    for (;;) {
+        ssize_t n = read(0, part, sizeof part);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) FAIL(ST_IO, "standard input: %s", strerror(errno));
+        if (n == 0) return ST_OK;
+        if (b->len + (size_t)n > LIMIT) FAIL(ST_DATA, "standard input: more than 1 GB; give the rows as a file");
+        buf_add(b, part, (size_t)n);
+    }
+}
+
+/* Data rows are rendered as a run with these keys would render them. The configuration is given a name for the rows that
+ * it accepts; the file itself is opened here. */
+static status load_config(struct job *j)
+{
+    const struct cli *c = j->cli;
+    char *longest = c->max_seq_len > 0 ? mem_printf("tokenizer.max_seq_len=%lld", (long long)c->max_seq_len) : NULL;
+    size_t n = (size_t)c->n_overrides;
+    const char **overrides = mem_alloc((n + 1) * sizeof *overrides);
+    int *override_at = mem_alloc((n + 1) * sizeof *override_at); /* 0: set here */
+    memcpy(overrides, c->overrides, n * sizeof *overrides);
+    memcpy(override_at, c->override_at, n * sizeof *override_at);
+    if (longest) overrides[n++] = longest;
+    struct config_args args = {.recipe = "lora_finetune",
+                               .config = c->config,
+                               .model = c->model ? c->model : c->tokenizer,
+                               .data = "rows.jsonl",
+                               .output = "/unused",
+                               .overrides = overrides,
+                               .override_at = override_at,
+                               .n_overrides = (int)n,
+                               .recipes_dir = c->recipes_dir};
+    status st = config_load(&args, false, &j->config);
+    free(overrides);
+    free(override_at);
+    free(longest);
+    return st;
+}
+
+static status open_tokenizer(struct job *j)
+{
+    const struct config *c = j->config;
+    const char *path = j->cli->tokenizer ? j->cli->tokenizer : c->tokenizer.path ? c->tokenizer.path : c->checkpointer.checkpoint_dir;
+    struct hf_config hf = {0};
+    bool model = hf_config_read(path, &hf) == ST_OK; /* it helps where it is */
+    return session_tokenizer(c, path, model ? hf.model_type : NULL, &j->tok, &j->family);
+}
+
+static status run_tokenize(const struct cli *c, struct comm *comm)
+{
+    (void)comm;
+    struct job j = {.cli = c};
+    const char *path = c->args[0];
+    bool piped = strcmp(path, "-") == 0;
+    status st;
+    if (!c->tokenizer && !c->model && !c->config)
+        FAIL(ST_USAGE, "trimpot tokenize: --tokenizer DIR_OR_FILE is missing (or --model DIR, or --config FILE that names one)");
+    TRY_DONE(load_config(&j));
+    TRY_DONE(open_tokenizer(&j));
+    if (piped) {
+        TRY_DONE(read_input(&j.input));
+        TRY_DONE(rows_scan(&j.rows, "standard input", j.input.data, j.input.len, ROWS_JSON));
+    } else {
+        TRY_DONE(rows_open(&j.rows, path, ROWS_JSON));
+    }
+    TRY_DONE(each_row(&j));
+done:
+    if (j.shaped) rendering_release(&j.source.rendering);
+    rendered_release(&j.rendered);
+    source_work_release(&j.work);
+    rows_close(&j.rows);
+    buf_release(&j.input);
+    if (j.tok) tokenizer_close(j.tok);
+    if (j.config) config_free(j.config);
+    return st;
+}
+
+const struct verb verb_tokenize = {
+    .name = "tokenize",
+    .line = "show rows as the ids and pieces that are trained on",
+    .arguments = "ROWS.jsonl [key=value …]",
+    .help = "Each line of the file (- for standard input) is a JSON string or a data row. Prints one object per line:\n"
+            "ids, pieces, and mask: true where a token is seen but not trained on.\n"
+            "\n"
+            "examples:\n"
+            "  trimpot tokenize --tokenizer DIR rows.jsonl\n"
+            "  echo '\"Hello world\"' | trimpot tokenize --tokenizer DIR/tokenizer.json --no-special -\n"
+            "  trimpot tokenize --tokenizer DIR rows.jsonl dataset.train_on_input=true\n"
+            "  trimpot tokenize --config my.yaml rows.jsonl\n",
+    .options = CLI_TOKENIZER | CLI_MODEL | CLI_CONFIG | CLI_NO_SPECIAL | CLI_MAX_SEQ_LEN,
+    .min_args = 1,
+    .max_args = 1,
+    .overrides = true,
+    .run = run_tokenize,
+};

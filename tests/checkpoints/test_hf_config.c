@@ -1,0 +1,291 @@
+/* config.json in both spellings, its refusals, and the files an export carries over. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "checkpoints/hf.h"
+#include "kernels/base/file.h"
+#include "kernels/base/log.h"
+#include "kernels/base/text.h"
+
+static char dir[256];
+
+static int setup(void **unused)
+{
+    (void)unused;
+    const char *base = getenv("TMPDIR");
+    snprintf(dir, sizeof dir, "%s/trimpot-hf-XXXXXX", base ? base : "/tmp");
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int teardown(void **unused)
+{
+    (void)unused;
+    return file_remove_tree(dir) ? -1 : 0;
+}
+
+#define SIZES                                                                                                          \
+    "\"vocab_size\":1000,\"hidden_size\":64,\"intermediate_size\":128,\"num_hidden_layers\":3,\"num_attention_"        \
+    "heads\":4"
+#define LLAMA "{\"model_type\":\"llama\"," SIZES
+
+static struct hf_config good(const char *json)
+{
+    struct hf_config c;
+    status st = hf_config_parse("config.json", json, strlen(json), &c);
+    if (st) fail_msg("%s: %s", json, status_message());
+    return c;
+}
+
+static void defaults(void **unused)
+{
+    (void)unused;
+    struct hf_config c = good(LLAMA "}");
+    assert_string_equal(c.model_type, "llama");
+    assert_string_equal(c.hidden_act, "silu");
+    assert_string_equal(c.architecture, "");
+    assert_true(c.kv_heads == 4 && c.head_dim == 16 && c.max_positions == 2048 && c.rms_norm_eps == 1e-6);
+    assert_true(!c.tie_word_embeddings && !c.attention_bias && !c.mlp_bias && c.sliding_window == 0);
+    assert_true(c.rope.type == ROPE_DEFAULT && c.rope.theta == 1e4 && c.rope.partial == 1);
+    assert_true(c.bos == -1 && c.pad == -1 && c.n_eos == 0);
+}
+
+static void llama3_in_both_spellings(void **unused)
+{
+    (void)unused;
+    static const char *const spellings[] = {
+        LLAMA ",\"num_key_value_heads\":2,\"rope_theta\":500000.0,\"torch_dtype\":\"bfloat16\",\"rope_scaling\":{"
+              "\"factor\":32.0,"
+              "\"high_freq_factor\":4.0,\"low_freq_factor\":1.0,\"original_max_position_embeddings\":8192,\"rope_"
+              "type\":\"llama3\"},"
+              "\"tie_word_embeddings\":true,\"eos_token_id\":[1,8,9],\"bos_token_id\":0,\"architectures\":["
+              "\"LlamaForCausalLM\"]}",
+        LLAMA
+        ",\"num_key_value_heads\":2,\"dtype\":\"bfloat16\",\"rope_parameters\":{\"factor\":32.0,\"rope_theta\":500000,"
+        "\"high_freq_factor\":4.0,\"low_freq_factor\":1.0,\"original_max_position_embeddings\":8192,\"rope_type\":"
+        "\"llama3\"},"
+        "\"tie_word_embeddings\":true,\"eos_token_id\":[1,8,9],\"bos_token_id\":0,\"architectures\":["
+        "\"LlamaForCausalLM\"],"
+        "\"layer_types\":[\"full_attention\",\"full_attention\",\"full_attention\"],\"rope_scaling\":null}",
+    };
+    for (size_t i = 0; i < 2; i++) {
+        struct hf_config c = good(spellings[i]);
+        assert_true(c.rope.type == ROPE_LLAMA3 && c.rope.factor == 32 && c.rope.low == 1 && c.rope.high == 4);
+        assert_true(c.rope.original == 8192 && c.rope.theta == 5e5);
+        assert_true(c.tie_word_embeddings && c.kv_heads == 2 && c.bos == 0 && c.n_eos == 3 && c.eos[2] == 9);
+        assert_string_equal(c.torch_dtype, "bfloat16");
+        assert_string_equal(c.architecture, "LlamaForCausalLM");
+    }
+}
+
+static void windows(void **unused)
+{
+    (void)unused;
+    struct hf_config c = good("{\"model_type\":\"qwen2\"," SIZES
+                              ",\"use_sliding_window\":false,\"sliding_window\":32768,\"max_window_layers\":2}");
+    assert_true(!c.use_sliding_window && c.sliding_window == 0);
+    c = good("{\"model_type\":\"qwen2\"," SIZES
+             ",\"use_sliding_window\":true,\"sliding_window\":128,\"max_window_layers\":2,"
+             "\"layer_types\":[\"full_attention\",\"full_attention\",\"sliding_attention\"]}");
+    assert_true(c.use_sliding_window && c.sliding_window == 128 && c.max_window_layers == 2);
+    c = good("{\"model_type\":\"mistral\"," SIZES ",\"sliding_window\":null}");
+    assert_true(!c.use_sliding_window && c.sliding_window == 0);
+    c = good("{\"model_type\":\"mistral\"," SIZES "}");
+    assert_true(c.use_sliding_window && c.sliding_window == 4096);
+    c = good("{\"model_type\":\"mistral\"," SIZES ",\"head_dim\":32}");
+    assert_int_equal(c.head_dim, 32);
+}
+
+static void old_and_odd_but_legal(void **unused)
+{
+    (void)unused;
+    struct hf_config c = good(LLAMA ",\"pad_token_id\":-1,\"bos_token_id\":null,\"eos_token_id\":2}");
+    assert_true(c.pad == -1 && c.bos == -1 && c.n_eos == 1 && c.eos[0] == 2);
+    c = good(LLAMA ",\"pad_token_id\":1000}");
+    assert_int_equal(c.pad, -1);
+    c = good(LLAMA
+             ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2},\"attention_dropout\":0.0,\"pretraining_tp\":1}");
+    assert_true(c.rope.type == ROPE_LINEAR && c.rope.factor == 2);
+    c = good(LLAMA ",\"rope_theta\":10000.0,\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000.0}}");
+    assert_true(c.rope.type == ROPE_DEFAULT && c.rope.theta == 1e4);
+}
+
+#define WITH(extra) LLAMA "," extra "}"
+#define ROPE(body)  WITH("\"rope_scaling\":{" body "}")
+
+static const struct {
+    const char *json;
+    status st;
+    const char *says;
+} bad[] = {
+    {"", ST_CORRUPT, "config.json:1:"},
+    {"[1]", ST_CORRUPT, "one JSON object"},
+    {"{\"a\":1,\"a\":1}", ST_CORRUPT, "duplicate"},
+    {"{\"a\":NaN}", ST_CORRUPT, "config.json:1:"},
+    {"{}", ST_CORRUPT, "model_type is missing"},
+    {"{\"model_type\":7}", ST_CORRUPT, "model_type is 7"},
+    {"{\"model_type\":\"a-name-that-is-much-longer-than-any-model-type\"}", ST_CORRUPT, "at most 31 bytes"},
+    {"{\"model_type\":\"llama\"}", ST_CORRUPT, "vocab_size is missing"},
+    {"{\"model_type\":\"llama\",\"vocab_size\":\"x\"}", ST_CORRUPT, "vocab_size is \"x\""},
+    {"{\"model_type\":\"llama\",\"vocab_size\":0}", ST_CORRUPT, "vocab_size is 0"},
+    {"{\"model_type\":\"llama\",\"vocab_size\":2147483648}", ST_CORRUPT, "vocab_size is 2147483648"},
+    {"{\"model_type\":\"llama\",\"vocab_size\":99999999999999999999}", ST_CORRUPT, "too big"},
+    {WITH("\"num_key_value_heads\":3"), ST_CORRUPT, "num_key_value_heads 3"},
+    {WITH("\"num_key_value_heads\":8"), ST_CORRUPT, "num_key_value_heads 8"},
+    {WITH("\"head_dim\":15"), ST_CORRUPT, "odd"},
+    {WITH("\"head_dim\":-2"), ST_CORRUPT, "head_dim is -2"},
+    {"{\"model_type\":\"llama\",\"vocab_size\":10,\"hidden_size\":65,\"intermediate_size\":8,\"num_hidden_layers\":1,"
+     "\"num_attention_heads\":4}",
+     ST_CORRUPT, "hidden_size 65"},
+    {"{\"model_type\":\"llama\",\"vocab_size\":10,\"hidden_size\":2147483646,\"intermediate_size\":2147483647,"
+     "\"num_hidden_layers\":65536,\"num_attention_heads\":1}",
+     ST_CORRUPT, "impossible"},
+    {"{\"model_type\":\"llama\",\"vocab_size\":10,\"hidden_size\":64,\"intermediate_size\":8,\"num_hidden_layers\":"
+     "65537,"
+     "\"num_attention_heads\":4}",
+     ST_CORRUPT, "num_hidden_layers"},
+    {WITH("\"rms_norm_eps\":-1"), ST_CORRUPT, "rms_norm_eps"},
+    {WITH("\"rms_norm_eps\":true"), ST_CORRUPT, "rms_norm_eps is true"},
+    {WITH("\"tie_word_embeddings\":1"), ST_CORRUPT, "true or false"},
+    {WITH("\"architectures\":\"X\""), ST_CORRUPT, "architectures"},
+    {WITH("\"architectures\":[]"), ST_CORRUPT, "architectures"},
+    {WITH("\"rope_theta\":0"), ST_CORRUPT, "rope_theta"},
+    {WITH("\"rope_scaling\":[]"), ST_CORRUPT, "rope_scaling is []"},
+    {ROPE("\"factor\":2"), ST_CORRUPT, "rope_type is missing"},
+    {ROPE("\"rope_type\":\"linear\""), ST_CORRUPT, "factor is missing"},
+    {ROPE("\"rope_type\":\"linear\",\"factor\":0"), ST_CORRUPT, "factor is 0"},
+    {ROPE("\"rope_type\":\"llama3\",\"factor\":8"), ST_CORRUPT, "low_freq_factor is missing"},
+    {ROPE("\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4,"
+          "\"original_max_position_embeddings\":8192"),
+     ST_CORRUPT, "must exceed"},
+    {ROPE("\"rope_type\":\"yarn\",\"factor\":8"), ST_NOT_BUILT, "\"yarn\" is not built"},
+    {ROPE("\"type\":\"dynamic\",\"factor\":8"), ST_NOT_BUILT, "\"dynamic\" is not built"},
+    {WITH("\"rope_parameters\":{\"rope_type\":\"longrope\"}"), ST_NOT_BUILT, "\"longrope\" is not built"},
+    {WITH("\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}"), ST_NOT_BUILT, "per layer type"},
+    {WITH("\"rope_theta\":1e4,\"rope_parameters\":{\"rope_theta\":5e5}"), ST_CORRUPT, "keep one"},
+    {WITH("\"rope_scaling\":{\"rope_type\":\"default\"},\"rope_parameters\":{\"rope_theta\":5e5}"), ST_CORRUPT,
+     "disagree"},
+    {WITH("\"attention_dropout\":0.1"), ST_NOT_BUILT, "attention_dropout is 0.1"},
+    {WITH("\"num_local_experts\":8"), ST_NOT_BUILT, "num_local_experts is 8"},
+    {WITH("\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}"), ST_NOT_BUILT, "quantization_config"},
+    {WITH("\"layer_types\":[\"full_attention\"]"), ST_CORRUPT, "layer_types"},
+    {WITH("\"layer_types\":[1,2,3]"), ST_CORRUPT, "layer_types[0] is 1"},
+    {WITH("\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\"]"), ST_NOT_BUILT,
+     "layer_types[1]"},
+    {WITH("\"layer_types\":[\"linear_attention\",\"full_attention\",\"full_attention\"]"), ST_NOT_BUILT,
+     "linear_attention"},
+    {WITH("\"eos_token_id\":1000"), ST_CORRUPT, "below vocab_size 1000"},
+    {WITH("\"eos_token_id\":\"</s>\""), ST_CORRUPT, "eos_token_id is \"</s>\""},
+    {WITH("\"eos_token_id\":[1,2,3,4,5,6,7,8,9]"), ST_CORRUPT, "lists 9 ids"},
+    {WITH("\"eos_token_id\":[1,null]"), ST_CORRUPT, "eos_token_id is null"},
+    {WITH("\"bos_token_id\":1.5"), ST_CORRUPT, "bos_token_id is 1.5"},
+    {WITH("\"pad_token_id\":\"x\""), ST_CORRUPT, "pad_token_id"},
+};
+
+static void refusals(void **unused)
+{
+    (void)unused;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct hf_config c;
+        status st = hf_config_parse("config.json", bad[i].json, strlen(bad[i].json), &c);
+        if (st != bad[i].st || !strstr(status_message(), bad[i].says) ||
+            strncmp(status_message(), "config.json", 11) != 0)
+            fail_msg("row %zu %s: %d '%s', wanted %d '%s'", i, bad[i].json, st, st ? status_message() : "", bad[i].st,
+                     bad[i].says);
+    }
+}
+
+static char *at(const char *name)
+{
+    static char ring[4][400];
+    static int next;
+    char *p = ring[next++ & 3];
+    snprintf(p, 400, "%s/%s", dir, name);
+    return p;
+}
+
+static void put(const char *name, const char *text)
+{
+    assert_int_equal(file_replace(at(name), text, strlen(text)), ST_OK);
+}
+
+static void directory(void **unused)
+{
+    (void)unused;
+    struct hf_config c;
+    assert_int_equal(hf_config_read(at("absent"), &c), ST_IO);
+    assert_int_equal(hf_config_read(dir, &c), ST_IO);
+    put("config.json", WITH("\"eos_token_id\":2,\"bos_token_id\":1"));
+    assert_int_equal(hf_config_read(dir, &c), ST_OK);
+    assert_true(c.n_eos == 1 && c.eos[0] == 2 && c.bos == 1);
+    put("generation_config.json", "{\"eos_token_id\":[5,6],\"temperature\":0.6}");
+    assert_int_equal(hf_config_read(dir, &c), ST_OK);
+    assert_true(c.n_eos == 2 && c.eos[0] == 5 && c.bos == 1);
+    put("generation_config.json", "{\"eos_token_id\":[5,1006]}");
+    assert_int_equal(hf_config_read(dir, &c), ST_CORRUPT);
+    assert_non_null(strstr(status_message(), "generation_config.json"));
+}
+
+static void expect_file(const char *name, const char *want)
+{
+    char *text;
+    assert_int_equal(file_read(at(name), 1 << 20, &text, NULL), ST_OK);
+    assert_string_equal(text, want);
+    free(text);
+}
+
+static void side_files(void **unused)
+{
+    (void)unused;
+    static const struct {
+        const char *from, *to;
+    } rows[] = {
+        {"{ \"torch_dtype\" : \"bfloat16\" , \"eps\":1e-05}", "{ \"torch_dtype\" : \"float32\" , \"eps\":1e-05}"},
+        {"{\"x\": {\"torch_dtype\": \"a\"}, \"dtype\": null}",
+         "{\"x\": {\"torch_dtype\": \"a\"}, \"dtype\": \"float32\"}"},
+        {"{\"torch_dtype\":\"a\\\"\", \"dtype\":\"b\"}\n", "{\"torch_dtype\":\"float32\", \"dtype\":\"float32\"}\n"},
+        {"{\"k\": \"torch_dtype\"}", "{\n  \"torch_dtype\": \"float32\",\"k\": \"torch_dtype\"}"},
+        {"{}", "{\n  \"torch_dtype\": \"float32\"}"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        put("config.json", rows[i].from);
+        assert_int_equal(hf_copy_side_files(dir, at("out"), "float32"), ST_OK);
+        expect_file("out/config.json", rows[i].to);
+        assert_int_equal(hf_copy_side_files(dir, at("out"), NULL), ST_OK);
+        expect_file("out/config.json", rows[i].from);
+    }
+    put("tokenizer.json", "T");
+    put("chat_template.jinja", "{{ x }}");
+    put("secrets.txt", "no");
+    assert_int_equal(mkdir(at("additional_chat_templates"), 0755), 0);
+    put("additional_chat_templates/tool.jinja", "{{ t }}");
+    put("additional_chat_templates/other.py", "no");
+    assert_int_equal(hf_copy_side_files(dir, at("out"), NULL), ST_OK);
+    expect_file("out/tokenizer.json", "T");
+    expect_file("out/chat_template.jinja", "{{ x }}");
+    expect_file("out/additional_chat_templates/tool.jinja", "{{ t }}");
+    assert_false(file_exists(at("out/secrets.txt")));
+    assert_false(file_exists(at("out/additional_chat_templates/other.py")));
+    put("config.json", "{\"a\":");
+    assert_int_equal(hf_copy_side_files(dir, at("out"), "float32"), ST_CORRUPT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults),
+        cmocka_unit_test(llama3_in_both_spellings),
+        cmocka_unit_test(windows),
+        cmocka_unit_test(old_and_odd_but_legal),
+        cmocka_unit_test(refusals),
+        cmocka_unit_test_setup_teardown(directory, setup, teardown),
+        cmocka_unit_test_setup_teardown(side_files, setup, teardown),
+    };
+    log_init(0, 1, LOG_QUIET);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

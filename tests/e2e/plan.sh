@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# plan.sh BUILD_DIR: the plan is true. (a) planned bytes = bytes bound, exactly; (b) seen from outside, the process's peak
+# stays below the plan; (c) a step allocates nothing; (d) what exceeds the budget is refused before it starts.
+. "$(dirname "$0")/../lib.sh"
+built trimpot
+. "$source/tests/e2e/libe2e.sh"
+steps=(epochs=1 max_steps_per_epoch=2)
+spoken=("${common[@]}")
+unset 'spoken[-1]' # -q
+
+# ---- (a) ------------------------------------------------------------------------------------------------------------------
+# exact RANKS KEYS…: `plan --json` and `run -v` of one configuration.
+exact()
+{
+    local n=$1 planned bound
+    shift
+    planned=$(ranks "$n" "$trimpot" plan "$@" "${common[@]}" "${steps[@]}" --json | sed -E 's/.*"bound_bytes":([0-9]+).*/\1/')
+    rm -rf "$scratch/run"
+    bound=$(ranks "$n" "$trimpot" run "$@" "${spoken[@]}" "${steps[@]}" -v --output "$scratch/run" 2>&1 | sed -nE 's/.*bound ([0-9]+) bytes.*/\1/p')
+    [ -n "$planned" ] || fail "no plan: $*"
+    equal "planned and bound bytes on $n rank(s): $*" "$planned" "$bound"
+    say "$planned bytes planned and bound, $n rank(s): ${*:1:1} ${*: -2}"
+}
+
+for dtype in fp32 bf16; do
+    for kind in full lora qlora; do
+        declare -n how=$kind
+        exact 1 "${how[@]}" dtype=$dtype
+        exact 1 "${how[@]}" dtype=$dtype enable_activation_checkpointing=true optimizer_in_bwd=true
+        exact 1 "${how[@]}" dtype=$dtype gradient_accumulation_steps=3 dataset_val_fraction=0.2 run_val_every_n_steps=1
+    done
+done
+exact 1 "${full[@]}" dtype=bf16 master_weights=fp32 batch_size=3
+exact 1 "${full[@]}" dtype=fp32 optimizer=torch.optim.SGD ac_mode=selective ac_option=2
+exact 1 "${lora[@]}" dtype=bf16 head_chunk_rows=5 gradient_accumulation_steps=4 virtual_ranks=2
+if command -v mpirun >/dev/null && [ -e "$build/trimpot_mpi.so" ]; then
+    exact 2 "${full[@]}" dtype=fp32 gradient_accumulation_steps=2
+    exact 2 "${qlora[@]}" dtype=bf16 optimizer_in_bwd=true
+fi
+
+# ---- (d) ------------------------------------------------------------------------------------------------------------------
+refused=("$trimpot" run "${full[@]}" "${common[@]}" "${steps[@]}" --output "$scratch/refused" memory_budget=1MB)
+for text in "the budget is 1.00 MB" "op workspace" "shrink with: " "gradient_accumulation_steps"; do expect 11 "$text" "${refused[@]}"; done
+[ ! -e "$scratch/refused" ] || fail "a refused run left $scratch/refused behind"
+
+# ---- (b), (c) --------------------------------------------------------------------------------------------------------------
+if grep -q __asan_init "$trimpot"; then say "sanitizers: allocations and peaks are those of another program: not looked at"; finish; exit; fi
+command -v cc >/dev/null || { say "SKIPPED: no C compiler for the preloaded counter: peaks and allocations not looked at"; finish; exit; }
+cc -O1 -shared -fPIC -o "$scratch/watch.so" "$source/tests/e2e/preload/watch.c" -ldl || die "watch.c does not compile"
+
+# watched RANKS command…: prints "ALLOCATIONS PEAK_KB", the largest of the ranks.
+watched()
+{
+    local n=$1
+    shift
+    rm -f "$scratch/watch"
+    if [ "$n" = 1 ]; then WATCH_OUT=$scratch/watch LD_PRELOAD=$scratch/watch.so "$@" >"$scratch/watched.log" 2>&1 </dev/null
+    else mpirun -n "$n" -x WATCH_OUT="$scratch/watch" -x LD_PRELOAD="$scratch/watch.so" "$@" >"$scratch/watched.log" 2>&1 </dev/null
+    fi || { say "$*"; tail -3 "$scratch/watched.log"; } >&2
+    sort -n "$scratch/watch" | tail -1
+}
+
+# quiet ROWS KEYS…: 3 steps and 9 steps make the same number of allocations.
+quiet()
+{
+    local counts=() n data=$1
+    shift
+    for n in 3 9; do
+        rm -rf "$scratch/run"
+        counts+=("$(watched 1 "$trimpot" run "$@" "${common[@]/$rows/$data}" --output "$scratch/run" epochs=1 max_steps_per_epoch=$n | cut -d' ' -f1)")
+    done
+    [ "${counts[0]:-0}" -gt 100 ] || fail "the counter counts nothing: ${counts[*]}"
+    equal "allocations of 3 and of 9 steps: $*" "${counts[0]}" "${counts[1]}"
+    say "6 more steps, $((counts[1] - counts[0])) more allocations: ${*:1:1} ${*: -2}"
+}
+
+# Rows of one length: for every new shape of a bf16 product oneDNN makes a primitive, which is the library's row of the plan.
+same_rows=$scratch/same.jsonl
+for _ in {1..96}; do say '{"text": "The harbour keeps its boats while seven lamps burn."}'; done >"$same_rows"
+quiet "$rows" "${full[@]}" dtype=fp32 clip_grad_norm=1
+quiet "$rows" "${full[@]}" dtype=fp32 optimizer_in_bwd=true enable_activation_checkpointing=true
+quiet "$rows" "${full[@]}" dtype=fp32 gradient_accumulation_steps=4
+quiet "$same_rows" "${full[@]}" dtype=bf16
+quiet "$same_rows" "${qlora[@]}" dtype=bf16
+quiet "$rows" "${lora[@]}" dtype=fp32 optimizer=torch.optim.SGD
+
+# below RANKS KEYS…: peak − peak of `trimpot version` ≤ plan · 1.03 + 16 MB.
+below()
+{
+    local n=$1 plan peak base
+    shift
+    plan=$(ranks "$n" "$trimpot" plan "$@" --json 2>/dev/null | sed -E 's/.*"total_bytes":([0-9]+).*/\1/')
+    base=$(watched "$n" "$trimpot" version | cut -d' ' -f2)
+    rm -rf "$scratch/run"
+    peak=$(watched "$n" "$trimpot" run "$@" --output "$scratch/run" -q | cut -d' ' -f2)
+    say "peak $((peak / 1024)) MiB − $((base / 1024)) MiB (version), plan $((plan / 1048576)) MiB, $n rank(s): $*"
+    [ $(((peak - base) * 1024)) -le $((plan + plan * 3 / 100 + 16000000)) ] || fail "$(((peak - base) * 1024)) bytes, the plan says $plan: $*"
+}
+
+worlds=1
+command -v mpirun >/dev/null && [ -e "$build/trimpot_mpi.so" ] && worlds="1 2"
+quickstart=(lora_finetune --config "$source/configs/quickstart/lora.yaml" "checkpointer.checkpoint_dir=$source/configs/quickstart/base"
+    "dataset.data_files=$source/configs/quickstart/train.jsonl" epochs=1 max_steps_per_epoch=6)
+for n in $worlds; do
+    for dtype in fp32 bf16; do
+        below $n "${full[@]}" "${common[@]}" dtype=$dtype epochs=1
+        below $n "${qlora[@]}" "${common[@]}" dtype=$dtype epochs=1
+        below $n "${quickstart[@]}" dtype=$dtype
+    done
+done
+finish

@@ -1,0 +1,74 @@
+/* Rows: scanner, shapes, messages and renderings over bytes from outside. The first two bytes choose component, masking,
+ * template, family and container; the rest is the file. Whatever it is, the answer is a status, and what was accepted
+ * keeps its invariants. */
+#include <assert.h>
+#include <stdint.h>
+
+#include "kernels/base/log.h"
+#include "tests/data/data_config.h"
+#include "tests/data/fake_tokenizer.h"
+#include "worker/data/dataset_source.h"
+
+static const struct { const char *family; const struct tokenizer *tok; } families[] = {
+    {"llama3", &fake_llama3}, {"qwen2", &fake_qwen}, {"llama2", &fake_spm}, {"mistral", &fake_spm}, {NULL, &fake_tiny}};
+
+static void check(const struct rendered *r)
+{
+    assert(r->ids.n == r->target.n);
+    assert(0 <= r->body && r->body <= r->body_end && r->body_end <= (int64_t)r->ids.n);
+    for (size_t i = 0; i < r->ids.n; i++) assert(r->target.v[i] == -100 || r->target.v[i] == r->ids.v[i]);
+}
+
+static void render_rows(struct source *s, const struct rows *file, const struct tokenizer *tok, const char *family)
+{
+    struct source_work work = {0};
+    struct rendered out = {0};
+    bool detected = false;
+    for (int64_t i = 0; i < file->n && i < 50; i++) {
+        json_t *row;
+        if (rows_get(file, i, &row)) continue;
+        if (!detected && !shape_detect(s->set, row, &s->shape))
+            detected = !rendering_init(&s->rendering, s->c, s->set, tok, family);
+        if (detected && !source_render(s, row, &work, &out)) {
+            check(&out);
+            render_truncate(&s->rendering, source_is_chat(s), 7, i & 1, &out);
+            check(&out);
+            assert(out.ids.n <= 7);
+        }
+        json_decref(row);
+    }
+    rendering_release(&s->rendering);
+    source_work_release(&work);
+    rendered_release(&out);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc;
+    (void)argv;
+    log_init(1, 1, LOG_QUIET);
+    json_object_seed(1);
+    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 2) return 0;
+    struct config c = config_defaults();
+    struct config_dataset set = dataset_defaults();
+    unsigned choice = data[0] % 5;
+    set.kind = (enum data_kind)(data[0] / 5 % 6);
+    set.masking = (enum masking)(data[1] % 4);
+    set.new_system_prompt = data[1] & 8 ? "system" : NULL;
+    c.tokenizer.prompt_template = data[1] & 16 ? "QuestionAnswerTemplate" : NULL;
+    struct source s = {.c = &c, .set = &set};
+    struct rows file;
+    if (rows_scan(&file, "fuzz", data + 2, size - 2, (enum rows_kind)(data[1] >> 5 & 3))) return 0;
+    for (int64_t i = 0; i < file.n; i++) assert(file.spans[i].at + file.spans[i].bytes <= size - 2);
+    render_rows(&s, &file, families[choice].tok, families[choice].family);
+    rows_close(&file);
+    return 0;
+}

@@ -1,0 +1,272 @@
+/* The front door refuses what ops.h does not allow, and says what it saw; the paranoid backend catches a backend that
+ * breaks the contract. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/ref/kit.h"
+
+static struct stream *s;
+
+static const struct op_case *case_of(const char *op)
+{
+    for (int i = 0; i < n_op_cases; i++)
+        if (!strcmp(op_cases[i].op, op) && op_cases[i].p[0] > 1) return &op_cases[i];
+    fail_msg("no case of %s", op);
+    return NULL;
+}
+
+/* Breaks one thing of a good call; the message must hold all the words. */
+struct refusal {
+    const char *op;
+    void (*spoil)(union op_args *a);
+    const char *words[4];
+};
+
+/* clang-format off: a table */
+#define SPOIL(name, ...)                                                                                               \
+    static void name(union op_args *a) { __VA_ARGS__; }
+SPOIL(gemm_inner, a->gemm.b.dim[1]++; a->gemm.b.ld++)
+SPOIL(gemm_beta, a->gemm.beta = 0.5f)
+SPOIL(gemm_half_pair, a->gemm.a2 = a->gemm.a)
+SPOIL(gemm_rank, a->gemm.a.rank = 1)
+SPOIL(gemm_dtype, a->gemm.a.dt = DT_I32)
+SPOIL(gemm_no_data, a->gemm.b.data = NULL)
+SPOIL(gemm_f64, a->gemm.a.dt = DT_F64)
+SPOIL(embed_id, ((int32_t *)(uintptr_t)a->embed_fwd.ids)[3] = 11)
+SPOIL(embed_negative_id, ((int32_t *)(uintptr_t)a->embed_bwd.ids)[0] = -1)
+SPOIL(embed_count, a->embed_fwd.n++)
+SPOIL(norm_width, a->rmsnorm_fwd.w.dim[0] = 36)
+SPOIL(norm_mixed, a->rmsnorm_fwd.y.dt = DT_BF16)
+SPOIL(norm_no_sum, a->rmsnorm_fwd.sum.data = NULL)
+SPOIL(norm_rstd, a->rmsnorm_bwd.rstd.dt = DT_BF16)
+SPOIL(rope_heads, a->rope.heads++)
+SPOIL(rope_table, a->rope.cos.dim[0] = a->rope.sin.dim[0] = 4)
+SPOIL(rope_wide, a->rope.head_dim = 7; a->rope.heads = 6)
+SPOIL(rope_docs, a->rope.docs = NULL)
+SPOIL(attn_groups, a->attn_fwd.kv_heads = 3)
+SPOIL(attn_lse, a->attn_fwd.lse.dim[1] = 2; a->attn_fwd.lse.ld = 2)
+SPOIL(attn_bwd_dk, a->attn_bwd.dk.dim[0]--)
+SPOIL(glu_up, a->glu_fwd.up.dim[0] = 64)
+SPOIL(glu_ld, a->glu_bwd.dh.ld = 300)
+SPOIL(loss_label, ((int32_t *)(uintptr_t)a->loss.labels)[2] = -100)
+SPOIL(gather_row, ((int32_t *)(uintptr_t)a->gather_rows.rows)[1] = 41)
+SPOIL(scatter_room, a->scatter_rows.n = 42)
+SPOIL(scatter_dtype, a->scatter_rows.dst.dt = DT_BF16)
+SPOIL(dropout_p, a->dropout.p = 1)
+SPOIL(dropout_tokens, ((struct docs *)(uintptr_t)a->dropout.docs)->n_tokens--)
+SPOIL(axpy_count, a->axpy.y.dim[1]--; a->axpy.y.ld--)
+SPOIL(axpy_into_f16, a->axpy.y.dt = DT_F16)
+SPOIL(colsum_out, a->colsum.out.dim[0] = 388)
+SPOIL(sumsq_blocks, a->sumsq.partial.dim[0] = 2)
+SPOIL(optim_states, a->optim.v.data = NULL)
+SPOIL(optim_length, a->optim.g.dim[0]--)
+SPOIL(optim_flat, a->optim.flat0 = -1)
+SPOIL(nf4_codes, a->nf4_quantize.codes.dim[0]--)
+SPOIL(nf4_nested, a->nf4_dequantize.nested.dim[0] = 2)
+SPOIL(init_dtype, a->init.w.dt = DT_U8)
+
+static const struct refusal refusals[] = {
+    {"gemm", gemm_inner, {"gemm: ", "b is [13, 6] f32", "a is [7, 5] f32"}},
+    {"gemm", gemm_beta, {"beta is 0.5"}},
+    {"gemm", gemm_half_pair, {"both a2 ([7, 5] f32) and b2"}},
+    {"gemm", gemm_rank, {"a is [7] f32", "2 dimensions"}},
+    {"gemm", gemm_dtype, {"a is [7, 5] i32", "f32 or bf16"}},
+    {"gemm", gemm_no_data, {"b [13, 5] f32 is missing"}},
+    {"gemm", gemm_f64, {"a is [7, 5] f64"}},
+    {"embed_fwd", embed_id, {"embed_fwd: ids[3] is 11, outside [0, 11)"}},
+    {"embed_bwd", embed_negative_id, {"embed_bwd: ids[0] is -1"}},
+    {"embed_fwd", embed_count, {"y is [37, 67] f32", "n = 38"}},
+    {"rmsnorm_fwd", norm_width, {"w is [36] f32", "x is [5, 37] f32"}},
+    {"rmsnorm_fwd", norm_mixed, {"y is [5, 37] bf16", "x is [5, 37] f32", "dtypes must agree"}},
+    {"rmsnorm_fwd", norm_no_sum, {"delta is [5, 37] f32 but sum"}},
+    {"rmsnorm_bwd", norm_rstd, {"rstd is [5] bf16", "must be f32"}},
+    {"rope", rope_heads, {"x is [29, 42] f32", "heads*head_dim = 56"}},
+    {"rope", rope_table, {"cos is [4, 5] f32", "longest document"}},
+    {"rope", rope_wide, {"cos is [32, 5] f32", "7 channels"}},
+    {"rope", rope_docs, {"documents of the micro-batch are missing"}},
+    {"attn_fwd", attn_groups, {"4 heads over 3 kv heads"}},
+    {"attn_fwd", attn_lse, {"lse is [37, 2] f32", "heads = 4"}},
+    {"attn_bwd", attn_bwd_dk, {"dk is [36, 32] f32", "docs->n_tokens = 37"}},
+    {"glu_fwd", glu_up, {"up is [64, 301] f32", "gate is [65, 301] f32"}},
+    {"glu_bwd", glu_ld, {"dh is [65, 301] f32", "300 elements apart"}},
+    {"loss", loss_label, {"labels[2] is -100, outside [0, 1009)"}},
+    {"gather_rows", gather_row, {"rows[1] is 41"}},
+    {"scatter_rows", scatter_room, {"42 rows"}},
+    {"scatter_rows", scatter_dtype, {"src is [41, 515] f32", "dst is [97, 515] bf16"}},
+    {"dropout", dropout_p, {"p is 1"}},
+    {"dropout", dropout_tokens, {"hold 36 tokens"}},
+    {"axpy", axpy_count, {"y is [37, 60] f32", "x is [37, 61] f32"}},
+    {"axpy", axpy_into_f16, {"y is [37, 61] f16"}},
+    {"colsum", colsum_out, {"out is [388] f32", "x is [131, 389] f32"}},
+    {"sumsq", sumsq_blocks, {"partial is [2] f32", "3 elements"}},
+    {"optim", optim_states, {"optimizer states"}},
+    {"optim", optim_length, {"g is [1030] f32", "w is [1031] f32"}},
+    {"optim", optim_flat, {"flat0 is -1"}},
+    {"nf4_quantize", nf4_codes, {"codes is [24739] u8", "24740 elements"}},
+    {"nf4_dequantize", nf4_nested, {"nested is [2] f32", "3 elements"}},
+    {"init", init_dtype, {"w is [20011] u8"}},
+};
+/* clang-format on */
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
+        const struct refusal *r = &refusals[i];
+        struct kit k;
+        kit_build(&k, case_of(r->op), DT_F32, false, 0);
+        r->spoil(&k.args);
+        status st = k.which->run(s, &k.args);
+        if (st != ST_SHAPE) fail_msg("%s, refusal %zu: status %d", r->op, i, st);
+        for (int w = 0; w < 4 && r->words[w]; w++)
+            if (!strstr(status_message(), r->words[w]))
+                fail_msg("%s: \"%s\" lacks \"%s\"", r->op, status_message(), r->words[w]);
+        kit_release(&k);
+    }
+}
+
+/* A rank without a supervised token, or without a document, calls ops with nothing in them. */
+static void test_nothing_to_do(void **state)
+{
+    (void)state;
+    float w[8] = {0}, out[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+    int32_t start[] = {0};
+    struct docs none = {0, 0, 0, start, NULL};
+    tensor x = tensor_2d(NULL, DT_F32, 0, 8), flat = tensor_1d(NULL, DT_F32, 0), weight = tensor_2d(w, DT_F32, 1, 8);
+    struct gemm_args gemm = {.a = x, .b = weight, .c = tensor_2d(NULL, DT_F32, 0, 1), .tb = true, .alpha = 1};
+    struct embed_args embed = {weight, NULL, 0, x};
+    struct rmsnorm_fwd_args norm = {.x = x, .w = tensor_1d(w, DT_F32, 8), .y = x, .rstd = flat};
+    struct rope_args rope = {x, tensor_2d(w, DT_F32, 2, 4), tensor_2d(w, DT_F32, 2, 4), 1, 8, &none, false};
+    struct attn_fwd_args attn = {.q = x,
+                                 .k = x,
+                                 .v = x,
+                                 .o = x,
+                                 .lse = tensor_2d(NULL, DT_F32, 0, 1),
+                                 .heads = 1,
+                                 .kv_heads = 1,
+                                 .head_dim = 8,
+                                 .scale = 1,
+                                 .docs = &none};
+    struct attn_bwd_args attn_bwd = {attn, x, x, x, x};
+    struct glu_fwd_args glu = {x, x, x, ACT_SILU};
+    struct loss_args loss = {x, NULL, flat, 0, false};
+    struct rows_args rows = {weight, x, NULL, 0};
+    struct dropout_args dropout = {.x = x, .y = x, .p = 0.5f, .docs = &none};
+    struct axpy_args axpy = {flat, flat, 1, true};
+    struct colsum_args colsum = {x, tensor_1d(out, DT_F32, 8)};
+    struct sumsq_args sumsq = {flat, flat};
+    assert_int_equal(op_gemm(s, &gemm), ST_OK);
+    assert_int_equal(op_embed_fwd(s, &embed), ST_OK);
+    assert_int_equal(op_embed_bwd(s, &embed), ST_OK);
+    assert_int_equal(op_rmsnorm_fwd(s, &norm), ST_OK);
+    assert_int_equal(op_rope(s, &rope), ST_OK);
+    assert_int_equal(op_attn_fwd(s, &attn), ST_OK);
+    assert_int_equal(op_attn_bwd(s, &attn_bwd), ST_OK);
+    assert_int_equal(op_glu_fwd(s, &glu), ST_OK);
+    assert_int_equal(op_loss(s, &loss), ST_OK);
+    assert_int_equal(op_gather_rows(s, &rows), ST_OK);
+    assert_int_equal(op_dropout(s, &dropout), ST_OK);
+    assert_int_equal(op_axpy(s, &axpy), ST_OK);
+    assert_int_equal(op_colsum(s, &colsum), ST_OK);
+    assert_int_equal(op_sumsq(s, &sumsq), ST_OK);
+    for (int i = 0; i < 8; i++) assert_true(out[i] == (float)(i + 1));
+}
+
+static void test_missing_slot(void **state)
+{
+    (void)state;
+    struct backend hollow = backend_cpu;
+    hollow.ops.rope = NULL;
+    hollow.name = "hollow";
+    struct stream h = {.be = &hollow, .threads = 1};
+    struct kit k;
+    kit_build(&k, case_of("rope"), DT_F32, false, 0);
+    assert_int_equal(k.which->run(&h, &k.args), ST_NOT_BUILT);
+    assert_string_equal(status_message(), "rope: the hollow backend has no such op");
+    kit_release(&k);
+}
+
+/* ---- the paranoid backend, on backends with one bug each
+ * -------------------------------------------------------------- */
+
+static status lazy_glu(struct stream *st, const struct glu_fwd_args *g)
+{
+    struct glu_fwd_args part = *g;
+    part.gate.dim[0]--, part.up.dim[0]--, part.h.dim[0]--;
+    return backend_cpu.ops.glu_fwd(st, &part);
+}
+
+static status scribbling_glu(struct stream *st, const struct glu_fwd_args *g)
+{
+    TRY(backend_cpu.ops.glu_fwd(st, g));
+    ((float *)g->up.data)[3] += 1;
+    return ST_OK;
+}
+
+static status overrunning_glu(struct stream *st, const struct glu_fwd_args *g)
+{
+    TRY(backend_cpu.ops.glu_fwd(st, g));
+    ((float *)g->h.data)[g->h.dim[1]] = 0;
+    return ST_OK;
+}
+
+static void expect_caught(op_glu_fwd_fn *bug, bool alias, const char *words)
+{
+    struct backend buggy = backend_cpu;
+    struct stream *p;
+    struct kit k;
+    if (bug) buggy.ops.glu_fwd = bug;
+    assert_int_equal(kit_stream_open(paranoid_wrap(&buggy), 1, &p), ST_OK);
+    kit_build(&k, case_of("glu_fwd"), DT_F32, false, 2);
+    memset((float *)k.args.glu_fwd.h.data + k.args.glu_fwd.h.dim[1], 1, 8);
+    if (alias) k.args.glu_fwd.h = k.args.glu_fwd.gate;
+    status st = k.which->run(p, &k.args);
+    if (words) {
+        assert_int_equal(st, ST_FAIL);
+        if (!strstr(status_message(), words)) fail_msg("\"%s\" lacks \"%s\"", status_message(), words);
+    } else {
+        assert_int_equal(st, ST_OK);
+    }
+    kit_release(&k);
+    kit_stream_close(p);
+}
+
+static void test_paranoia(void **state)
+{
+    (void)state;
+    expect_caught(NULL, false, NULL);
+    expect_caught(lazy_glu, false, "glu_fwd left h[64, 0] unwritten");
+    expect_caught(scribbling_glu, false, "glu_fwd changed its input up");
+    expect_caught(overrunning_glu, false, "glu_fwd wrote between the rows of h");
+    expect_caught(NULL, true, "glu_fwd: h overlaps gate");
+}
+
+static int open_stream(void **state)
+{
+    (void)state;
+    return kit_stream_open(&backend_cpu, 1, &s);
+}
+
+static int close_stream(void **state)
+{
+    (void)state;
+    kit_stream_close(s);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_nothing_to_do),
+        cmocka_unit_test(test_missing_slot),
+        cmocka_unit_test(test_paranoia),
+    };
+    return cmocka_run_group_tests(tests, open_stream, close_stream);
+}

@@ -1,0 +1,131 @@
+/* Philox's known answers, the vector form of it, and dropout masks that depend on nothing but their counters. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/base/philox.h"
+#include "tests/ref/kit.h"
+
+static struct stream *s;
+
+/* Known answers of the paper's code. */
+static void test_known_answers(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t key, low, high;
+        uint32_t want[4];
+    } answers[] = {
+        {0, 0, 0, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
+        {~0ull, ~0ull, ~0ull, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+        {0x299f31d0a4093822ull,
+         0x85a308d3243f6a88ull,
+         0x0370734413198a2eull,
+         {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+    };
+    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+        philox4 p = philox(answers[i].key, answers[i].low, answers[i].high);
+        uint32_t r[4];
+        ref_philox(answers[i].key, answers[i].low, answers[i].high, r);
+        assert_memory_equal(p.v, answers[i].want, sizeof p.v);
+        assert_memory_equal(r, answers[i].want, sizeof r);
+    }
+    assert_true(rng_mix(0) == 0xe220a8397b1dcdafull);
+    assert_true(rng_key(1, RNG_DROPOUT, 2, 3) == rng_mix(rng_mix(1) ^ (1ull << 56 | 2ull << 32 | 3)));
+}
+
+/* Uniform init shows every word of the vector Philox; the range crosses 2^32 blocks, where the counter carries. */
+static void test_vector_form(void **state)
+{
+    (void)state;
+    enum { N = 1000 };
+    float w[N];
+    static const int64_t starts[] = {0, 1, 4 * ((1ll << 32) - 40) + 3, 4 * ((1ll << 32) + 5)};
+    for (size_t k = 0; k < sizeof starts / sizeof starts[0]; k++) {
+        struct init_args a = {tensor_1d(w, DT_F32, N), 1, false, 0xdeadbeefcafef00dull, starts[k]};
+        assert_int_equal(op_init(s, &a), ST_OK);
+        for (int i = 0; i < N; i++) {
+            uint64_t e = (uint64_t)(starts[k] + i);
+            uint32_t word = philox(a.key, e / 4, 0).v[e % 4];
+            assert_true(w[i] == (float)((double)(word >> 9) * 0x1p-22 + 0x1p-23 - 1));
+        }
+    }
+}
+
+/* Documents dropped out together, in another order, or alone: each keeps its own mask. */
+static void test_mask_does_not_know_the_packing(void **state)
+{
+    (void)state;
+    enum { C = 37, A = 11, B = 6 };
+    float x[(A + B) * C], together[(A + B) * C], swapped[(A + B) * C], alone[B * C];
+    for (int i = 0; i < (A + B) * C; i++) x[i] = (float)(i + 1);
+    int32_t ab[] = {0, A, A + B}, ba[] = {0, B, A + B}, b[] = {0, B};
+    int64_t sample_ab[] = {5, 1ll << 33}, sample_ba[] = {1ll << 33, 5}, sample_b[] = {1ll << 33};
+    struct docs docs[] = {{2, A + B, A, ab, sample_ab}, {2, A + B, A, ba, sample_ba}, {1, B, B, b, sample_b}};
+    struct dropout_args d = {.x = tensor_2d(x, DT_F32, A + B, C),
+                             .y = tensor_2d(together, DT_F32, A + B, C),
+                             .p = 0.5f,
+                             .key = 3,
+                             .docs = &docs[0]};
+    assert_int_equal(op_dropout(s, &d), ST_OK);
+    float moved[(A + B) * C];
+    memcpy(moved, x + A * C, sizeof(float) * B * C);
+    memcpy(moved + B * C, x, sizeof(float) * A * C);
+    d.x.data = moved, d.y.data = swapped, d.docs = &docs[1];
+    assert_int_equal(op_dropout(s, &d), ST_OK);
+    d.x = tensor_2d(x + A * C, DT_F32, B, C), d.y = tensor_2d(alone, DT_F32, B, C), d.docs = &docs[2];
+    assert_int_equal(op_dropout(s, &d), ST_OK);
+    assert_memory_equal(together, swapped + B * C, sizeof(float) * A * C);
+    assert_memory_equal(together + A * C, swapped, sizeof(float) * B * C);
+    assert_memory_equal(alone, swapped, sizeof(float) * B * C);
+    assert_memory_not_equal(together, x, sizeof x);
+}
+
+static void test_rate(void **state)
+{
+    (void)state;
+    enum { ROWS = 400, C = 500 };
+    float *x = malloc(sizeof(float) * ROWS * C);
+    for (int i = 0; i < ROWS * C; i++) x[i] = 1;
+    int32_t start[] = {0, ROWS};
+    int64_t sample[] = {9};
+    struct docs docs = {1, ROWS, ROWS, start, sample};
+    struct dropout_args d = {
+        .x = tensor_2d(x, DT_F32, ROWS, C), .y = tensor_2d(x, DT_F32, ROWS, C), .p = 0.1f, .key = 8, .docs = &docs};
+    assert_int_equal(op_dropout(s, &d), ST_OK);
+    int dropped = 0;
+    for (int i = 0; i < ROWS * C; i++) {
+        dropped += x[i] == 0;
+        assert_true(x[i] == 0 || x[i] == (float)(1 / (1 - (double)0.1f)));
+    }
+    assert_in_range(dropped, 20000 - 500, 20000 + 500); /* σ = 134 */
+    free(x);
+}
+
+static int open_stream(void **state)
+{
+    (void)state;
+    return kit_stream_open(&backend_cpu, 2, &s);
+}
+
+static int close_stream(void **state)
+{
+    (void)state;
+    kit_stream_close(s);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_known_answers),
+        cmocka_unit_test(test_vector_form),
+        cmocka_unit_test(test_mask_does_not_know_the_packing),
+        cmocka_unit_test(test_rate),
+    };
+    return cmocka_run_group_tests(tests, open_stream, close_stream);
+}

@@ -1,0 +1,69 @@
+/* Signals become flags; which of them end the process when they come again. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "launcher/signals.h"
+
+/* In a child: sends itself the signals (0 ends the list); returns its wait status. It exits with what it then takes,
+ * plus 4 when it is stopping. */
+static int child(const int *list)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        signals_install();
+        for (; *list; list++) raise(*list);
+        unsigned flags = signals_take();
+        _exit((int)(flags + (signals_stopping() ? 4u : 0u)));
+    }
+    int how = 0;
+    assert_int_equal(waitpid(pid, &how, 0), pid);
+    return how;
+}
+
+static void test_flags(void **state)
+{
+    (void)state;
+    static const struct { int list[3], code; } rows[] = {
+        {{0}, 0},
+        {{SIGUSR1}, SIGNAL_SAVE},
+        {{SIGUSR1, SIGUSR1}, SIGNAL_SAVE},
+        {{SIGUSR2}, SIGNAL_SAVE | SIGNAL_STOP | 4},
+        {{SIGUSR2, SIGUSR2}, SIGNAL_SAVE | SIGNAL_STOP | 4},
+        {{SIGHUP}, SIGNAL_SAVE | SIGNAL_STOP | 4},
+        {{SIGTERM}, SIGNAL_SAVE | SIGNAL_STOP | 4},
+        {{SIGINT}, SIGNAL_SAVE | SIGNAL_STOP | 4},
+        {{SIGTERM, SIGTERM}, 128 + SIGTERM},
+        {{SIGINT, SIGINT}, 128 + SIGINT},
+        {{SIGINT, SIGTERM}, SIGNAL_SAVE | SIGNAL_STOP | 4},
+        {{SIGPIPE, SIGCONT}, 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int how = child(rows[i].list);
+        if (!WIFEXITED(how) || WEXITSTATUS(how) != rows[i].code) fail_msg("row %zu: wait status %x", i, how);
+    }
+}
+
+static void test_take(void **state)
+{
+    (void)state;
+    signals_install();
+    raise(SIGUSR1);
+    assert_int_equal(signals_take(), SIGNAL_SAVE);
+    assert_int_equal(signals_take(), 0);
+    assert_false(signals_stopping());
+    raise(SIGUSR2);
+    assert_true(signals_stopping());
+    assert_int_equal(signals_take(), SIGNAL_SAVE | SIGNAL_STOP);
+    assert_int_equal(signals_take(), SIGNAL_SAVE | SIGNAL_STOP); /* a stop stays */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_flags), cmocka_unit_test(test_take)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,88 @@
+/* What must never change a bit, on the CPU backend: recomputation, optimizer in backward, threads; and the paranoid wrapper,
+ * which poisons what nobody wrote and guards what nobody may touch, sees nothing in any way to train. */
+#include "tests/model/trainer.h"
+
+enum { FEW = 3 };
+
+struct technique {
+    const char *name;
+    enum act_rung rung;
+    int64_t every;
+    bool in_bwd, paranoid;
+    int threads;
+};
+
+static const struct technique plain = {"plain", ACT_RUNG_NONE, .threads = 1}, techniques[] = {
+    {"norms and products recomputed", ACT_RUNG_PRODUCTS, .threads = 1},
+    {"blocks recomputed", ACT_RUNG_BLOCK, .threads = 1},
+    {"every second block recomputed", ACT_RUNG_BLOCK, 2, .threads = 1},
+    {"optimizer in backward", ACT_RUNG_NONE, .in_bwd = true, .threads = 1},
+    {"both", ACT_RUNG_BLOCK, .in_bwd = true, .threads = 1},
+    {"two threads", ACT_RUNG_NONE, .threads = 2},
+    {"under guard", ACT_RUNG_PRODUCTS, .paranoid = true, .threads = 1},
+    {"both, under guard", ACT_RUNG_BLOCK, .in_bwd = true, .paranoid = true, .threads = 1},
+};
+
+static void train_with(struct trainer *t, const struct way *w, const struct technique *how, const struct corpus *c, dtype act)
+{
+    struct model_plan plan = plan_of(w);
+    plan.rung = how->rung;
+    plan.rung_every = how->every;
+    trainer_open(t, w, &plan, c, how->paranoid ? paranoid_wrap(&backend_cpu) : &backend_cpu, act, how->threads, how->in_bwd);
+    trainer_run(t, FEW);
+}
+
+static void bits(const struct way *w, dtype act, int batches)
+{
+    static struct corpus c;
+    struct trainer base, x;
+    corpus_make(&c, batches);
+    train_with(&base, w, &plain, &c, act);
+    for (size_t k = 0; k < sizeof techniques / sizeof *techniques; k++) {
+        const struct technique *how = &techniques[k];
+        if (batches > 1 && (how->in_bwd || how->threads > 1 || how->paranoid)) continue;
+        /* The guard poisons 13 MB of workspace before each op: once per way to train and dtype. */
+        if (how->paranoid && how->in_bwd != (act == DT_BF16)) continue;
+        train_with(&x, w, how, &c, act);
+        if (memcmp(x.loss, base.loss, sizeof x.loss))
+            fail_msg("%s, %s, %d batches: losses differ with: %s", w->name, dtype_name(act), batches, how->name);
+        size_t bytes = (size_t)base.m.params.flat_count * dtype_bytes(base.m.params.trained_dt);
+        if (memcmp(x.m.params.flat, base.m.params.flat, bytes))
+            fail_msg("%s, %s, %d batches: weights differ with: %s", w->name, dtype_name(act), batches, how->name);
+        trainer_close(&x);
+    }
+    trainer_close(&base);
+}
+
+static void same_bits(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_WAYS; i++)
+        for (int batches = 1; batches <= 8; batches *= 8) {
+            bits(&ways[i], DT_F32, batches);
+            bits(&ways[i], DT_BF16, batches);
+        }
+}
+
+/* The test above must be able to fail: another seed's dropout, or a weight one bit off, is another run. */
+static void bits_can_differ(void **state)
+{
+    static struct corpus c;
+    struct trainer a, b;
+    (void)state;
+    corpus_make(&c, 1);
+    train_with(&a, &ways[0], &plain, &c, DT_F32);
+    struct model_plan plan = plan_of(&ways[0]);
+    trainer_open(&b, &ways[0], &plan, &c, &backend_cpu, DT_F32, 1, false);
+    ((float *)b.m.params.p[b.m.layers[1].linear[LINEAR_UP].w].value.data)[7] *= 1.001f;
+    trainer_run(&b, FEW);
+    assert_memory_not_equal(a.loss, b.loss, sizeof a.loss);
+    trainer_close(&a);
+    trainer_close(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(same_bits), cmocka_unit_test(bits_can_differ)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

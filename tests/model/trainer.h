@@ -1,0 +1,304 @@
+/* trainer.h — a whole tiny model trained by hand on any backend: what a session is, without files.
+ *
+ *   corpus (8 documents, Philox) → batches → model over backend_cpu in f32 or bf16, or over backend_ref in float64
+ *
+ * All of it is the worker's own code; only the backend and the dtype differ. */
+#ifndef TRIMPOT_TRAINER_H
+#define TRIMPOT_TRAINER_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "collectives/comm_self.h"
+#include "kernels/base/philox.h"
+#include "kernels/base/text.h"
+#include "tests/ref/ref.h"
+#include "worker/memory/plan.h"
+#include "worker/model/model.h"
+#include "worker/optim/optim.h"
+
+#define MUST(expr) \
+    do { \
+        status must_ = (expr); \
+        if (must_) fail_msg("%s: %s", #expr, status_message()); \
+    } while (0)
+
+enum { DOCS = 8, STEPS = 20, VOCAB = 61, LORA_ALL = LORA_ON_HEAD - 1 };
+
+/* ---- data ------------------------------------------------------------------------------------------------------------ */
+
+struct corpus {
+    int n_batches;
+    int64_t supervised; /* of all batches: the step's mean is over these */
+    struct batch batch[DOCS];
+    struct batch_bounds bounds;
+    int32_t ids[DOCS * 16], start[2 * DOCS], rows[DOCS * 16], labels[DOCS * 16];
+    int64_t sample[DOCS];
+};
+
+static inline uint32_t draw(uint64_t key, uint64_t at) { return philox(key, at / 4, 0).v[at % 4]; }
+
+static inline int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* The same 8 documents of 1 … 13 tokens, laid into 1, 2, 4 or 8 batches. Two thirds of the labels count; the last
+ * document has none, so that with 8 batches one is empty of labels. */
+static inline void corpus_make(struct corpus *c, int n_batches)
+{
+    static const int length[DOCS] = {5, 13, 1, 7, 9, 2, 11, 3};
+    int64_t token = 0, row = 0;
+    *c = (struct corpus){.n_batches = n_batches};
+    for (int d = 0, b = -1; d < DOCS; d++) {
+        if (d % (DOCS / n_batches) == 0) {
+            b++;
+            c->batch[b] = (struct batch){.docs = {.start = c->start + d + b, .sample = c->sample + d}, .ids = c->ids + token,
+                                         .rows = c->rows + row, .labels = c->labels + row};
+        }
+        struct batch *batch = &c->batch[b];
+        struct docs *docs = &batch->docs;
+        c->sample[d] = 100 + 3 * d;
+        for (int t = 0; t < length[d]; t++, token++) {
+            c->ids[token] = (int32_t)(draw(11, (uint64_t)token) % VOCAB);
+            if (d == DOCS - 1 || draw(12, (uint64_t)token) % 3 == 0) continue;
+            c->rows[row] = (int32_t)(docs->n_tokens + t);
+            c->labels[row++] = (int32_t)(draw(13, (uint64_t)token) % VOCAB);
+            batch->supervised++;
+        }
+        docs->n_tokens += length[d];
+        docs->longest = max_of(docs->longest, length[d]);
+        int32_t *start = c->start + (docs->start - c->start);
+        start[++docs->n_docs] = (int32_t)docs->n_tokens;
+        c->bounds = (struct batch_bounds){max_of(c->bounds.tokens, docs->n_tokens), max_of(c->bounds.docs, docs->n_docs),
+                                          max_of(c->bounds.doc_tokens, docs->longest),
+                                          max_of(c->bounds.supervised, batch->supervised)};
+    }
+    c->supervised = row;
+}
+
+/* ---- ways to train --------------------------------------------------------------------------------------------------- */
+
+struct way {
+    const char *name;
+    const char *family;
+    bool tied, masters, narrow_states; /* the last two: when the activations are bf16 */
+    int64_t window;
+    enum rope_type rope;
+    struct model_plan plan;            /* rung and head_rows are filled in where they are 0 */
+    enum config_optim optimizer;
+    double lr, decay, momentum;
+    bool nesterov;
+};
+
+/* Learning rates that move the loss clearly in 20 steps and are not on the edge: there, rounding grows from step to step
+ * whatever the code does. */
+static const struct way ways[] = {
+    {"llama3 full AdamW", "llama", true, .rope = ROPE_LLAMA3, .plan = {.full = true}, .optimizer = CONFIG_ADAMW, .lr = 3e-3, .decay = 0.1,
+     .masters = true},
+    {"llama2 full Adam", "llama", false, .plan = {.full = true}, .optimizer = CONFIG_ADAM, .lr = 1e-3, .decay = 0.01, .narrow_states = true},
+    {"qwen2 full SGD", "qwen2", true, .plan = {.full = true}, .optimizer = CONFIG_SGD, .lr = 0.004, .momentum = 0.9, .nesterov = true},
+    {"qwen2 untied windowed SGD", "qwen2", false, .window = 4, .rope = ROPE_LINEAR, .plan = {.full = true}, .optimizer = CONFIG_SGD,
+     .lr = 0.01},
+    {"llama3 LoRA AdamW", "llama", true, .rope = ROPE_LLAMA3, .optimizer = CONFIG_ADAMW, .lr = 5e-3, .decay = 0.01,
+     .plan = {.lora = true, .adapted = LORA_ALL, .rank = 4, .alpha = 8, .dropout = 0.2}},
+    {"llama2 LoRA on q, v, head, SGD", "llama", false, .optimizer = CONFIG_SGD, .lr = 0.03, .momentum = 0.9,
+     .plan = {.lora = true, .adapted = 1 << LINEAR_Q | 1 << LINEAR_V | LORA_ON_HEAD, .rank = 3, .alpha = 3, .dropout = 0.1}},
+    {"qwen2 QLoRA AdamW", "qwen2", true, .optimizer = CONFIG_ADAMW, .lr = 5e-3,
+     .plan = {.lora = true, .nf4 = true, .adapted = LORA_ALL, .rank = 4, .alpha = 4, .dropout = 0.1, .rslora = true}},
+};
+enum { N_WAYS = sizeof ways / sizeof *ways };
+
+static inline struct model_shape shape_of(const struct way *r)
+{
+    struct hf_config hf = {.hidden_act = "silu", .vocab_size = VOCAB, .hidden_size = 32, .intermediate_size = 44, .layers = 3,
+                           .heads = 4, .kv_heads = 2, .head_dim = 8, .max_positions = 64, .rms_norm_eps = 1e-5,
+                           .tie_word_embeddings = r->tied, .use_sliding_window = r->window > 0, .sliding_window = r->window,
+                           .max_window_layers = 1,
+                           .rope = {.type = r->rope, .theta = 100, .factor = 4, .low = 1, .high = 4, .original = 32, .partial = 1}};
+    struct model_shape shape;
+    snprintf(hf.model_type, sizeof hf.model_type, "%s", r->family);
+    MUST(family_shape("(test)", &hf, &shape));
+    return shape;
+}
+
+/* ---- the trainer ----------------------------------------------------------------------------------------------------- */
+
+struct trainer {
+    const struct way *way;
+    const struct corpus *corpus;
+    const struct backend *be;
+    struct stream *s;
+    struct comm comm;
+    struct config config;
+    struct model m;
+    struct grad_sink sink;
+    struct optim optim;
+    struct plan plan;
+    int64_t step;
+    double loss[STEPS];     /* token means */
+    double *first_gradient; /* [flat_count] of step 0, unscaled */
+};
+
+static inline status trainer_consume(void *owner, int id, tensor gradient)
+{
+    struct trainer *t = owner;
+    return optim_apply(&t->optim, id, gradient, 1 / (double)t->corpus->supervised, t->way->lr, t->step);
+}
+
+static inline void trainer_layout(struct trainer *t)
+{
+    struct arena *a = t->plan.arena;
+    model_layout(&t->m, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH]);
+    grad_sink_layout(&t->sink, &a[PLAN_GRADIENTS], &a[PLAN_SCRATCH], &a[PLAN_COMM]);
+    optim_layout(&t->optim, &a[PLAN_OPTIMIZER]);
+    t->s->workspace = arena_take(&a[PLAN_WORKSPACE], t->s->workspace_bytes, "workspace");
+}
+
+static inline struct config config_of(const struct way *r)
+{
+    return (struct config){.stochastic_rounding = true,
+                           .optimizer = {.kind = r->optimizer, .lr = r->lr, .weight_decay = r->decay, .beta1 = 0.9, .beta2 = 0.99,
+                                         .eps = 1e-8, .momentum = r->momentum, .nesterov = r->nesterov}};
+}
+
+/* Weights of a size that makes every path count, instead of the 0.02 of a real model; vectors and B away from 1 and 0. */
+static inline void trainer_init_weights(struct trainer *t)
+{
+    struct param_store *ps = &t->m.params;
+    for (int i = 0; i < ps->n; i++)
+        if (ps->p[i].init == PARAM_INIT_NORMAL) ps->p[i].init_bound = 0.2f;
+    MUST(param_store_load(ps, t->s, 42));
+    for (int i = 0; i < ps->n; i++) {
+        struct param *p = &ps->p[i];
+        if (p->init != PARAM_INIT_ONE && p->init != PARAM_INIT_ZERO) continue;
+        tensor noise = tensor_1d(mem_alloc((size_t)p->count * 4), DT_F32, p->count), value = p->value;
+        value = tensor_1d(value.data, value.dt, p->count);
+        MUST(op_init(t->s, &(struct init_args){.w = noise, .bound = 0.1f, .normal = true, .key = (uint64_t)i}));
+        MUST(op_axpy(t->s, &(struct axpy_args){.x = noise, .y = value, .scale = 1, .accumulate = true}));
+        tensor master = tensor_1d(p->master.data, p->master.dt, p->count);
+        if (p->master.data) MUST(op_axpy(t->s, &(struct axpy_args){.x = value, .y = master, .scale = 1}));
+        free(noise.data);
+    }
+    MUST(param_store_refresh_all(ps, t->s));
+}
+
+/* plan: of the recipe, with the rung and the head's chunk this test is about. */
+static inline void trainer_open(struct trainer *t, const struct way *r, const struct model_plan *plan, const struct corpus *c,
+                                const struct backend *be, dtype act, int threads, bool in_bwd)
+{
+    *t = (struct trainer){.way = r, .corpus = c, .be = be, .config = config_of(r)};
+    struct model_shape shape = shape_of(r);
+    bool wide = act == DT_F64, narrow = act == DT_BF16;
+    comm_self_open(&t->comm);
+    MUST(be->dev.stream_open(&t->s, threads));
+    MUST(model_init(&t->m, be, &shape, plan, &c->bounds, act, narrow && r->masters));
+    grad_sink_init(&t->sink, &t->m.params, &t->comm, t->s, wide ? DT_F64 : DT_F32, c->n_batches, 1, in_bwd ? trainer_consume : NULL, t);
+    optim_init(&t->optim, &t->config, &t->m.params, t->s, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32);
+    t->s->workspace_bytes = be->workspace_bytes(&(struct work_bounds){
+        .dt = act, .tokens = c->bounds.tokens, .doc_tokens = c->bounds.doc_tokens, .width = shape.width, .ffn = shape.ffn,
+        .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .vocab = shape.vocab, .rank = plan->rank,
+        .head_rows = plan->head_rows, .threads = threads});
+    plan_init(&t->plan);
+    trainer_layout(t);
+    MUST(plan_bind(&t->plan, be));
+    trainer_layout(t);
+    MUST(model_prepare(&t->m, t->s));
+    trainer_init_weights(t);
+    MUST(optim_zero(&t->optim));
+    t->first_gradient = mem_alloc((size_t)t->m.params.flat_count * sizeof(double));
+}
+
+static inline struct model_plan plan_of(const struct way *r)
+{
+    struct model_plan plan = r->plan;
+    plan.rung = ACT_RUNG_PRODUCTS;
+    plan.head_rows = 7;
+    return plan;
+}
+
+static inline void trainer_close(struct trainer *t)
+{
+    free(t->first_gradient);
+    grad_sink_release(&t->sink);
+    model_release(&t->m);
+    plan_release(&t->plan, t->be);
+    t->be->dev.stream_close(t->s);
+}
+
+/* `to` starts from exactly the numbers of `from`, of whatever dtype: NF4 from the same codes. */
+static inline void trainer_copy(struct trainer *to, const struct trainer *from)
+{
+    for (int i = 0; i < to->m.params.n; i++) {
+        struct param *p = &to->m.params.p[i], *q = &from->m.params.p[i];
+        if (p->kind == PARAM_NF4) {
+            memcpy(p->nf4.codes.data, q->nf4.codes.data, (size_t)q->nf4.codes.dim[0]);
+            memcpy(p->nf4.absmax_q.data, q->nf4.absmax_q.data, (size_t)q->nf4.absmax_q.dim[0]);
+            memcpy(p->nf4.nested.data, q->nf4.nested.data, (size_t)q->nf4.nested.dim[0] * 4);
+            memcpy(p->nf4.offset.data, q->nf4.offset.data, 4);
+            continue;
+        }
+        tensor x = q->master.data ? q->master : q->value;
+        MUST(op_axpy(to->s, &(struct axpy_args){.x = tensor_1d(x.data, x.dt, q->count),
+                                                .y = tensor_1d(p->value.data, p->value.dt, p->count), .scale = 1}));
+    }
+    MUST(param_store_refresh_all(&to->m.params, to->s));
+}
+
+static inline double element(tensor t, int64_t i)
+{
+    if (t.dt == DT_F64) return ((const double *)t.data)[i];
+    return t.dt == DT_F32 ? (double)((const float *)t.data)[i] : (double)bf16_widen(((const bf16 *)t.data)[i]);
+}
+
+/* All micro-batches of a step: the sum of the token losses; with a sink, the gradient of that sum is in it. */
+static inline double trainer_pass(struct trainer *t, bool backward)
+{
+    double sum = 0;
+    if (backward) grad_step_begin(&t->sink);
+    for (int i = 0; i < t->corpus->n_batches; i++) {
+        double part;
+        struct pass p = {.m = &t->m, .s = t->s, .batch = &t->corpus->batch[i], .sink = backward ? &t->sink : NULL, .seed = 5,
+                         .step = (uint32_t)t->step, .dropout = true};
+        if (backward) MUST(grad_micro_begin(&t->sink));
+        MUST(model_run(&p, &part));
+        if (backward) MUST(grad_micro_end(&t->sink));
+        sum += part;
+    }
+    if (backward) MUST(grad_reduce(&t->sink));
+    return sum;
+}
+
+static inline void trainer_keep_gradient(struct trainer *t)
+{
+    for (int i = 0; i < t->m.params.n; i++) {
+        const struct param *p = &t->m.params.p[i];
+        if (!param_is_trained(p)) continue;
+        tensor g = grad_of(&t->sink, i);
+        for (int64_t e = 0; e < p->count; e++) t->first_gradient[p->flat + e] = element(g, e);
+    }
+}
+
+static inline void trainer_step(struct trainer *t)
+{
+    t->loss[t->step] = trainer_pass(t, true) / (double)t->corpus->supervised;
+    if (!t->sink.consume) {
+        if (t->step == 0) trainer_keep_gradient(t);
+        for (int i = 0; i < t->m.params.n; i++)
+            if (param_is_trained(&t->m.params.p[i])) MUST(trainer_consume(t, i, grad_of(&t->sink, i)));
+    }
+    t->optim.applied++;
+    t->step++;
+}
+
+static inline void trainer_run(struct trainer *t, int steps)
+{
+    while (t->step < steps) trainer_step(t);
+}
+
+#endif

@@ -1,0 +1,703 @@
+/* cases.c — every op of the table, at sizes that are 1, prime, a multiple of the tile, or not, with the error that
+ * f32 arithmetic may make: c · eps · sqrt(terms) · Σ|term|, derived per op below. */
+#include <math.h>
+#include <string.h>
+
+#include "tests/ref/kit.h"
+
+#define EPS      0x1p-24
+#define EPS_BF16 0x1p-8
+
+static struct mat bound_like(const struct kit *k, int out)
+{
+    const tensor *t = &k->out[out].t;
+    int64_t cols = t->dim[t->rank - 1];
+    return mat_zero(cols ? tensor_count(t) / cols : 0, cols);
+}
+
+static void bound_exact(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    (void)in;
+    for (int o = 0; o < ref->n_outs; o++) bounds[o] = bound_like(ref, o);
+}
+
+/* ---- matrix product: {M, N, K, flags, K2} --------------------------------------------------------------------- */
+
+enum { G_TA = 1, G_TB = 2, G_BIAS = 4, G_BETA = 8, G_MIXED = 16, G_F32_OUT = 32 };
+
+static void build_gemm(struct kit *k, const int64_t *p)
+{
+    struct gemm_args *g = &k->args.gemm;
+    bool ta = p[3] & G_TA, tb = p[3] & G_TB, wide = p[3] & G_F32_OUT;
+    *g = (struct gemm_args){.ta = ta, .tb = tb, .alpha = p[3] & G_BETA ? 0.5f : 1, .beta = p[3] & G_BETA ? 1 : 0};
+    g->a = kit_act(k, ta ? p[2] : p[0], ta ? p[0] : p[2], 1);
+    g->b = (p[3] & G_MIXED ? kit_f32 : kit_act)(k, tb ? p[1] : p[2], tb ? p[2] : p[1], 1);
+    g->c = (wide ? kit_f32 : kit_act)(k, p[0], p[1], 1);
+    if (p[4]) {
+        g->a2 = kit_act(k, p[0], p[4], 1);
+        g->b2 = kit_act(k, tb ? p[1] : p[4], tb ? p[4] : p[1], 1);
+    }
+    if (p[3] & G_BIAS) g->bias = kit_f32(k, 0, p[1], 1);
+    kit_output(k, "c", g->c, wide ? DT_F32 : k->value);
+}
+
+static void bound_gemm(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    const struct gemm_args *g = &in->args.gemm;
+    struct mat a = mat_load_t(&g->a, g->ta), b = mat_load_t(&g->b, g->tb), c = mat_load(&g->c);
+    struct mat a2 = mat_load(&g->a2), b2 = mat_load_t(&g->b2, g->tb), bias = mat_load(&g->bias);
+    bounds[0] = bound_like(ref, 0);
+    double terms = (double)(a.cols + a2.cols + 2);
+    for (int64_t i = 0; i < c.rows; i++)
+        for (int64_t j = 0; j < c.cols; j++) {
+            double sum = (bias.v ? fabs(bias.v[j]) : 0) + (g->beta != 0 ? fabs(AT(c, i, j)) : 0);
+            for (int64_t l = 0; l < a.cols; l++) sum += fabs((double)g->alpha * AT(a, i, l) * AT(b, l, j));
+            for (int64_t l = 0; a2.v && l < a2.cols; l++) sum += fabs(AT(a2, i, l) * AT(b2, l, j));
+            AT(bounds[0], i, j) = 4 * EPS * sqrt(terms) * sum;
+        }
+    mat_free(a), mat_free(b), mat_free(c), mat_free(a2), mat_free(b2), mat_free(bias);
+}
+
+/* ---- embedding: {N, C, V, flags}; norm: {N, C, flags} ----------------------------------------------------------- */
+
+static void build_embed_fwd(struct kit *k, const int64_t *p)
+{
+    k->args.embed_fwd = (struct embed_args){(p[3] ? kit_f32 : kit_act)(k, p[2], p[1], 1),
+                                            kit_indices(k, p[0], p[2], false), p[0], kit_act(k, p[0], p[1], 0)};
+    kit_output(k, "y", k->args.embed_fwd.y, k->value);
+}
+
+static void build_embed_bwd(struct kit *k, const int64_t *p)
+{
+    k->args.embed_bwd = (struct embed_args){kit_f32(k, p[2], p[1], 1), kit_indices(k, p[0], p[2], false), p[0],
+                                            kit_act(k, p[0], p[1], 1)};
+    kit_output(k, "table", k->args.embed_bwd.table, DT_F32);
+}
+
+static void bound_embed_bwd(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    const struct embed_args *e = &in->args.embed_bwd;
+    struct mat y = mat_load(&e->y);
+    bounds[0] = mat_load(&e->table);
+    (void)ref;
+    for (int64_t i = 0; i < bounds[0].rows * bounds[0].cols; i++) bounds[0].v[i] = fabs(bounds[0].v[i]);
+    for (int64_t t = 0; t < e->n; t++)
+        for (int64_t c = 0; c < y.cols; c++) AT(bounds[0], e->ids[t], c) += fabs(AT(y, t, c));
+    for (int64_t i = 0; i < bounds[0].rows * bounds[0].cols; i++) bounds[0].v[i] *= EPS * sqrt((double)e->n + 1);
+    mat_free(y);
+}
+
+enum { N_DELTA = 1, N_UNIT = 2, N_IN_PLACE = 4, N_RESIDUAL = 8, N_DW = 16, N_F32_WEIGHT = 32 };
+
+static void build_rmsnorm_fwd(struct kit *k, const int64_t *p)
+{
+    struct rmsnorm_fwd_args *r = &k->args.rmsnorm_fwd;
+    *r = (struct rmsnorm_fwd_args){.x = kit_grid(k, p[0], p[1]),
+                                   .w = (p[2] & N_F32_WEIGHT ? kit_f32 : kit_act)(k, 0, p[1], 1),
+                                   .y = kit_act(k, p[0], p[1], 0),
+                                   .rstd = kit_f32(k, 0, p[0], 0),
+                                   .eps = 1e-5f,
+                                   .unit_offset = p[2] & N_UNIT};
+    kit_output(k, "y", r->y, k->value);
+    kit_output(k, "rstd", r->rstd, DT_F32);
+    if (!(p[2] & N_DELTA)) return;
+    r->delta = kit_grid(k, p[0], p[1]);
+    r->sum = p[2] & N_IN_PLACE ? r->x : kit_act(k, p[0], p[1], 0);
+    kit_output(k, "sum", r->sum, k->value);
+}
+
+static void bound_rmsnorm_fwd(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    (void)in;
+    double c = EPS * (6 + sqrt((double)ref->args.rmsnorm_fwd.x.dim[1]));
+    for (int o = 0; o < ref->n_outs; o++) {
+        bounds[o] = mat_load(&ref->out[o].t);
+        for (int64_t i = 0; i < bounds[o].rows * bounds[o].cols; i++)
+            bounds[o].v[i] = o == 2 ? 0 : c * fabs(bounds[o].v[i]);
+    }
+}
+
+static void build_rmsnorm_bwd(struct kit *k, const int64_t *p)
+{
+    struct rmsnorm_bwd_args *r = &k->args.rmsnorm_bwd;
+    *r = (struct rmsnorm_bwd_args){.dy = kit_act(k, p[0], p[1], 1),
+                                   .x = kit_act(k, p[0], p[1], 3),
+                                   .w = kit_act(k, 0, p[1], 1),
+                                   .rstd = kit_f32(k, 0, p[0], 1),
+                                   .unit_offset = p[2] & N_UNIT};
+    if (p[2] & N_RESIDUAL) r->residual = kit_act(k, p[0], p[1], 1);
+    if (p[2] & N_DW) r->dw = kit_f32(k, 0, p[1], 1);
+    r->dx = p[2] & N_IN_PLACE ? (p[2] & N_RESIDUAL ? r->residual : r->dy) : kit_act(k, p[0], p[1], 0);
+    kit_output(k, "dx", r->dx, k->value);
+    if (p[2] & N_DW) kit_output(k, "dw", r->dw, DT_F32);
+}
+
+static void bound_rmsnorm_bwd(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    const struct rmsnorm_bwd_args *r = &in->args.rmsnorm_bwd;
+    struct mat dy = mat_load(&r->dy), x = mat_load(&r->x), w = mat_load(&r->w), rstd = mat_load(&r->rstd);
+    struct mat residual = mat_load(&r->residual), dw = mat_load(&r->dw);
+    bounds[0] = bound_like(ref, 0);
+    for (int64_t c = 0; dw.v && c < x.cols; c++) dw.v[c] = fabs(dw.v[c]);
+    for (int64_t t = 0; t < x.rows; t++) {
+        double dot = 0, inverse = fabs(rstd.v[t]);
+        for (int64_t c = 0; c < x.cols; c++) {
+            double xhat = fabs(AT(x, t, c)) * inverse;
+            dot += fabs(AT(dy, t, c) * (w.v[c] + r->unit_offset)) * xhat / (double)x.cols;
+            if (dw.v) dw.v[c] += fabs(AT(dy, t, c)) * xhat;
+        }
+        for (int64_t c = 0; c < x.cols; c++)
+            AT(bounds[0], t, c) =
+                EPS * (8 + 2 * sqrt((double)x.cols)) *
+                (inverse * (fabs(AT(dy, t, c)) * (fabs(w.v[c]) + r->unit_offset) + fabs(AT(x, t, c)) * inverse * dot) +
+                 (residual.v ? fabs(AT(residual, t, c)) : 0));
+    }
+    for (int64_t c = 0; dw.v && c < x.cols; c++) dw.v[c] *= 4 * EPS * sqrt((double)x.rows + 1);
+    bounds[1] = dw;
+    mat_free(dy), mat_free(x), mat_free(w), mat_free(rstd), mat_free(residual);
+}
+
+/* ---- rope: {N, heads, D, rotated, docs, inverse}; glu: {N, F, kind, in place} ------------------------------------ */
+
+static void build_rope(struct kit *k, const int64_t *p)
+{
+    const struct docs *docs = kit_docs(k, p[0], p[4]);
+    k->args.rope = (struct rope_args){.x = kit_act(k, p[0], p[1] * p[2], 1),
+                                      .cos = kit_f32(k, p[0] + 3, p[3] / 2, 1),
+                                      .sin = kit_f32(k, p[0] + 3, p[3] / 2, 1),
+                                      .heads = p[1],
+                                      .head_dim = p[2],
+                                      .docs = docs,
+                                      .inverse = p[5]};
+    kit_output(k, "x", k->args.rope.x, k->value);
+}
+
+static void bound_rope(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    (void)in;
+    bounds[0] = bound_like(ref, 0);
+    for (int64_t i = 0; i < bounds[0].rows * bounds[0].cols; i++)
+        bounds[0].v[i] = 3 * EPS * 2; /* |x|, |cos|, |sin| ≤ 1 */
+}
+
+static void build_glu_fwd(struct kit *k, const int64_t *p)
+{
+    k->args.glu_fwd = (struct glu_fwd_args){kit_act(k, p[0], p[1], 9), kit_act(k, p[0], p[1], 2),
+                                            kit_act(k, p[0], p[1], 0), (enum act_kind)p[2]};
+    kit_output(k, "h", k->args.glu_fwd.h, k->value);
+}
+
+static void build_glu_bwd(struct kit *k, const int64_t *p)
+{
+    struct glu_bwd_args *g = &k->args.glu_bwd;
+    *g = (struct glu_bwd_args){.gate = kit_act(k, p[0], p[1], 9),
+                               .up = kit_act(k, p[0], p[1], 2),
+                               .dh = kit_act(k, p[0], p[1], 1),
+                               .kind = (enum act_kind)p[2]};
+    g->dgate = p[3] ? g->gate : kit_act(k, p[0], p[1], 0);
+    g->dup = p[3] ? g->up : kit_act(k, p[0], p[1], 0);
+    kit_output(k, "dgate", g->dgate, k->value);
+    kit_output(k, "dup", g->dup, k->value);
+}
+
+/* act = a·σ(u): an error eps·|u| of u is a relative error of σ; the slope adds a·σ(1 − σ)·u'. */
+static void gate_bound(enum act_kind kind, double a, double *value, double *slope)
+{
+    double u = a, du = 1;
+    if (kind == ACT_GELU_TANH) {
+        u = 1.5957691216 * (a + 0.044715 * a * a * a);
+        du = 1.5957691216 * (1 + 3 * 0.044715 * a * a);
+    }
+    double sigma = 1 / (1 + exp(-u)), rest = 1 / (1 + exp(u)), c = 8 * EPS * (1 + fabs(u));
+    *value = c * fabs(a) * sigma + 0x1p-126; /* below the smallest normal number anything may round to zero */
+    if (kind == ACT_GELU_TANH) *value += fabs(a) * 0x1p-51; /* the reference's own 1 + tanh cancels in f64 */
+    *slope = c * (sigma + fabs(a) * sigma * rest * du) + (1 + fabs(a) * du) * 0x1p-50;
+}
+
+static void bound_glu_fwd(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    struct mat gate = mat_load(&in->args.glu_fwd.gate), up = mat_load(&in->args.glu_fwd.up);
+    bounds[0] = bound_like(ref, 0);
+    for (int64_t i = 0; i < gate.rows * gate.cols; i++) {
+        double value, slope;
+        gate_bound(in->args.glu_fwd.kind, gate.v[i], &value, &slope);
+        bounds[0].v[i] = value * fabs(up.v[i]);
+    }
+    mat_free(gate), mat_free(up);
+}
+
+static void bound_glu_bwd(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    const struct glu_bwd_args *g = &in->args.glu_bwd;
+    struct mat gate = mat_load(&g->gate), up = mat_load(&g->up), dh = mat_load(&g->dh);
+    bounds[0] = bound_like(ref, 0);
+    bounds[1] = bound_like(ref, 1);
+    for (int64_t i = 0; i < gate.rows * gate.cols; i++) {
+        double value, slope;
+        gate_bound(g->kind, gate.v[i], &value, &slope);
+        bounds[0].v[i] = slope * fabs(dh.v[i] * up.v[i]);
+        bounds[1].v[i] = value * fabs(dh.v[i]);
+    }
+    mat_free(gate), mat_free(up), mat_free(dh);
+}
+
+/* ---- attention: {N, H, K, D, docs, window, cap} ------------------------------------------------------------------ */
+
+static struct attn_fwd_args attn_operands(struct kit *k, const int64_t *p)
+{
+    return (struct attn_fwd_args){
+        .q = kit_act(k, p[0], p[1] * p[3], 1),
+        .k = kit_act(k, p[0], p[2] * p[3], 1),
+        .v = kit_act(k, p[0], p[2] * p[3], 1),
+        .o = kit_act(k, p[0], p[1] * p[3], 0),
+        .lse = kit_f32(k, p[0], p[1], 0),
+        .heads = p[1],
+        .kv_heads = p[2],
+        .head_dim = p[3],
+        .window = p[5],
+        .scale = (float)(2 / sqrt((double)p[3])),
+        .cap = (float)p[6],
+        .docs = kit_docs(k, p[0], p[4]),
+    };
+}
+
+static void build_attn_fwd(struct kit *k, const int64_t *p)
+{
+    k->args.attn_fwd = attn_operands(k, p);
+    kit_output(k, "o", k->args.attn_fwd.o, k->value);
+    kit_output(k, "lse", k->args.attn_fwd.lse, DT_F32);
+}
+
+/* o and lse are what the reference's forward pass saved, rounded as a backend would have. */
+static void build_attn_bwd(struct kit *k, const int64_t *p)
+{
+    struct attn_bwd_args *b = &k->args.attn_bwd;
+    bool f64 = k->f64;
+    k->f64 = true;
+    struct kit forward = *k;
+    forward.n_owned = 0;
+    struct attn_fwd_args exact = attn_operands(&forward, p);
+    attn_fwd_ref(NULL, &exact);
+    k->f64 = f64;
+    b->fwd = attn_operands(k, p);
+    struct mat o = mat_load(&exact.o), lse = mat_load(&exact.lse);
+    for (int64_t i = 0; i < o.rows * o.cols; i++) o.v[i] = ref_round(k->value, o.v[i]);
+    for (int64_t i = 0; i < lse.rows * lse.cols; i++) lse.v[i] = ref_round(DT_F32, lse.v[i]);
+    mat_store(&b->fwd.o, o), mat_store(&b->fwd.lse, lse);
+    mat_free(o), mat_free(lse), kit_release(&forward);
+    b->d_o = kit_act(k, p[0], p[1] * p[3], 1);
+    b->dq = kit_act(k, p[0], p[1] * p[3], 0);
+    b->dk = kit_act(k, p[0], p[2] * p[3], 0);
+    b->dv = kit_act(k, p[0], p[2] * p[3], 0);
+    kit_output(k, "dq", b->dq, k->value), kit_output(k, "dk", b->dk, k->value), kit_output(k, "dv", b->dv, k->value);
+}
+
+/* The probability p_ij, and a bound of its relative error: the score's absolute error (D products, and what the exp
+ * and the maximum make of |S|), and in bf16 the rounding of P itself. */
+struct pair {
+    double p, error;
+};
+
+static struct pair pair_at(const struct kit *in, const struct attn_fwd_args *f, struct mat q, struct mat k, int64_t h,
+                           int64_t i, int64_t j, double lse)
+{
+    int64_t at = h * f->head_dim, kv = h * f->kv_heads / f->heads * f->head_dim;
+    double dot = 0, size = 0;
+    for (int64_t d = 0; d < f->head_dim; d++) {
+        dot += AT(q, i, at + d) * AT(k, j, kv + d);
+        size += fabs(AT(q, i, at + d) * AT(k, j, kv + d));
+    }
+    double s = dot * (double)f->scale;
+    if (f->cap != 0) s = (double)f->cap * tanh(s / (double)f->cap);
+    double error =
+        4 * EPS *
+        (2 + sqrt((double)f->head_dim) * size * (double)f->scale + fabs(s) + fabs(lse) + fabs((double)f->cap));
+    return (struct pair){exp(s - lse), error + (in->value == DT_BF16 ? EPS_BF16 : 0)};
+}
+
+static bool seen(const struct attn_fwd_args *f, int64_t i, int64_t j)
+{
+    return (!f->window || i - j < f->window) && ref_doc_of(f->docs, i) == ref_doc_of(f->docs, j);
+}
+
+static void bound_attn_fwd(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    const struct attn_fwd_args *f = &in->args.attn_fwd;
+    struct mat q = mat_load(&f->q), k = mat_load(&f->k), v = mat_load(&f->v), lse = mat_load(&ref->args.attn_fwd.lse);
+    bounds[0] = bound_like(ref, 0), bounds[1] = bound_like(ref, 1);
+    for (int64_t h = 0; h < f->heads; h++)
+        for (int64_t i = 0; i < q.rows; i++)
+            for (int64_t j = 0; j <= i; j++) {
+                if (!seen(f, i, j)) continue;
+                struct pair pair = pair_at(in, f, q, k, h, i, j, AT(lse, i, h));
+                double error = pair.error + EPS * sqrt((double)i + 1);
+                for (int64_t d = 0; d < f->head_dim; d++) /* twice: in the numerator and in the sum below it */
+                    AT(bounds[0], i, h * f->head_dim + d) +=
+                        2 * error * pair.p * fabs(AT(v, j, h * f->kv_heads / f->heads * f->head_dim + d));
+                double exact = error - (in->value == DT_BF16 ? EPS_BF16 : 0); /* the sum is of f32 P */
+                AT(bounds[1], i, h) = fmax(AT(bounds[1], i, h), 2 * exact);
+            }
+    mat_free(q), mat_free(k), mat_free(v), mat_free(lse);
+}
+
+static void bound_attn_bwd(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    const struct attn_bwd_args *b = &in->args.attn_bwd;
+    const struct attn_fwd_args *f = &b->fwd;
+    struct mat q = mat_load(&f->q), k = mat_load(&f->k), v = mat_load(&f->v), o = mat_load(&f->o);
+    struct mat lse = mat_load(&f->lse), d_o = mat_load(&b->d_o);
+    for (int out = 0; out < 3; out++) bounds[out] = bound_like(ref, out);
+    for (int64_t h = 0; h < f->heads; h++) {
+        int64_t at = h * f->head_dim, kv = h * f->kv_heads / f->heads * f->head_dim;
+        for (int64_t i = 0; i < q.rows; i++)
+            for (int64_t j = 0; j <= i; j++) {
+                if (!seen(f, i, j)) continue;
+                struct pair pair = pair_at(in, f, q, k, h, i, j, AT(lse, i, h));
+                double size = 0, error = 2 * (pair.error + EPS * (sqrt((double)q.rows) + sqrt((double)f->head_dim)));
+                for (int64_t d = 0; d < f->head_dim; d++)
+                    size += fabs(AT(d_o, i, at + d)) * (fabs(AT(v, j, kv + d)) + fabs(AT(o, i, at + d)));
+                double ds = error * pair.p * size * (double)f->scale;
+                for (int64_t d = 0; d < f->head_dim; d++) {
+                    AT(bounds[0], i, at + d) += ds * fabs(AT(k, j, kv + d));
+                    AT(bounds[1], j, kv + d) += ds * fabs(AT(q, i, at + d));
+                    AT(bounds[2], j, kv + d) += error * pair.p * fabs(AT(d_o, i, at + d));
+                }
+            }
+    }
+    mat_free(q), mat_free(k), mat_free(v), mat_free(o), mat_free(lse), mat_free(d_o);
+}
+
+/* ---- loss: {n, V, cap, forward only} ------------------------------------------------------------------------------
+ */
+
+static void build_loss(struct kit *k, const int64_t *p)
+{
+    k->args.loss = (struct loss_args){kit_act(k, p[0], p[1], 12), kit_indices(k, p[0], p[1], false),
+                                      kit_f32(k, 0, p[0], 0), (float)p[2], p[3]};
+    kit_output(k, "loss", k->args.loss.loss, DT_F32);
+    if (!p[3]) kit_output(k, "dz", k->args.loss.z, k->value);
+}
+
+static void bound_loss(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    const struct loss_args *l = &in->args.loss;
+    struct mat z = mat_load(&l->z), loss = mat_load(&ref->args.loss.loss), dz = mat_load(&ref->args.loss.z);
+    bounds[0] = bound_like(ref, 0);
+    if (ref->n_outs > 1) bounds[1] = bound_like(ref, 1);
+    for (int64_t i = 0; i < z.rows; i++) {
+        double target = fabs(AT(z, i, l->labels[i])),
+               error = EPS * (4 * (26 + target + fabs((double)l->cap)) + sqrt((double)z.cols));
+        bounds[0].v[i] = error + EPS * fabs(loss.v[i]);
+        for (int64_t j = 0; ref->n_outs > 1 && j < z.cols;
+             j++) /* softmax = dz + onehot, relative; then one subtraction */
+            AT(bounds[1], i, j) = 2 * error * fabs(AT(dz, i, j) + (j == l->labels[i])) + EPS;
+    }
+    mat_free(z), mat_free(loss), mat_free(dz);
+}
+
+/* ---- rows: {rows, C, n}; dropout: {N, C, docs, percent, flags}; axpy: {rows, cols, flags} --------------------------
+ */
+
+static void build_gather(struct kit *k, const int64_t *p)
+{
+    k->args.gather_rows = (struct rows_args){kit_act(k, p[0], p[1], 1), kit_act(k, p[2] + 1, p[1], 1),
+                                             kit_indices(k, p[2], p[0], false), p[2]};
+    kit_output(k, "dst", tensor_rows(&k->args.gather_rows.dst, 0, p[2]), k->value);
+}
+
+static void build_scatter(struct kit *k, const int64_t *p)
+{
+    k->args.scatter_rows = (struct rows_args){kit_act(k, p[2], p[1], 1), kit_act(k, p[0], p[1], 1),
+                                              kit_indices(k, p[2], p[0], true), p[2]};
+    kit_output(k, "dst", k->args.scatter_rows.dst, k->value);
+}
+
+enum { D_ACCUMULATE = 1, D_IN_PLACE = 2 };
+
+static void build_dropout(struct kit *k, const int64_t *p)
+{
+    struct dropout_args *d = &k->args.dropout;
+    *d = (struct dropout_args){.x = kit_act(k, p[0], p[1], 1),
+                               .p = (float)p[3] / 100,
+                               .key = 0x9e3779b97f4a7c15ull,
+                               .docs = kit_docs(k, p[0], p[2]),
+                               .accumulate = p[4] & D_ACCUMULATE};
+    d->y = p[4] & D_IN_PLACE ? d->x : kit_act(k, p[0], p[1], 1);
+    kit_output(k, "y", d->y, k->value);
+}
+
+static void bound_two_terms(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    struct mat before = mat_load(&in->out[0].t);
+    bounds[0] = mat_load(&ref->out[0].t);
+    for (int64_t i = 0; i < before.rows * before.cols; i++)
+        bounds[0].v[i] = 4 * EPS * (2 * fabs(before.v[i]) + fabs(bounds[0].v[i]));
+    mat_free(before);
+}
+
+enum { A_ACCUMULATE = 1, A_IN_PLACE = 2, A_WIDEN = 4, A_NARROW = 8, A_HALF = 16, A_FLAT = 32 };
+
+static void build_axpy(struct kit *k, const int64_t *p)
+{
+    struct axpy_args *a = &k->args.axpy;
+    tensor (*make)(struct kit *, int64_t, int64_t, double) = p[2] & A_NARROW ? kit_f32
+                                                             : p[2] & A_HALF ? kit_f16
+                                                                             : kit_act;
+    a->x = make(k, p[2] & A_FLAT ? 0 : p[0], p[1], 1);
+    a->y = p[2] & A_IN_PLACE ? a->x : (p[2] & A_WIDEN ? kit_f32 : kit_act)(k, p[2] & A_FLAT ? 0 : p[0], p[1], 1);
+    a->scale = p[2] & A_IN_PLACE ? -1.5f : 0.7f;
+    a->accumulate = p[2] & A_ACCUMULATE;
+    kit_output(k, "y", a->y, p[2] & A_WIDEN ? DT_F32 : k->value);
+}
+
+/* ---- sums: {N, M}, {n} ---------------------------------------------------------------------------------------------
+ */
+
+static void build_colsum(struct kit *k, const int64_t *p)
+{
+    k->args.colsum = (struct colsum_args){kit_act(k, p[0], p[1], 1), kit_f32(k, 0, p[1], 1)};
+    kit_output(k, "out", k->args.colsum.out, DT_F32);
+}
+
+static void bound_colsum(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    struct mat x = mat_load(&in->args.colsum.x);
+    bounds[0] = mat_load(&in->args.colsum.out);
+    (void)ref;
+    for (int64_t j = 0; j < x.cols; j++) {
+        bounds[0].v[j] = fabs(bounds[0].v[j]);
+        for (int64_t i = 0; i < x.rows; i++) bounds[0].v[j] += fabs(AT(x, i, j));
+        bounds[0].v[j] *= EPS * sqrt((double)x.rows + 1);
+    }
+    mat_free(x);
+}
+
+static void build_sumsq(struct kit *k, const int64_t *p)
+{
+    k->args.sumsq = (struct sumsq_args){kit_act(k, 0, p[0], 1), kit_f32(k, 0, (p[0] + NORM_BLOCK - 1) / NORM_BLOCK, 0)};
+    kit_output(k, "partial", k->args.sumsq.partial, DT_F32);
+}
+
+static void bound_sumsq(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    (void)in;
+    bounds[0] = mat_load(&ref->args.sumsq.partial);
+    for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] *= EPS * sqrt((double)NORM_BLOCK);
+}
+
+/* ---- optimizer: {n, kind, flags, flat0}; init: {n, normal, flat0} --------------------------------------------------
+ */
+
+enum { O_MASTER = 1, O_F32_STATES = 2, O_F32_GRADIENT = 4, O_SR = 8, O_FIRST = 16, O_NESTEROV = 32, O_PLAIN = 64 };
+
+static void build_optim(struct kit *k, const int64_t *p)
+{
+    struct optim_args *o = &k->args.optim;
+    tensor (*state)(struct kit *, int64_t, int64_t, double) = p[2] & O_F32_STATES ? kit_f32 : kit_act;
+    dtype state_value = p[2] & O_F32_STATES ? DT_F32 : k->value;
+    *o = (struct optim_args){
+        .kind = (enum optim_kind)p[1],
+        .w = kit_act(k, 0, p[0], 1),
+        .g = (p[2] & O_F32_GRADIENT ? kit_f32 : kit_act)(k, 0, p[0], 8),
+        .gscale = 0.125f,
+        .lr = 0.01f,
+        .wd = 0.1f,
+        .beta1 = p[2] & O_PLAIN ? 0 : 0.9f,
+        .eps = 1e-8f,
+        .lw = 0.001f,
+        .beta2 = p[1] == OPTIM_SGD ? 0.1f : 0.999f,
+        .step = 0.05f,
+        .c2 = 0.07f,
+        .nesterov = p[2] & O_NESTEROV,
+        .first = p[2] & O_FIRST,
+        .sr = p[2] & O_SR,
+        .key_w = 11,
+        .key_m = 0xfedcba9876543210ull,
+        .key_v = 13,
+        .flat0 = p[3],
+    };
+    kit_output(k, "w", o->w, k->value);
+    if (p[2] & O_MASTER) o->master = kit_f32(k, 0, p[0], 1), kit_output(k, "master", o->master, DT_F32);
+    if (!(p[2] & O_PLAIN)) o->m = state(k, 0, p[0], 1), kit_output(k, "m", o->m, state_value);
+    if (p[1] == OPTIM_SGD) return;
+    o->v = state(k, 0, p[0], 1);
+    struct mat v = mat_load(&o->v);
+    for (int64_t i = 0; i < v.cols; i++) v.v[i] = fabs(v.v[i]);
+    mat_store(&o->v, v), mat_free(v);
+    kit_output(k, "v", o->v, state_value);
+}
+
+/* |m|, |g| and |w| are at most 1 + wd; the step divides by sqrt(v)/c2, where v is at least what it becomes. */
+static void bound_optim(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    const struct optim_args *o = &in->args.optim;
+    struct mat v = mat_load(&ref->args.optim.v);
+    for (int out = 0; out < ref->n_outs; out++) {
+        bounds[out] = bound_like(ref, out);
+        for (int64_t i = 0; i < bounds[out].cols; i++) {
+            bool weight = !strcmp(ref->out[out].name, "w") || !strcmp(ref->out[out].name, "master");
+            double move = v.v ? (double)o->step / (sqrt(v.v[i]) / (double)o->c2) : 1;
+            bounds[out].v[i] = 8 * EPS * (1.1 + (weight ? 1.1 * move : 0));
+        }
+    }
+    mat_free(v);
+}
+
+static void build_init(struct kit *k, const int64_t *p)
+{
+    k->args.init = (struct init_args){kit_act(k, 0, p[0], 0), 0.03f, p[1], 0x0123456789abcdefull, p[2]};
+    kit_output(k, "w", k->args.init.w, k->value);
+}
+
+/* Radius and angle are a few roundings each, relative: no cancellation. */
+static void bound_init(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    (void)in;
+    bounds[0] = mat_load(&ref->out[0].t);
+    for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] = 8 * EPS * fabs(bounds[0].v[i]);
+}
+
+/* ---- NF4: {n} ------------------------------------------------------------------------------------------------------
+ */
+
+static void nf4_operands(struct kit *k, int64_t n, double scale, struct nf4_args *q)
+{
+    int64_t blocks = (n + 63) / 64;
+    *q = (struct nf4_args){kit_act(k, 0, n, scale), kit_u8(k, (n + 1) / 2), kit_u8(k, blocks),
+                           kit_f32(k, 0, (blocks + 255) / 256, 1), kit_f32(k, 0, 1, 1)};
+}
+
+static void build_nf4_quantize(struct kit *k, const int64_t *p)
+{
+    struct nf4_args *q = &k->args.nf4_quantize;
+    nf4_operands(k, p[0], 1, q);
+    kit_output(k, "codes", q->codes, DT_U8);
+    kit_output(k, "absmax_q", q->absmax_q, DT_U8);
+    kit_output(k, "nested", q->nested, DT_F32);
+    kit_output(k, "offset", q->offset, DT_F32);
+}
+
+/* Codes must agree: the cases hold no value that close to a threshold. */
+static void bound_nf4_quantize(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    (void)in;
+    for (int out = 0; out < 4; out++) bounds[out] = bound_like(ref, out);
+    for (int64_t i = 0; i < bounds[2].cols; i++) bounds[2].v[i] = 4 * EPS;
+    bounds[3].v[0] = 4 * EPS;
+}
+
+static void build_nf4_dequantize(struct kit *k, const int64_t *p)
+{
+    nf4_operands(k, p[0], 0, &k->args.nf4_dequantize);
+    kit_output(k, "w", k->args.nf4_dequantize.w, k->value);
+}
+
+static void bound_nf4_dequantize(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    (void)in;
+    bounds[0] = bound_like(ref, 0);
+    for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] = 3 * EPS * 2; /* |nested|, |offset| ≤ 1 */
+}
+
+/* ---- the table ------------------------------------------------------------------------------------------------------
+ */
+
+#define KIT_RUN(name, args)                                                                                            \
+    static status run_##name(struct stream *s, const union op_args *a) { return op_##name(s, &a->name); }
+TRIMPOT_OPS(KIT_RUN)
+
+/* clang-format off: a table */
+#define CASE(name, build, bound, dtypes, ...)                                                                          \
+    {                                                                                                                  \
+#name, {__VA_ARGS__ }, run_##name, build, bound, dtypes, false                                                 \
+    }
+#define PRODUCT(name, build, bound, ...)                                                                               \
+    {                                                                                                                  \
+#name, {__VA_ARGS__ }, run_##name, build, bound, "fb", true                                                    \
+    }
+
+const struct op_case op_cases[] = {
+    PRODUCT(gemm, build_gemm, bound_gemm, 1, 1, 1, 0),
+    PRODUCT(gemm, build_gemm, bound_gemm, 7, 13, 5, G_TB | G_BIAS),
+    PRODUCT(gemm, build_gemm, bound_gemm, 64, 96, 48, G_TB),
+    PRODUCT(gemm, build_gemm, bound_gemm, 130, 70, 33, G_BETA),
+    PRODUCT(gemm, build_gemm, bound_gemm, 33, 257, 65, G_TA | G_BETA | G_F32_OUT),
+    PRODUCT(gemm, build_gemm, bound_gemm, 45, 129, 128, G_TB | G_BIAS, 16),
+    PRODUCT(gemm, build_gemm, bound_gemm, 300, 516, 64, G_TB, 7),
+    PRODUCT(gemm, build_gemm, bound_gemm, 31, 40, 129, 0, 3),
+    PRODUCT(gemm, build_gemm, bound_gemm, 29, 16, 300, G_TB | G_MIXED | G_F32_OUT),
+    PRODUCT(gemm, build_gemm, bound_gemm, 16, 61, 200, G_TA | G_MIXED),
+    CASE(embed_fwd, build_embed_fwd, bound_exact, "fb", 1, 1, 1),
+    CASE(embed_fwd, build_embed_fwd, bound_exact, "fb", 37, 67, 11, 1),
+    CASE(embed_fwd, build_embed_fwd, bound_exact, "fb", 50, 512, 300),
+    CASE(embed_bwd, build_embed_bwd, bound_embed_bwd, "fb", 1, 1, 1),
+    CASE(embed_bwd, build_embed_bwd, bound_embed_bwd, "fb", 101, 259, 13),
+    CASE(rmsnorm_fwd, build_rmsnorm_fwd, bound_rmsnorm_fwd, "fb", 1, 1, 0),
+    CASE(rmsnorm_fwd, build_rmsnorm_fwd, bound_rmsnorm_fwd, "fb", 5, 37, N_DELTA),
+    CASE(rmsnorm_fwd, build_rmsnorm_fwd, bound_rmsnorm_fwd, "fb", 67, 896, N_DELTA | N_IN_PLACE | N_F32_WEIGHT),
+    CASE(rmsnorm_fwd, build_rmsnorm_fwd, bound_rmsnorm_fwd, "fb", 9, 101, N_UNIT | N_F32_WEIGHT),
+    CASE(rmsnorm_bwd, build_rmsnorm_bwd, bound_rmsnorm_bwd, "fb", 1, 1, N_DW),
+    CASE(rmsnorm_bwd, build_rmsnorm_bwd, bound_rmsnorm_bwd, "fb", 5, 37, N_RESIDUAL | N_IN_PLACE),
+    CASE(rmsnorm_bwd, build_rmsnorm_bwd, bound_rmsnorm_bwd, "fb", 131, 260, N_DW | N_RESIDUAL | N_UNIT),
+    CASE(rmsnorm_bwd, build_rmsnorm_bwd, bound_rmsnorm_bwd, "fb", 66, 512, N_DW | N_IN_PLACE),
+    CASE(rope, build_rope, bound_rope, "fb", 1, 1, 2, 2, 1),
+    CASE(rope, build_rope, bound_rope, "fb", 29, 3, 14, 10, 3),
+    CASE(rope, build_rope, bound_rope, "fb", 130, 4, 64, 64, 4, 1),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 1, 1, 1, 1, 1),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 37, 4, 2, 16, 3),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 150, 2, 1, 64, 2, 0, 30),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 131, 3, 3, 24, 1, 17),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 300, 2, 2, 8, 1),
+    PRODUCT(attn_bwd, build_attn_bwd, bound_attn_bwd, 1, 1, 1, 1, 1),
+    PRODUCT(attn_bwd, build_attn_bwd, bound_attn_bwd, 37, 4, 2, 16, 3),
+    PRODUCT(attn_bwd, build_attn_bwd, bound_attn_bwd, 150, 2, 1, 64, 2, 0, 30),
+    PRODUCT(attn_bwd, build_attn_bwd, bound_attn_bwd, 131, 3, 3, 24, 1, 17),
+    PRODUCT(attn_bwd, build_attn_bwd, bound_attn_bwd, 300, 2, 2, 8, 1),
+    CASE(glu_fwd, build_glu_fwd, bound_glu_fwd, "fb", 1, 1, ACT_SILU),
+    CASE(glu_fwd, build_glu_fwd, bound_glu_fwd, "fb", 65, 301, ACT_SILU),
+    CASE(glu_fwd, build_glu_fwd, bound_glu_fwd, "fb", 31, 129, ACT_GELU_TANH),
+    CASE(glu_bwd, build_glu_bwd, bound_glu_bwd, "fb", 1, 1, ACT_SILU, 1),
+    CASE(glu_bwd, build_glu_bwd, bound_glu_bwd, "fb", 65, 301, ACT_SILU, 1),
+    CASE(glu_bwd, build_glu_bwd, bound_glu_bwd, "fb", 31, 129, ACT_GELU_TANH),
+    CASE(loss, build_loss, bound_loss, "fb", 1, 1),
+    CASE(loss, build_loss, bound_loss, "fb", 7, 1009),
+    CASE(loss, build_loss, bound_loss, "fb", 33, 4096, 0, 1),
+    CASE(loss, build_loss, bound_loss, "fb", 5, 333, 30),
+    CASE(gather_rows, build_gather, bound_exact, "fb", 1, 1, 1),
+    CASE(gather_rows, build_gather, bound_exact, "fb", 41, 515, 60),
+    CASE(scatter_rows, build_scatter, bound_exact, "fb", 1, 1, 1),
+    CASE(scatter_rows, build_scatter, bound_exact, "fb", 97, 515, 41),
+    CASE(dropout, build_dropout, bound_two_terms, "fb", 1, 1, 1, 50),
+    CASE(dropout, build_dropout, bound_two_terms, "fb", 37, 67, 3, 10, D_ACCUMULATE),
+    CASE(dropout, build_dropout, bound_two_terms, "fb", 130, 256, 4, 35, D_IN_PLACE),
+    CASE(dropout, build_dropout, bound_two_terms, "fb", 9, 130, 2, 0),
+    CASE(axpy, build_axpy, bound_two_terms, "fb", 1, 1, 0),
+    CASE(axpy, build_axpy, bound_two_terms, "fb", 37, 61, A_ACCUMULATE),
+    CASE(axpy, build_axpy, bound_two_terms, "fb", 130, 256, A_IN_PLACE),
+    CASE(axpy, build_axpy, bound_two_terms, "fb", 3, 40001, A_WIDEN | A_ACCUMULATE | A_FLAT),
+    CASE(axpy, build_axpy, bound_two_terms, "fb", 3, 20011, A_NARROW | A_FLAT),
+    CASE(axpy, build_axpy, bound_two_terms, "fb", 0, 1237, A_HALF | A_FLAT),
+    CASE(colsum, build_colsum, bound_colsum, "fb", 1, 1),
+    CASE(colsum, build_colsum, bound_colsum, "fb", 131, 389),
+    CASE(sumsq, build_sumsq, bound_sumsq, "fb", 1),
+    CASE(sumsq, build_sumsq, bound_sumsq, "fb", 2 * NORM_BLOCK + 77),
+    CASE(optim, build_optim, bound_optim, "fb", 1, OPTIM_ADAMW, O_SR),
+    CASE(optim, build_optim, bound_optim, "fb", 1031, OPTIM_ADAMW, O_SR, 5),
+    CASE(optim, build_optim, bound_optim, "fb", 20000, OPTIM_ADAMW, O_SR | O_F32_GRADIENT, 65536),
+    CASE(optim, build_optim, bound_optim, "b", 515, OPTIM_ADAMW, O_MASTER | O_F32_STATES | O_F32_GRADIENT),
+    CASE(optim, build_optim, bound_optim, "fb", 257, OPTIM_ADAM, O_F32_STATES),
+    CASE(optim, build_optim, bound_optim, "fb", 130, OPTIM_SGD, O_SR | O_FIRST | O_NESTEROV),
+    CASE(optim, build_optim, bound_optim, "fb", 333, OPTIM_SGD, O_SR | O_NESTEROV, 7),
+    CASE(optim, build_optim, bound_optim, "fb", 333, OPTIM_SGD, O_MASTER | O_F32_STATES),
+    CASE(optim, build_optim, bound_optim, "fb", 333, OPTIM_SGD, O_PLAIN | O_SR, (1ll << 35) - 16),
+    CASE(nf4_quantize, build_nf4_quantize, bound_nf4_quantize, "fb", 1),
+    CASE(nf4_quantize, build_nf4_quantize, bound_nf4_quantize, "fb", 3 * 16384 + 64 * 5 + 7),
+    CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 1),
+    CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 2 * 16384 + 64 * 3 + 29),
+    CASE(init, build_init, bound_init, "fb", 1),
+    CASE(init, build_init, bound_init, "fb", 20011, 0, 6),
+    CASE(init, build_init, bound_init, "fb", 16411, 1, (1ll << 34) - 64 + 3),
+};
+/* clang-format on */
+
+const int n_op_cases = (int)(sizeof op_cases / sizeof op_cases[0]);

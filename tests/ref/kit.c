@@ -1,0 +1,158 @@
+#include "tests/ref/kit.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/philox.h"
+#include "kernels/base/text.h"
+
+double kit_uniform(struct kit *k) { return (double)(rng_mix(k->state++) >> 11) * 0x1p-52 - 1; }
+
+void *kit_memory(struct kit *k, size_t bytes)
+{
+    if (k->n_owned == (int)(sizeof k->owned / sizeof k->owned[0])) abort();
+    return k->owned[k->n_owned++] = mem_alloc(bytes + 64);
+}
+
+static void put(tensor *t, int64_t at, double x)
+{
+    tensor one = tensor_1d((char *)t->data + (size_t)at * dtype_bytes(t->dt), t->dt, 1);
+    mat_store(&one, (struct mat){1, 1, &x});
+}
+
+static tensor blank(struct kit *k, int64_t rows, int64_t cols, dtype value)
+{
+    dtype dt = k->f64 ? DT_F64 : value;
+    int64_t ld = rows ? cols + k->pad : cols;
+    void *data = kit_memory(k, (size_t)((rows ? rows : 1) * ld) * dtype_bytes(dt));
+    tensor t = rows ? tensor_2d(data, dt, rows, cols) : tensor_1d(data, dt, cols);
+    t.ld = ld;
+    return t;
+}
+
+static tensor filled(struct kit *k, int64_t rows, int64_t cols, dtype value, double scale)
+{
+    tensor t = blank(k, rows, cols, value);
+    for (int64_t i = 0; scale != 0 && i < (rows ? rows : 1); i++)
+        for (int64_t j = 0; j < cols; j++) put(&t, i * t.ld + j, ref_round(value, scale * kit_uniform(k)));
+    return t;
+}
+
+tensor kit_act(struct kit *k, int64_t rows, int64_t cols, double scale)
+{
+    return filled(k, rows, cols, k->value, scale);
+}
+tensor kit_f32(struct kit *k, int64_t rows, int64_t cols, double scale) { return filled(k, rows, cols, DT_F32, scale); }
+tensor kit_f16(struct kit *k, int64_t rows, int64_t cols, double scale) { return filled(k, rows, cols, DT_F16, scale); }
+
+tensor kit_grid(struct kit *k, int64_t rows, int64_t cols)
+{
+    tensor t = blank(k, rows, cols, k->value);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j++) put(&t, i * t.ld + j, floor(100 * kit_uniform(k)) / 16);
+    return t;
+}
+
+tensor kit_u8(struct kit *k, int64_t n)
+{
+    tensor t = tensor_1d(kit_memory(k, (size_t)n), DT_U8, n);
+    for (int64_t i = 0; i < n; i++) ((uint8_t *)t.data)[i] = (uint8_t)rng_mix(k->state++);
+    return t;
+}
+
+int32_t *kit_indices(struct kit *k, int64_t n, int64_t limit, bool distinct)
+{
+    int32_t *index = kit_memory(k, (size_t)n * sizeof *index);
+    for (int64_t i = 0; i < n; i++) /* distinct: ascending with gaps */
+        index[i] = distinct ? (int32_t)(i * limit / n) : (int32_t)(rng_mix(k->state++) % (uint64_t)limit);
+    return index;
+}
+
+const struct docs *kit_docs(struct kit *k, int64_t tokens, int64_t n_docs)
+{
+    int32_t *start = kit_memory(k, (size_t)(n_docs + 1) * sizeof *start);
+    int64_t *sample = kit_memory(k, (size_t)n_docs * sizeof *sample), longest = 0;
+    start[n_docs] = (int32_t)tokens;
+    for (int64_t i = 0; i < n_docs; i++) {
+        start[i] = (int32_t)(tokens * i * i / (n_docs * n_docs)); /* uneven, the first may be empty */
+        sample[i] = 1000003 * i + 17;
+    }
+    for (int64_t i = 0; i < n_docs; i++)
+        if (start[i + 1] - start[i] > longest) longest = start[i + 1] - start[i];
+    k->docs = (struct docs){n_docs, tokens, longest, start, sample};
+    return &k->docs;
+}
+
+void kit_output(struct kit *k, const char *name, tensor t, dtype value)
+{
+    if (k->n_outs == KIT_OUTPUTS) abort();
+    k->out[k->n_outs].name = name;
+    k->out[k->n_outs].t = t;
+    k->out[k->n_outs++].value = value;
+}
+
+void kit_build(struct kit *k, const struct op_case *which, dtype value, bool f64, int64_t pad)
+{
+    memset(k, 0, sizeof *k);
+    k->which = which;
+    k->value = value;
+    k->f64 = f64;
+    k->pad = pad;
+    k->state = 0x1234;
+    which->build(k, which->p);
+}
+
+void kit_release(struct kit *k)
+{
+    for (int i = 0; i < k->n_owned; i++) free(k->owned[i]);
+    k->n_owned = 0;
+}
+
+const char *kit_text(const struct kit *k)
+{
+    static char text[160];
+    int at = snprintf(text, sizeof text, "%s (", k->which->op);
+    for (int i = 0; i < KIT_PARAMS; i++)
+        at += snprintf(text + at, sizeof text - (size_t)at, "%s%lld", i ? ", " : "", (long long)k->which->p[i]);
+    snprintf(text + at, sizeof text - (size_t)at, ") %s, pad %lld", dtype_name(k->value), (long long)k->pad);
+    return text;
+}
+
+status kit_stream_open(const struct backend *be, int threads, struct stream **out)
+{
+    struct work_bounds w = {.dt = DT_F32,
+                            .tokens = 600,
+                            .doc_tokens = 600,
+                            .width = 1024,
+                            .ffn = 2048,
+                            .heads = 8,
+                            .kv_heads = 8,
+                            .head_dim = 128,
+                            .vocab = 4096,
+                            .rank = 64,
+                            .head_rows = 600,
+                            .threads = 4};
+    size_t bytes = be->workspace_bytes(&w);
+    w.dt = DT_BF16;
+    size_t half = be->workspace_bytes(&w);
+    TRY(be->dev.stream_open(out, threads));
+    (*out)->workspace_bytes = bytes > half ? bytes : half;
+    if ((*out)->workspace_bytes) return be->dev.alloc(MEM_HOST, (*out)->workspace_bytes, &(*out)->workspace);
+    return ST_OK;
+}
+
+void kit_stream_close(struct stream *s)
+{
+    if (s->workspace_bytes) s->be->dev.free(MEM_HOST, s->workspace, s->workspace_bytes);
+    s->be->dev.stream_close(s);
+}
+
+double ulp_of(dtype dt, double x)
+{
+    int exponent, digits = dt == DT_BF16 ? 8 : dt == DT_F64 ? 53 : 24, least = dt == DT_BF16 ? -133 : -149;
+    if (x == 0 || !isfinite(x)) return ldexp(1, least);
+    frexp(x, &exponent);
+    return ldexp(1, exponent - digits > least ? exponent - digits : least);
+}

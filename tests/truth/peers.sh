@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# peers.sh BUILD_DIR: what trimpot exports, loaded in transformers and PEFT. TRIMPOT_PEERS names a virtual environment that
+# has them; without it this is skipped, as in continuous integration (truth.sh compares the same tensors there).
+. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/lib_runs.sh"
+[ -n "${TRIMPOT_PEERS:-}" ] || skip "TRIMPOT_PEERS names no virtual environment with torch, transformers and peft"
+python=$TRIMPOT_PEERS/bin/python
+[ -x "$python" ] || die "TRIMPOT_PEERS: $python does not exist"
+built trimpot
+
+for family in "${families[@]}"; do
+    split -l 1 -a 2 --additional-suffix=.jsonl "$here/golden/$family/rows.jsonl" "$scratch/$family-row-"
+    for run in full_adamw full_sgd lora_adamw; do
+        say "$family $run"
+        train "$family" $run "$scratch/out" dtype=fp32 batch_size=8 || { fail "$family $run"; continue; }
+        for row in "$scratch/$family"-row-*.jsonl; do
+            "$trimpot" eval --model "$scratch/out/export" --data "$row" --json device=cpu dtype=fp32 2>"$scratch/log" ||
+                { cat "$scratch/log"; fail "$family $run: trimpot eval"; }
+        done >"$scratch/losses"
+        "$python" "$here/peers.py" "$here/golden/$family" $run "$scratch/out" 1e-4 "$scratch/losses" 1e-5 2>"$scratch/log" ||
+            { grep -E 'Error|error' "$scratch/log"; fail "$family $run in the peers"; }
+    done
+done
+finish

@@ -1,0 +1,72 @@
+/* chat.h — what a row means: its shape, and its messages with who is trained on.
+ *
+ * A shape is decided once per data set, from the configuration and the first row; every later row must
+ * have it. Completion rows have no messages: their text is one column. */
+#ifndef TRIMPOT_CHAT_H
+#define TRIMPOT_CHAT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <jansson.h>
+
+#include "configs/config.h"
+#include "kernels/base/status.h"
+#include "kernels/base/text.h"
+
+enum role { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT, ROLE_TOOL, ROLE_COUNT };
+
+/* A piece of a message that is encoded by itself. `literal` text belongs to a prompt template, not to the row. */
+struct part {
+    const char *text;
+    size_t n;
+    bool literal;
+};
+
+struct message {
+    enum role role;
+    bool trained;
+    bool ends_turn; /* false when a tool's answer follows, or was this */
+    int first, n;   /* its parts */
+};
+
+/* The messages of one row. Reused from row to row: zero-initialise, chat_clear before the next, chat_release at the
+ * end. Text is borrowed from the row, the configuration or `prompt`. */
+struct chat {
+    struct message *messages;
+    int n, cap;
+    struct part *parts;
+    int n_parts, cap_parts;
+    struct buf prompt; /* the alpaca text */
+};
+
+void chat_clear(struct chat *c);
+void chat_release(struct chat *c);
+void chat_begin(struct chat *c, enum role role, bool trained, bool ends_turn);
+void chat_part(struct chat *c, const char *text, size_t n, bool literal); /* adds to the last message */
+
+const char *role_name(enum role role); /* "system", "user", "assistant", "ipython" */
+
+enum shape_kind { SHAPE_CHAT, SHAPE_ALPACA, SHAPE_PAIR, SHAPE_TEXT };
+
+struct shape {
+    enum shape_kind kind;
+    const char *name;       /* "alpaca", "question/answer", … */
+    const char *columns[3]; /* as they are called in the file; borrowed from the configuration */
+    bool sharegpt;
+    enum masking masking;
+    const char *system; /* replaces every system message; NULL = keep theirs */
+};
+
+/* ST_DATA when the row has no known shape, more than one, or a recognised but unsupported one; ST_CONFIG_RUNTIME when
+ * the settings contradict each other. Borrows from `set`. */
+status shape_detect(const struct config_dataset *set, const json_t *first_row, struct shape *out);
+
+/* The row's messages, masked. ST_DATA naming the column, the value and the remedy. */
+status shape_messages(const struct shape *s, const json_t *row, struct chat *c);
+/* The text of a completion row. */
+status shape_text(const struct shape *s, const json_t *row, const char **text, size_t *n);
+
+const char *masking_name(enum masking m);
+
+#endif

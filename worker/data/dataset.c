@@ -1,0 +1,345 @@
+/* dataset.c — building the documents and items, and answering for them. */
+#include "worker/data/dataset.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+#include <xxhash.h>
+
+#include "kernels/base/log.h"
+#include "kernels/base/text.h"
+#include "worker/data/dataset_source.h"
+#include "worker/data/dataset_store.h"
+#include "worker/data/order.h"
+
+enum { BATCH = 1024 }; /* rows rendered between two appends */
+
+static void append(struct ids *a, const int32_t *v, size_t n)
+{
+    if (a->n + n > a->cap) {
+        size_t cap = a->cap ? a->cap : 4096;
+        while (cap < a->n + n) cap *= 2;
+        a->v = mem_grow(a->v, cap * sizeof *a->v);
+        a->cap = cap;
+    }
+    if (n) memcpy(a->v + a->n, v, n * sizeof *v);
+    a->n += n;
+}
+
+static int64_t count_supervised(const int32_t *labels, int64_t n)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++) count += labels[i] != -100;
+    return count;
+}
+
+/* Appends a rendered row with its labels shifted; the documents it becomes are added to `out`. */
+static void add_row(struct dataset *d, const struct rendered *r, int64_t max, struct spans *out)
+{
+    struct span s = {.at = (int64_t)d->ids.n, .n = (int64_t)r->ids.n, .row = d->stats.rows - 1, .body = r->body,
+                     .body_end = r->body_end};
+    static const int32_t none = -100;
+    append(&d->ids, r->ids.v, r->ids.n);
+    append(&d->labels, r->target.v + 1, r->target.n - 1);
+    append(&d->labels, &none, 1);
+    if (max < 0 || s.n <= max) {
+        spans_push(out, s);
+        return;
+    }
+    for (int64_t from = 0; from < s.n; from += max) {
+        int64_t n = s.n - from < max ? s.n - from : max;
+        if (count_supervised(d->labels.v + s.at + from, n)) spans_push(out, span_part(&s, from, n));
+    }
+}
+
+static bool is_supervised(const struct rendered *r)
+{
+    for (size_t i = 1; i < r->target.n; i++)
+        if (r->target.v[i] != -100) return true;
+    return false;
+}
+
+/* What becomes of a row; `cut` = where on_too_long: split cuts documents, -1 = nowhere. */
+static status take_row(struct dataset *d, const struct source *s, int64_t i, bool split_pack, struct rendered *r,
+                       struct spans *out)
+{
+    const struct config *c = s->c;
+    int64_t max = c->tokenizer.max_seq_len, n = (int64_t)r->ids.n;
+    bool long_row = max > 0 && n > max, truncated = false;
+    d->stats.rows++;
+    if (long_row && c->on_too_long == TOO_LONG_ERROR) {
+        char *place = source_place(s, i);
+        status st = status_fail(ST_DATA, "%s: the row has %lld tokens, more than tokenizer.max_seq_len=%lld; raise it, "
+                                "or set on_too_long to truncate, drop or split", place, (long long)n, (long long)max);
+        free(place);
+        return st;
+    }
+    if (long_row && c->on_too_long == TOO_LONG_DROP) {
+        d->stats.dropped++;
+        return ST_OK;
+    }
+    bool cuts = long_row && c->on_too_long == TOO_LONG_SPLIT && !split_pack;
+    if (long_row && c->on_too_long == TOO_LONG_TRUNCATE && !split_pack)
+        truncated = render_truncate(&s->rendering, source_is_chat(s), max, c->tokenizer.truncate_left, r);
+    if (!is_supervised(r)) {
+        d->stats.unsupervised++;
+        return ST_OK;
+    }
+    d->stats.kept++;
+    d->stats.truncated += truncated;
+    add_row(d, r, cuts ? max : -1, out);
+    return ST_OK;
+}
+
+struct batch {
+    struct rendered rows[BATCH];
+    status st[BATCH];
+    char *message[BATCH]; /* of the thread that failed */
+};
+
+static void render_batch(const struct source *s, int64_t first, int n, struct batch *b)
+{
+    #pragma omp parallel if (n > 32)
+    {
+        struct source_work work = {0};
+        #pragma omp for schedule(dynamic, 16)
+        for (int i = 0; i < n; i++) {
+            b->st[i] = source_row(s, first + i, &work, &b->rows[i]);
+            b->message[i] = b->st[i] ? mem_strdup(status_message()) : NULL;
+        }
+        source_work_release(&work);
+    }
+}
+
+/* Rows in file order, however many threads rendered them. */
+static status add_rows(struct dataset *d, const struct source *s, bool split_pack, struct spans *out)
+{
+    struct batch *b = mem_alloc(sizeof *b);
+    int64_t total = s->end - s->first;
+    status st = ST_OK;
+    for (int64_t at = 0; at < total && !st; at += BATCH) {
+        int n = (int)(total - at < BATCH ? total - at : BATCH);
+        render_batch(s, at, n, b);
+        for (int i = 0; i < n; i++) {
+            if (!st && b->st[i]) st = status_fail(b->st[i], "%s", b->message[i]);
+            if (!st) st = take_row(d, s, at + i, split_pack, &b->rows[i], out);
+            free(b->message[i]);
+        }
+        log_progress("tokenising", at + n, total);
+    }
+    for (int i = 0; i < BATCH; i++) rendered_release(&b->rows[i]);
+    free(b);
+    return st;
+}
+
+static status add_set(struct dataset *d, const struct config *c, const struct config_dataset *set,
+                      const struct tokenizer *tok, const char *family)
+{
+    int64_t max = c->tokenizer.max_seq_len;
+    struct source s;
+    struct spans documents = {0};
+    if (set->packed && max < 1)
+        FAIL(ST_CONFIG_RUNTIME, "dataset.packed needs tokenizer.max_seq_len: the length of a pack");
+    TRY(source_open(&s, c, set, tok, family));
+    bool split = set->split_across_pack < 0 ? !source_is_chat(&s) : set->split_across_pack > 0;
+    status st = add_rows(d, &s, set->packed && split, &documents);
+    if (!st && set->packed) {
+        pack(&documents, max, split, &d->spans, &d->items);
+    } else if (!st) {
+        for (int64_t i = 0; i < documents.n; i++) {
+            starts_push(&d->items, d->spans.n);
+            spans_push(&d->spans, documents.v[i]);
+        }
+    }
+    free(documents.v);
+    source_close(&s);
+    return st;
+}
+
+/* The flat arrays have stopped growing: documents may point into them. */
+static void finish(struct dataset *d)
+{
+    starts_push(&d->items, d->spans.n);
+    d->documents = mem_grow(d->documents, (size_t)d->spans.n * sizeof *d->documents);
+    for (int64_t i = 0; i < d->spans.n; i++) {
+        const struct span *s = &d->spans.v[i];
+        d->documents[i] = (struct document){d->ids.v + s->at, d->labels.v + s->at, s->n, d->first_sample + i};
+    }
+    d->stats.tokens = d->stats.supervised = d->stats.longest = 0;
+    for (int64_t i = 0; i < dataset_items(d); i++) {
+        const struct document *docs;
+        int64_t n = dataset_item(d, i, &docs), tokens = 0;
+        for (int64_t k = 0; k < n; k++) {
+            tokens += docs[k].n;
+            d->stats.supervised += count_supervised(docs[k].labels, docs[k].n);
+        }
+        d->stats.tokens += tokens;
+        if (tokens > d->stats.longest) d->stats.longest = tokens;
+    }
+}
+
+static status fail_nothing(const struct dataset_stats *s)
+{
+    FAIL(ST_DATA, "nothing to train on: of %lld rows %lld have no supervised token within max_seq_len and %lld are too "
+         "long; raise tokenizer.max_seq_len, or look at masking_strategy and on_too_long", (long long)s->rows,
+         (long long)s->unsupervised, (long long)s->dropped);
+}
+
+status dataset_open(const struct config *c, const struct config_dataset *sets, int n_sets, const struct tokenizer *tok,
+                    const char *family, struct dataset **out)
+{
+    *out = NULL;
+    for (int i = 1; i < n_sets; i++)
+        if (sets[i].packed != sets[0].packed)
+            FAIL(ST_CONFIG_RUNTIME, "dataset: packed and unpacked sets cannot be mixed; give all the same `packed`");
+    json_object_seed(0); /* before threads ask for it */
+    struct dataset *d = mem_alloc(sizeof *d);
+    status st = ST_OK;
+    for (int i = 0; i < n_sets && !st; i++) st = add_set(d, c, &sets[i], tok, family);
+    if (!st && d->spans.n == 0) st = fail_nothing(&d->stats);
+    if (st) {
+        dataset_close(d);
+        return st;
+    }
+    finish(d);
+    *out = d;
+    return ST_OK;
+}
+
+void dataset_close(struct dataset *d)
+{
+    if (!d) return;
+    free(d->ids.v);
+    free(d->labels.v);
+    free(d->spans.v);
+    free(d->items.v);
+    free(d->documents);
+    free(d);
+}
+
+/* Rows of spans [first, end): a split or packed row counts once. */
+static int64_t count_rows(const struct dataset *d, int64_t first, int64_t end)
+{
+    int64_t rows = 0;
+    for (int64_t i = first; i < end; i++) rows += i == first || d->spans.v[i].row != d->spans.v[i - 1].row;
+    return rows;
+}
+
+status dataset_split(struct dataset *d, double fraction, struct dataset **val)
+{
+    *val = NULL;
+    int64_t items = dataset_items(d), moved = (int64_t)ceil(fraction * (double)items);
+    if (!(fraction > 0.0) || moved < 1 || moved >= items)
+        FAIL(ST_DATA, "dataset_val_fraction=%g of %lld items leaves %s; give more rows or another fraction", fraction,
+             (long long)items, moved < 1 ? "none to validate on" : "none to train on");
+    struct dataset *v = mem_alloc(sizeof *v);
+    int64_t first = d->items.v[items - moved], end = d->spans.n, base = d->spans.v[first].at;
+    append(&v->ids, d->ids.v + base, d->ids.n - (size_t)base);
+    append(&v->labels, d->labels.v + base, d->labels.n - (size_t)base);
+    v->first_sample = d->first_sample + first;
+    for (int64_t i = items - moved; i < items; i++) starts_push(&v->items, d->items.v[i] - first);
+    for (int64_t i = first; i < end; i++) {
+        struct span s = d->spans.v[i];
+        s.at -= base;
+        spans_push(&v->spans, s);
+    }
+    v->stats.rows = v->stats.kept = count_rows(d, first, end);
+    d->stats.kept = count_rows(d, 0, first);
+    d->ids.n = d->labels.n = (size_t)base;
+    d->spans.n = first;
+    d->items.n = items - moved;
+    finish(v);
+    finish(d);
+    *val = v;
+    return ST_OK;
+}
+
+const struct dataset_stats *dataset_stats(const struct dataset *d) { return &d->stats; }
+int64_t dataset_items(const struct dataset *d) { return d->items.n - 1; }
+
+int64_t dataset_item(const struct dataset *d, int64_t item, const struct document **docs)
+{
+    *docs = d->documents + d->items.v[item];
+    return d->items.v[item + 1] - d->items.v[item];
+}
+
+int64_t dataset_order(const struct dataset *d, uint64_t seed, bool shuffle, int64_t epoch, int64_t position)
+{
+    return shuffle ? order_permute(seed, epoch, dataset_items(d), position) : position;
+}
+
+/* ---- bounds on a micro-batch ----------------------------------------------------------------------------------- */
+
+static int64_t item_tokens(const struct document *docs, int64_t n)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += docs[i].n;
+    return sum;
+}
+
+static int64_t item_supervised(const struct document *docs, int64_t n)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += count_supervised(docs[i].labels, docs[i].n);
+    return sum;
+}
+
+static int64_t item_documents(const struct document *docs, int64_t n)
+{
+    (void)docs;
+    return n;
+}
+
+static int descending(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* The n largest measures together. A batch that runs over an epoch's end may hold an item twice. */
+static int64_t largest(const struct dataset *d, int64_t n, int64_t (*measure)(const struct document *, int64_t))
+{
+    int64_t items = dataset_items(d), total = 0, sum = 0;
+    int64_t *v = mem_alloc((size_t)items * sizeof *v);
+    for (int64_t i = 0; i < items; i++) {
+        const struct document *docs;
+        int64_t k = dataset_item(d, i, &docs);
+        v[i] = measure(docs, k);
+        total += v[i];
+    }
+    qsort(v, (size_t)items, sizeof *v, descending);
+    for (int64_t i = 0; i < n % items; i++) sum += v[i];
+    free(v);
+    return sum + n / items * total;
+}
+
+int64_t dataset_longest(const struct dataset *d, int64_t n) { return largest(d, n, item_tokens); }
+int64_t dataset_most_supervised(const struct dataset *d, int64_t n) { return largest(d, n, item_supervised); }
+int64_t dataset_most_documents(const struct dataset *d, int64_t n) { return largest(d, n, item_documents); }
+
+int64_t dataset_longest_document(const struct dataset *d)
+{
+    int64_t longest = 0;
+    for (int64_t i = 0; i < d->spans.n; i++)
+        if (d->spans.v[i].n > longest) longest = d->spans.v[i].n;
+    return longest;
+}
+
+/* Lengths go in as well: the same ids cut elsewhere are another data set. Hosts are little-endian. */
+uint64_t dataset_hash(const struct dataset *d)
+{
+    XXH3_state_t *h = XXH3_createState();
+    XXH3_64bits_reset(h);
+    XXH3_64bits_update(h, d->items.v, (size_t)d->items.n * sizeof *d->items.v);
+    for (int64_t i = 0; i < d->spans.n; i++) {
+        const struct document *doc = &d->documents[i];
+        XXH3_64bits_update(h, &doc->n, sizeof doc->n);
+        XXH3_64bits_update(h, doc->ids, (size_t)doc->n * sizeof *doc->ids);
+        XXH3_64bits_update(h, doc->labels, (size_t)doc->n * sizeof *doc->labels);
+    }
+    uint64_t hash = XXH3_64bits_digest(h);
+    XXH3_freeState(h);
+    return hash;
+}

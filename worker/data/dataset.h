@@ -1,0 +1,77 @@
+/* dataset.h — rows of a file to documents of tokens with labels, and the order they are trained in.
+ *
+ *   files → rows → messages or text → ids + mask (chat.c) → truncate / drop / split → [pack] → items → sampler
+ *
+ * All text work happens before step 1: counts are known, and the longest micro-batch is known to the plan. An item is
+ * what `batch_size` counts: one document, or one pack of documents. Labels are shifted already: label[t] is the id to
+ * predict at t, or -100. */
+#ifndef TRIMPOT_DATASET_H
+#define TRIMPOT_DATASET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "configs/config.h"
+#include "worker/data/tokenizer.h"
+
+struct dataset_stats {
+    /* rows = kept + dropped (too long) + unsupervised (nothing to learn from, left out); truncated rows are kept. */
+    int64_t rows, kept, truncated, dropped, unsupervised;
+    int64_t tokens, supervised, longest;                  /* longest item, tokens */
+};
+
+struct document {
+    const int32_t *ids, *labels;
+    int64_t n;
+    int64_t sample; /* number of the document in file order: the dropout counter's base */
+};
+
+struct dataset;
+
+/* One or several configured sets, concatenated. family: "llama3", "qwen2", … selects the built-in rendering.
+ * ST_DATA with file:line for a bad row; ST_DATA when nothing is supervised. Shows log_progress bars. The result is a
+ * pure function of files and settings; every rank builds the same. */
+status dataset_open(const struct config *c, const struct config_dataset *sets, int n_sets, const struct tokenizer *tok,
+                    const char *family, struct dataset **out);
+/* Moves the last ⌈fraction·n⌉ items into a second set (validation by fraction). */
+status dataset_split(struct dataset *d, double fraction, struct dataset **val);
+void dataset_close(struct dataset *d);
+
+const struct dataset_stats *dataset_stats(const struct dataset *d);
+int64_t dataset_items(const struct dataset *d);
+
+/* Documents of item i (1, or several for a pack). Valid until close. Returns how many, *docs points at them. */
+int64_t dataset_item(const struct dataset *d, int64_t item, const struct document **docs);
+
+/* Tokens of the n longest items together: bounds a micro-batch of n items. */
+int64_t dataset_longest(const struct dataset *d, int64_t n);
+int64_t dataset_longest_document(const struct dataset *d);
+int64_t dataset_most_supervised(const struct dataset *d, int64_t n); /* likewise for supervised tokens */
+int64_t dataset_most_documents(const struct dataset *d, int64_t n);
+
+/* The position-th item of an epoch: identity without shuffle, else a keyed permutation of (seed, epoch) (Philox, purpose
+ * RNG_ORDER; cycle-walking Feistel or sort: O(1) memory preferred). Pure function. */
+int64_t dataset_order(const struct dataset *d, uint64_t seed, bool shuffle, int64_t epoch, int64_t position);
+
+/* Item 0 as text with the masked part dimmed (ANSI when `colour`), for the header; caller frees. */
+char *dataset_preview(const struct dataset *d, const struct tokenizer *tok, bool colour);
+/* "999 rows: 990 kept (12 truncated), …; 201433 tokens, 73.9 % supervised; …", for the header; caller frees. */
+char *dataset_summary(const struct dataset *d);
+uint64_t dataset_hash(const struct dataset *d); /* of all ids and labels: kept in checkpoints */
+
+/* The prompt of an item for `generate` and exact match: ids of its first document up to where the last assistant's own
+ * words begin (its header included), and those words as the reference answer (caller frees). */
+status dataset_prompt(const struct dataset *d, int64_t item, const struct tokenizer *tok, struct ids *prompt, char **answer);
+
+/* Every row of a file as training would see it before truncation, for `tokenize`. A row that is a JSON string is shown
+ * as the tokenizer's own document (`specials`: special tokens parsed and added, as HF does), all of it a target. */
+struct dataset_row {
+    int64_t line;
+    const int32_t *ids, *target; /* target[t] = ids[t] where trained on, else -100: not shifted */
+    int64_t n;
+};
+status dataset_each_row(const struct config *c, const struct config_dataset *set, const struct tokenizer *tok,
+                        const char *family, const char *path, bool specials,
+                        status (*show)(void *context, const struct dataset_row *row), void *context);
+
+#endif

@@ -1,0 +1,141 @@
+#include "worker/data/dataset_source.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "kernels/base/log.h"
+
+static const char *extension(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *dot = strrchr(slash ? slash : path, '.');
+    return dot ? dot + 1 : "";
+}
+
+status source_kind(const struct config_dataset *set, const char *path, enum rows_kind *kind)
+{
+    static const struct {
+        const char *word; /* dataset.source, or a file's extension */
+        int kind;         /* -1: known, no reader */
+    } words[] = {{"json", ROWS_JSON}, {"jsonl", ROWS_JSON}, {"ndjson", ROWS_JSON}, {"text", ROWS_TEXT},
+                 {"txt", ROWS_TEXT},  {"csv", ROWS_CSV},    {"tsv", ROWS_TSV},     {"parquet", -1},
+                 {"arrow", -1},       {"gz", -1},           {"zst", -1},           {"xz", -1}};
+    const char *named[2] = {set->source ? set->source : "", extension(path)};
+    *kind = ROWS_JSON;
+    for (int n = 0; n < 2; n++) {
+        for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+            if (strcasecmp(named[n], words[i].word)) continue;
+            if (words[i].kind < 0)
+                FAIL(ST_NOT_BUILT, "%s: %s files have no reader yet; convert it to JSONL", path, words[i].word);
+            *kind = (enum rows_kind)words[i].kind;
+            return ST_OK;
+        }
+    }
+    return ST_OK;
+}
+
+static const struct rows *locate(const struct source *s, int64_t i, int64_t *row)
+{
+    int64_t at = s->first + i;
+    int f = 0;
+    while (at >= s->files[f].n) at -= s->files[f++].n;
+    *row = at;
+    return &s->files[f];
+}
+
+static unsigned line_of(const struct rows *file, int64_t row) { return file->spans[row].line; }
+
+char *source_place(const struct source *s, int64_t i)
+{
+    int64_t row;
+    const struct rows *file = locate(s, i, &row);
+    return mem_printf("%s:%u", file->name, line_of(file, row));
+}
+
+static status open_files(struct source *s)
+{
+    const struct config_dataset *set = s->set;
+    int64_t total = 0;
+    if (set->n_data_files == 0)
+        FAIL(ST_CONFIG_RUNTIME, "dataset.source: '%s' is not on this machine and trimpot does not download; give local "
+             "files with dataset.data_files (and dataset.source=json)", set->source ? set->source : "(none)");
+    s->files = mem_alloc((size_t)set->n_data_files * sizeof *s->files);
+    for (int f = 0; f < set->n_data_files; f++) {
+        enum rows_kind kind;
+        TRY(source_kind(set, set->data_files[f], &kind));
+        TRY(rows_open(&s->files[f], set->data_files[f], kind));
+        s->n_files++;
+        total += s->files[f].n;
+    }
+    return rows_slice(set->split, total, &s->first, &s->end);
+}
+
+/* Shapes are decided by the split's first row. */
+static status detect(struct source *s)
+{
+    int64_t row;
+    const struct rows *file = locate(s, 0, &row);
+    json_t *json;
+    TRY(rows_get(file, row, &json));
+    status st = shape_detect(s->set, json, &s->shape);
+    json_decref(json);
+    if (st) return status_prefix(st, "%s:%u", file->name, line_of(file, row));
+    return ST_OK;
+}
+
+status source_open(struct source *s, const struct config *c, const struct config_dataset *set,
+                   const struct tokenizer *tok, const char *family)
+{
+    *s = (struct source){.c = c, .set = set};
+    status st;
+    TRY_DONE(open_files(s));
+    TRY_DONE(detect(s));
+    TRY_DONE(rendering_init(&s->rendering, c, set, tok, family));
+    bool chat = source_is_chat(s);
+    log_note("data: %s%s: %lld rows, %s, %s%s%s", s->files[0].name, s->n_files > 1 ? ", …" : "",
+             (long long)(s->end - s->first), s->shape.name, chat ? s->rendering.name : "completion",
+             chat ? " rendering, " : "", chat ? masking_name(s->shape.masking) : "");
+done:
+    if (st) source_close(s);
+    return st;
+}
+
+void source_close(struct source *s)
+{
+    for (int f = 0; f < s->n_files; f++) rows_close(&s->files[f]);
+    free(s->files);
+    rendering_release(&s->rendering);
+    *s = (struct source){0};
+}
+
+bool source_is_chat(const struct source *s) { return s->shape.kind != SHAPE_TEXT; }
+
+status source_render(const struct source *s, const json_t *row, struct source_work *work, struct rendered *out)
+{
+    if (source_is_chat(s)) {
+        TRY(shape_messages(&s->shape, row, &work->chat));
+        return render_chat(&s->rendering, &work->chat, &work->templated, out);
+    }
+    const char *text;
+    size_t n;
+    TRY(shape_text(&s->shape, row, &text, &n));
+    return render_text(&s->rendering, text, n, s->set->add_eos, out);
+}
+
+status source_row(const struct source *s, int64_t i, struct source_work *work, struct rendered *out)
+{
+    int64_t row;
+    const struct rows *file = locate(s, i, &row);
+    json_t *json;
+    TRY(rows_get(file, row, &json));
+    status st = source_render(s, json, work, out);
+    json_decref(json);
+    if (st) return status_prefix(st, "%s:%u", file->name, line_of(file, row));
+    return ST_OK;
+}
+
+void source_work_release(struct source_work *w)
+{
+    chat_release(&w->chat);
+    chat_release(&w->templated);
+}

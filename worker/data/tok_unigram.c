@@ -1,0 +1,68 @@
+/* SentencePiece Unigram: the segmentation of the highest total score (Viterbi over byte positions). */
+#include <string.h>
+
+#include "worker/data/tok_utf8.h"
+#include "worker/data/tokenizer_impl.h"
+
+struct tok_best { /* of all segmentations of text[0..i) */
+    float score;
+    int32_t id;
+    uint32_t from;
+};
+
+static void propose(struct tok_best *b, float score, int32_t id, size_t from)
+{
+    if (b->from != UINT32_MAX && !(score > b->score)) return;
+    *b = (struct tok_best){score, id, (uint32_t)from};
+}
+
+status tok_unigram_segment(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n, struct ids *out)
+{
+    if (w->cap_best < n + 1) {
+        w->cap_best = 2 * n + 1;
+        w->best = mem_grow(w->best, w->cap_best * sizeof *w->best);
+    }
+    struct tok_best *best = w->best;
+    for (size_t i = 0; i <= n; i++) best[i] = (struct tok_best){0, -1, UINT32_MAX};
+    for (size_t i = 0, len; i < n; i += len) {
+        bool single = false;
+        uint32_t node = 0;
+        utf8_get(text + i, n - i, &len);
+        for (size_t end = i; end < n && tok_trie_step(&t->pieces, &node, (unsigned char)text[end]);) {
+            int32_t id = t->pieces.value[node];
+            end++;
+            if (id < 0) continue;
+            /* A user-defined piece always wins: its score grows with its length. */
+            int32_t user;
+            bool is_user = tok_trie_longest(&t->user_defined, text + i, end - i, &user) == end - i;
+            float score = is_user ? (float)((double)(end - i) * t->user_score - 0.1) : t->score[id];
+            propose(&best[end], score + best[i].score, id, i);
+            single = single || end - i == len;
+        }
+        if (!single) propose(&best[i + len], t->unk_score + best[i].score, -1, i);
+    }
+    /* Walk back, turning the links round, then forward. */
+    size_t next = n;
+    for (size_t at = n; at > 0;) {
+        size_t from = best[at].from;
+        best[at].from = (uint32_t)next;
+        next = at;
+        at = from;
+    }
+    for (size_t from = 0, at = next; n > 0;) {
+        size_t end = at, last = best[at].from;
+        if (best[at].id >= 0)
+            ids_push(out, best[at].id);
+        else {
+            while (end < n && best[best[end].from].id < 0) end = best[end].from;
+            last = best[end].from;
+            if (!tok_push_unknown(t, text + from, end - from, out))
+                FAIL(ST_DATA, "%s: no piece for '%.*s', and the file has no unknown token", t->path,
+                     end - from < 40 ? (int)(end - from) : 40, text + from);
+        }
+        if (end == n) break;
+        from = end;
+        at = last;
+    }
+    return ST_OK;
+}

@@ -1,0 +1,52 @@
+/* tokenizer.h — text to ids and back, exactly as the model's own tokenizer does it.
+ *
+ * One struct for every kind of file: tokenizer.json (BPE: byte-level, byte-fallback), vocab.json + merges.txt,
+ * tiktoken .model, SentencePiece .model (BPE, Unigram). All files are outside data: refused with file, place, value,
+ * remedy (ST_CORRUPT, or ST_NOT_BUILT for a kind that is known and not supported), never trusted. */
+#ifndef TRIMPOT_TOKENIZER_H
+#define TRIMPOT_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/base/status.h"
+
+struct tokenizer; /* immutable after opening: safe to use from several threads, each with its own out buffer */
+
+/* How to build one when the path alone does not say it (torchtune's tokenizer components). */
+struct tokenizer_hint {
+    const char *merges_file;         /* beside a vocab.json */
+    const char *special_tokens_path; /* a tokenizer.json whose added_tokens are the specials */
+    const char *family;              /* "llama3", "qwen2", …: specials and pattern of bare .model files; may be NULL */
+};
+
+/* path: a model directory (tokenizer.json preferred, then tokenizer.model, then vocab.json + merges.txt;
+ * tokenizer_config.json and special_tokens_map.json are honoured) or one file. */
+status tokenizer_open(const char *path, const struct tokenizer_hint *hint, struct tokenizer **out);
+void tokenizer_close(struct tokenizer *t);
+
+struct ids { int32_t *v; size_t n, cap; }; /* zero-initialise; free(v) */
+void ids_push(struct ids *a, int32_t id);
+
+/* Appends the ids of text[0..n). `specials`: added special tokens written in the text become their ids; otherwise they
+ * are ordinary text (user content). No BOS/EOS is added: the caller places them. Invalid UTF-8 is replaced by U+FFFD. */
+status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool specials, struct ids *out);
+
+/* As HF's `tokenizer(text)` does it: specials parsed, and the file's post-processor (or add_bos/add_eos) applied. */
+status tokenizer_encode_document(const struct tokenizer *t, const char *text, size_t n, struct ids *out);
+
+/* UTF-8 text of ids (byte-level pieces joined; malformed UTF-8 kept as bytes); caller frees; *bytes may be NULL.
+ * skip_specials drops bos, eos, control pieces and the unknown piece. */
+char *tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_specials, size_t *bytes);
+
+int32_t tokenizer_size(const struct tokenizer *t);                    /* largest id + 1 */
+int32_t tokenizer_id(const struct tokenizer *t, const char *piece);   /* exact piece or special; -1 if unknown */
+const char *tokenizer_piece(const struct tokenizer *t, int32_t id);   /* the vocabulary entry as stored; NULL unknown */
+bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
+int32_t tokenizer_bos(const struct tokenizer *t);                     /* -1 none; from tokenizer_config.json or family */
+int32_t tokenizer_eos(const struct tokenizer *t);
+int32_t tokenizer_pad(const struct tokenizer *t);
+const char *tokenizer_describe(const struct tokenizer *t);            /* "tokenizer.json: byte-level BPE, 151665 ids" */
+
+#endif

@@ -1,0 +1,25 @@
+#include "worker/evaluate.h"
+
+#include <math.h>
+
+status evaluate(struct session *x, const struct dataset *d, int64_t batch, double *loss)
+{
+    struct item_order order = {.data = d};
+    int64_t items = dataset_items(d), batches = (items + batch - 1) / batch, tokens, supervised;
+    double total = 0;
+    batch_count(&order, 0, items, &tokens, &supervised);
+    /* One batch per rank and round; a round's losses are added in batch order. */
+    for (int64_t first = 0; first < batches; first += x->comm->size) {
+        double mine = 0;
+        int64_t b = first + x->comm->rank;
+        if (b < batches) {
+            batch_fill(&x->batcher, &order, b * batch, batch);
+            struct pass p = {.m = &x->model, .s = x->s, .batch = &x->batcher.batch};
+            TRY(model_run(&p, &mine));
+        }
+        TRY(x->comm->fn->all_gather(x->comm, &mine, x->losses, sizeof mine));
+        for (int r = 0; r < x->comm->size; r++) total += x->losses[r];
+    }
+    *loss = supervised ? total / (double)supervised : NAN;
+    return ST_OK;
+}

@@ -1,0 +1,203 @@
+#include "worker/export.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/log.h"
+#include "kernels/base/text.h"
+
+static const size_t SHARD_BYTES = (size_t)5000000000u;
+enum { PIECE = 1 << 20, NF4_GROUP = 64 * 256 };
+
+static struct st_declare declare(const struct param *p, const char *name, dtype dt)
+{
+    return (struct st_declare){.name = name, .dt = dt, .rank = p->rank, .dim = {p->dim[0], p->rank == 2 ? p->dim[1] : 0}};
+}
+
+/* ---- one weight as it leaves -------------------------------------------------------------------------------------------- */
+
+static const struct linear *linear_of(const struct model *m, int w)
+{
+    for (int64_t l = 0; l < m->shape.layers; l++)
+        for (int i = 0; i < LINEAR_PER_LAYER; i++)
+            if (m->layers[l].linear[i].w == w) return &m->layers[l].linear[i];
+    return m->head.w == w ? &m->head : NULL;
+}
+
+/* Rows [first, first + n) of a weight; `first` begins an NF4 group of nested scales. Vectors are one column. */
+struct piece { int64_t first, n, cols; };
+
+static tensor rows_of(tensor t, const struct piece *r)
+{
+    size_t at = (size_t)(r->first * r->cols) * dtype_bytes(t.dt);
+    return tensor_1d((char *)t.data + at, t.dt, r->n * r->cols);
+}
+
+static struct nf4_args nf4_rows(const struct nf4_args *all, const struct piece *r)
+{
+    int64_t at = r->first * r->cols, count = r->n * r->cols, blocks = (count + 63) / 64, groups = (blocks + 255) / 256;
+    struct nf4_args q = *all;
+    q.codes = tensor_1d((char *)all->codes.data + at / 2, DT_U8, (count + 1) / 2);
+    q.absmax_q = tensor_1d((char *)all->absmax_q.data + at / 64, DT_U8, blocks);
+    q.nested = tensor_1d((float *)all->nested.data + at / NF4_GROUP, DT_F32, groups);
+    return q;
+}
+
+static status to_f32(struct session *x, const struct param *p, const struct piece *r, tensor wide)
+{
+    struct axpy_args a = {.y = wide, .scale = 1};
+    if (p->source && !param_is_trained(p)) a.x = rows_of(tensor_1d((void *)(uintptr_t)p->source->data, p->source->dt, p->count), r);
+    else if (p->kind == PARAM_NF4) {
+        struct nf4_args q = nf4_rows(&p->nf4, r);
+        q.w = wide;
+        return op_nf4_dequantize(x->s, &q);
+    } else a.x = rows_of(p->master.data ? p->master : p->value, r);
+    return op_axpy(x->s, &a);
+}
+
+/* W, or W + s·B·A in f32, rounded once. `wide` holds the piece in f32; the result lies in `out`. */
+static status weight(struct session *x, int id, const struct piece *r, tensor wide, tensor out)
+{
+    const struct param *p = &x->model.params.p[id];
+    const struct linear *l = linear_of(&x->model, id);
+    TRY(to_f32(x, p, r, wide));
+    if (l && l->lora_a >= 0) {
+        const struct param *a = &x->model.params.p[l->lora_a], *b = &x->model.params.p[l->lora_b];
+        tensor c = tensor_2d(wide.data, DT_F32, r->n, r->cols);
+        TRY(op_gemm(x->s, &(struct gemm_args){.a = tensor_rows(&b->value, r->first, r->n), .b = a->value, .c = c, .alpha = l->scale,
+                                              .beta = 1}));
+    }
+    if (out.data != wide.data) TRY(op_axpy(x->s, &(struct axpy_args){.x = wide, .y = out, .scale = 1}));
+    return x->be->dev.sync(x->s, "export");
+}
+
+/* Rows of a piece: about PIECE elements, in whole NF4 groups, so that no copy of a large tensor is ever made. */
+static int64_t piece_rows(const struct param *p)
+{
+    int64_t cols = p->dim[1], unit = NF4_GROUP;
+    while (unit > 1 && unit / 2 * cols % NF4_GROUP == 0) unit /= 2;
+    int64_t rows = PIECE / (unit * cols) * unit;
+    return rows < unit ? unit : rows;
+}
+
+static int64_t largest_piece(const struct param_store *ps)
+{
+    int64_t most = 0;
+    for (int i = 0; i < ps->n; i++) {
+        const struct param *p = &ps->p[i];
+        int64_t rows = piece_rows(p), count = (rows < p->dim[0] ? rows : p->dim[0]) * p->dim[1];
+        if (count > most) most = count;
+    }
+    return most;
+}
+
+static status put_weight(struct session *x, struct st_writer *w, int id, void *wide, void *narrow, dtype dt)
+{
+    const struct param *p = &x->model.params.p[id];
+    struct piece r = {.cols = p->dim[1]};
+    for (int64_t rows = piece_rows(p); r.first < p->dim[0]; r.first += r.n) {
+        r.n = p->dim[0] - r.first < rows ? p->dim[0] - r.first : rows;
+        int64_t count = r.n * r.cols;
+        TRY(weight(x, id, &r, tensor_1d(wide, DT_F32, count), tensor_1d(narrow, dt, count)));
+        TRY(st_writer_add(w, narrow, (size_t)count * dtype_bytes(dt)));
+        if (p->source && !p->mapped) param_source_forget(p, r.first * r.cols, count);
+    }
+    return ST_OK;
+}
+
+/* ---- directories ---------------------------------------------------------------------------------------------------------- */
+
+status export_model(struct session *x, const char *dir)
+{
+    const struct param_store *ps = &x->model.params;
+    dtype dt = x->model.act;
+    status st = ST_OK;
+    struct st_writer *w = NULL;
+    struct st_declare *tensors = mem_alloc((size_t)(ps->n + 1) * sizeof *tensors);
+    int *ids = mem_alloc((size_t)(ps->n + 1) * sizeof *ids), n = 0, next;
+    int64_t count = largest_piece(ps);
+    void *wide = mem_alloc((size_t)count * 4), *narrow = dt == DT_F32 ? wide : mem_alloc((size_t)count * dtype_bytes(dt));
+    for (int i = 0; i < ps->n; i++) {
+        if (ps->p[i].kind == PARAM_ADAPTER) continue;
+        tensors[n] = declare(&ps->p[i], ps->p[i].name, dt);
+        ids[n++] = i;
+    }
+    TRY_DONE(file_mkdirs(dir));
+    TRY_DONE(st_writer_open(dir, "model", tensors, n, SHARD_BYTES, &w));
+    for (int done = 1; (next = st_writer_next(w)) >= 0; done++) {
+        log_progress("export", done, n);
+        TRY_DONE(put_weight(x, w, ids[next], wide, narrow, dt));
+    }
+    st = st_writer_close(w, true);
+    w = NULL;
+    TRY_DONE(st);
+    TRY_DONE(hf_copy_side_files(x->cfg->checkpointer.checkpoint_dir, dir, dt == DT_BF16 ? "bfloat16" : "float32"));
+done:
+    if (w) st_writer_close(w, false);
+    if (narrow != wide) free(narrow);
+    free(wide);
+    free(tensors);
+    free(ids);
+    return st;
+}
+
+static char **target_names(const struct session *x, int *n)
+{
+    static const char *const NAMES[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+    char **out = mem_alloc((LINEAR_PER_LAYER + 1) * sizeof *out);
+    *n = 0;
+    for (int i = 0; i < LINEAR_PER_LAYER; i++)
+        if (x->model.plan.adapted >> i & 1) out[(*n)++] = mem_strdup(NAMES[i]);
+    if (x->model.plan.adapted & LORA_ON_HEAD) out[(*n)++] = mem_strdup("lm_head");
+    return out;
+}
+
+static status write_adapter_config(const struct session *x, const char *dir)
+{
+    if (x->has_adapter) return peft_config_write(dir, &x->peft);
+    const struct model_plan *plan = &x->model.plan;
+    struct peft_config p = {.r = plan->rank, .lora_alpha = plan->alpha, .lora_dropout = plan->dropout, .use_rslora = plan->rslora,
+                            .base_model = mem_strdup(x->cfg->checkpointer.checkpoint_dir)};
+    p.target_modules = target_names(x, &p.n_targets);
+    status st = peft_config_write(dir, &p);
+    peft_config_free(&p);
+    return st;
+}
+
+status export_adapter(struct session *x, const char *dir)
+{
+    const struct param_store *ps = &x->model.params;
+    status st = ST_OK;
+    struct st_writer *w = NULL;
+    struct st_declare *tensors = mem_alloc((size_t)(ps->n + 1) * sizeof *tensors);
+    int *ids = mem_alloc((size_t)(ps->n + 1) * sizeof *ids), n = 0, next;
+    for (int i = 0; i < ps->n; i++) {
+        if (ps->p[i].kind != PARAM_ADAPTER) continue;
+        tensors[n] = declare(&ps->p[i], ps->p[i].name, DT_F32);
+        ids[n++] = i;
+    }
+    TRY_DONE(x->be->dev.sync(x->s, "export"));
+    TRY_DONE(file_mkdirs(dir));
+    TRY_DONE(st_writer_open(dir, "adapter_model", tensors, n, 0, &w));
+    while ((next = st_writer_next(w)) >= 0) TRY_DONE(st_writer_put(w, ps->p[ids[next]].value.data));
+    st = st_writer_close(w, true);
+    w = NULL;
+    TRY_DONE(st);
+    TRY_DONE(write_adapter_config(x, dir));
+done:
+    if (w) st_writer_close(w, false);
+    free(tensors);
+    free(ids);
+    return st;
+}
+
+status export_run(struct session *x)
+{
+    bool lora = !x->model.plan.full, only = lora && x->cfg->save_adapter_weights_only;
+    char *model = mem_printf("%s/export", x->cfg->output_dir), *adapter = mem_printf("%s/%s", x->cfg->output_dir, only ? "export" : "adapter");
+    status st = lora ? export_adapter(x, adapter) : ST_OK;
+    if (!st && !only) st = export_model(x, model);
+    free(model);
+    free(adapter);
+    return st;
+}

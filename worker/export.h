@@ -1,0 +1,15 @@
+/* export.h — what a person takes away: a Hugging Face directory, or a PEFT adapter. */
+#ifndef TRIMPOT_EXPORT_H
+#define TRIMPOT_EXPORT_H
+
+#include "worker/session.h"
+
+/* Rank 0 only. OUTPUT/export: the full model, or LoRA merged in f32 (QLoRA into the unquantised base), or, with
+ * save_adapter_weights_only, the PEFT adapter. A LoRA run also leaves OUTPUT/adapter. */
+status export_run(struct session *x);
+
+/* The two halves, for `trimpot export`. */
+status export_model(struct session *x, const char *dir);
+status export_adapter(struct session *x, const char *dir);
+
+#endif

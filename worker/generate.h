@@ -1,0 +1,23 @@
+/* generate.h — text from a model: to see what was learned, not to serve it.
+ *
+ * Sequences of a batch are documents laid end to end, run forward whole for every new token (no key/value cache). */
+#ifndef TRIMPOT_GENERATE_H
+#define TRIMPOT_GENERATE_H
+
+#include "worker/session.h"
+
+struct generate_options {
+    int64_t max_new_tokens;
+    double temperature;   /* 0 = greedy */
+    int64_t top_k;        /* 0 = all */
+    double top_p;         /* 1 = all */
+    uint64_t seed;
+};
+
+/* Sizes of a batch of `n` sequences of at most `longest` tokens each, for session_open. */
+struct batch_bounds generate_bounds(int64_t n, int64_t longest);
+
+/* Appends to every sequence until an end token (not appended) or max_new_tokens. Sequence i draws from (seed, i). */
+status generate(struct session *x, struct ids *sequences, int64_t n, const struct generate_options *o);
+
+#endif

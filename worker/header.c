@@ -1,0 +1,71 @@
+#include "worker/header.h"
+
+#include <stdlib.h>
+
+#include "kernels/base/log.h"
+#include "kernels/base/text.h"
+
+static void counted(const struct session *x, int64_t *trained, int64_t *total)
+{
+    *trained = *total = 0;
+    for (int i = 0; i < x->model.params.n; i++) {
+        const struct param *p = &x->model.params.p[i];
+        if (param_is_trained(p)) *trained += p->count;
+        if (p->kind != PARAM_ADAPTER) *total += p->count;
+    }
+}
+
+static void model_lines(const struct session *x)
+{
+    const struct model_shape *m = &x->shape;
+    int64_t trained, total;
+    counted(x, &trained, &total);
+    log_note("model    %s: %s, %lld layers, width %lld, %lld/%lld heads, %.1f M parameters, %.3g M trained (%s%s)",
+             x->cfg->checkpointer.checkpoint_dir, m->family->model_type, (long long)m->layers, (long long)m->width,
+             (long long)m->heads, (long long)m->kv_heads, (double)total / 1e6, (double)trained / 1e6,
+             x->model.plan.full ? "full" : x->model.plan.nf4 ? "QLoRA" : "LoRA", x->cfg->model.init == INIT_RANDOM ? ", random init" : "");
+    log_note("         %s", tokenizer_describe(x->tok));
+}
+
+static void data_lines(const struct session *x)
+{
+    char *summary = dataset_summary(x->data);
+    log_note("data     %s", summary);
+    free(summary);
+    if (x->val) log_note("         validation: %lld items", (long long)dataset_items(x->val));
+    char *preview = dataset_preview(x->data, x->tok, log_colour());
+    log_note("         first item%s:\n%s", log_colour() ? " (dimmed: not trained on)" : "", preview);
+    free(preview);
+}
+
+void header_print(const struct session *x)
+{
+    const struct config *c = x->cfg;
+    if (x->comm->rank != 0) return;
+    log_note("trimpot %s (%s) on %s, %d rank%s × %d thread%s", TRIMPOT_VERSION, TRIMPOT_BUILD_ID, x->be->describe(), x->comm->size,
+             x->comm->size > 1 ? "s" : "", x->s->threads, x->s->threads > 1 ? "s" : "");
+    model_lines(x);
+    data_lines(x);
+    log_note("batch    %lld = batch_size %lld × accumulation %lld × %d rank%s; %lld steps per epoch, %lld in all; seed %llu%s",
+             (long long)x->step_items, (long long)c->batch_size, (long long)x->accumulation, x->comm->size, x->comm->size > 1 ? "s" : "",
+             (long long)x->steps_per_epoch, (long long)x->total_steps, (unsigned long long)x->seed, c->seed_set ? "" : " (drawn)");
+    log_note("memory   %s per rank planned, %s of it bound at start (`trimpot plan` lists every row)",
+             text_bytes((double)plan_total_bytes(&x->plan)), text_bytes((double)plan_arena_bytes(&x->plan)));
+    if (x->leaves > 1) log_note("promise  the same bits on every number of ranks that divides %lld, with every memory technique on or off, and "
+                                "across resume", (long long)x->leaves);
+    else log_note("promise  the same bits with every memory technique on or off, and across resume; gradient_accumulation_steps above 1 lets "
+                  "more ranks share the same step");
+}
+
+void header_farewell(const struct session *x, const struct progress *at)
+{
+    const struct config *c = x->cfg;
+    bool adapter = !x->model.plan.full && c->save_adapter_weights_only;
+    if (x->comm->rank != 0) return;
+    log_note("done     %lld steps, %lld skipped", (long long)at->step, (long long)at->skipped);
+    log_note(adapter ? "export   %s/export is a PEFT adapter: PeftModel.from_pretrained(base, \"%s/export\")"
+             : "export   %s/export is a Hugging Face model: AutoModelForCausalLM.from_pretrained(\"%s/export\")", c->output_dir, c->output_dir);
+    if (x->model.plan.full) log_note("try it   trimpot generate --model %s/export --prompt \"…\"", c->output_dir);
+    else log_note("try it   trimpot generate --model %s --adapter %s/%s --prompt \"…\"", c->checkpointer.checkpoint_dir, c->output_dir,
+                  adapter ? "export" : "adapter");
+}

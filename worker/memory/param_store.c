@@ -1,0 +1,336 @@
+#include "worker/memory/param_store.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kernels/base/log.h"
+#include "kernels/base/philox.h"
+#include "kernels/base/text.h"
+
+enum { PAGE_ELEMENTS = 65536, SMALL_ALIGN = 256, NF4_BLOCK = 64, NESTED_BLOCK = 256 };
+
+void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters)
+{
+    *ps = (struct param_store){.be = be, .act = act, .trained_dt = trained_dt, .masters = masters, .borrowed = -1};
+}
+
+void param_store_release(struct param_store *ps)
+{
+    free(ps->p);
+    *ps = (struct param_store){0};
+}
+
+int param_add(struct param_store *ps, enum param_kind kind, int64_t dim0, int64_t dim1, const char *name, ...)
+{
+    if (ps->n == ps->cap) {
+        ps->cap = ps->cap ? 2 * ps->cap : 256;
+        ps->p = mem_grow(ps->p, (size_t)ps->cap * sizeof *ps->p);
+    }
+    struct param *p = &ps->p[ps->n];
+    *p = (struct param){.kind = kind, .rank = dim1 ? 2 : 1, .dim = {dim0, dim1 ? dim1 : 1}, .uses = 1, .scale = 1};
+    p->count = p->dim[0] * p->dim[1];
+    va_list ap;
+    va_start(ap, name);
+    vsnprintf(p->name, sizeof p->name, name, ap);
+    va_end(ap);
+    return ps->n++;
+}
+
+/* ---- finding them in the files ------------------------------------------------------------------------------------ */
+
+static bool shape_agrees(const struct param *p, const struct st_entry *e)
+{
+    return e->rank == p->rank && e->dim[0] == p->dim[0] && (p->rank == 1 || e->dim[1] == p->dim[1]);
+}
+
+static bool is_float(const struct st_entry *e)
+{
+    return e->known && (e->dt == DT_F32 || e->dt == DT_BF16 || e->dt == DT_F16);
+}
+
+/* Tensors that files carry and nobody needs: stale RoPE buffers, and the second copy of tied embeddings. */
+static bool ignorable(const char *name, bool tied)
+{
+    return strstr(name, "rotary_emb.inv_freq") || (tied && !strcmp(name, "lm_head.weight"));
+}
+
+static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+static void list_extra(const struct param_store *ps, const struct st_set *files, bool tied, struct buf *report, int *bad)
+{
+    const char **names = mem_alloc((size_t)(ps->n ? ps->n : 1) * sizeof *names);
+    for (int i = 0; i < ps->n; i++) names[i] = ps->p[i].name;
+    qsort(names, (size_t)ps->n, sizeof *names, by_name);
+    for (int i = 0; i < files->n; i++) {
+        const char *name = files->entries[i].name;
+        if (ignorable(name, tied) || bsearch(&name, names, (size_t)ps->n, sizeof *names, by_name)) continue;
+        if (++*bad <= 20) buf_printf(report, "\n  extra: %s", name);
+    }
+    free(names);
+}
+
+status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random)
+{
+    if (random) return ST_OK;
+    struct buf report = {0};
+    int bad = 0;
+    for (int i = 0; i < ps->n; i++) {
+        struct param *p = &ps->p[i];
+        if (p->kind == PARAM_ADAPTER) continue;
+        const struct st_entry *e = st_find(files, p->name);
+        const char *problem = !e ? "missing" : !shape_agrees(p, e) ? "wrong shape" : !is_float(e) ? "wrong dtype" : NULL;
+        if (!problem) p->source = e;
+        else if (++bad <= 20) {
+            tensor want = {.rank = p->rank, .dim = {p->dim[0], p->dim[1]}, .dt = ps->act};
+            buf_printf(&report, "\n  %s: %s (config.json asks for %s", problem, p->name, tensor_text(&want));
+            if (e) buf_printf(&report, "; the file has [%lld%s%lld] %s", (long long)e->dim[0], e->rank > 1 ? ", " : "; rank ",
+                              (long long)(e->rank > 1 ? e->dim[1] : e->rank), e->dtype_text);
+            buf_text(&report, ")");
+        }
+    }
+    list_extra(ps, files, tied, &report, &bad);
+    if (!bad) return ST_OK;
+    if (bad > 20) buf_printf(&report, "\n  … and %d more", bad - 20);
+    status st = status_fail(ST_SHAPE, "%s: the safetensors files do not hold the model that config.json describes:%s\n"
+                            "  check that both come from the same model", dir, report.data);
+    buf_release(&report);
+    return st;
+}
+
+/* ---- layout ------------------------------------------------------------------------------------------------------- */
+
+void param_store_index(struct param_store *ps)
+{
+    int64_t at = 0;
+    for (int i = ps->n - 1; i >= 0; i--) {
+        struct param *p = &ps->p[i];
+        if (!param_is_trained(p)) continue;
+        int64_t align = p->count >= PAGE_ELEMENTS ? PAGE_ELEMENTS : SMALL_ALIGN;
+        at = (at + align - 1) / align * align;
+        p->flat = at;
+        at += p->count;
+    }
+    ps->flat_count = (at + SMALL_ALIGN - 1) / SMALL_ALIGN * SMALL_ALIGN;
+}
+
+static tensor shaped(const struct param *p, void *data, dtype dt)
+{
+    return p->rank == 2 ? tensor_2d(data, dt, p->dim[0], p->dim[1]) : tensor_1d(data, dt, p->count);
+}
+
+static bool can_map(const struct param_store *ps, const struct param *p)
+{
+    return ps->be->tensors_in == MEM_HOST && p->source && p->source->dt == ps->act &&
+           (uintptr_t)p->source->data % dtype_bytes(ps->act) == 0;
+}
+
+static void take_frozen(struct param_store *ps, struct param *p, struct arena *a)
+{
+    p->mapped = can_map(ps, p);
+    if (p->mapped) {
+        p->value = shaped(p, (void *)(uintptr_t)p->source->data, ps->act);
+        ps->mapped_bytes += p->source->bytes;
+    } else {
+        p->value = shaped(p, arena_take(a, (size_t)p->count * dtype_bytes(ps->act), "weights, %s", dtype_name(ps->act)), ps->act);
+    }
+}
+
+static void take_nf4(struct param *p, struct arena *a)
+{
+    int64_t blocks = (p->count + NF4_BLOCK - 1) / NF4_BLOCK, nested = (blocks + NESTED_BLOCK - 1) / NESTED_BLOCK;
+    p->nf4.codes = tensor_1d(arena_take(a, (size_t)(p->count + 1) / 2, "NF4 codes"), DT_U8, (p->count + 1) / 2);
+    p->nf4.absmax_q = tensor_1d(arena_take(a, (size_t)blocks, "NF4 scales"), DT_U8, blocks);
+    p->nf4.nested = tensor_1d(arena_take(a, (size_t)nested * 4, "NF4 nested scales"), DT_F32, nested);
+    p->nf4.offset = tensor_1d(arena_take(a, 4, "NF4 nested scales"), DT_F32, 1);
+}
+
+static tensor flat_view(const struct param *p, void *flat, dtype dt)
+{
+    return shaped(p, flat ? (char *)flat + (size_t)p->flat * dtype_bytes(dt) : NULL, dt);
+}
+
+/* An f32 adapter whose working copy would equal it needs none. */
+static bool needs_copy(const struct param_store *ps, const struct param *p)
+{
+    return p->kind == PARAM_ADAPTER && (ps->act == DT_BF16 || p->scale != 1);
+}
+
+void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch)
+{
+    dtype dt = ps->trained_dt;
+    int64_t largest = 0;
+    ps->mapped_bytes = 0;
+    if (ps->flat_count) {
+        ps->flat = arena_take(trained, (size_t)ps->flat_count * dtype_bytes(dt), "parameters, %s", dtype_name(dt));
+        if (ps->masters) ps->flat_master = arena_take(trained, (size_t)ps->flat_count * 4, "master parameters, f32");
+    }
+    for (int i = 0; i < ps->n; i++) {
+        struct param *p = &ps->p[i];
+        if (p->kind == PARAM_FROZEN) take_frozen(ps, p, frozen);
+        if (p->kind == PARAM_NF4) {
+            take_nf4(p, frozen);
+            if (p->count > largest) largest = p->count;
+        }
+        if (!param_is_trained(p)) continue;
+        p->value = flat_view(p, ps->flat, dt);
+        if (ps->masters) p->master = flat_view(p, ps->flat_master, DT_F32);
+        p->work = p->value;
+        if (needs_copy(ps, p))
+            p->work = shaped(p, arena_take(trained, (size_t)p->count * dtype_bytes(ps->act), "adapter working copies, %s",
+                                           dtype_name(ps->act)), ps->act);
+    }
+    if (largest)
+        ps->dequantised = tensor_1d(arena_take(scratch, (size_t)largest * dtype_bytes(ps->act), "dequantised linear, %s",
+                                               dtype_name(ps->act)), ps->act, largest);
+}
+
+/* ---- loading ------------------------------------------------------------------------------------------------------ */
+
+/* The pages of a source that was copied are clean and in the page cache: drop them from this process. */
+void param_source_forget(const struct param *p, int64_t first, int64_t count)
+{
+    const struct st_entry *e = p->source;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), data = (uintptr_t)e->data;
+    uintptr_t lo = data + (size_t)first * dtype_bytes(e->dt), hi = lo + (size_t)count * dtype_bytes(e->dt);
+    lo = first ? lo / page * page : (lo + page - 1) / page * page;
+    hi = hi / page * page;
+    if (hi > lo) madvise((void *)lo, hi - lo, MADV_DONTNEED);
+}
+
+static tensor source_view(const struct st_entry *e, int64_t count)
+{
+    return tensor_1d((void *)(uintptr_t)e->data, e->dt, count);
+}
+
+static status convert(struct stream *s, tensor from, tensor to)
+{
+    to = tensor_1d(to.data, to.dt, tensor_count(&to));
+    return op_axpy(s, &(struct axpy_args){.x = from, .y = to, .scale = 1});
+}
+
+/* Source data with no alignment promise, or NF4 from f16, goes through a heap copy: loading only, never in a step. */
+static status source_aligned(struct param_store *ps, struct stream *s, struct param *p, tensor *out, void **owned)
+{
+    const struct st_entry *e = p->source;
+    *owned = NULL;
+    *out = source_view(e, p->count);
+    if ((uintptr_t)e->data % dtype_bytes(e->dt)) {
+        *owned = mem_alloc(e->bytes);
+        memcpy(*owned, e->data, e->bytes);
+        out->data = *owned;
+    }
+    if (p->kind == PARAM_NF4 && e->dt == DT_F16) {
+        tensor wide = tensor_1d(mem_alloc((size_t)p->count * 4), DT_F32, p->count);
+        status st = convert(s, *out, wide);
+        free(*owned);
+        *owned = wide.data;
+        *out = wide;
+        TRY(st);
+    }
+    (void)ps;
+    return ST_OK;
+}
+
+static status load_one(struct param_store *ps, struct stream *s, struct param *p)
+{
+    tensor from;
+    void *owned;
+    TRY(source_aligned(ps, s, p, &from, &owned));
+    status st = ST_OK;
+    if (p->kind == PARAM_NF4) {
+        struct nf4_args q = p->nf4;
+        q.w = from;
+        st = op_nf4_quantize(s, &q);
+    } else {
+        st = convert(s, from, p->value);
+        if (!st && p->master.data) st = convert(s, from, p->master);
+    }
+    free(owned);
+    if (!st) st = ps->be->dev.sync(s, "load weights");
+    param_source_forget(p, 0, p->count);
+    return st;
+}
+
+static status init_one(struct param_store *ps, struct stream *s, struct param *p, int id, uint64_t seed)
+{
+    tensor to = p->master.data ? p->master : p->value;
+    bool heap = p->kind == PARAM_NF4;
+    if (heap) to = tensor_1d(mem_alloc((size_t)p->count * 4), DT_F32, p->count);
+    status st = ST_OK;
+    if (p->init == PARAM_INIT_NORMAL || p->init == PARAM_INIT_UNIFORM)
+        st = op_init(s, &(struct init_args){.w = tensor_1d(to.data, to.dt, p->count), .bound = p->init_bound,
+                                            .normal = p->init == PARAM_INIT_NORMAL,
+                                            .key = rng_key(seed, RNG_INIT, (uint32_t)id, 0)});
+    else if (p->init == PARAM_INIT_ZERO)
+        st = ps->be->dev.zero(s, to.data, (size_t)p->count * dtype_bytes(to.dt));
+    else
+        for (int64_t i = 0; i < p->count; i++) {
+            if (to.dt == DT_F32) ((float *)to.data)[i] = 1;
+            else if (to.dt == DT_F64) ((double *)to.data)[i] = 1;
+            else ((bf16 *)to.data)[i] = bf16_round(1);
+        }
+    if (!st && p->master.data) st = convert(s, tensor_1d(p->master.data, DT_F32, p->count), p->value);
+    if (!st && heap) {
+        struct nf4_args q = p->nf4;
+        q.w = to;
+        st = op_nf4_quantize(s, &q);
+    }
+    if (heap) free(to.data);
+    return st;
+}
+
+status param_store_load(struct param_store *ps, struct stream *s, uint64_t seed)
+{
+    if (ps->flat_count) {
+        TRY(ps->be->dev.zero(s, ps->flat, (size_t)ps->flat_count * dtype_bytes(ps->trained_dt)));
+        if (ps->flat_master) TRY(ps->be->dev.zero(s, ps->flat_master, (size_t)ps->flat_count * 4));
+    }
+    for (int i = 0; i < ps->n; i++) {
+        struct param *p = &ps->p[i];
+        log_progress("load", i + 1, ps->n);
+        if (p->mapped) continue;
+        TRY(p->source ? load_one(ps, s, p) : init_one(ps, s, p, i, seed));
+    }
+    return param_store_refresh_all(ps, s);
+}
+
+/* ---- use ---------------------------------------------------------------------------------------------------------- */
+
+status param_store_refresh(struct param_store *ps, struct stream *s, int id)
+{
+    struct param *p = &ps->p[id];
+    if (!needs_copy(ps, p)) return ST_OK;
+    return op_axpy(s, &(struct axpy_args){.x = tensor_1d(p->value.data, p->value.dt, p->count),
+                                          .y = tensor_1d(p->work.data, p->work.dt, p->count), .scale = p->scale});
+}
+
+status param_store_refresh_all(struct param_store *ps, struct stream *s)
+{
+    for (int i = 0; i < ps->n; i++) TRY(param_store_refresh(ps, s, i));
+    return ST_OK;
+}
+
+status param_acquire(struct param_store *ps, struct stream *s, int id, tensor *out)
+{
+    struct param *p = &ps->p[id];
+    if (p->kind != PARAM_NF4) {
+        *out = p->kind == PARAM_FROZEN ? p->value : p->work;
+        return ST_OK;
+    }
+    assert(ps->borrowed < 0);
+    ps->borrowed = id;
+    *out = shaped(p, ps->dequantised.data, ps->act);
+    struct nf4_args q = p->nf4;
+    q.w = tensor_1d(ps->dequantised.data, ps->act, p->count);
+    return op_nf4_dequantize(s, &q);
+}
+
+void param_done(struct param_store *ps, int id)
+{
+    if (ps->borrowed == id) ps->borrowed = -1;
+}

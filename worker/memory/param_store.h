@@ -1,0 +1,94 @@
+/* param_store.h — where weights live: mapped from the file, copied, quantised to NF4, or trained.
+ *
+ * The model adds parameters by name and gets numbers; the block borrows them with param_acquire … param_done and never
+ * knows how they are kept. Trained parameters have a place in the flat index, the one numbering that gradients,
+ * optimizer states and checkpoints share:
+ *
+ *   |head……|norm|down L-1|up L-1|…………|q 0|norm1 0|embed……|      reverse execution order; tensors of ≥ 65,536 elements
+ *   0      each start a multiple of 65,536 or 256      flat_count   start at multiples of 65,536, smaller ones of 256
+ */
+#ifndef TRIMPOT_PARAM_STORE_H
+#define TRIMPOT_PARAM_STORE_H
+
+#include "checkpoints/hf.h"
+#include "kernels/backend.h"
+#include "kernels/base/arena.h"
+
+enum param_kind {
+    PARAM_FROZEN,   /* read only: mapped when the file's dtype is the model's, else a converted copy */
+    PARAM_NF4,      /* read only, quantised while loading, dequantised per use into scratch */
+    PARAM_TRAINED,  /* in the flat index */
+    PARAM_ADAPTER,  /* trained in f32; acquire gives a working copy, scaled and in the activations' dtype */
+};
+
+enum param_init { PARAM_INIT_NORMAL, PARAM_INIT_UNIFORM, PARAM_INIT_ZERO, PARAM_INIT_ONE };
+
+struct param {
+    char name[128];          /* as in the Hugging Face (or PEFT) file */
+    enum param_kind kind;
+    int rank;
+    int64_t dim[2], count;
+    int uses;                /* gradient contributions per micro-batch: 2 for tied embeddings */
+    bool held;               /* its gradient stays open while those of others come and go: tied embeddings from the head to
+                              * the first layer, the norm and adapters of the head from chunk to chunk */
+    float scale;             /* adapters: factor of the working copy */
+    enum param_init init;
+    float init_bound;
+    int64_t flat;            /* trained: first element in the flat index */
+    const struct st_entry *source; /* NULL: initialised, not loaded */
+    bool mapped;             /* frozen: `value` points into the file */
+    tensor value;            /* trained: the parameter; frozen: the weight */
+    tensor work;             /* adapters: the working copy */
+    tensor master;           /* f32 master of a bf16 trained parameter; data NULL when none */
+    struct nf4_args nf4;
+};
+
+struct param_store {
+    const struct backend *be;
+    dtype act;               /* of activations and frozen weights */
+    dtype trained_dt;        /* of PARAM_TRAINED */
+    bool masters;
+    struct param *p;
+    int n, cap;
+    int64_t flat_count;
+    size_t mapped_bytes;     /* of weight pages used in place: a row of the plan, but not allocated */
+    void *flat, *flat_master; /* the trained vector and its master, flat_count elements each */
+    tensor dequantised;      /* scratch: one linear at a time */
+    int borrowed;            /* parameter now in `dequantised`, -1 none */
+};
+
+void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters);
+void param_store_release(struct param_store *ps);
+
+/* Returns the parameter's number. dim1 = 0 for a vector. */
+int param_add(struct param_store *ps, enum param_kind kind, int64_t dim0, int64_t dim1, const char *name, ...)
+    __attribute__((format(printf, 5, 6)));
+
+/* Finds every non-adapter parameter's tensor in the file set; all missing, misshapen and extra tensors are listed in
+ * one ST_SHAPE message. `random`: nothing is looked up. */
+status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random);
+
+/* Gives trained parameters their places, last added first. */
+void param_store_index(struct param_store *ps);
+
+/* Layout, measured then bound: frozen copies and NF4 in `frozen`, the flat vectors in `trained`, scratch in `scratch`. */
+void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch);
+
+/* Fills everything from the files, or by Philox from `seed` where there is no source. Source pages that were copied or
+ * quantised are given back to the system at once, so that the file never is resident beside its copy. */
+status param_store_load(struct param_store *ps, struct stream *s, uint64_t seed);
+
+/* Working copies and bf16 copies of masters follow the parameters: after load, resume and every optimizer step. */
+status param_store_refresh(struct param_store *ps, struct stream *s, int id);
+status param_store_refresh_all(struct param_store *ps, struct stream *s);
+
+/* Borrow a parameter for reading. NF4 is dequantised into the one scratch buffer: give it back before the next. */
+status param_acquire(struct param_store *ps, struct stream *s, int id, tensor *out);
+void param_done(struct param_store *ps, int id);
+
+/* `count` elements of the source from `first` on were read for the last time: their pages leave this process. */
+void param_source_forget(const struct param *p, int64_t first, int64_t count);
+
+static inline bool param_is_trained(const struct param *p) { return p->kind >= PARAM_TRAINED; }
+
+#endif

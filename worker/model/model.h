@@ -1,0 +1,128 @@
+/* model.h — the decoder: its parameters, its scratch, forward and backward of one micro-batch.
+ *
+ *   ids → embed → x0 → block 0 → x1 → … → xL → head: gather supervised rows → final norm → logits chunk → loss, dz
+ *                                                │                                                  │
+ *   dx0 ← block 0 ← … ← dxL ← scatter ←──────────┘←──────────── norm backward ←── dz·W ←────────────┘
+ *
+ * Gradient of the residual stream: one buffer `d_x`, in place from the top to the bottom. */
+#ifndef TRIMPOT_MODEL_H
+#define TRIMPOT_MODEL_H
+
+#include "worker/memory/act_store.h"
+#include "worker/memory/grad_sink.h"
+#include "worker/memory/param_store.h"
+#include "worker/model/family.h"
+
+enum { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, LINEAR_PER_LAYER };
+
+/* One projection with its optional bias and LoRA adapter; numbers of parameters, -1 = absent. */
+struct linear {
+    int w, bias, lora_a, lora_b;
+    int64_t in, out, rank;
+    float scale;    /* s = α/r */
+    float dropout;  /* of the adapter's input */
+    uint32_t site;  /* for the dropout's random numbers */
+};
+
+struct layer {
+    struct linear linear[LINEAR_PER_LAYER];
+    int norm1, norm2;
+    int64_t window;
+};
+
+/* What is trained, and how. */
+struct model_plan {
+    bool full;                 /* train every weight */
+    bool lora, nf4;
+    unsigned adapted;          /* bit per LINEAR_*, plus LORA_ON_HEAD */
+    int64_t rank;
+    double alpha, dropout;
+    bool rslora;
+    const struct peft_config *peft; /* targets and rank of a loaded adapter; overrides the above */
+    enum act_rung rung;
+    int64_t rung_every;
+    int64_t head_rows;         /* rows of a logits chunk */
+};
+enum { LORA_ON_HEAD = 1 << LINEAR_PER_LAYER };
+
+/* Sizes of the largest micro-batch, known before step 1. */
+struct batch_bounds { int64_t tokens, docs, doc_tokens, supervised; };
+
+/* A micro-batch, assembled. Arrays live where tensors live; docs.start is readable by the host. */
+struct batch {
+    struct docs docs;
+    const int32_t *ids;        /* [n_tokens] */
+    const int32_t *rows;       /* [supervised] rows that have a label … */
+    const int32_t *labels;     /* [supervised] … and the label */
+    int64_t supervised;
+};
+
+struct model {
+    struct model_shape shape;
+    struct model_plan plan;
+    struct batch_bounds bounds;
+    const struct backend *be;
+    dtype act;                 /* of activations; statistics are f32, or f64 over the reference */
+    dtype stat;
+    struct param_store params;
+    struct act_store acts;
+    struct layer *layers;
+    int embed, final_norm;
+    struct linear head;
+    /* RoPE tables [doc_tokens, rope_dims/2] */
+    tensor cos, sin;
+    /* scratch, one of each */
+    tensor d_x, d_n, d_q, d_k, d_v, d_o, d_h, lora_t, dropped;
+    /* head: compacted rows */
+    tensor head_x, head_n, head_rstd, head_dn, head_z, head_lora;
+    tensor loss;               /* [supervised] of the whole micro-batch */
+    int32_t *head_start;       /* documents of one row each, for the head adapter's dropout */
+    int64_t *head_sample;
+};
+
+/* One forward/backward: where it runs, on what, for which step. sink NULL = forward only. */
+struct pass {
+    struct model *m;
+    struct stream *s;
+    const struct batch *batch;
+    struct grad_sink *sink;
+    uint64_t seed;
+    uint32_t step;
+    bool dropout;
+    bool more;                 /* the head, between chunks: this contribution is not complete yet */
+};
+
+/* Numbers all parameters; no memory. */
+status model_init(struct model *m, const struct backend *be, const struct model_shape *shape, const struct model_plan *plan,
+                  const struct batch_bounds *bounds, dtype act, bool masters);
+void model_layout(struct model *m, struct arena *frozen, struct arena *trained, struct arena *kept, struct arena *scratch);
+status model_prepare(struct model *m, struct stream *s); /* after binding: RoPE tables */
+void model_release(struct model *m);
+
+/* The blocks only: fills the residual stream, for model_logits. */
+status model_forward(struct pass *p);
+
+/* Sum of the token losses of this micro-batch (f64, rows in order). With a sink, gradients of the *sum* are put. */
+status model_run(struct pass *p, double *loss_sum);
+
+/* Logits [n, vocab] of the given rows of the micro-batch's residual stream, f32 or bf16, into the head's chunk buffer
+ * (n ≤ head_rows); forward only. */
+status model_logits(struct pass *p, const int32_t *rows, int64_t n, tensor *logits);
+
+/* linear.c: y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ. h [N, R] keeps drop(x)·Aᵀ for backward. */
+status linear_fwd(struct pass *p, const struct linear *l, const struct docs *docs, tensor x, tensor h, tensor y, tensor dropped);
+/* dx = or += dy·W + LoRA's part (dx.data NULL: not wanted); gradients of W, b, A, B go to the sink. */
+status linear_bwd(struct pass *p, const struct linear *l, const struct docs *docs, tensor x, tensor h, tensor dy, tensor dx,
+                  bool accumulate, tensor t, tensor dropped);
+bool linear_needs_input(const struct model *m, const struct linear *l); /* does backward read x? */
+
+/* block.c */
+extern const int block_slot_x;
+int block_slots(const struct model *m, struct act_slot *out); /* the slot table for this model; returns how many */
+status block_fwd(struct pass *p, int64_t layer);
+status block_bwd(struct pass *p, int64_t layer); /* d_x in place */
+
+/* head.c */
+status head_loss(struct pass *p, tensor x, double *loss_sum); /* writes d_x when there is a sink */
+
+#endif

@@ -1,0 +1,293 @@
+#include "worker/session.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernels/base/log.h"
+
+enum { MAX_LEAVES = 64, CPU_HEAD_ROWS = 512 };
+
+/* ---- what the configuration asks for ---------------------------------------------------------------------------------- */
+
+static status choose_backend(struct session *x)
+{
+    const struct config *c = x->cfg;
+    const struct backend *cuda = backend_cuda();
+    if (c->device == DEVICE_CUDA && c->device_set && !cuda)
+        FAIL(ST_NOT_BUILT, "device: cuda: this trimpot was built without CUDA; use device=cpu, or build with the CUDA toolkit");
+    x->be = c->device != DEVICE_CPU && cuda ? cuda : &backend_cpu;
+    TRY(x->be->dev.stream_open(&x->s, omp_get_max_threads()));
+    return ST_OK;
+}
+
+/* Which built-in rendering fits is what the tokenizer's specials say; a torchtune tokenizer component decides itself. */
+static const char *choose_rendering(const struct config *c, const struct tokenizer *t)
+{
+    static const struct { const char *component, *special, *rendering; } TABLE[] = {
+        {".llama3", "<|start_header_id|>", "llama3"},
+        {".qwen2", "<|im_start|>", "qwen2"},
+        {".llama2", NULL, "llama2"},
+        {".mistral", "[INST]", "mistral"},
+    };
+    enum { ROWS = sizeof TABLE / sizeof *TABLE };
+    for (int i = 0; c->tokenizer.component && i < ROWS; i++)
+        if (strstr(c->tokenizer.component, TABLE[i].component)) return TABLE[i].rendering;
+    for (int i = 0; i < ROWS; i++)
+        if (TABLE[i].special && tokenizer_id(t, TABLE[i].special) >= 0) return TABLE[i].rendering;
+    bool llama2 = tokenizer_size(t) >= 32000 && tokenizer_id(t, "<s>") == 1 && tokenizer_id(t, "</s>") == 2;
+    return llama2 ? "llama2" : NULL;
+}
+
+status session_tokenizer(const struct config *c, const char *path, const char *model_type, struct tokenizer **tok, const char **rendering)
+{
+    struct tokenizer_hint hint = {.merges_file = c->tokenizer.merges_file, .special_tokens_path = c->tokenizer.special_tokens_path};
+    const char *component = c->tokenizer.component;
+    if (component) {
+        const char *dot = strrchr(component, '.');
+        hint.family = dot ? dot + 1 : component;
+    } else hint.family = model_type;
+    TRY(tokenizer_open(path, &hint, tok));
+    *rendering = choose_rendering(c, *tok);
+    return ST_OK;
+}
+
+static status open_tokenizer(struct session *x)
+{
+    const struct config *c = x->cfg;
+    const char *path = c->tokenizer.path ? c->tokenizer.path : c->checkpointer.checkpoint_dir;
+    TRY(session_tokenizer(c, path, x->hf.model_type, &x->tok, &x->rendering));
+    if (tokenizer_size(x->tok) > x->shape.vocab)
+        FAIL(ST_SHAPE, "%s: the tokenizer has ids up to %d, but the model's vocab_size is %lld; use the tokenizer of this model", path,
+             tokenizer_size(x->tok) - 1, (long long)x->shape.vocab);
+    return ST_OK;
+}
+
+static status open_data(struct session *x)
+{
+    const struct config *c = x->cfg;
+    if (!c->n_dataset) return ST_OK;
+    TRY(dataset_open(c, c->dataset, c->n_dataset, x->tok, x->rendering, &x->data));
+    if (x->use != SESSION_TRAIN) return ST_OK;
+    if (c->has_val) return dataset_open(c, &c->dataset_val, 1, x->tok, x->rendering, &x->val);
+    if (!isnan(c->val_fraction)) return dataset_split(x->data, c->val_fraction, &x->val);
+    return ST_OK;
+}
+
+static status open_adapter(struct session *x)
+{
+    const char *dir = x->cfg->checkpointer.adapter_checkpoint;
+    if (!dir) return ST_OK;
+    TRY(peft_config_read(dir, &x->peft));
+    if (x->peft.use_dora)
+        FAIL(ST_NOT_BUILT, "%s/adapter_config.json: use_dora is true; DoRA adapters are not built yet, plain LoRA ones are", dir);
+    TRY(st_open(dir, "adapter_model", &x->adapter));
+    x->has_adapter = true;
+    return ST_OK;
+}
+
+static struct model_plan plan_model(const struct session *x, const struct batch_bounds *bounds)
+{
+    const struct config *c = x->cfg;
+    const struct config_lora *lora = &c->model.lora;
+    struct model_plan p = {
+        .full = c->recipe == RECIPE_FULL && x->use == SESSION_TRAIN,
+        .lora = c->recipe == RECIPE_LORA || x->has_adapter,
+        .nf4 = c->model.adapt == ADAPT_QLORA || c->model.quantize_base,
+        .rank = lora->rank, .alpha = lora->alpha, .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0, .rslora = lora->use_rslora,
+        .rung = c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS,
+        .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
+        .head_rows = c->head_chunk_rows > 0 ? c->head_chunk_rows : CPU_HEAD_ROWS,
+    };
+    p.adapted = ((lora->attn_modules & MODULE_Q ? 1u << LINEAR_Q : 0) | (lora->attn_modules & MODULE_K ? 1u << LINEAR_K : 0) |
+                 (lora->attn_modules & MODULE_V ? 1u << LINEAR_V : 0) | (lora->attn_modules & MODULE_O ? 1u << LINEAR_O : 0) |
+                 (lora->mlp ? 1u << LINEAR_GATE | 1u << LINEAR_UP | 1u << LINEAR_DOWN : 0) | (lora->output ? LORA_ON_HEAD : 0));
+    if (x->has_adapter) {
+        p.peft = &x->peft;
+        p.rank = x->peft.r;
+        p.alpha = x->peft.lora_alpha;
+        p.rslora = x->peft.use_rslora;
+    }
+    if (x->use == SESSION_FORWARD) p.rung = ACT_RUNG_FORWARD;
+    if (p.head_rows > bounds->supervised) p.head_rows = bounds->supervised > 0 ? bounds->supervised : 1;
+    return p;
+}
+
+/* A loaded adapter's tensors become the sources of the parameters of the same names. */
+static status match_adapter(struct session *x)
+{
+    if (!x->has_adapter) return ST_OK;
+    const char *dir = x->cfg->checkpointer.adapter_checkpoint;
+    int matched = 0;
+    for (int i = 0; i < x->model.params.n; i++) {
+        struct param *p = &x->model.params.p[i];
+        if (p->kind != PARAM_ADAPTER) continue;
+        const struct st_entry *e = st_find(&x->adapter, p->name);
+        if (!e) FAIL(ST_SHAPE, "%s: adapter_config.json targets a module whose tensor %s is missing", dir, p->name);
+        if (!e->known || e->rank != 2 || e->dim[0] != p->dim[0] || e->dim[1] != p->dim[1])
+            FAIL(ST_SHAPE, "%s: %s has shape [%lld, %lld], the model needs [%lld, %lld]; is it an adapter of this model?", dir,
+                 p->name, (long long)e->dim[0], (long long)e->dim[1], (long long)p->dim[0], (long long)p->dim[1]);
+        p->source = e;
+        matched++;
+    }
+    if (matched != x->adapter.n)
+        FAIL(ST_SHAPE, "%s: the adapter has %d tensors, but this model takes %d of them; is it an adapter of this model?", dir,
+             x->adapter.n, matched);
+    return ST_OK;
+}
+
+/* ---- the step's arithmetic: M, V, items, steps ------------------------------------------------------------------------- */
+
+static status divide_step(struct session *x, int64_t micro_batches)
+{
+    const struct config *c = x->cfg;
+    int64_t ranks = x->comm->size, m = micro_batches ? micro_batches : c->gradient_accumulation_steps * ranks;
+    if (m % ranks)
+        FAIL(ST_CONFIG_RUNTIME, "the checkpoint's step has %lld micro-batches, which %lld ranks cannot share equally; use a number of "
+             "ranks that divides %lld", (long long)m, (long long)ranks, (long long)m);
+    int64_t v = c->virtual_ranks > 0 ? c->virtual_ranks : m;
+    while (c->virtual_ranks <= 0 && v > MAX_LEAVES && v > ranks && (v > MAX_LEAVES || m % v || v % ranks)) v--;
+    if (m % v || v % ranks)
+        FAIL(ST_CONFIG_RUNTIME, "virtual_ranks: %lld must divide the %lld micro-batches of a step and be a multiple of the %lld ranks",
+             (long long)v, (long long)m, (long long)ranks);
+    x->micro_batches = m;
+    x->accumulation = m / ranks;
+    x->leaves = v;
+    x->step_items = c->batch_size * m;
+    int64_t items = dataset_items(x->data);
+    x->steps_per_epoch = (items + x->step_items - 1) / x->step_items;
+    if (c->max_steps_per_epoch > 0 && c->max_steps_per_epoch < x->steps_per_epoch) x->steps_per_epoch = c->max_steps_per_epoch;
+    x->total_steps = c->epochs * x->steps_per_epoch;
+    return ST_OK;
+}
+
+status session_seed(struct session *x, const uint64_t *resumed)
+{
+    const struct config *c = x->cfg;
+    uint64_t seed = resumed ? *resumed : (uint64_t)c->seed;
+    if (!resumed && !c->seed_set) {
+        int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+        uint32_t drawn = 0;
+        if (fd < 0 || read(fd, &drawn, sizeof drawn) != sizeof drawn) drawn = (uint32_t)(clock_s() * 1e6);
+        if (fd >= 0) close(fd);
+        seed = drawn;
+        TRY(x->comm->fn->bcast(x->comm, &seed, sizeof seed, 0));
+    }
+    x->seed = x->optim.seed = seed;
+    return ST_OK;
+}
+
+/* ---- layout: run by session_open to measure, by session_bind to bind ------------------------------------------------------ */
+
+static void layout(struct session *x)
+{
+    struct arena *a = x->plan.arena;
+    model_layout(&x->model, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH]);
+    batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH]);
+    x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
+    int64_t losses = x->micro_batches > x->comm->size ? x->micro_batches : x->comm->size;
+    x->losses = arena_take(&a[PLAN_BATCH], (size_t)losses * sizeof(double), "micro-batch losses");
+    if (x->use != SESSION_TRAIN) return;
+    grad_sink_layout(&x->sink, &a[PLAN_GRADIENTS], &a[PLAN_SCRATCH], &a[PLAN_COMM]);
+    optim_layout(&x->optim, &a[PLAN_OPTIMIZER]);
+    x->norm_partials = arena_take(&a[PLAN_SCRATCH], (size_t)x->n_partials * 4, "gradient norm partials");
+}
+
+static void number_partials(struct session *x)
+{
+    x->partial_at = mem_alloc((size_t)(x->model.params.n + 1) * sizeof *x->partial_at);
+    for (int i = 0; i < x->model.params.n; i++) {
+        const struct param *p = &x->model.params.p[i];
+        x->partial_at[i] = x->n_partials;
+        if (param_is_trained(p)) x->n_partials += (p->count + NORM_BLOCK - 1) / NORM_BLOCK;
+    }
+}
+
+static struct work_bounds work_of(const struct session *x)
+{
+    const struct model_shape *m = &x->shape;
+    const struct batch_bounds *b = &x->model.bounds;
+    return (struct work_bounds){.dt = x->model.act, .tokens = b->tokens, .doc_tokens = b->doc_tokens, .width = m->width, .ffn = m->ffn,
+                                .heads = m->heads, .kv_heads = m->kv_heads, .head_dim = m->head_dim, .vocab = m->vocab,
+                                .rank = x->model.plan.lora ? x->model.plan.rank : 0, .head_rows = x->model.plan.head_rows,
+                                .threads = x->s->threads};
+}
+
+static status open_training(struct session *x, int64_t micro_batches, status (*consume)(void *, int, tensor))
+{
+    const struct config *c = x->cfg;
+    TRY(divide_step(x, micro_batches));
+    grad_sink_init(&x->sink, &x->model.params, x->comm, x->s, DT_F32, (int)x->leaves, (int)(x->micro_batches / x->leaves), consume, x);
+    bool narrow = c->recipe == RECIPE_FULL && c->dtype == CONFIG_BF16 && c->state_dtype != TRI_FP32;
+    optim_init(&x->optim, c, &x->model.params, x->s, narrow ? DT_BF16 : DT_F32);
+    number_partials(x);
+    return ST_OK;
+}
+
+status session_consume(void *owner, int param, tensor grad); /* train_step.c */
+
+status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, int64_t micro_batches,
+                    const struct batch_bounds *forward_bounds)
+{
+    *x = (struct session){.cfg = cfg, .comm = comm, .use = use};
+    const char *dir = cfg->checkpointer.checkpoint_dir;
+    bool random = cfg->model.init == INIT_RANDOM;
+    TRY(choose_backend(x));
+    TRY(hf_config_read(dir, &x->hf));
+    TRY(family_shape(dir, &x->hf, &x->shape));
+    if (!random) TRY(st_open(dir, "model", &x->files));
+    TRY(open_tokenizer(x));
+    TRY(open_adapter(x));
+    if (!forward_bounds) TRY(open_data(x));
+    struct batch_bounds bounds = forward_bounds ? *forward_bounds : batch_bounds_of(x->data, cfg->batch_size);
+    if (x->val) bounds = batch_bounds_max(bounds, batch_bounds_of(x->val, cfg->batch_size_val));
+    struct model_plan plan = plan_model(x, &bounds);
+    bool masters = plan.full && cfg->dtype == CONFIG_BF16 && cfg->master_weights == TRI_FP32;
+    TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
+    TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied, random));
+    TRY(match_adapter(x));
+    if (use == SESSION_TRAIN) TRY(open_training(x, micro_batches, cfg->optimizer_in_bwd ? session_consume : NULL));
+    struct work_bounds work = work_of(x);
+    x->s->workspace_bytes = x->be->workspace_bytes(&work);
+    plan_init(&x->plan);
+    layout(x);
+    plan_extra(&x->plan, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
+    plan_extra(&x->plan, "library", "packing buffers and kernels of oneDNN", x->be->library_bytes(&work));
+    if (x->data) plan_extra(&x->plan, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
+    return ST_OK;
+}
+
+status session_check_budget(const struct session *x)
+{
+    int64_t budget = x->cfg->memory_budget;
+    return plan_check(&x->plan, budget >= 0 ? (size_t)budget : plan_machine_bytes(x->comm->local_size));
+}
+
+status session_bind(struct session *x)
+{
+    TRY(plan_bind(&x->plan, x->be));
+    layout(x);
+    TRY(model_prepare(&x->model, x->s));
+    TRY(param_store_load(&x->model.params, x->s, x->seed));
+    if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->optim));
+    return x->be->dev.sync(x->s, "load");
+}
+
+void session_close(struct session *x)
+{
+    if (x->use == SESSION_TRAIN && x->sink.seen) grad_sink_release(&x->sink);
+    if (x->model.layers) model_release(&x->model);
+    if (x->be) plan_release(&x->plan, x->be);
+    if (x->s) x->be->dev.stream_close(x->s);
+    free(x->partial_at);
+    if (x->val) dataset_close(x->val);
+    if (x->data) dataset_close(x->data);
+    if (x->tok) tokenizer_close(x->tok);
+    st_close(&x->files);
+    st_close(&x->adapter);
+    peft_config_free(&x->peft);
+    *x = (struct session){0};
+}

@@ -1,0 +1,71 @@
+/* session.h — one rank's run, opened: files, data, model, memory plan.
+ *
+ *   session_open    reads headers and data, numbers the parameters, measures every buffer; allocates none of them
+ *   session_bind    allocates what was measured and loads the weights
+ *
+ * `trimpot plan` stops between the two: it prints what the run would bind, from the same code. */
+#ifndef TRIMPOT_SESSION_H
+#define TRIMPOT_SESSION_H
+
+#include "collectives/comm.h"
+#include "configs/config.h"
+#include "worker/batch.h"
+#include "worker/memory/plan.h"
+#include "worker/optim/optim.h"
+
+enum session_use { SESSION_TRAIN, SESSION_FORWARD };
+
+struct session {
+    const struct config *cfg;
+    struct comm *comm;
+    enum session_use use;
+    const struct backend *be;
+    struct stream *s;
+
+    struct hf_config hf;
+    struct model_shape shape;
+    struct st_set files;
+    struct peft_config peft;         /* of a loaded adapter */
+    struct st_set adapter;
+    bool has_adapter;
+
+    struct tokenizer *tok;
+    const char *rendering;           /* "llama3", "llama2", "qwen2" or NULL */
+    struct dataset *data, *val;
+
+    struct model model;
+    struct grad_sink sink;
+    struct optim optim;
+    struct batcher batcher;
+    struct plan plan;
+    float *norm_partials;            /* [n_partials] square sums per (trained tensor, block) */
+    int64_t *partial_at, n_partials; /* [params] first partial of each */
+    double *losses;                  /* [micro-batches of the step], or [ranks] while evaluating */
+    struct { double gscale, lr; int64_t step; } now; /* of the step in progress: optimizer_in_bwd reads it early */
+
+    uint64_t seed;
+    int64_t micro_batches;           /* M: of a step, over all ranks */
+    int64_t accumulation;            /* of this rank: M / ranks */
+    int64_t leaves;                  /* V of the reduction tree */
+    int64_t step_items;              /* batch_size · M */
+    int64_t steps_per_epoch, total_steps;
+};
+
+/* Not collective: one rank's file may be missing, so the ranks agree on the result before anything else.
+ * micro_batches: 0 = as configured; else M of the checkpoint that will be resumed, which rules.
+ * forward_bounds (SESSION_FORWARD only, else NULL) says the sizes instead of the data, which is then not opened. */
+status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, int64_t micro_batches,
+                    const struct batch_bounds *forward_bounds);
+/* The run's seed: of the resumed checkpoint, as configured, or drawn by rank 0. Collective; before session_bind. */
+status session_seed(struct session *x, const uint64_t *resumed);
+/* ST_OOM when the plan exceeds memory_budget, or what this rank may have of the machine. */
+status session_check_budget(const struct session *x);
+status session_bind(struct session *x);
+void session_close(struct session *x);
+
+/* The tokenizer at `path` as the configuration means it, and the built-in rendering that fits it (NULL: none). model_type
+ * of config.json may be NULL. `trimpot tokenize` shows rows through it. */
+status session_tokenizer(const struct config *c, const char *path, const char *model_type, struct tokenizer **tok,
+                         const char **rendering);
+
+#endif

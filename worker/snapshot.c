@@ -1,0 +1,194 @@
+#include "worker/snapshot.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "kernels/base/log.h"
+#include "kernels/base/text.h"
+
+char *snapshot_dir(const struct config *c) { return mem_printf("%s/checkpoints", c->output_dir); }
+
+/* ---- the state: flat classes and their tensor table ------------------------------------------------------------------- */
+
+struct state {
+    struct ckpt_class classes[4];
+    struct ckpt_tensor *tensors;
+    struct ckpt_state s;
+};
+
+static void add_class(struct state *st, const char *name, dtype dt, int64_t count, void *data)
+{
+    if (data) st->classes[st->s.n_classes++] = (struct ckpt_class){.name = name, .dt = dt, .count = count, .data = data};
+}
+
+static void state_of(const struct session *x, struct state *st)
+{
+    const struct param_store *ps = &x->model.params;
+    *st = (struct state){0};
+    add_class(st, "parameters", ps->trained_dt, ps->flat_count, ps->flat);
+    add_class(st, "master", DT_F32, ps->flat_count, ps->flat_master);
+    add_class(st, "m", x->optim.state_dt, ps->flat_count, x->optim.m);
+    add_class(st, "v", x->optim.state_dt, ps->flat_count, x->optim.v);
+    st->tensors = mem_alloc((size_t)(ps->n + 1) * sizeof *st->tensors);
+    for (int i = 0; i < ps->n; i++) {
+        const struct param *p = &ps->p[i];
+        if (!param_is_trained(p)) continue;
+        st->tensors[st->s.n_tensors++] = (struct ckpt_tensor){.name = p->name, .rank = p->rank, .dim = {p->dim[0], p->dim[1]},
+                                                              .offset = p->flat};
+    }
+    st->s.classes = st->classes;
+    st->s.tensors = st->tensors;
+}
+
+/* Frozen weights are not in the checkpoint: names, shapes and first bytes of each tell whether the base is the same. */
+static void base_hash(const struct session *x, char text[24])
+{
+    enum { SAMPLE_BYTES = 256 };
+    uint64_t h = 0;
+    for (int i = 0; i < x->model.params.n; i++) {
+        const struct param *p = &x->model.params.p[i];
+        const struct st_entry *e = p->source;
+        if (param_is_trained(p) || !e) continue;
+        h = XXH3_64bits_withSeed(p->name, strlen(p->name), h);
+        h = XXH3_64bits_withSeed(e->dim, (size_t)e->rank * sizeof *e->dim, h);
+        h = XXH3_64bits_withSeed(e->data, e->bytes < SAMPLE_BYTES ? e->bytes : SAMPLE_BYTES, h);
+    }
+    snprintf(text, 24, "%016" PRIx64, h);
+}
+
+static char *meta_text(const struct session *x, const struct progress *at)
+{
+    char hash[24], base[24], seed[24];
+    char *config = config_text(x->cfg);
+    snprintf(hash, sizeof hash, "%016" PRIx64, dataset_hash(x->data));
+    snprintf(seed, sizeof seed, "%" PRIu64, x->seed);
+    base_hash(x, base);
+    json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:s}", "seed", seed, "step", (json_int_t)at->step,
+                          "applied", (json_int_t)at->applied, "skipped", (json_int_t)at->skipped, "skipped_in_a_row",
+                          (json_int_t)at->skipped_in_a_row, "micro_batches", (json_int_t)x->micro_batches, "leaves",
+                          (json_int_t)x->leaves, "batch_size", (json_int_t)x->cfg->batch_size, "steps_per_epoch",
+                          (json_int_t)x->steps_per_epoch, "dataset", hash, "base", base, "build", TRIMPOT_VERSION, "config", config);
+    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    json_decref(o);
+    free(config);
+    return text ? text : mem_strdup("{}");
+}
+
+status snapshot_save(struct session *x, const struct progress *at)
+{
+    struct state st;
+    state_of(x, &st);
+    char *meta = meta_text(x, at), *dir = snapshot_dir(x->cfg);
+    st.s.step = at->step;
+    st.s.meta_json = meta;
+    status result = x->be->dev.sync(x->s, "checkpoint");
+    if (!result) result = ckpt_save(x->comm, dir, &st.s);
+    if (!result && x->cfg->checkpointer.keep_last_n > 0) result = ckpt_retain(x->comm, dir, x->cfg->checkpointer.keep_last_n);
+    free(meta);
+    free(dir);
+    free(st.tensors);
+    return result;
+}
+
+/* ---- back ---------------------------------------------------------------------------------------------------------------- */
+
+static int64_t integer(const json_t *o, const char *key) { return json_integer_value(json_object_get(o, key)); }
+
+/* Starting over would look like a resume that worked: only a directory that never had a checkpoint does that. */
+static status none_left(const struct config *c, const struct ckpt_info *info)
+{
+    if (!info->rejected) return ST_OK;
+    FAIL(ST_CORRUPT, "%s/checkpoints: none of its %d checkpoints verifies (they are set aside as .bad); start over with "
+         "resume_from_checkpoint=false", c->output_dir, info->rejected);
+}
+
+status snapshot_peek(const struct config *c, struct comm *comm, struct resume *r)
+{
+    *r = (struct resume){0};
+    if (!c->resume) return ST_OK;
+    char *dir = snapshot_dir(c);
+    status st = ckpt_find(comm, dir, &r->info, &r->found);
+    free(dir);
+    TRY(st);
+    if (!r->found) return none_left(c, &r->info);
+    json_t *o = json_loads(r->info.meta_json, 0, NULL);
+    const char *seed = json_string_value(json_object_get(o, "seed"));
+    r->micro_batches = integer(o, "micro_batches");
+    r->seed = seed ? strtoull(seed, NULL, 10) : 0;
+    int64_t batch = integer(o, "batch_size");
+    json_decref(o);
+    if (batch != c->batch_size)
+        FAIL(ST_CONFIG_RUNTIME, "%s was made with batch_size %lld, this run has %lld; the step would not be the same: set batch_size=%lld",
+             r->info.dir, (long long)batch, (long long)c->batch_size, (long long)batch);
+    if (r->micro_batches != c->gradient_accumulation_steps * comm->size && r->micro_batches % comm->size == 0)
+        log_note("resume: the checkpoint's step has %lld micro-batches: gradient_accumulation_steps is %lld on %d ranks",
+                 (long long)r->micro_batches, (long long)(r->micro_batches / comm->size), comm->size);
+    return ST_OK;
+}
+
+/* What differs from the run that saved: another base is refused, other changes are told once. */
+static status compare(const struct session *x, const struct ckpt_info *info, const json_t *saved)
+{
+    const char *dataset = json_string_value(json_object_get(saved, "dataset"));
+    const char *base = json_string_value(json_object_get(saved, "base"));
+    const char *config = json_string_value(json_object_get(saved, "config"));
+    char now[24];
+    bool changes = false;
+    base_hash(x, now);
+    if (base && strcmp(base, now))
+        FAIL(ST_SHAPE, "%s was trained on another base model than %s; set checkpointer.checkpoint_dir to that one, or choose another "
+             "output_dir", info->dir, x->cfg->checkpointer.checkpoint_dir);
+    if (x->comm->rank != 0) return ST_OK;
+    snprintf(now, sizeof now, "%016" PRIx64, dataset_hash(x->data));
+    if (dataset && strcmp(dataset, now)) log_warn("resume: the data set is not the one of %s; bitwise continuity ends here", info->dir);
+    char *diff = config ? config_diff(config, x->cfg, &changes) : NULL;
+    if (diff && *diff) diff[strlen(diff) - 1] = 0; /* the last newline */
+    if (diff && changes) log_warn("resume: the configuration changed; bitwise continuity ends here:\n%s", diff);
+    else if (diff) log_note("resume: the configuration changed:\n%s", diff);
+    free(diff);
+    if (integer(saved, "leaves") != x->leaves)
+        log_warn("resume: another reduction tree (virtual_ranks %lld, was %lld); bitwise continuity ends here", (long long)x->leaves,
+                 (long long)integer(saved, "leaves"));
+    return ST_OK;
+}
+
+static status restore(struct session *x, const struct ckpt_info *info, struct progress *at)
+{
+    json_t *o = json_loads(info->meta_json, 0, NULL);
+    status st;
+    TRY_DONE(compare(x, info, o));
+    *at = (struct progress){.step = integer(o, "step"), .applied = integer(o, "applied"), .skipped = integer(o, "skipped"),
+                            .skipped_in_a_row = integer(o, "skipped_in_a_row")};
+    x->optim.applied = at->applied;
+    st = param_store_refresh_all(&x->model.params, x->s);
+done:
+    json_decref(o);
+    return st;
+}
+
+status snapshot_load(struct session *x, struct resume *r, struct progress *at)
+{
+    char *dir = snapshot_dir(x->cfg);
+    struct state into;
+    state_of(x, &into);
+    status st = ST_OK;
+    while (r->found) {
+        st = ckpt_load(x->comm, &r->info, &into.s);
+        if (st != ST_CORRUPT) break;
+        log_warn("%s", status_message());
+        TRY_DONE(ckpt_reject(x->comm, &r->info));
+        int rejected = r->info.rejected + 1;
+        ckpt_info_free(&r->info);
+        TRY_DONE(ckpt_find(x->comm, dir, &r->info, &r->found));
+        r->info.rejected += rejected;
+    }
+    TRY_DONE(st);
+    st = r->found ? restore(x, &r->info, at) : x->cfg->resume ? none_left(x->cfg, &r->info) : ST_OK;
+done:
+    free(dir);
+    free(into.tensors);
+    return st;
+}

@@ -1,0 +1,164 @@
+/* train.c — the step, as design.md draws it:
+ *
+ *   sampler → tokens → embed → blocks → head + loss → backward   per micro-batch, into grad_sink
+ *   grad_sink reduces over ranks → clip → optimizer → schedule → metrics → checkpoint? */
+#include "worker/train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/file.h"
+#include "kernels/base/log.h"
+#include "kernels/base/text.h"
+#include "worker/evaluate.h"
+#include "worker/export.h"
+#include "worker/header.h"
+#include "worker/metrics.h"
+#include "worker/snapshot.h"
+#include "worker/train_step.h"
+
+struct run {
+    struct session x;
+    struct resume resume;
+    struct progress at;
+    struct metrics metrics;
+    const struct train_hooks *hooks;
+    int64_t tried_at; /* step of the last attempt to save, -1 none … */
+    int64_t saved_at; /* … and of the last committed checkpoint */
+};
+
+/* ---- when ---------------------------------------------------------------------------------------------------------------- */
+
+static bool due_at(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+static bool save_due(const struct run *r)
+{
+    const struct config *c = r->x.cfg;
+    return c->save_every_n_steps > 0 ? due_at(c->save_every_n_steps, r->at.step) : due_at(r->x.steps_per_epoch, r->at.step);
+}
+
+/* A failed save costs the interval, not the run: the disk may have room next time. */
+static void save(struct run *r)
+{
+    if (r->tried_at == r->at.step) return;
+    r->tried_at = r->at.step;
+    if (!snapshot_save(&r->x, &r->at)) r->saved_at = r->at.step;
+    else if (r->x.comm->rank == 0) log_warn("%s; training goes on", status_message()); /* the same on every rank */
+}
+
+static status requests(struct run *r, unsigned *out)
+{
+    int64_t flags = r->hooks->requests();
+    TRY(r->x.comm->fn->all_reduce_i64(r->x.comm, &flags, 1, COMM_OR));
+    *out = (unsigned)flags;
+    return ST_OK;
+}
+
+/* ---- the loop ------------------------------------------------------------------------------------------------------------ */
+
+static status one_step(struct run *r)
+{
+    struct session *x = &r->x;
+    const struct config *c = x->cfg;
+    struct step_metrics m = {.total = x->total_steps, .val_loss = NAN};
+    TRY(train_step(x, &r->at, &m));
+    if (x->val && due_at(c->run_val_every_n_steps, r->at.step)) TRY(evaluate(x, x->val, c->batch_size_val, &m.val_loss));
+    m.step = r->at.step;
+    m.skipped = r->at.skipped;
+    m.epoch = (double)r->at.step / (double)x->steps_per_epoch;
+    return x->comm->rank == 0 ? metrics_put(&r->metrics, &m) : ST_OK;
+}
+
+static status loop(struct run *r)
+{
+    while (r->at.step < r->x.total_steps) {
+        unsigned asked;
+        TRY(one_step(r));
+        TRY(requests(r, &asked));
+        if (save_due(r) || asked) save(r);
+        if (!(asked & TRAIN_STOP) || r->at.step == r->x.total_steps) continue;
+        if (r->saved_at != r->at.step) FAIL(ST_NOT_SAVED, "stopped on request at step %lld, but its checkpoint could not be saved: %s",
+                                            (long long)r->at.step, status_message());
+        FAIL(ST_STOPPED, "stopped on request at step %lld, checkpoint saved; continue with resume_from_checkpoint=true",
+             (long long)r->at.step);
+    }
+    save(r);
+    return ST_OK;
+}
+
+/* ---- opening --------------------------------------------------------------------------------------------------------------- */
+
+/* An earlier run's checkpoints would mix with this run's: nothing is overwritten. */
+static status refuse_leftovers(const struct config *c, struct comm *comm)
+{
+    struct ckpt_info info;
+    bool found = false;
+    if (c->resume) return ST_OK;
+    char *dir = snapshot_dir(c);
+    status st = ckpt_find(comm, dir, &info, &found);
+    free(dir);
+    if (st || !found) return st;
+    st = status_fail(ST_USAGE, "output_dir: %s holds the checkpoints of an earlier run (newest: step %lld); continue it with "
+                     "resume_from_checkpoint=true, or choose another output_dir", c->output_dir, (long long)info.step);
+    ckpt_info_free(&info);
+    return st;
+}
+
+static status write_config(const struct session *x)
+{
+    char *path = mem_printf("%s/config.resolved.yaml", x->cfg->output_dir), *text = config_text(x->cfg);
+    status st = file_replace(path, text, strlen(text));
+    free(path);
+    free(text);
+    return st;
+}
+
+static status open_run(struct run *r, const struct config *c, struct comm *comm)
+{
+    struct session *x = &r->x;
+    if (c->single_device && comm->size > 1)
+        FAIL(ST_USAGE, "recipe: a _single_device recipe was started on %d ranks; use %s_distributed or %s", comm->size,
+             c->recipe == RECIPE_FULL ? "full_finetune" : "lora_finetune", c->recipe == RECIPE_FULL ? "full_finetune" : "lora_finetune");
+    TRY(refuse_leftovers(c, comm));
+    TRY(snapshot_peek(c, comm, &r->resume));
+    TRY(comm_agree(comm, session_open(x, c, comm, SESSION_TRAIN, r->resume.micro_batches, NULL)));
+    TRY(session_seed(x, r->resume.found ? &r->resume.seed : NULL));
+    TRY(comm_check_equal(comm, "the tokenised data set", dataset_hash(x->data)));
+    header_print(x);
+    TRY(session_check_budget(x));
+    if (comm->rank == 0) TRY(file_mkdirs(c->output_dir));
+    return ST_OK;
+}
+
+static status begin(struct run *r)
+{
+    struct session *x = &r->x;
+    TRY(comm_agree(x->comm, session_bind(x)));
+    TRY(snapshot_load(x, &r->resume, &r->at));
+    if (r->resume.found) {
+        log_note("resumed from %s at step %lld", r->resume.info.dir, (long long)r->at.step);
+        r->saved_at = r->tried_at = r->at.step;
+    } else if (x->cfg->resume) log_warn("resume_from_checkpoint: no usable checkpoint in %s; starting from the beginning", x->cfg->output_dir);
+    if (x->comm->rank != 0) return ST_OK;
+    TRY(write_config(x));
+    return metrics_open(&r->metrics, x->cfg->output_dir, r->at.step, x->cfg->log_every_n_steps);
+}
+
+status train(const struct config *c, struct comm *comm, const struct train_hooks *hooks)
+{
+    struct run r = {.hooks = hooks, .saved_at = -1, .tried_at = -1};
+    status st;
+    TRY_DONE(comm_agree(comm, open_run(&r, c, comm)));
+    TRY_DONE(comm_agree(comm, begin(&r)));
+    TRY_DONE(loop(&r));
+    TRY_DONE(comm_agree(comm, comm->rank == 0 ? export_run(&r.x) : ST_OK));
+    header_farewell(&r.x, &r.at);
+    if (r.saved_at != r.at.step)
+        FAIL_DONE(ST_NOT_SAVED, "training and export are complete, but the final checkpoint could not be saved (see the warnings above)");
+done:
+    metrics_close(&r.metrics);
+    ckpt_info_free(&r.resume.info);
+    session_close(&r.x);
+    return st;
+}
