@@ -1,11 +1,19 @@
+/* signals.c — signals become flags, on a thread that does nothing else.
+ *
+ * A handler must never run on a thread that computes: oneDNN's generated code moves the stack pointer in a way that a
+ * signal frame does not survive (2.6.3, sgemm: heap corruption, wrong sums or a hang, once in about twenty signals). So
+ * the signals are blocked in the thread that installs them, and with it in every thread started later; only a thread
+ * that sleeps all its life has them open, and there the kernel delivers them. */
 #include "launcher/signals.h"
 
+#include <pthread.h>
 #include <signal.h>
-#include <stddef.h>
+#include <stdatomic.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-/* How one signal is answered. Installed handlers touch nothing but the flags below and _exit. */
+/* How one signal is answered. Handlers touch nothing but the flags below and _exit. */
 struct answer {
     int signal;
     unsigned flags;
@@ -18,13 +26,12 @@ static const struct answer answers[] = {
     {SIGHUP, SIGNAL_SAVE | SIGNAL_STOP, 0},
     {SIGTERM, SIGNAL_SAVE | SIGNAL_STOP, -1},
     {SIGINT, SIGNAL_SAVE | SIGNAL_STOP, 5},
-    {SIGPIPE, 0, 0},
 };
 enum { ANSWERS = sizeof answers / sizeof *answers };
 
-static volatile sig_atomic_t received[ANSWERS]; /* since the last take */
-static volatile sig_atomic_t stopping;
-static volatile long last_s[ANSWERS];           /* second of the latest one, 0 = none yet */
+static atomic_uint received; /* flags since the last take */
+static atomic_bool stopping;
+static atomic_long last_s[ANSWERS]; /* second of the latest one, 0 = none yet */
 
 static long now_s(void)
 {
@@ -37,31 +44,45 @@ static void on_signal(int signal)
 {
     for (int i = 0; i < ANSWERS; i++) {
         if (answers[i].signal != signal) continue;
-        long now = now_s();
+        long now = now_s(), last = atomic_exchange(&last_s[i], now);
         int again_s = answers[i].again_s;
-        if (last_s[i] && again_s && (again_s < 0 || now - last_s[i] <= again_s)) _exit(128 + signal);
-        last_s[i] = now;
-        received[i] = 1;
-        if (answers[i].flags & SIGNAL_STOP) stopping = 1;
+        if (last && again_s && (again_s < 0 || now - last <= again_s)) _exit(128 + signal);
+        if (answers[i].flags & SIGNAL_STOP) atomic_store(&stopping, true);
+        atomic_fetch_or(&received, answers[i].flags);
     }
 }
 
-void signals_install(void)
+static void *listen(void *unused)
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    (void)unused;
+    sigset_t none;
+    sigemptyset(&none);
+    for (;;) sigsuspend(&none);
+    return NULL;
+}
+
+status signals_install(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, ignore = {.sa_handler = SIG_IGN};
     sigemptyset(&action.sa_mask);
+    sigset_t ours;
+    sigemptyset(&ours);
+    for (int i = 0; i < ANSWERS; i++) sigaddset(&ours, answers[i].signal);
+    pthread_sigmask(SIG_BLOCK, &ours, NULL);
     for (int i = 0; i < ANSWERS; i++) sigaction(answers[i].signal, &action, NULL);
+    sigaction(SIGPIPE, &ignore, NULL);
+
+    pthread_t thread;
+    int error = pthread_create(&thread, NULL, listen, NULL);
+    if (error) FAIL(ST_FAIL, "signals: no thread could be started: %s; raise the limit on processes (ulimit -u)", strerror(error));
+    pthread_detach(thread);
+    return ST_OK;
 }
 
 unsigned signals_take(void)
 {
-    unsigned flags = stopping ? SIGNAL_SAVE | SIGNAL_STOP : 0;
-    for (int i = 0; i < ANSWERS; i++) {
-        if (!received[i]) continue;
-        received[i] = 0;
-        flags |= answers[i].flags;
-    }
-    return flags;
+    unsigned flags = atomic_exchange(&received, 0);
+    return atomic_load(&stopping) ? flags | SIGNAL_SAVE | SIGNAL_STOP : flags;
 }
 
-bool signals_stopping(void) { return stopping; }
+bool signals_stopping(void) { return atomic_load(&stopping); }

@@ -5,16 +5,19 @@
  *   INT               the same; a second INT within 5 s exits at once
  *   CONT, PIPE        ignored
  *
- * Handlers only set flags. Delivery is uneven over ranks, so the flags are ORed in the step record and acted upon by
- * all ranks together. */
+ * Signals only set flags, on a thread of their own. Delivery is uneven over ranks, so the flags are ORed in the step
+ * record and acted upon by all ranks together. */
 #ifndef TRIMPOT_SIGNALS_H
 #define TRIMPOT_SIGNALS_H
 
 #include <stdbool.h>
 
+#include "kernels/base/status.h"
+
 enum signal_flag { SIGNAL_SAVE = 1, SIGNAL_STOP = 2 }; /* stop implies save */
 
-void signals_install(void);
+/* Before the first parallel region: only threads started later are spared the signals. ST_FAIL without a thread. */
+status signals_install(void);
 
 /* Flags received since the last take; a stop stays set, a save is taken once. Ranks OR the result. */
 unsigned signals_take(void);

@@ -77,8 +77,8 @@ static status run_run(const struct cli *c, struct comm *comm)
         free(text);
     } else if (c->dry_run) st = plan(c, cfg, comm);
     else {
-        signals_install();
-        st = train(cfg, comm, &hooks);
+        st = comm_agree(comm, signals_install());
+        if (!st) st = train(cfg, comm, &hooks);
     }
     config_free(cfg);
     return st;
