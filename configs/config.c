@@ -59,13 +59,11 @@ static void apply_short_form(struct ynode *root, const struct config_args *args,
 static void settle(struct bound *b)
 {
     struct config *c = b->c;
-    const struct ynode *cudnn = bound_written(b, "cudnn_deterministic_mode");
     c->seed_set = c->seed >= 0;
     c->device_set = c->device != DEVICE_AUTO;
     if (c->enable_activation_checkpointing) c->ac_mode = AC_FULL;
     if (c->ac_mode == AC_AUTO) c->ac_mode = AC_NONE;
     c->enable_activation_checkpointing = c->ac_mode == AC_FULL;
-    if (cudnn && !ynode_is_null(cudnn)) c->deterministic = true;
     if (!bound_written(b, "torchtune_templates")) c->torchtune_templates = c->tokenizer.component != NULL;
     if (!c->checkpointer.output_dir) c->checkpointer.output_dir = mem_strdup(c->output_dir);
     if (c->batch_size_val < 0) c->batch_size_val = c->batch_size;

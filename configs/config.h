@@ -86,13 +86,13 @@ struct config {
 
     enum ac_mode ac_mode; int64_t ac_option; /* resolved: enable_activation_checkpointing = AC_FULL */
     bool enable_activation_checkpointing;    /* resolved: ac_mode == AC_FULL */
-    bool enable_activation_offloading, offload_with_streams;
-    bool stochastic_rounding; enum tri master_weights, grad_dtype, state_dtype; /* master: TRI_AUTO = none */
-    bool reduce_fast; int64_t virtual_ranks; int64_t memory_budget; /* bytes, -1 = what the machine has */
-    int64_t max_skipped_steps; bool warmup_start_one; bool deterministic;
+    bool enable_activation_offloading;
+    bool stochastic_rounding; enum tri master_weights, state_dtype; /* master: TRI_AUTO = none */
+    int64_t virtual_ranks; int64_t memory_budget; /* bytes, -1 = what the machine has */
+    int64_t max_skipped_steps; bool warmup_start_one;
     int64_t head_chunk_rows;
 
-    char *log_dir; bool log_stdout_metrics; int64_t log_every_n_steps; bool log_peak_memory_stats;
+    bool log_stdout_metrics; int64_t log_every_n_steps;
 };
 
 /* Everything a command line can say to a verb that takes a configuration. */

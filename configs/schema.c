@@ -73,11 +73,11 @@ static const struct choice ac_option_choices[] = {
 static const struct choice master_choices[] = {{"none", TRI_AUTO}, {"fp32", TRI_FP32}};
 static const struct choice width_choices[] = {{"auto", TRI_AUTO}, {"bf16", TRI_BF16}, {"fp32", TRI_FP32}};
 static const struct choice grad_choices[] = {
-    {"auto", TRI_AUTO}, {"fp32", TRI_FP32},
-    {"bf16", TRI_BF16, "gradients are summed in fp32, so that the bits do not depend on how many are added on a rank"},
+    {"auto"}, {"fp32"},
+    {"bf16", 0, "gradients are summed in fp32, so that the bits do not depend on how many are added on a rank"},
 };
 static const struct choice reduce_choices[] = {
-    {"tree", false}, {"fast", true, "the library's own sum is not built yet; the tree gives the same bits everywhere"},
+    {"tree"}, {"fast", 0, "the library's own sum is not built yet; the tree gives the same bits everywhere"},
 };
 static const struct choice warmup_choices[] = {{"zero", false}, {"one", true}};
 static const struct choice level_choices[] = {{"DEBUG"}, {"INFO"}, {"WARN"}, {"WARNING"}, {"ERROR"}, {"CRITICAL"}};
@@ -298,20 +298,19 @@ const struct row schema[] = {
     {"enable_activation_offloading", T_BOOL, C(enable_activation_offloading), .def = "false", .effect = LATER,
      .reason = "saved activations stay where they are made; enable_activation_checkpointing shrinks them",
      .resume = RESUME_FREE, .sentence = "Moves saved activations to host memory."},
-    {"activation_offloading_use_streams", T_BOOL, C(offload_with_streams), .def = "true", .resume = RESUME_FREE,
-     .sentence = "Offloads while computing."},
-    {"offload_with_streams", T_BOOL, C(offload_with_streams), .def = "true", .derived = true, .resume = RESUME_FREE,
-     .sentence = "Older name of activation_offloading_use_streams."},
+    NOTED("activation_offloading_use_streams", T_BOOL, "true", "enable_activation_offloading is off",
+          "Offloads while computing."),
+    NOTED("offload_with_streams", T_BOOL, "true", "enable_activation_offloading is off",
+          "Older name of activation_offloading_use_streams."),
     {"stochastic_rounding", T_BOOL, C(stochastic_rounding), .def = "true",
      .sentence = "bf16 weights and states are rounded at random, so that small steps are not lost."},
     {"master_weights", T_CHOICE, C(master_weights), .def = "none", CHOICES(master_choices),
      .sentence = "Full fine-tuning in bf16: keeps a 32-bit copy of the weights (4 bytes more each)."},
-    {"grad_dtype", T_CHOICE, C(grad_dtype), .def = "auto", CHOICES(grad_choices),
-     .sentence = "Gradients of full fine-tuning; auto: fp32."},
+    SILENT("grad_dtype", T_TEXT, "auto", "Gradients of full fine-tuning; auto: fp32.", CHOICES(grad_choices)),
     {"state_dtype", T_CHOICE, C(state_dtype), .def = "auto", CHOICES(width_choices),
      .sentence = "Full fine-tuning in bf16: optimizer states; auto: bf16, rounded at random."},
-    {"reduce", T_CHOICE, C(reduce_fast), .def = "tree", CHOICES(reduce_choices),
-     .sentence = "How gradients are added over ranks; tree: the same bits on any number of them."},
+    SILENT("reduce", T_TEXT, "tree", "How gradients are added over ranks; tree: the same bits on any number of them.",
+           CHOICES(reduce_choices)),
     {"virtual_ranks", T_INT, C(virtual_ranks), OPTIONAL, RANGE(1, 65536),
      .sentence = "Leaves of the reduction tree: how many ranks the bits hold for; fewer need less memory; null: every micro-batch."},
     {"memory_budget", T_BYTES, C(memory_budget), OPTIONAL, FROM(1), .unit = "bytes", .resume = RESUME_FREE,
@@ -322,11 +321,8 @@ const struct row schema[] = {
      .resume = RESUME_FREE, .sentence = "Steps with a non-finite gradient, one after another, that end the run."},
     {"warmup_start", T_CHOICE, C(warmup_start_one), .def = "zero", CHOICES(warmup_choices),
      .sentence = "Warm-up begins at rate 0 (torchtune) or at 1/num_warmup_steps."},
-    {"deterministic", T_BOOL, C(deterministic), .def = "false",
-     .sentence = "Deterministic kernels on a GPU too; the CPU always is."},
-    SILENT("cudnn_deterministic_mode", T_TEXT, "null",
-           "torchtune's switch: anything but null means deterministic: true.",
-           .nullable = true, .derived = true),
+    SILENT("deterministic", T_BOOL, "false", "Deterministic kernels: the CPU's are, whatever this says."),
+    SILENT("cudnn_deterministic_mode", T_TEXT, "null", "torchtune's switch for the same.", .nullable = true),
     NOT_YET("allow_tf32", T_BOOL, "false", "fp32 products are true fp32", "Faster, coarser fp32 products on a GPU."),
     NOT_YET("optimizer_offload", T_BOOL, "false", "states are where the device is", "Optimizer on the host."),
     NOT_YET("no_decay", T_TEXTS, "null", "every trained tensor decays, as in torchtune",
@@ -350,8 +346,7 @@ const struct row schema[] = {
     NOT_YET("fp8_recipe_name", T_TEXT, "null", "products are bf16 or fp32", "FP8 scaling."),
     NOT_YET("resize_token_embeddings", T_BOOL, "false", "the vocabulary is the model's", "Vocabulary growth."),
 
-    {"metric_logger.log_dir", T_TEXT, C(log_dir), OPTIONAL, .resume = RESUME_FREE,
-     .home = true, .sentence = "Directory of logs; null: output_dir. metrics.jsonl is always in output_dir."},
+    NOTED("metric_logger.log_dir", T_TEXT, "null", "metrics.jsonl is in output_dir", "Directory of logs.", .nullable = true),
     NOTED("metric_logger.output_fmt", T_TEXT, "jsonl", "metrics.jsonl is always written", "DiskLogger's format.",
           CHOICES(format_choices)),
     NOTED("metric_logger.filename", T_TEXT, "null", "metrics.jsonl is always written", "DiskLogger's file.",
@@ -368,8 +363,7 @@ const struct row schema[] = {
           .nullable = true),
     {"log_every_n_steps", T_INT, C(log_every_n_steps), .def = "1", FROM(1), .unit = "optimizer steps",
      .resume = RESUME_FREE, .sentence = "How often a step is printed; metrics.jsonl has them all."},
-    {"log_peak_memory_stats", T_BOOL, C(log_peak_memory_stats), .def = "false", .resume = RESUME_FREE,
-     .sentence = "Adds the peak memory to each logged step."},
+    SILENT("log_peak_memory_stats", T_BOOL, "false", "Each logged step has the peak memory, whatever this says."),
     NOTED("log_level", T_TEXT, "INFO", "-q and -v choose what is printed", "torchtune's verbosity.",
           CHOICES(level_choices)),
 

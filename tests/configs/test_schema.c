@@ -265,9 +265,7 @@ static void values_are_typed_by_the_schema(void **state)
     assert_int_equal(c->ac_option, 3);
     assert_string_equal(c->output_dir, "null"); /* quoted: a text */
     assert_int_equal(c->state_dtype, TRI_FP32);
-    assert_false(c->reduce_fast);
     assert_true(c->warmup_start_one);
-    assert_true(c->deterministic);
     assert_int_equal(c->max_steps_per_epoch, -1);
     assert_int_equal(c->batch_size_val, 2);
     assert_int_equal(c->run_val_every_n_steps, -1);
@@ -334,14 +332,13 @@ static void interpolation(void **state)
 {
     (void)state;
     struct config *c = PARSE(BASE "batch_size: 3\nbatch_size_val: ${batch_size}\noutput_dir: /o/${tag.x}$5\\${y}\n"
-                                  "metric_logger: {log_dir: '${output_dir}/logs/${epochs}'}\nseed: "
-                                   "${max_steps_per_epoch}\n"
-                                  "max_steps_per_epoch: null\n",
-                             "output_dir=/o/${dataset.data_files}", "batch_size=4");
+                                  "seed: ${max_steps_per_epoch}\nmax_steps_per_epoch: null\n",
+                             "output_dir=/o/${dataset.data_files}", "batch_size=4",
+                             "checkpointer.output_dir=${output_dir}/kept/${epochs}");
     assert_int_equal(c->batch_size_val, 4); /* after the command line */
     assert_string_equal(c->output_dir, "/o/rows.json");
-    assert_string_equal(c->log_dir, "/o/rows.json/logs/1"); /* epochs is not written: its default */
-    assert_false(c->seed_set);                              /* a null stays a null */
+    assert_string_equal(c->checkpointer.output_dir, "/o/rows.json/kept/1"); /* epochs is not written: its default */
+    assert_false(c->seed_set); /* a null stays a null */
     config_free(c);
     c = PARSE(BASE, "output_dir=\"cost \\\\${5} $5\"");
     assert_string_equal(c->output_dir, "cost ${5} $5");
