@@ -203,6 +203,12 @@ static status also_rmsnorm_fwd(const struct check *c, bool host)
     return ST_OK;
 }
 
+static status no_past(struct check *c, const struct docs *d)
+{
+    if (d && d->past) FAIL(ST_SHAPE, "%s: documents that go on from earlier batches have no backward pass and no dropout", c->op);
+    return bind_docs(c, d);
+}
+
 static status bind_rope(struct check *c)
 {
     const struct rope_args *r = c->args;
@@ -217,9 +223,13 @@ static status also_rope(const struct check *c, bool host)
     if (2 * r->cos.dim[1] > r->head_dim)
         FAIL(ST_SHAPE, "%s: cos is %s, wider than half of a head of %lld channels", c->op, tensor_text(&r->cos),
              (long long)r->head_dim);
-    if (r->docs->longest > r->cos.dim[0])
-        FAIL(ST_SHAPE, "%s: cos is %s but the longest document has %lld tokens", c->op, tensor_text(&r->cos),
-             (long long)r->docs->longest);
+    int64_t end = r->docs->longest;
+    for (int64_t i = 0; r->docs->past && i < r->docs->n_docs; i++) {
+        int64_t mine = r->docs->past[i] + (int64_t)(r->docs->start[i + 1] - r->docs->start[i]);
+        if (mine > end) end = mine;
+    }
+    if (end > r->cos.dim[0])
+        FAIL(ST_SHAPE, "%s: cos is %s but the longest document has %lld tokens", c->op, tensor_text(&r->cos), (long long)end);
     return ST_OK;
 }
 
@@ -233,11 +243,35 @@ static status bind_heads(struct check *c, const struct attn_fwd_args *a)
     bind_size(c, 'Q', a->heads * a->head_dim, "heads*head_dim");
     bind_size(c, 'K', a->kv_heads * a->head_dim, "kv_heads*head_dim");
     bind_size(c, 'H', a->heads, "heads");
-    return bind_docs(c, a->docs);
+    TRY(bind_docs(c, a->docs));
+    if (!a->key_start) bind_size(c, 'T', a->docs->n_tokens, "docs->n_tokens");
+    return ST_OK;
 }
 
 static status bind_attn_fwd(struct check *c) { return bind_heads(c, c->args); }
-static status bind_attn_bwd(struct check *c) { return bind_heads(c, &((const struct attn_bwd_args *)c->args)->fwd); }
+
+static status also_attn_fwd(const struct check *c, bool host)
+{
+    (void)host;
+    const struct attn_fwd_args *a = c->args;
+    const struct docs *d = a->docs;
+    if (d->past && !a->key_start) FAIL(ST_SHAPE, "%s: documents have tokens of earlier batches, but no key_start says where", c->op);
+    for (int64_t i = 0; a->key_start && i < d->n_docs; i++) {
+        int64_t past = d->past ? d->past[i] : 0, keys = past + d->start[i + 1] - d->start[i];
+        if (past < 0 || a->key_start[i] < 0 || a->key_start[i] + keys > a->k.dim[0])
+            FAIL(ST_SHAPE, "%s: document %lld has %lld keys (%lld of them past) from row %d on, but k is %s", c->op, (long long)i,
+                 (long long)keys, (long long)past, a->key_start[i], tensor_text(&a->k));
+    }
+    return ST_OK;
+}
+
+static status bind_attn_bwd(struct check *c)
+{
+    const struct attn_fwd_args *fwd = &((const struct attn_bwd_args *)c->args)->fwd;
+    TRY(no_past(c, fwd->docs));
+    if (fwd->key_start) FAIL(ST_SHAPE, "%s: key_start is given, but a cache has no backward pass", c->op);
+    return bind_heads(c, fwd);
+}
 
 static status also_loss(const struct check *c, bool host)
 {
@@ -269,7 +303,7 @@ static status also_scatter(const struct check *c, bool host)
 static status bind_dropout(struct check *c)
 {
     const struct dropout_args *d = c->args;
-    TRY(bind_docs(c, d->docs));
+    TRY(no_past(c, d->docs));
     if (d->docs->n_docs && !d->docs->sample) FAIL(ST_SHAPE, "%s: the documents have no sample numbers", c->op);
     if (!(d->p >= 0 && d->p < 1)) FAIL(ST_SHAPE, "%s: p is %g; it must be in [0, 1)", c->op, (double)d->p);
     return ST_OK;
@@ -359,7 +393,7 @@ static const struct rule rope_rules[] = {
     R(rope, sin, "PD", T_F32),
 };
 static const struct rule attn_fwd_rules[] = {
-    R(attn_fwd, q, "NQ", T_ACT), R(attn_fwd, k, "NK", T_ACT),   R(attn_fwd, v, "NK", T_ACT),
+    R(attn_fwd, q, "NQ", T_ACT), R(attn_fwd, k, "TK", T_ACT),   R(attn_fwd, v, "TK", T_ACT),
     R(attn_fwd, o, "NQ", T_ACT), R(attn_fwd, lse, "NH", T_F32),
 };
 static const struct rule attn_bwd_rules[] = {
@@ -400,7 +434,7 @@ static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
     X(rmsnorm_fwd, rmsnorm_fwd, rmsnorm_fwd_rules, NULL, also_rmsnorm_fwd)                                             \
     X(rmsnorm_bwd, rmsnorm_bwd, rmsnorm_bwd_rules, NULL, NULL)                                                         \
     X(rope, rope, rope_rules, bind_rope, also_rope)                                                                    \
-    X(attn_fwd, attn_fwd, attn_fwd_rules, bind_attn_fwd, NULL)                                                         \
+    X(attn_fwd, attn_fwd, attn_fwd_rules, bind_attn_fwd, also_attn_fwd)                                                         \
     X(attn_bwd, attn_bwd, attn_bwd_rules, bind_attn_bwd, NULL)                                                         \
     X(glu_fwd, glu_fwd, glu_fwd_rules, NULL, NULL)                                                                     \
     X(glu_bwd, glu_bwd, glu_bwd_rules, NULL, NULL)                                                                     \

@@ -20,11 +20,13 @@
 struct stream;
 
 /* The micro-batch: documents laid end to end, never padded. Token t of document i sits at row start[i] + t and has
- * position t. Arrays live where the backend's tensors live, except `start`, which the host also reads. */
+ * position past[i] + t. Arrays live where the backend's tensors live, except `start` and `past`, which the host also
+ * reads. past: the tokens of each document that earlier batches brought (generation); NULL, as in all training: none. */
 struct docs {
     int64_t n_docs, n_tokens, longest;
     const int32_t *start;   /* [n_docs + 1], start[0] = 0, start[n_docs] = n_tokens */
     const int64_t *sample;  /* [n_docs] global sample index: the dropout counter */
+    const int32_t *past;    /* [n_docs] or NULL; forward ops without dropout only */
 };
 
 /* Matrix product: C = alpha·op(A)·op(B) + A2·op(B2) + bias + beta·C.
@@ -63,12 +65,15 @@ struct rope_args { tensor x, cos, sin; int64_t heads, head_dim; const struct doc
 typedef status op_rope_fn(struct stream *s, const struct rope_args *r);
 
 /* Causal attention inside each document (flash scheme). q [N, H·D], k, v [N, K·D], o [N, H·D] act; lse [N, H] f32.
- * Query head h reads kv head h·K/H. window: 0 = none, else i − j < window. cap: 0 = none, else soft cap. */
+ * Query head h reads kv head h·K/H. window: 0 = none, else i − j < window. cap: 0 = none, else soft cap.
+ * key_start [n_docs] (forward only; needed with docs->past): k, v [any, K·D] are a cache, where document i has its
+ * past[i] + length keys from row key_start[i] on. Host-readable. */
 struct attn_fwd_args {
     tensor q, k, v, o, lse;
     int64_t heads, kv_heads, head_dim, window;
     float scale, cap;
     const struct docs *docs;
+    const int32_t *key_start;
 };
 typedef status op_attn_fwd_fn(struct stream *s, const struct attn_fwd_args *a);
 /* dq, dk, dv = gradients; heads of a group are summed in ascending order. `fwd` holds q, k, v, o, lse as saved. */

@@ -175,7 +175,7 @@ static status generate_rows(const struct cli *c, const struct config *cfg, struc
         a.prompt_length[i] = a.sequences[i].n;
         if ((int64_t)a.sequences[i].n > longest) longest = (int64_t)a.sequences[i].n;
     }
-    struct batch_bounds bounds = generate_bounds(a.n < SEQUENCES ? a.n : SEQUENCES, longest + fresh);
+    struct batch_bounds bounds = generate_bounds(a.n < SEQUENCES ? a.n : SEQUENCES, longest, fresh);
     TRY_DONE(session_open(&x, cfg, comm, SESSION_FORWARD, 0, &bounds));
     TRY_DONE(session_bind(&x));
     struct generate_options o = {.max_new_tokens = fresh, .temperature = isnan(c->temperature) ? 0 : c->temperature,

@@ -11,7 +11,7 @@ static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 struct batch_bounds batch_bounds_max(struct batch_bounds a, struct batch_bounds b)
 {
     return (struct batch_bounds){max64(a.tokens, b.tokens), max64(a.docs, b.docs), max64(a.doc_tokens, b.doc_tokens),
-                                 max64(a.supervised, b.supervised)};
+                                 max64(a.supervised, b.supervised), max64(a.cached, b.cached)};
 }
 
 void batcher_layout(struct batcher *b, const struct batch_bounds *n, struct arena *a)
@@ -21,6 +21,10 @@ void batcher_layout(struct batcher *b, const struct batch_bounds *n, struct aren
     b->sample = arena_take(a, (size_t)n->docs * 8, "document numbers");
     b->rows = arena_take(a, (size_t)n->supervised * 4, "supervised rows");
     b->labels = arena_take(a, (size_t)n->supervised * 4, "labels");
+    if (!n->cached) return;
+    b->past = arena_take(a, (size_t)n->docs * 4, "cached tokens");
+    b->key_start = arena_take(a, (size_t)n->docs * 4, "cache offsets");
+    b->cache_rows = arena_take(a, (size_t)n->tokens * 4, "cache rows");
 }
 
 static int64_t clip(const struct item_order *o, int64_t first, int64_t n)

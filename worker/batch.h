@@ -8,6 +8,7 @@
 struct batcher {
     int32_t *ids, *start, *rows, *labels;
     int64_t *sample;
+    int32_t *past, *key_start, *cache_rows; /* with a key/value cache, else NULL */
     struct batch batch; /* what batch_fill made last */
 };
 

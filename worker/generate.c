@@ -9,9 +9,10 @@
 
 struct candidate { float z; int32_t id; };
 
-struct batch_bounds generate_bounds(int64_t n, int64_t longest)
+struct batch_bounds generate_bounds(int64_t n, int64_t prompt, int64_t fresh)
 {
-    return (struct batch_bounds){.tokens = n * longest, .docs = n, .doc_tokens = longest, .supervised = n};
+    return (struct batch_bounds){.tokens = n * prompt, .docs = n, .doc_tokens = prompt + fresh, .supervised = n,
+                                 .cached = n * (prompt + fresh)};
 }
 
 /* Larger logit first, smaller id on ties. */
@@ -64,25 +65,32 @@ static bool is_end(const struct session *x, int32_t id)
     return false;
 }
 
-/* The unfinished sequences as one batch; rows = the last token of each. Returns how many. */
+/* What is new of each unfinished sequence as one batch; rows = the last token of each, which[row] = its sequence. A
+ * finished one is an empty document. Returns how many are unfinished. */
 static int64_t assemble(struct session *x, const struct ids *sequences, const bool *done, int64_t n, int64_t *which)
 {
     struct batcher *b = &x->batcher;
-    struct docs g = {.start = b->start, .sample = b->sample};
+    struct docs g = {.n_docs = n, .start = b->start, .sample = b->sample, .past = b->past};
+    int64_t active = 0;
     b->start[0] = 0;
     for (int64_t i = 0; i < n; i++) {
+        int64_t past = b->past[i], fresh = done[i] ? 0 : (int64_t)sequences[i].n - past;
+        b->key_start[i] = (int32_t)(i * x->model.bounds.doc_tokens);
+        b->sample[i] = i;
+        for (int64_t t = 0; t < fresh; t++) {
+            b->ids[g.n_tokens + t] = sequences[i].v[past + t];
+            b->cache_rows[g.n_tokens + t] = b->key_start[i] + (int32_t)(past + t);
+        }
+        g.n_tokens += fresh;
+        if (fresh > g.longest) g.longest = fresh;
+        b->start[i + 1] = (int32_t)g.n_tokens;
         if (done[i]) continue;
-        int64_t length = (int64_t)sequences[i].n;
-        for (int64_t t = 0; t < length; t++) b->ids[g.n_tokens + t] = sequences[i].v[t];
-        g.n_tokens += length;
-        if (length > g.longest) g.longest = length;
-        b->rows[g.n_docs] = (int32_t)g.n_tokens - 1;
-        b->sample[g.n_docs] = i;
-        which[g.n_docs++] = i;
-        b->start[g.n_docs] = (int32_t)g.n_tokens;
+        b->rows[active] = (int32_t)g.n_tokens - 1;
+        which[active++] = i;
     }
-    b->batch = (struct batch){.docs = g, .ids = b->ids, .rows = b->rows, .labels = b->labels, .supervised = g.n_docs};
-    return g.n_docs;
+    b->batch = (struct batch){.docs = g, .ids = b->ids, .rows = b->rows, .labels = b->labels, .supervised = active,
+                              .key_start = b->key_start, .cache_rows = b->cache_rows};
+    return active;
 }
 
 status generate(struct session *x, struct ids *sequences, int64_t n, const struct generate_options *o)
@@ -91,7 +99,10 @@ status generate(struct session *x, struct ids *sequences, int64_t n, const struc
     bool *done = mem_alloc((size_t)n * sizeof *done);
     int64_t *which = mem_alloc((size_t)n * sizeof *which), active;
     struct candidate *work = mem_alloc((size_t)x->shape.vocab * sizeof *work);
-    for (int64_t i = 0; i < n; i++) done[i] = sequences[i].n == 0;
+    for (int64_t i = 0; i < n; i++) {
+        done[i] = sequences[i].n == 0;
+        x->batcher.past[i] = 0;
+    }
     for (int64_t t = 0; t < o->max_new_tokens && (active = assemble(x, sequences, done, n, which)); t++) {
         tensor z;
         struct pass p = {.m = &x->model, .s = x->s, .batch = &x->batcher.batch};
@@ -104,6 +115,7 @@ status generate(struct session *x, struct ids *sequences, int64_t n, const struc
                 int64_t i = which[first + r];
                 tensor row = tensor_1d((char *)z.data + (size_t)(r * z.ld) * dtype_bytes(z.dt), z.dt, x->shape.vocab);
                 int32_t id = o->temperature > 0 ? draw(row, o, (uint64_t)i, sequences[i].n, work) : greedy(row);
+                x->batcher.past[i] = (int32_t)sequences[i].n;
                 done[i] = is_end(x, id);
                 if (!done[i]) ids_push(&sequences[i], id);
             }

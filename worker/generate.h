@@ -1,6 +1,7 @@
 /* generate.h — text from a model: to see what was learned, not to serve it.
  *
- * Sequences of a batch are documents laid end to end, run forward whole for every new token (no key/value cache). */
+ * Sequences of a batch are documents laid end to end: first the prompts, then one new token of each, whose past is in the
+ * key/value cache. */
 #ifndef TRIMPOT_GENERATE_H
 #define TRIMPOT_GENERATE_H
 
@@ -14,8 +15,8 @@ struct generate_options {
     uint64_t seed;
 };
 
-/* Sizes of a batch of `n` sequences of at most `longest` tokens each, for session_open. */
-struct batch_bounds generate_bounds(int64_t n, int64_t longest);
+/* Sizes of a batch of `n` sequences with prompts of at most `prompt` tokens and `fresh` new ones, for session_open. */
+struct batch_bounds generate_bounds(int64_t n, int64_t prompt, int64_t fresh);
 
 /* Appends to every sequence until an end token (not appended) or max_new_tokens. Sequence i draws from (seed, i). */
 status generate(struct session *x, struct ids *sequences, int64_t n, const struct generate_options *o);

@@ -9,8 +9,8 @@
 
 struct unit {
     const struct attn_fwd_args *a;
-    int64_t row0, tokens; /* the document */
-    int64_t kv_head, q0, queries;
+    int64_t q_row0, k_row0, tokens; /* the document: rows where its position 0 is or would be; its end */
+    int64_t kv_head, q0, queries;   /* q0: a position */
 };
 
 struct room {
@@ -95,7 +95,7 @@ static void unit_finish(const struct unit *u, const struct room *r, int64_t h, i
     const struct attn_fwd_args *a = u->a;
     int64_t wide = attn_pad(a->head_dim);
     for (int64_t i = 0; i < u->queries; i++) {
-        int64_t row = u->row0 + u->q0 + i;
+        int64_t row = u->q_row0 + u->q0 + i;
         const float *o = r->o + (h * ATTN_BLOCK + i) * wide;
         float sum = r->sum[h * ATTN_BLOCK + i];
         void *out = (void *)attn_at(&a->o, row, head * a->head_dim);
@@ -113,11 +113,11 @@ static void unit_run(const struct unit *u, const struct room *r)
     memset(r->o, 0, (size_t)(group * block) * sizeof *r->o);
     for (int64_t k0 = attn_first_key(u->q0, a->window); k0 < u->q0 + u->queries; k0 += ATTN_BLOCK) {
         int64_t keys = attn_min(ATTN_BLOCK, u->tokens - k0);
-        attn_transposed(&a->k, u->row0 + k0, keys, u->kv_head * d, d, r->kt);
-        struct rows v = attn_rows(&a->v, u->row0 + k0, keys, u->kv_head * d, d, r->v);
+        attn_transposed(&a->k, u->k_row0 + k0, keys, u->kv_head * d, d, r->kt);
+        struct rows v = attn_rows(&a->v, u->k_row0 + k0, keys, u->kv_head * d, d, r->v);
         for (int64_t h = 0; h < group; h++) {
             int64_t head = u->kv_head * group + h;
-            struct rows q = attn_rows(&a->q, u->row0 + u->q0, u->queries, head * d, d, r->q + h * block);
+            struct rows q = attn_rows(&a->q, u->q_row0 + u->q0, u->queries, head * d, d, r->q + h * block);
             add_keys(u, r, h, q, v, k0, keys);
         }
     }
@@ -137,8 +137,10 @@ status CPU_FN(attn_fwd)(struct stream *s, const struct attn_fwd_args *a)
 #pragma omp parallel for num_threads(s->threads) schedule(dynamic)
     for (int64_t at = 0; at < units; at++) { /* the last blocks of queries are the dearest: first */
         int64_t doc = at / a->kv_heads % docs->n_docs, block = most - 1 - at / (a->kv_heads * docs->n_docs);
-        struct unit u = {
-            a, docs->start[doc], docs->start[doc + 1] - docs->start[doc], at % a->kv_heads, block * ATTN_BLOCK, 0};
+        int64_t past = docs->past ? docs->past[doc] : 0, start = docs->start[doc];
+        struct unit u = {.a = a, .q_row0 = start - past, .k_row0 = a->key_start ? a->key_start[doc] : start,
+                         .tokens = past + docs->start[doc + 1] - start, .kv_head = at % a->kv_heads,
+                         .q0 = past + block * ATTN_BLOCK};
         u.queries = attn_min(ATTN_BLOCK, u.tokens - u.q0);
         if (u.queries <= 0) continue;
         struct room r = room_at((float *)workspace + (size_t)omp_get_thread_num() * floats, a->head_dim, group);

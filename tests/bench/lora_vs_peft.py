@@ -2,13 +2,14 @@
 """Times `trimpot run lora_finetune` and PEFT on the same rows in alternating runs; called by lora_vs_peft.sh.
 
     lora_vs_peft.py --trimpot BIN --model DIR --work DIR [--peer PYTHON] [--bench-gemm BIN]
-                    [--steps 10] [--rounds 2] [--threads 2] [--data full|half|both] [--json]
+                    [--steps 10] [--rounds 2] [--threads 2] [--data full|half|both] [--isa avx2] [--json]
 
 tok/s      median over the steps after the first two, over all rounds; tokens of the step / wall time of the step
 memory     VmHWM of the process (its peak resident set, mapped weight pages included), the largest of the rounds
 start      start of the process to the begin of its first step, the smallest of the rounds (weights in page cache)
 limit      tok/s of the step's matrix products alone, by dnnl_sgemm (bench_gemm), before and after each pair of runs;
            only for --data full: with half of the rows supervised the products of the head are half as many
+--isa avx2 holds trimpot, PyTorch with its libraries, and the limit to AVX2, as far as they can be told
 Standard library only; whatever needs PyTorch is in lora_vs_peft_peer.py."""
 import argparse
 import json
@@ -27,6 +28,9 @@ LORA = ["device=cpu", "dtype=fp32", "batch_size=1", "gradient_accumulation_steps
         "epochs=1", "model.lora_attn_modules=[q_proj,k_proj,v_proj,output_proj]", "model.apply_lora_to_mlp=true",
         "model.lora_rank=16", "model.lora_alpha=32", "optimizer=torch.optim.AdamW", "optimizer.lr=3e-4",
         "optimizer.weight_decay=0.01", "save_adapter_weights_only=true"]
+# What holds each library to AVX2: trimpot (and its oneDNN), any oneDNN, PyTorch's own loops, MKL (on Intel processors).
+AVX2 = {"TRIMPOT_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
 
 class Words:
@@ -207,10 +211,13 @@ def main():
     args.add_argument("--rounds", type=int, default=2)
     args.add_argument("--threads", type=int, default=2)
     args.add_argument("--data", choices=("full", "half", "both"), default="both")
+    args.add_argument("--isa", choices=("avx2",))
     args.add_argument("--json", action="store_true")
     args = args.parse_args()
     if args.steps <= WARM_UP:
         sys.exit(f"--steps must be above {WARM_UP}, the steps of the warm-up")
+    if args.isa:
+        os.environ.update(AVX2)
     for kind in ("full", "half") if args.data == "both" else (args.data,):
         result = bench(args, kind, args.work)
         print(json.dumps(result)) if args.json else show(result)

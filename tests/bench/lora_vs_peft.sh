@@ -6,7 +6,7 @@
 #   TRIMPOT_BENCH    where the model is kept between calls (2 GB); default: under the cache folder
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-build=$(cd "${1:?usage: lora_vs_peft.sh BUILD_DIR [--steps N] [--rounds N] [--threads N] [--data full|half|both]}" && pwd)
+build=$(cd "${1:?usage: lora_vs_peft.sh BUILD_DIR [--steps N] [--rounds N] [--threads N] [--data full|half|both] [--isa avx2]}" && pwd)
 shift
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/trimpot
 model=${TRIMPOT_BENCH:-$cache/bench}/qwen2.5-0.5b

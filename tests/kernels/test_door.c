@@ -28,6 +28,10 @@ struct refusal {
     const char *words[4];
 };
 
+static const int32_t one_before[] = {0, 1, 0, 0, 0, 0, 0, 0};
+
+static void have_past(const struct docs *d) { ((struct docs *)(uintptr_t)d)->past = one_before; }
+
 /* clang-format off: a table */
 #define SPOIL(name, ...)                                                                                               \
     static void name(union op_args *a) { __VA_ARGS__; }
@@ -51,6 +55,11 @@ SPOIL(rope_wide, a->rope.head_dim = 7; a->rope.heads = 6)
 SPOIL(rope_docs, a->rope.docs = NULL)
 SPOIL(attn_groups, a->attn_fwd.kv_heads = 3)
 SPOIL(attn_lse, a->attn_fwd.lse.dim[1] = 2; a->attn_fwd.lse.ld = 2)
+SPOIL(attn_no_cache, have_past(a->attn_fwd.docs))
+SPOIL(attn_cache_end, have_past(a->attn_fwd.docs); a->attn_fwd.key_start = a->attn_fwd.docs->start; \
+      a->attn_fwd.k.dim[0] = a->attn_fwd.v.dim[0] = 16)
+SPOIL(attn_bwd_past, have_past(a->attn_bwd.fwd.docs))
+SPOIL(dropout_past, have_past(a->dropout.docs))
 SPOIL(attn_bwd_dk, a->attn_bwd.dk.dim[0]--)
 SPOIL(glu_up, a->glu_fwd.up.dim[0] = 64)
 SPOIL(glu_ld, a->glu_bwd.dh.ld = 300)
@@ -92,6 +101,10 @@ static const struct refusal refusals[] = {
     {"rope", rope_docs, {"documents of the micro-batch are missing"}},
     {"attn_fwd", attn_groups, {"4 heads over 3 kv heads"}},
     {"attn_fwd", attn_lse, {"lse is [37, 2] f32", "heads = 4"}},
+    {"attn_fwd", attn_no_cache, {"earlier batches", "key_start"}},
+    {"attn_fwd", attn_cache_end, {"document 1 has 13 keys (1 of them past) from row 4 on", "k is [16, 32] f32"}},
+    {"attn_bwd", attn_bwd_past, {"no backward pass"}},
+    {"dropout", dropout_past, {"no dropout"}},
     {"attn_bwd", attn_bwd_dk, {"dk is [36, 32] f32", "docs->n_tokens = 37"}},
     {"glu_fwd", glu_up, {"up is [64, 301] f32", "gate is [65, 301] f32"}},
     {"glu_bwd", glu_ld, {"dh is [65, 301] f32", "300 elements apart"}},

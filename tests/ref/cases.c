@@ -157,14 +157,16 @@ static void bound_rmsnorm_bwd(const struct kit *in, const struct kit *ref, struc
     mat_free(dy), mat_free(x), mat_free(w), mat_free(rstd), mat_free(residual);
 }
 
-/* ---- rope: {N, heads, D, rotated, docs, inverse}; glu: {N, F, kind, in place} ------------------------------------ */
+/* ---- rope: {N, heads, D, rotated, docs, inverse, past}; glu: {N, F, kind, in place} ------------------------------------ */
 
 static void build_rope(struct kit *k, const int64_t *p)
 {
     const struct docs *docs = kit_docs(k, p[0], p[4]);
+    int64_t positions;
+    kit_past(k, p[6], &positions);
     k->args.rope = (struct rope_args){.x = kit_act(k, p[0], p[1] * p[2], 1),
-                                      .cos = kit_f32(k, p[0] + 3, p[3] / 2, 1),
-                                      .sin = kit_f32(k, p[0] + 3, p[3] / 2, 1),
+                                      .cos = kit_f32(k, positions + 3, p[3] / 2, 1),
+                                      .sin = kit_f32(k, positions + 3, p[3] / 2, 1),
                                       .heads = p[1],
                                       .head_dim = p[2],
                                       .docs = docs,
@@ -241,14 +243,17 @@ static void bound_glu_bwd(const struct kit *in, const struct kit *ref, struct ma
     mat_free(gate), mat_free(up), mat_free(dh);
 }
 
-/* ---- attention: {N, H, K, D, docs, window, cap} ------------------------------------------------------------------ */
+/* ---- attention: {N, H, K, D, docs, window, cap, past} ------------------------------------------------------------ */
 
 static struct attn_fwd_args attn_operands(struct kit *k, const int64_t *p)
 {
+    const struct docs *docs = kit_docs(k, p[0], p[4]);
+    int64_t keys;
+    const int32_t *key_start = kit_past(k, p[7], &keys);
     return (struct attn_fwd_args){
         .q = kit_act(k, p[0], p[1] * p[3], 1),
-        .k = kit_act(k, p[0], p[2] * p[3], 1),
-        .v = kit_act(k, p[0], p[2] * p[3], 1),
+        .k = kit_act(k, keys, p[2] * p[3], 1),
+        .v = kit_act(k, keys, p[2] * p[3], 1),
         .o = kit_act(k, p[0], p[1] * p[3], 0),
         .lse = kit_f32(k, p[0], p[1], 0),
         .heads = p[1],
@@ -257,7 +262,8 @@ static struct attn_fwd_args attn_operands(struct kit *k, const int64_t *p)
         .window = p[5],
         .scale = (float)(2 / sqrt((double)p[3])),
         .cap = (float)p[6],
-        .docs = kit_docs(k, p[0], p[4]),
+        .docs = docs,
+        .key_start = key_start,
     };
 }
 
@@ -315,28 +321,24 @@ static struct pair pair_at(const struct kit *in, const struct attn_fwd_args *f, 
     return (struct pair){exp(s - lse), error + (in->value == DT_BF16 ? EPS_BF16 : 0)};
 }
 
-static bool seen(const struct attn_fwd_args *f, int64_t i, int64_t j)
-{
-    return (!f->window || i - j < f->window) && ref_doc_of(f->docs, i) == ref_doc_of(f->docs, j);
-}
-
 static void bound_attn_fwd(const struct kit *in, const struct kit *ref, struct mat bounds[])
 {
     const struct attn_fwd_args *f = &in->args.attn_fwd;
     struct mat q = mat_load(&f->q), k = mat_load(&f->k), v = mat_load(&f->v), lse = mat_load(&ref->args.attn_fwd.lse);
     bounds[0] = bound_like(ref, 0), bounds[1] = bound_like(ref, 1);
     for (int64_t h = 0; h < f->heads; h++)
-        for (int64_t i = 0; i < q.rows; i++)
-            for (int64_t j = 0; j <= i; j++) {
-                if (!seen(f, i, j)) continue;
+        for (int64_t i = 0; i < q.rows; i++) {
+            struct ref_keys keys = ref_keys_of(f, i);
+            for (int64_t j = keys.first; j < keys.end; j++) {
                 struct pair pair = pair_at(in, f, q, k, h, i, j, AT(lse, i, h));
-                double error = pair.error + EPS * sqrt((double)i + 1);
+                double error = pair.error + EPS * sqrt((double)(keys.end - keys.first));
                 for (int64_t d = 0; d < f->head_dim; d++) /* twice: in the numerator and in the sum below it */
                     AT(bounds[0], i, h * f->head_dim + d) +=
                         2 * error * pair.p * fabs(AT(v, j, h * f->kv_heads / f->heads * f->head_dim + d));
                 double exact = error - (in->value == DT_BF16 ? EPS_BF16 : 0); /* the sum is of f32 P */
                 AT(bounds[1], i, h) = fmax(AT(bounds[1], i, h), 2 * exact);
             }
+        }
     mat_free(q), mat_free(k), mat_free(v), mat_free(lse);
 }
 
@@ -349,9 +351,9 @@ static void bound_attn_bwd(const struct kit *in, const struct kit *ref, struct m
     for (int out = 0; out < 3; out++) bounds[out] = bound_like(ref, out);
     for (int64_t h = 0; h < f->heads; h++) {
         int64_t at = h * f->head_dim, kv = h * f->kv_heads / f->heads * f->head_dim;
-        for (int64_t i = 0; i < q.rows; i++)
-            for (int64_t j = 0; j <= i; j++) {
-                if (!seen(f, i, j)) continue;
+        for (int64_t i = 0; i < q.rows; i++) {
+            struct ref_keys keys = ref_keys_of(f, i);
+            for (int64_t j = keys.first; j < keys.end; j++) {
                 struct pair pair = pair_at(in, f, q, k, h, i, j, AT(lse, i, h));
                 double size = 0, error = 2 * (pair.error + EPS * (sqrt((double)q.rows) + sqrt((double)f->head_dim)));
                 for (int64_t d = 0; d < f->head_dim; d++)
@@ -363,6 +365,7 @@ static void bound_attn_bwd(const struct kit *in, const struct kit *ref, struct m
                     AT(bounds[2], j, kv + d) += error * pair.p * fabs(AT(d_o, i, at + d));
                 }
             }
+        }
     }
     mat_free(q), mat_free(k), mat_free(v), mat_free(o), mat_free(lse), mat_free(d_o);
 }
@@ -643,11 +646,15 @@ const struct op_case op_cases[] = {
     CASE(rope, build_rope, bound_rope, "fb", 1, 1, 2, 2, 1),
     CASE(rope, build_rope, bound_rope, "fb", 29, 3, 14, 10, 3),
     CASE(rope, build_rope, bound_rope, "fb", 130, 4, 64, 64, 4, 1),
+    CASE(rope, build_rope, bound_rope, "fb", 31, 2, 16, 16, 3, 0, 9),
     PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 1, 1, 1, 1, 1),
     PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 37, 4, 2, 16, 3),
     PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 150, 2, 1, 64, 2, 0, 30),
     PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 131, 3, 3, 24, 1, 17),
     PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 300, 2, 2, 8, 1),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 3, 4, 2, 16, 3, 0, 0, 1),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 97, 2, 1, 64, 3, 0, 0, 70),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 70, 3, 3, 24, 2, 33, 30, 101),
     PRODUCT(attn_bwd, build_attn_bwd, bound_attn_bwd, 1, 1, 1, 1, 1),
     PRODUCT(attn_bwd, build_attn_bwd, bound_attn_bwd, 37, 4, 2, 16, 3),
     PRODUCT(attn_bwd, build_attn_bwd, bound_attn_bwd, 150, 2, 1, 64, 2, 0, 30),

@@ -81,8 +81,25 @@ const struct docs *kit_docs(struct kit *k, int64_t tokens, int64_t n_docs)
     }
     for (int64_t i = 0; i < n_docs; i++)
         if (start[i + 1] - start[i] > longest) longest = start[i + 1] - start[i];
-    k->docs = (struct docs){n_docs, tokens, longest, start, sample};
+    k->docs = (struct docs){n_docs, tokens, longest, start, sample, NULL};
     return &k->docs;
+}
+
+const int32_t *kit_past(struct kit *k, int64_t past, int64_t *keys)
+{
+    struct docs *d = &k->docs;
+    *keys = d->n_tokens;
+    if (!past) return NULL;
+    int32_t *before = kit_memory(k, (size_t)d->n_docs * sizeof *before);
+    int32_t *key_start = kit_memory(k, (size_t)d->n_docs * sizeof *key_start);
+    *keys = 0;
+    for (int64_t i = d->n_docs - 1; i >= 0; i--) {
+        before[i] = (int32_t)((i + 1) * past);
+        key_start[i] = (int32_t)*keys;
+        *keys += before[i] + d->start[i + 1] - d->start[i] + 1;
+    }
+    d->past = before;
+    return key_start;
 }
 
 void kit_output(struct kit *k, const char *name, tensor t, dtype value)

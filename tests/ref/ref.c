@@ -153,6 +153,19 @@ int64_t ref_doc_of(const struct docs *d, int64_t token)
     return doc;
 }
 
+int64_t ref_position(const struct docs *d, int64_t token)
+{
+    int64_t doc = ref_doc_of(d, token);
+    return token - d->start[doc] + (d->past ? d->past[doc] : 0);
+}
+
+struct ref_keys ref_keys_of(const struct attn_fwd_args *a, int64_t i)
+{
+    int64_t doc = ref_doc_of(a->docs, i), position = ref_position(a->docs, i), hidden = position - a->window + 1;
+    int64_t row = a->key_start ? a->key_start[doc] : a->docs->start[doc];
+    return (struct ref_keys){row + (a->window && hidden > 0 ? hidden : 0), row + position + 1};
+}
+
 /* ---- device: host memory, everything done at once --------------------------------------------------------------- */
 
 struct event {

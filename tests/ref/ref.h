@@ -34,6 +34,11 @@ double ref_round(dtype dt, double x);          /* x as it would be read back fro
 
 void ref_philox(uint64_t key, uint64_t low, uint64_t high, uint32_t out[4]);
 int64_t ref_doc_of(const struct docs *d, int64_t token);
+int64_t ref_position(const struct docs *d, int64_t token);
+
+/* The key rows [first, end) that query row `i` sees. */
+struct ref_keys { int64_t first, end; };
+struct ref_keys ref_keys_of(const struct attn_fwd_args *a, int64_t i);
 
 /* The table's entries, by file. */
 #define REF_DECLARE(name, args) op_##name##_fn name##_ref;

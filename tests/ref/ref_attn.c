@@ -39,11 +39,6 @@ static struct attn attn_load(const struct attn_fwd_args *a)
 
 static void attn_free(struct attn *a) { mat_free(a->q), mat_free(a->k), mat_free(a->v); }
 
-static bool visible(const struct attn_fwd_args *a, int64_t i, int64_t j)
-{
-    return j <= i && (!a->window || i - j < a->window) && ref_doc_of(a->docs, i) == ref_doc_of(a->docs, j);
-}
-
 static double score(const struct attn *a, int64_t head, int64_t i, int64_t j)
 {
     const struct attn_fwd_args *f = a->args;
@@ -62,11 +57,10 @@ status attn_fwd_ref(struct stream *s, const struct attn_fwd_args *f)
     struct mat o = mat_zero(f->q.dim[0], f->heads * f->head_dim), lse = mat_zero(f->q.dim[0], f->heads);
     for (int64_t h = 0; h < f->heads; h++)
         for (int64_t i = 0; i < o.rows; i++) {
+            struct ref_keys keys = ref_keys_of(f, i);
             double top = -INFINITY, sum = 0;
-            for (int64_t j = 0; j <= i; j++)
-                if (visible(f, i, j)) top = fmax(top, score(&a, h, i, j));
-            for (int64_t j = 0; j <= i; j++) {
-                if (!visible(f, i, j)) continue;
+            for (int64_t j = keys.first; j < keys.end; j++) top = fmax(top, score(&a, h, i, j));
+            for (int64_t j = keys.first; j < keys.end; j++) {
                 double p = exp(score(&a, h, i, j) - top);
                 sum += p;
                 for (int64_t d = 0; d < f->head_dim; d++)
@@ -91,10 +85,10 @@ status attn_bwd_ref(struct stream *s, const struct attn_bwd_args *b)
     for (int64_t h = 0; h < f->heads; h++) {
         int64_t at = h * f->head_dim, kv = h * f->kv_heads / f->heads * f->head_dim;
         for (int64_t i = 0; i < o.rows; i++) {
+            struct ref_keys keys = ref_keys_of(f, i);
             double delta = 0;
             for (int64_t d = 0; d < f->head_dim; d++) delta += AT(d_o, i, at + d) * AT(o, i, at + d);
-            for (int64_t j = 0; j <= i; j++) {
-                if (!visible(f, i, j)) continue;
+            for (int64_t j = keys.first; j < keys.end; j++) {
                 double capped = score(&a, h, i, j), p = exp(capped - AT(lse, i, h)), dp = 0;
                 for (int64_t d = 0; d < f->head_dim; d++) {
                     AT(dv, j, kv + d) += p * AT(d_o, i, at + d);

@@ -72,7 +72,7 @@ status rope_ref(struct stream *s, const struct rope_args *r)
     (void)s;
     struct mat x = mat_load(&r->x), cosines = mat_load(&r->cos), sines = mat_load(&r->sin);
     for (int64_t t = 0; t < x.rows; t++) {
-        int64_t position = t - r->docs->start[ref_doc_of(r->docs, t)];
+        int64_t position = ref_position(r->docs, t);
         for (int64_t h = 0; h < r->heads; h++)
             for (int64_t j = 0; j < cosines.cols; j++) {
                 int64_t lower = h * r->head_dim + j, upper = lower + cosines.cols;

@@ -135,6 +135,8 @@ static status attn_fwd(struct pass *p, int64_t layer, const struct step *st)
 {
     (void)st;
     struct attn_fwd_args a = attention(p, layer);
+    TRY(kv_cache_put(&p->m->cache, p->s, layer, p->batch->cache_rows, &a.k, &a.v));
+    a.key_start = p->batch->key_start;
     return op_attn_fwd(p->s, &a);
 }
 

@@ -114,6 +114,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     int n = block_slots(m, slots);
     memcpy(kept, slots, sizeof slots);
     act_store_init(&m->acts, kept, n, shape->layers, bounds->tokens, plan->rung, plan->rung_every);
+    kv_cache_init(&m->cache, shape->layers, bounds->cached, shape->kv_heads * shape->head_dim, act);
     return ST_OK;
 }
 
@@ -121,6 +122,7 @@ void model_release(struct model *m)
 {
     free((void *)(uintptr_t)m->acts.slot);
     act_store_release(&m->acts);
+    kv_cache_release(&m->cache);
     param_store_release(&m->params);
     free(m->layers);
     *m = (struct model){0};
@@ -173,6 +175,7 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
     int64_t positions = m->bounds.doc_tokens, half = (int64_t)((double)s->head_dim * s->rope.partial) / 2;
     param_store_layout(&m->params, frozen, trained, scratch);
     act_store_layout(&m->acts, kept, scratch);
+    kv_cache_layout(&m->cache, kept);
     m->cos = take2(scratch, DT_F32, positions, half, "RoPE tables");
     m->sin = take2(scratch, DT_F32, positions, half, "RoPE tables");
     if (backward) layout_backward(m, scratch);

@@ -10,6 +10,7 @@
 
 #include "worker/memory/act_store.h"
 #include "worker/memory/grad_sink.h"
+#include "worker/memory/kv_cache.h"
 #include "worker/memory/param_store.h"
 #include "worker/model/family.h"
 
@@ -45,8 +46,8 @@ struct model_plan {
 };
 enum { LORA_ON_HEAD = 1 << LINEAR_PER_LAYER };
 
-/* Sizes of the largest micro-batch, known before step 1. */
-struct batch_bounds { int64_t tokens, docs, doc_tokens, supervised; };
+/* Sizes of the largest micro-batch, known before step 1. cached: tokens of the key/value cache, 0 = none. */
+struct batch_bounds { int64_t tokens, docs, doc_tokens, supervised, cached; };
 
 /* A micro-batch, assembled. Arrays live where tensors live; docs.start is readable by the host. */
 struct batch {
@@ -55,6 +56,8 @@ struct batch {
     const int32_t *rows;       /* [supervised] rows that have a label … */
     const int32_t *labels;     /* [supervised] … and the label */
     int64_t supervised;
+    const int32_t *key_start, *cache_rows; /* with a cache: [n_docs] where the keys of a document begin in it, and
+                                            * [n_tokens] the row of each token; else NULL */
 };
 
 struct model {
@@ -66,6 +69,7 @@ struct model {
     dtype stat;
     struct param_store params;
     struct act_store acts;
+    struct kv_cache cache;
     struct layer *layers;
     int embed, final_norm;
     struct linear head;
