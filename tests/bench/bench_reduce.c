@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "collectives/tree.h"
+#include "kernels/backend.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
@@ -62,7 +63,11 @@ static status measure(struct comm *c, int64_t count, int rounds)
     void *memory = mem_alloc(arena_need(&a) + ARENA_ALIGN);
     arena_bind(&a, memory);
     tree_reduce_init(&t, c, c->size, count, &a);
-    float *x = mem_alloc((size_t)count * sizeof *x), *y = mem_alloc((size_t)count * sizeof *y);
+    size_t bytes = (size_t)count * sizeof(float);
+    void *x_memory, *y_memory; /* as tensors have it: in huge pages */
+    TRY(backend_cpu.dev.alloc(MEM_HOST, bytes, &x_memory));
+    TRY(backend_cpu.dev.alloc(MEM_HOST, bytes, &y_memory));
+    float *x = x_memory, *y = y_memory;
     double *tree_s = mem_alloc((size_t)rounds * sizeof *tree_s), *mpi_s = mem_alloc((size_t)rounds * sizeof *mpi_s);
     for (int64_t i = 0; i < count; i++) x[i] = y[i] = (float)(i % 1000) * 1e-9f;
 
@@ -78,14 +83,14 @@ static status measure(struct comm *c, int64_t count, int rounds)
         tree_s[round] = middle - start;
         mpi_s[round] = clock_s() - middle;
     }
-    double bytes = (double)count * sizeof(float), bus = 2.0 * (c->size - 1) / c->size;
+    double bus = 2.0 * (c->size - 1) / c->size;
     double tree = median(tree_s, rounds), library = median(mpi_s, rounds);
     if (c->rank == 0)
         printf("ranks %d  %.0f MB  %-8s  tree %.4f s (%.2f GB/s)  MPI_Allreduce %.4f s (%.2f GB/s)  ratio %.3f\n", c->size,
-               bytes / 1e6, t.shared ? "shared" : "messages", tree, bytes * bus / tree * 1e-9, library,
-               bytes * bus / library * 1e-9, tree / library);
-    free(x);
-    free(y);
+               (double)bytes / 1e6, t.shared ? "shared" : "messages", tree, (double)bytes * bus / tree * 1e-9, library,
+               (double)bytes * bus / library * 1e-9, tree / library);
+    backend_cpu.dev.free(MEM_HOST, x, bytes);
+    backend_cpu.dev.free(MEM_HOST, y, bytes);
     free(tree_s);
     free(mpi_s);
     free(memory);
