@@ -434,7 +434,7 @@ static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
     X(rmsnorm_fwd, rmsnorm_fwd, rmsnorm_fwd_rules, NULL, also_rmsnorm_fwd)                                             \
     X(rmsnorm_bwd, rmsnorm_bwd, rmsnorm_bwd_rules, NULL, NULL)                                                         \
     X(rope, rope, rope_rules, bind_rope, also_rope)                                                                    \
-    X(attn_fwd, attn_fwd, attn_fwd_rules, bind_attn_fwd, also_attn_fwd)                                                         \
+    X(attn_fwd, attn_fwd, attn_fwd_rules, bind_attn_fwd, also_attn_fwd)                                                \
     X(attn_bwd, attn_bwd, attn_bwd_rules, bind_attn_bwd, NULL)                                                         \
     X(glu_fwd, glu_fwd, glu_fwd_rules, NULL, NULL)                                                                     \
     X(glu_bwd, glu_bwd, glu_bwd_rules, NULL, NULL)                                                                     \
