@@ -12,7 +12,9 @@ RANDOM=${SEED:-1}
 
 run=("$trimpot" run "${lora[@]}" "${common[@]}" dtype=fp32 gradient_accumulation_steps=4 epochs=5 save_every_n_steps=3
      checkpointer.keep_last_n_checkpoints=3)
+began=$(date +%s%N)
 mpirun -n 2 "${run[@]}" --output "$scratch/whole" >"$scratch/whole.log" 2>&1 </dev/null || die "the uninterrupted run failed"
+whole_ms=$((($(date +%s%N) - began) / 1000000))
 
 # One start that may be killed: returns 0 when the run came to its end.
 attempt()
@@ -32,7 +34,9 @@ attempt()
 
 killed=0 finished=0
 while [ $killed -lt "$kills" ]; do
-    if attempt "$((RANDOM % 3)).$((RANDOM % 90 + 10))" $((RANDOM % 2)); then
+    # Any moment of a whole run, however fast this machine is.
+    at_ms=$((RANDOM * whole_ms / 32768))
+    if attempt "$((at_ms / 1000)).$(printf %03d $((at_ms % 1000)))" $((RANDOM % 2)); then
         same "after kills" "$scratch/whole" "$scratch/run"
         finished=$((finished + 1))
         rm -rf "$scratch/run"
