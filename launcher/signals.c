@@ -1,9 +1,9 @@
 /* signals.c — signals become flags, on a thread that does nothing else.
  *
- * A handler must never run on a thread that computes: oneDNN's generated code moves the stack pointer in a way that a
- * signal frame does not survive (2.6.3, sgemm: heap corruption, wrong sums or a hang, once in about twenty signals). So
- * the signals are blocked in the thread that installs them, and with it in every thread started later; only a thread
- * that sleeps all its life has them open, and there the kernel delivers them. */
+ * A handler must never run on a thread that computes: one that interrupts oneDNN's dnnl_sgemm (2.6.3, AVX-512) corrupts
+ * the heap, though it only sets a flag: an abort, other sums or a hang, seen about once in twenty signals. So the signals
+ * are blocked in the thread that installs them, and with it in every thread started later; only a thread that sleeps all
+ * its life has them open, and there the kernel delivers them. */
 #include "launcher/signals.h"
 
 #include <pthread.h>
