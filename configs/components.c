@@ -17,7 +17,7 @@
 #define CHECKPOINT_ARGS                                                                         \
     "checkpoint_dir checkpoint_files model_type output_dir adapter_checkpoint recipe_checkpoint " \
     "keep_last_n_checkpoints safe_serialization enable_dcp"
-#define HUB_ARGS     "source data_files split packed filter_fn prompt_template name subset revision cache_dir " \
+#define HUB_ARGS     "source data_files split packed filter_fn prompt_template name subset revision cache_dir on_bad_row " \
                      "max_seq_len "
 #define INSTRUCT     HUB_ARGS "column_map train_on_input masking_strategy new_system_prompt"
 #define CHAT         INSTRUCT " conversation_column conversation_style"

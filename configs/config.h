@@ -21,6 +21,7 @@ enum data_kind { DATA_AUTO, DATA_INSTRUCT, DATA_ALPACA, DATA_QA, DATA_CHAT, DATA
 enum masking { MASK_DEFAULT, MASK_TRAIN_ON_ALL, MASK_TRAIN_ON_ASSISTANT, MASK_TRAIN_ON_LAST };
 enum conversation { CONVERSATION_AUTO, CONVERSATION_OPENAI, CONVERSATION_SHAREGPT };
 enum too_long { TOO_LONG_TRUNCATE, TOO_LONG_DROP, TOO_LONG_SPLIT, TOO_LONG_ERROR };
+enum bad_row { BAD_ROW_STOP, BAD_ROW_SKIP };
 enum ac_mode { AC_AUTO, AC_NONE, AC_FULL, AC_SELECTIVE };
 enum config_optim { CONFIG_ADAMW, CONFIG_ADAM, CONFIG_SGD };
 enum config_schedule { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE };
@@ -43,6 +44,7 @@ struct config_dataset {
     char *conversation_column; enum conversation conversation_style;
     char *new_system_prompt;
     bool add_eos;
+    enum bad_row on_bad_row;
     char *prompt_template;    /* a dataset may carry its own (grammar, samsum); else the tokenizer's */
 };
 
@@ -72,6 +74,8 @@ struct config {
     double val_fraction;      /* (t) dataset_val_fraction: last rows of the training set; NAN = none */
     int64_t batch_size_val, run_val_every_n_steps;
     enum too_long on_too_long; bool torchtune_templates, allow_special_in_text;
+    char *chat_template;      /* "model", a name of render_named.c, or a file; NULL = by rules (render.h) */
+    struct config_pair *template_variables; int n_template_variables; /* chat_template_kwargs: values as YAML scalars */
 
     struct { char *component; enum adapt adapt; bool quantize_base; struct config_lora lora; enum model_init init;
              const char *family; char size[24]; /* "llama3_2", "1b", from the component; NULL, "" = from config.json */

@@ -55,6 +55,7 @@ static const struct choice masking_choices[] = {
 };
 static const struct choice conversation_choices[] = {
     {"null", CONVERSATION_AUTO}, {"openai", CONVERSATION_OPENAI}, {"sharegpt", CONVERSATION_SHAREGPT}};
+static const struct choice bad_row_choices[] = {{"stop", BAD_ROW_STOP}, {"skip", BAD_ROW_SKIP}};
 static const struct choice too_long_choices[] = {
     {"truncate", TOO_LONG_TRUNCATE}, {"drop", TOO_LONG_DROP}, {"split", TOO_LONG_SPLIT}, {"error", TOO_LONG_ERROR}};
 static const struct choice template_choices[] = {
@@ -180,6 +181,9 @@ const struct row schema[] = {
     {"dataset.add_eos", T_BOOL, D(add_eos), .def = "true", .sentence = "Completion data: ends each text with EOS."},
     {"dataset.prompt_template", T_TEXT, D(prompt_template), OPTIONAL, CHOICES(template_choices),
      .sentence = "A template by name for this set only; null: the tokenizer's."},
+    {"dataset.on_bad_row", T_CHOICE, D(on_bad_row), .def = "stop", CHOICES(bad_row_choices),
+     .sentence = "A row that cannot be used: stop names them all; skip trains on the others and writes these to "
+      "skipped_rows.jsonl."},
     UNUSED("dataset.filter_fn", T_TEXT, "null", "it names a Python function; filter the file instead", "Row filter."),
     UNUSED("dataset.max_seq_len", T_INT, "null", "it moved to tokenizer.max_seq_len", "Old place of the row limit."),
     NOTED("dataset.name", T_TEXT, "null", HUB, "Hub configuration.", .nullable = true),
@@ -197,6 +201,11 @@ const struct row schema[] = {
     {"torchtune_templates", T_BOOL, C(torchtune_templates), .def = "false",
      .sentence = "Renders chats as torchtune does, not by the model's template (true if tokenizer._component_ is "
       "written)."},
+    {"chat_template", T_TEXT, C(chat_template), OPTIONAL, .home = true,
+     .sentence = "How chats become text: model (the template in the model directory), a Jinja file, or a built-in name "
+      "such as chatml or llama3. null: the model's own; torchtune's rendering if tokenizer._component_ is written."},
+    {"chat_template_kwargs", T_PAIRS, C(template_variables), N_OF(config, n_template_variables), OPTIONAL,
+     .sentence = "Further variables for the chat template, such as {enable_thinking: false}."},
     {"allow_special_in_text", T_BOOL, C(allow_special_in_text), .def = "false",
      .sentence = "Lets special tokens written inside user text become special tokens."},
 

@@ -1,6 +1,6 @@
 /* fake_tokenizer.h — a tokenizer whose ids can be read: one id per byte, and specials by name.
  *
- * It stands in for all of worker/data/tokenizer.h, so that a test of the data pipeline sees every boundary the pipeline
+ * It stands in for all of worker/data/tokenizer/tokenizer.h, so that a test of the data pipeline sees every boundary the pipeline
  * makes and nothing else. Include it in one file of a test program; the library's own is then not linked. The space
  * SentencePiece puts in front of every text is '_' here. */
 #ifndef TRIMPOT_FAKE_TOKENIZER_H
@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "kernels/base/text.h"
-#include "worker/data/tokenizer.h"
+#include "worker/data/tokenizer/tokenizer.h"
 
 struct tokenizer {
     const char *const *specials; /* NULL-terminated; ids from 256 */

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "worker/data/rows.h"
+#include "worker/data/rows/rows.h"
 
 static void check_rows(enum rows_kind kind, const char *text, int n, const char *const *rows, const unsigned *lines)
 {

@@ -7,6 +7,9 @@ cat >"$scratch/arrows" <<'END'
 launcher        worker checkpoints collectives configs kernels
 worker          checkpoints collectives configs kernels
 worker/data     configs kernels/base
+worker/data/tokenizer kernels/base
+worker/data/template kernels/base
+worker/data/rows configs kernels/base
 checkpoints     collectives/comm.h kernels
 collectives     kernels
 configs         kernels/base

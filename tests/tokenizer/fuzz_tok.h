@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "worker/data/tokenizer_impl.h"
+#include "worker/data/tokenizer/tokenizer_impl.h"
 
 static inline int fuzz_tokenizer(const struct tok_source *source)
 {

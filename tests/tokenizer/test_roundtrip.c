@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "tests/tokenizer/test_shared.h"
-#include "worker/data/tokenizer.h"
+#include "worker/data/tokenizer/tokenizer.h"
 
 static const char *const TOKENIZERS[] = {"qwen2", "mistral-v3/mistral_instruct_tokenizer_240323.model.v3"};
 enum { N = sizeof TOKENIZERS / sizeof *TOKENIZERS };

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "configs/config.h"
-#include "worker/data/tokenizer.h"
+#include "worker/data/tokenizer/tokenizer.h"
 
 struct dataset_stats {
     /* rows = kept + dropped (too long) + unsupervised (nothing to learn from, left out); truncated rows are kept. */

@@ -2,10 +2,10 @@
 #ifndef TRIMPOT_DATASET_SOURCE_H
 #define TRIMPOT_DATASET_SOURCE_H
 
-#include "worker/data/chat.h"
+#include "worker/data/rows/chat.h"
 #include "worker/data/dataset.h"
 #include "worker/data/render.h"
-#include "worker/data/rows.h"
+#include "worker/data/rows/rows.h"
 
 struct source {
     const struct config *c;

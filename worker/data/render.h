@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 #include "configs/config.h"
-#include "worker/data/chat.h"
-#include "worker/data/tokenizer.h"
+#include "worker/data/rows/chat.h"
+#include "worker/data/tokenizer/tokenizer.h"
 
 struct style; /* a row of the family table */
 struct prompt_template;

@@ -4,8 +4,8 @@
 #include <jansson.h>
 #include <string.h>
 
-#include "worker/data/tok_scan.h"
-#include "worker/data/tokenizer_impl.h"
+#include "worker/data/tokenizer/tok_scan.h"
+#include "worker/data/tokenizer/tokenizer_impl.h"
 
 /* ---- added tokens ---- */
 

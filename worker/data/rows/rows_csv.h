@@ -3,7 +3,7 @@
 #ifndef TRIMPOT_ROWS_CSV_H
 #define TRIMPOT_ROWS_CSV_H
 
-#include "worker/data/rows.h"
+#include "worker/data/rows/rows.h"
 
 /* Reads the header and finds the records from byte `at` on. Calls `add` with each: [begin, end) and its line. */
 status csv_scan(struct rows *r, size_t at, status (*add)(struct rows *r, size_t begin, size_t end, size_t line));

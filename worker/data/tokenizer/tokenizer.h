@@ -33,6 +33,16 @@ void ids_push(struct ids *a, int32_t id);
  * are ordinary text (user content). No BOS/EOS is added: the caller places them. Invalid UTF-8 is replaced by U+FFFD. */
 status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool specials, struct ids *out);
 
+/* A rendered text, of which parts are a user's: as tokenizer_encode with specials, but a special token is found only
+ * where none of its bytes has quoted[i] != 0 (quoted NULL: everywhere). from, to: parallel to the ids appended, the bytes
+ * [from, to) of text that each id stands for, through every normaliser; in order, overlapping only where several ids
+ * share a character. White space that an added token swallows belongs to it; a prepended space to what follows. */
+status tokenizer_encode_rendered(const struct tokenizer *t, const char *text, size_t n, const unsigned char *quoted,
+                                 struct ids *out, struct ids *from, struct ids *to);
+
+/* What the post-processor (or add_bos_token, add_eos_token) puts around a document; either may be empty. Borrowed. */
+void tokenizer_around(const struct tokenizer *t, const struct ids **prefix, const struct ids **suffix);
+
 /* As HF's `tokenizer(text)` does it: specials parsed, and the file's post-processor (or add_bos/add_eos) applied. */
 status tokenizer_encode_document(const struct tokenizer *t, const char *text, size_t n, struct ids *out);
 

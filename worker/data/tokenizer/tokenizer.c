@@ -1,4 +1,4 @@
-#include "worker/data/tokenizer.h"
+#include "worker/data/tokenizer/tokenizer.h"
 
 #include <malloc.h>
 #include <stdio.h>
@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "kernels/base/file.h"
-#include "worker/data/tok_utf8.h"
-#include "worker/data/tokenizer_impl.h"
+#include "worker/data/tokenizer/tok_utf8.h"
+#include "worker/data/tokenizer/tokenizer_impl.h"
 
 enum { FILE_LIMIT = 256 << 20 };
 

@@ -3,8 +3,8 @@
 #include <string.h>
 #include <utf8proc.h>
 
-#include "worker/data/tok_utf8.h"
-#include "worker/data/tokenizer_impl.h"
+#include "worker/data/tokenizer/tok_utf8.h"
+#include "worker/data/tokenizer/tokenizer_impl.h"
 
 void tok_span_push(struct tok_spans *s, uint32_t at, uint32_t n, bool first)
 {

@@ -1,8 +1,8 @@
 /* SentencePiece Unigram: the segmentation of the highest total score (Viterbi over byte positions). */
 #include <string.h>
 
-#include "worker/data/tok_utf8.h"
-#include "worker/data/tokenizer_impl.h"
+#include "worker/data/tokenizer/tok_utf8.h"
+#include "worker/data/tokenizer/tokenizer_impl.h"
 
 struct tok_best { /* of all segmentations of text[0..i) */
     float score;

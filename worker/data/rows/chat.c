@@ -1,10 +1,10 @@
 /* chat.c — messages: growing them, reading them out of a row, checking their order, deciding who is trained on. */
-#include "worker/data/chat.h"
+#include "worker/data/rows/chat.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "worker/data/rows.h"
+#include "worker/data/rows/rows.h"
 
 void chat_clear(struct chat *c)
 {

@@ -1,8 +1,8 @@
-#include "worker/data/tok_scan.h"
+#include "worker/data/tokenizer/tok_scan.h"
 
 #include <string.h>
 
-#include "worker/data/tok_utf8.h"
+#include "worker/data/tokenizer/tok_utf8.h"
 
 enum { MAX_DEPTH = 64 };
 

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "worker/data/tok_utf8.h"
-#include "worker/data/tokenizer_impl.h"
+#include "worker/data/tokenizer/tok_utf8.h"
+#include "worker/data/tokenizer/tokenizer_impl.h"
 
 /* ---- protobuf wire format ---- */
 

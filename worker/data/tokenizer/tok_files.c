@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "worker/data/tokenizer_impl.h"
+#include "worker/data/tokenizer/tokenizer_impl.h"
 
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define WORD_FORMS(digits)                                                                                             \

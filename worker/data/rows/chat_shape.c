@@ -1,8 +1,8 @@
 /* chat_shape.c — which shape a data set has, from its settings and its first row. */
 #include <string.h>
 
-#include "worker/data/chat.h"
-#include "worker/data/rows.h"
+#include "worker/data/rows/chat.h"
+#include "worker/data/rows/rows.h"
 
 #define ANY (1u << DATA_AUTO)
 

@@ -3,7 +3,7 @@
 #include <jansson.h>
 #include <string.h>
 
-#include "worker/data/tokenizer_impl.h"
+#include "worker/data/tokenizer/tokenizer_impl.h"
 
 enum { MAX_NESTING = 64 };
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "worker/data/tokenizer_impl.h"
+#include "worker/data/tokenizer/tokenizer_impl.h"
 
 status tok_config_open(struct tok_config *c, const char *config, const char *special_map)
 {

@@ -11,10 +11,10 @@
 #define TRIMPOT_TOKENIZER_IMPL_H
 
 #include "kernels/base/text.h"
-#include "worker/data/tok_regex.h"
-#include "worker/data/tok_scan.h"
-#include "worker/data/tok_table.h"
-#include "worker/data/tokenizer.h"
+#include "worker/data/tokenizer/tok_regex.h"
+#include "worker/data/tokenizer/tok_scan.h"
+#include "worker/data/tokenizer/tok_table.h"
+#include "worker/data/tokenizer/tokenizer.h"
 
 #define SPACE_MARK "\xe2\x96\x81" /* U+2581 ▁, SentencePiece's visible space */
 

@@ -1,4 +1,4 @@
-#include "worker/data/rows_csv.h"
+#include "worker/data/rows/rows_csv.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -27,6 +27,7 @@ struct message {
     enum role role;
     bool trained;
     bool ends_turn; /* false when a tool's answer follows, or was this */
+    bool extras;    /* it has reasoning or calls, which only a chat template can render */
     int first, n;   /* its parts */
 };
 
@@ -38,6 +39,13 @@ struct chat {
     struct part *parts;
     int n_parts, cap_parts;
     struct buf prompt; /* the alpaca text */
+    /* The same messages, one for one, as a chat template sees them: "role" and "content" in the words of the field
+     * (sharegpt's are translated, text parts are joined), "reasoning_content", "thinking", "tool_calls", "name" and
+     * whatever else the row gives, but no per-message flags. A function_call is a tool_call, functions are tools. Owned;
+     * NULL after shape_messages failed. */
+    json_t *json;
+    json_t *tools;      /* list of the row's tools; NULL: none. Owned */
+    const char *column; /* where the messages stand, for messages: "messages"; borrowed */
 };
 
 void chat_clear(struct chat *c);

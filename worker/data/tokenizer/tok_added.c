@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "worker/data/tok_utf8.h"
-#include "worker/data/tokenizer_impl.h"
+#include "worker/data/tokenizer/tok_utf8.h"
+#include "worker/data/tokenizer/tokenizer_impl.h"
 
 const struct tok_added *tok_added_find(const struct tokenizer *t, const char *text, size_t n)
 {

@@ -1,4 +1,4 @@
-#include "worker/data/rows.h"
+#include "worker/data/rows/rows.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "kernels/base/text.h"
-#include "worker/data/rows_csv.h"
+#include "worker/data/rows/rows_csv.h"
 
 static bool is_space(unsigned char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 

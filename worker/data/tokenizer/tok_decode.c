@@ -1,8 +1,8 @@
 /* Decoder steps: pieces as spans in, text as spans out. Bytes stay bytes: malformed UTF-8 is the caller's to judge. */
 #include <string.h>
 
-#include "worker/data/tok_utf8.h"
-#include "worker/data/tokenizer_impl.h"
+#include "worker/data/tokenizer/tok_utf8.h"
+#include "worker/data/tokenizer/tokenizer_impl.h"
 
 void utf8_repair(struct buf *out, const char *s, size_t n)
 {
