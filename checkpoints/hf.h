@@ -69,7 +69,7 @@ struct hf_config {
     bool tie_word_embeddings, attention_bias, mlp_bias, use_sliding_window;
     int64_t sliding_window, max_window_layers; /* 0 = none */
     struct hf_rope rope;
-    int32_t bos, pad, eos[8]; int n_eos;       /* -1 none; generation_config.json overrides */
+    int32_t bos, pad, eos[32]; int n_eos;      /* -1 none; generation_config.json overrides */
 };
 
 /* ST_IO missing, ST_CORRUPT not JSON or a wrong type (file:line or key, value, remedy), ST_NOT_BUILT for fields whose
@@ -78,9 +78,24 @@ struct hf_config {
 status hf_config_read(const char *dir, struct hf_config *out);
 status hf_config_parse(const char *path, const char *json, size_t n, struct hf_config *out); /* fuzz entry */
 
-/* Copies config.json, generation_config.json, tokenizer files and chat templates verbatim; only the "torch_dtype" or
- * "dtype" of config.json becomes `dt` ("float32", "bfloat16"; NULL: verbatim too). Absent files are skipped. */
-status hf_copy_side_files(const char *from_dir, const char *to_dir, const char *dt);
+/* What an export says differently from its base. */
+struct hf_export {
+    const char *dtype;         /* of the weights, into config.json: "float32", "bfloat16"; NULL: as it is */
+    const char *tokenizer;     /* the directory or file that was used; NULL or in the base: the base's files */
+    const char *merges_file;   /* beside a vocab.json that is named as a file; NULL: merges.txt beside it */
+    const char *chat_template; /* the text that chats were rendered with; NULL: the base's templates, untouched */
+    const int32_t *end_ids; int n_end; /* what was trained to end an answer: joins eos_token_id */
+};
+
+/* Copies config.json, generation_config.json, tokenizer files and chat templates; what `e` does not change stays as it is,
+ * byte for byte. Absent files are skipped, but generation_config.json is made where there are end_ids, and
+ * chat_template.jinja where there is a template: no other file then says another one. */
+status hf_copy_side_files(const char *from_dir, const char *to_dir, const struct hf_export *e);
+/* The same beside an adapter: without config.json, and generation_config.json only with end_ids. */
+status hf_copy_adapter_files(const char *from_dir, const char *to_dir, const struct hf_export *e);
+
+/* eos_token_id of DIR/generation_config.json, a number or a list; *n = 0 without file or key. The caller frees. */
+status hf_generation_ends(const char *dir, int32_t **ids, int *n);
 
 /* ---- PEFT ------------------------------------------------------------------------------------------------------- */
 

@@ -36,23 +36,26 @@ void config_free(struct config *c)
     free(c);
 }
 
-/* --model, --data and --output stand for keys, and give way to a key=value after them. */
+/* The configuration is saved as YAML and in checkpoints as JSON: neither can hold other bytes than UTF-8. */
+static void apply_setting(struct ynode *root, const struct config_setting *s, struct problems *p)
+{
+    struct place at = {.name = s->said};
+    size_t bad;
+    if (!s->value) return;
+    if (!text_is_utf8(s->value, strlen(s->value), &bad))
+        problem_add(p, &at, "the name is not UTF-8 at byte %zu; rename it, or make a link to it (ln -s)", bad);
+    else
+        override_set(root, s->key, ynode_literal(s->value, at), at, p);
+}
+
+/* Options stand for keys, and give way to a key=value after them. */
 static void apply_short_form(struct ynode *root, const struct config_args *args, struct problems *p)
 {
-    const struct {
-        const char *value, *flag, *key;
-    } forms[] = {{args->model, "--model", "checkpointer.checkpoint_dir"},
-                 {args->data, "--data", "dataset.data_files"},
-                 {args->output, "--output", "output_dir"}};
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        struct place at = {.name = forms[i].flag};
-        size_t bad;
-        if (!forms[i].value) continue;
-        if (!text_is_utf8(forms[i].value, strlen(forms[i].value), &bad))
-            problem_add(p, &at, "the name is not UTF-8 at byte %zu", bad);
-        else
-            override_set(root, forms[i].key, ynode_scalar(forms[i].value, false, at), at, p);
-    }
+    const struct config_setting forms[] = {{"checkpointer.checkpoint_dir", args->model, "--model"},
+                                           {"dataset.data_files", args->data, "--data"},
+                                           {"output_dir", args->output, "--output"}};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) apply_setting(root, &forms[i], p);
+    for (int i = 0; i < args->n_settings; i++) apply_setting(root, &args->settings[i], p);
 }
 
 /* Values that follow from others, once nothing is wrong with them. */
@@ -98,10 +101,8 @@ static status resolve(const char *name, const char *text, size_t bytes, const st
     struct ynode *root = text ? ynode_read(text, bytes, origin, &problems) : ynode_new(YNODE_MAP, origin);
     if (root) {
         apply_short_form(root, args, &problems);
-        for (int i = 0; i < args->n_overrides; i++) {
-            int number = args->override_at ? args->override_at[i] : i + 1;
-            override_apply(root, args->overrides[i], number ? number : -1, &problems);
-        }
+        for (int i = 0; i < args->n_overrides; i++)
+            override_apply(root, args->overrides[i], args->override_at ? args->override_at[i] : i + 1, &problems);
         interpolate(root, &problems);
         b.root = root;
         b.c = mem_alloc(sizeof *b.c);

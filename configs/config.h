@@ -99,14 +99,21 @@ struct config {
     bool log_stdout_metrics; int64_t log_every_n_steps;
 };
 
-/* Everything a command line can say to a verb that takes a configuration. */
+/* A key that an option sets: the option's bytes are the value. YAML, ${…} and ~/ mean nothing in them, and null is a
+ * name like any other. */
+struct config_setting {
+    const char *key, *value; /* value NULL: the option was not given */
+    const char *said;        /* the option, for messages: "--adapter" */
+};
+
+/* Everything a command line can say to a verb that takes a configuration. What stands earlier here gives way. */
 struct config_args {
     const char *recipe;       /* positional, NULL for `validate` */
     const char *config;       /* --config: a shipped name or a path; NULL = none */
-    const char *model, *data, *output; /* the short form */
-    const char *const *overrides; int n_overrides; /* key=value, ~key, in order */
-    const int *override_at;   /* for messages: the number of each on the command line (VERB = 1; 0 = set by the verb
-                               * itself); NULL: 1, 2, … */
+    const char *model, *data, *output; /* the short form: literal settings of every such verb */
+    const struct config_setting *settings; int n_settings; /* those of one verb */
+    const char *const *overrides; int n_overrides; /* key=value, ~key, in order: the values are YAML */
+    const int *override_at;   /* for messages: the number of each on the command line (VERB = 1); NULL: 1, 2, … */
     const char *recipes_dir;  /* where shipped recipes live */
 };
 

@@ -16,14 +16,19 @@ struct expansion {
 
 static bool expand(struct expansion *x, struct ynode *n);
 
-/* The text that ${name} stands for; NULL after a problem. *plain: whether it may mean null. */
-static const char *lookup(struct expansion *x, const struct ynode *from, const char *name, bool *plain)
+/* What of its target a reference takes over: whether the text may mean null, and whether it is an option's own bytes. */
+struct origin {
+    bool plain, literal;
+};
+
+/* The text that ${name} stands for; NULL after a problem. */
+static const char *lookup(struct expansion *x, const struct ynode *from, const char *name, struct origin *origin)
 {
     struct ynode *target = ynode_find_path(x->root, name);
     if (!target) {
         const char *value = schema_default_text(name);
         if (value) {
-            *plain = true;
+            *origin = (struct origin){.plain = true};
             return value;
         }
         const char *near = schema_nearest_path(name);
@@ -41,7 +46,7 @@ static const char *lookup(struct expansion *x, const struct ynode *from, const c
         return NULL;
     }
     if (!expand(x, target)) return NULL;
-    *plain = target->plain;
+    *origin = (struct origin){target->plain, target->literal};
     return target->text;
 }
 
@@ -54,7 +59,7 @@ static bool name_is_valid(const char *name, size_t n)
 
 /* One ${…} beginning at `open`: appends its value, returns what follows it; NULL after a problem. */
 static const char *expand_one(struct expansion *x, const struct ynode *n, const char *open, struct buf *out,
-                              bool *plain)
+                              struct origin *origin)
 {
     const char *name = open + 2, *close = strchr(name, '}');
     if (!close || !name_is_valid(name, (size_t)(close - name))) {
@@ -64,7 +69,7 @@ static const char *expand_one(struct expansion *x, const struct ynode *n, const 
         return NULL;
     }
     char *key = strndup(name, (size_t)(close - name));
-    const char *value = key ? lookup(x, n, key, plain) : NULL;
+    const char *value = key ? lookup(x, n, key, origin) : NULL;
     if (value) buf_text(out, value);
     free(key);
     return value ? close + 1 : NULL;
@@ -73,7 +78,8 @@ static const char *expand_one(struct expansion *x, const struct ynode *n, const 
 static bool expand_text(struct expansion *x, struct ynode *n)
 {
     struct buf out = {0};
-    bool plain = false;
+    struct origin origin = {0};
+    bool literal = false; /* the text begins with an option's own bytes */
     const char *s = n->text;
     bool whole = !strncmp(s, "${", 2) && strchr(s, '}') && !strchr(s, '}')[1];
     buf_text(&out, "");
@@ -85,8 +91,10 @@ static bool expand_text(struct expansion *x, struct ynode *n)
             buf_text(&out, "${");
             s += 3;
         } else if (!strncmp(s, "${", 2)) {
-            s = expand_one(x, n, s, &out, &plain);
+            bool first = !out.len;
+            s = expand_one(x, n, s, &out, &origin);
             if (!s) break;
+            if (first) literal = origin.literal;
         } else if (*s) {
             buf_add(&out, s++, 1);
         }
@@ -101,7 +109,8 @@ static bool expand_text(struct expansion *x, struct ynode *n)
     if (s) {
         free(n->text);
         n->text = mem_strdup(out.data);
-        n->plain = whole ? plain : n->plain;
+        n->plain = whole ? origin.plain : n->plain;
+        n->literal = literal;
     }
     buf_release(&out);
     return s != NULL;
@@ -111,7 +120,7 @@ static bool expand(struct expansion *x, struct ynode *n)
 {
     if (n->expanded == 2) return true;
     if (n->expanded == 3) return false; /* reported when it was tried first */
-    if (!strstr(n->text, "${")) {
+    if (n->literal || !strstr(n->text, "${")) {
         n->expanded = 2;
         return true;
     }

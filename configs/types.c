@@ -129,11 +129,19 @@ static void write_float(const struct row *row, const void *base, struct buf *out
     scalar_write_double(*(double *)member(row, base), out);
 }
 
-static char *text_value(const struct row *row, const char *text)
+static char *text_value(const struct row *row, const struct ynode *n)
 {
-    const char *home = row->home && !strncmp(text, "~/", 2) ? getenv("HOME") : NULL;
+    const char *text = n->text, *home = row->home && !n->literal && !strncmp(text, "~/", 2) ? getenv("HOME") : NULL;
     size_t bad;
     return home && text_is_utf8(home, strlen(home), &bad) ? mem_printf("%s%s", home, text + 1) : mem_strdup(text);
+}
+
+/* So that it reads back: a folder that is called ~ is not $HOME. */
+static void quote_value(const struct row *row, const char *text, struct buf *out)
+{
+    char *here = row->home && !strncmp(text, "~/", 2) ? mem_printf("./%s", text) : NULL;
+    scalar_quote(here ? here : text, out);
+    free(here);
 }
 
 static void free_text(const struct row *row, void *base)
@@ -153,7 +161,7 @@ static bool read_text(const struct row *row, const struct ynode *n, void *base, 
     }
     if (row->size) {
         free_text(row, base);
-        *(char **)member(row, base) = null ? NULL : text_value(row, n->text);
+        *(char **)member(row, base) = null ? NULL : text_value(row, n);
     }
     return true;
 }
@@ -183,7 +191,7 @@ static void write_text(const struct row *row, const void *base, struct buf *out)
 {
     const char *text = *(char **)member(row, base);
     if (text)
-        scalar_quote(text, out);
+        quote_value(row, text, out);
     else
         buf_text(out, "null");
 }
@@ -271,7 +279,7 @@ static bool read_texts(const struct row *row, const struct ynode *n, void *base,
     if (null) return true;
     int k = one ? 1 : n->n_child;
     char **list = mem_alloc((size_t)k * sizeof *list);
-    for (int i = 0; i < k; i++) list[i] = text_value(row, one ? n->text : n->child[i]->text);
+    for (int i = 0; i < k; i++) list[i] = text_value(row, one ? n : n->child[i]);
     *(char ***)member(row, base) = list;
     *count(row, base) = k;
     return true;
@@ -284,7 +292,7 @@ static void write_texts(const struct row *row, const void *base, struct buf *out
     if (!n) buf_text(out, "null");
     for (int i = 0; i < n; i++) {
         buf_text(out, i ? ", " : "[");
-        scalar_quote(list[i], out);
+        quote_value(row, list[i], out);
     }
     if (n) buf_text(out, "]");
 }

@@ -33,10 +33,8 @@ void problems_write(struct problems *p, struct buf *out)
     for (int i = 0; i < n; i++) {
         const struct place *at = &p->list[i].at;
         if (i) buf_text(out, "\n");
-        if (at->argument > 0)
+        if (at->argument)
             buf_printf(out, "argument %d (%s): ", at->argument, text_shown(at->name));
-        else if (at->argument)
-            buf_printf(out, "%s: ", text_shown(at->name));
         else if (at->line)
             buf_printf(out, "%s:%d:%d: ", at->name, at->line, at->column);
         else if (at->name)
@@ -64,6 +62,13 @@ struct ynode *ynode_scalar(const char *text, bool plain, struct place at)
     struct ynode *n = ynode_new(YNODE_SCALAR, at);
     n->text = mem_strdup(text);
     n->plain = plain;
+    return n;
+}
+
+struct ynode *ynode_literal(const char *text, struct place at)
+{
+    struct ynode *n = ynode_scalar(text, false, at);
+    n->literal = true;
     return n;
 }
 

@@ -20,8 +20,8 @@ enum {
     PROBLEMS_SHOWN = 100,
 };
 
-/* argument > 0: number of a command-line override, `name` its text; < 0: an override the verb made itself. line 0 and no
- * argument: a flag, `name` says it. `name` is borrowed from the caller of config_load. */
+/* argument > 0: number of a command-line override, `name` its text. line 0 and no argument: an option, `name` says it.
+ * `name` is borrowed from the caller of config_load. */
 struct place {
     const char *name;
     int line, column, argument;
@@ -53,6 +53,7 @@ struct ynode {
     struct place key_at, at;
     char *text;            /* scalar */
     bool plain;            /* unquoted: only then null, ~, None and nothing mean null */
+    bool literal;          /* an option's own bytes: neither ${…} nor a leading ~/ means anything in them */
     unsigned char expanded; /* interpolation: 0 not yet, 1 in progress, 2 done, 3 failed */
     struct ynode **child;
     int n_child, cap_child;
@@ -60,6 +61,7 @@ struct ynode {
 
 struct ynode *ynode_new(enum ynode_kind kind, struct place at);
 struct ynode *ynode_scalar(const char *text, bool plain, struct place at);
+struct ynode *ynode_literal(const char *text, struct place at);
 struct ynode *ynode_null(struct place at);
 void ynode_free(struct ynode *n);
 bool ynode_is_null(const struct ynode *n);
@@ -81,10 +83,11 @@ struct ynode *ynode_read(const char *text, size_t bytes, struct place origin, st
 
 /* key=value, ~key: changes the tree. number: place.argument of its values. */
 void override_apply(struct ynode *root, const char *argument, int number, struct problems *p);
-/* The same with the pieces at hand: for flags that stand for a key. Owns value. */
+/* The same with the pieces at hand: for options that stand for a key. Owns value. */
 void override_set(struct ynode *root, const char *dotted, struct ynode *value, struct place at, struct problems *p);
 
-/* Replaces ${a.b} in every scalar by the value written at a.b, or by that key's default. Cycles are problems. */
+/* Replaces ${a.b} in every scalar that is not literal by the value written at a.b, or by that key's default. Cycles are
+ * problems. */
 void interpolate(struct ynode *root, struct problems *p);
 
 #endif

@@ -76,8 +76,10 @@ static status unknown_option(const struct verb *verb, struct word w, const char 
     for (int i = 0; i < cli_n_options && n < 64; i++)
         if (takes(verb, &cli_options[i])) names[n++] = cli_options[i].name;
     const char *near = text_nearest(name, names, n);
-    FAIL(ST_USAGE, "argument %d ('%s'): `trimpot %s` has no such option%s%s%s `trimpot %s --help` lists them", w.at, w.text,
-         verb->name, near ? "; did you mean --" : "", near ? near : "", near ? "?" : ";", verb->name);
+    bool letters = w.text[1] != '-';
+    FAIL(ST_USAGE, "argument %d ('%s'): `trimpot %s` has no such option%s%s%s `trimpot %s --help` lists them%s%s", w.at, w.text,
+         verb->name, near ? "; did you mean --" : "", near ? near : "", near ? "?" : ";", verb->name,
+         letters ? "; a path of that name is written ./" : "", letters ? w.text : "");
 }
 
 static status store_number(struct cli *c, const struct cli_option *o, struct word w, const char *value)
@@ -164,12 +166,19 @@ static bool is_override(const char *word)
     return n > 0 && word[n] == '=' && *word != '.' && *word != '-';
 }
 
+/* A path may look like a key: as long as the verb waits for one, what exists is one. */
+static bool is_argument(const struct cli *c, const char *word, bool only_positional)
+{
+    if (!c->verb->overrides || !is_override(word)) return true;
+    return c->n_args < c->verb->max_args && (only_positional || (c->verb->paths && file_exists(word)));
+}
+
 static status parse_word(struct parser *p, struct word w, bool only_positional)
 {
     struct cli *c = p->out;
     if (!only_positional && strncmp(w.text, "--", 2) == 0) return parse_long(p, w);
     if (!only_positional && w.text[0] == '-' && w.text[1]) return parse_letters(p, w);
-    if (c->verb->overrides && is_override(w.text)) {
+    if (!is_argument(c, w.text, only_positional)) {
         c->override_at[c->n_overrides] = w.at;
         c->overrides[c->n_overrides++] = w.text;
         return ST_OK;
@@ -178,6 +187,16 @@ static status parse_word(struct parser *p, struct word w, bool only_positional)
         FAIL(ST_USAGE, "argument %d ('%s'): one too many; usage: trimpot %s %s", w.at, w.text, c->verb->name, c->verb->arguments);
     c->args[c->n_args++] = w.text;
     return ST_OK;
+}
+
+static status missing_arguments(const struct cli *c)
+{
+    const struct verb *v = c->verb;
+    const char *missing = c->n_args ? "an argument is missing" : "its arguments are missing";
+    if (v->paths && c->n_overrides)
+        FAIL(ST_USAGE, "trimpot %s: %s ('%s' is no path that exists, so it was taken for a key); usage: trimpot %s %s", v->name,
+             missing, c->overrides[0], v->name, v->arguments);
+    FAIL(ST_USAGE, "trimpot %s: %s; usage: trimpot %s %s", v->name, missing, v->name, v->arguments);
 }
 
 static status find_verb(const char *word, const struct verb *const *verbs, int n_verbs, const struct verb **out)
@@ -236,10 +255,7 @@ status cli_parse(int argc, char **argv, const struct verb *const *verbs, int n_v
         else
             TRY(parse_word(&p, w, only_positional));
     }
-    if (!out->help && out->n_args < out->verb->min_args)
-        FAIL(ST_USAGE, "trimpot %s: %s; usage: trimpot %s %s", out->verb->name,
-             out->n_args ? "an argument is missing" : "its arguments are missing", out->verb->name, out->verb->arguments);
-    return ST_OK;
+    return !out->help && out->n_args < out->verb->min_args ? missing_arguments(out) : ST_OK;
 }
 
 void cli_release(struct cli *c)

@@ -2,6 +2,9 @@
  *
  *   trimpot VERB [arguments] [--option value | --option=value | -q] [key=value | ~key …]
  *
+ * Arguments and the values of options are taken byte for byte; only the value of key=value is YAML. After -- nothing is an
+ * option, and arguments come before key=value.
+ *
  * A verb is one `struct verb` in its own verb_*.c: its words, the options it takes, its function. All options of all
  * verbs are rows of one table in cli.c; a verb names those it takes by their bits. main.c lists the verbs. */
 #ifndef TRIMPOT_CLI_H
@@ -48,6 +51,7 @@ struct verb {
     unsigned options;        /* CLI_… bits beside CLI_COMMON */
     int min_args, max_args;
     bool overrides;          /* takes key=value and ~key */
+    bool paths;              /* its arguments are paths: one that exists is none of these two, whatever its name */
     bool every_rank;         /* runs on all ranks; other verbs run on rank 0 while the others wait */
     status (*run)(const struct cli *c, struct comm *comm);
 };

@@ -77,7 +77,10 @@ static status run_cp(const struct cli *c, struct comm *comm)
     if (!st && file_exists(to) && !c->force)
         st = status_fail(ST_USAGE, "argument 3 ('%s'): exists; choose another name, or --force replaces it", to);
     if (!st) st = file_copy(from, to);
-    if (!st) log_note("copied to %s; edit it, then: trimpot validate %s", to, to);
+    struct buf word = {0};
+    buf_shell_path(&word, to);
+    if (!st) log_note("copied to %s; edit it, then: trimpot validate %s", to, word.data);
+    buf_release(&word);
     free(from);
     free(to);
     return st;
@@ -162,6 +165,7 @@ const struct verb verb_validate = {
     .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_PRINT_CONFIG,
     .max_args = 1,
     .overrides = true,
+    .paths = true,
     .run = run_validate,
 };
 

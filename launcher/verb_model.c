@@ -23,22 +23,11 @@ enum { SEQUENCES = 64, DEFAULT_NEW_TOKENS = 128 };
 static status load(const struct cli *c, const char *data, struct config **out)
 {
     if (!c->model) FAIL(ST_USAGE, "--model DIR is needed: the model directory");
-    int n = 0;
-    const char **overrides = mem_alloc((size_t)(c->n_overrides + 1) * sizeof *overrides);
-    int *at = mem_alloc((size_t)(c->n_overrides + 1) * sizeof *at);
-    char *adapter = c->adapter ? mem_printf("checkpointer.adapter_checkpoint=%s", c->adapter) : NULL;
-    if (adapter) overrides[n++] = adapter;
-    for (int i = 0; i < c->n_overrides; i++) {
-        overrides[n] = c->overrides[i];
-        at[n++] = c->override_at[i];
-    }
+    const struct config_setting adapter = {"checkpointer.adapter_checkpoint", c->adapter, "--adapter"};
     struct config_args args = {.recipe = c->adapter ? "lora_finetune" : "full_finetune", .model = c->model, .data = data,
-                               .overrides = overrides, .override_at = at, .n_overrides = n, .recipes_dir = c->recipes_dir};
-    status st = config_load(&args, true, out);
-    free(overrides);
-    free(at);
-    free(adapter);
-    return st;
+                               .settings = &adapter, .n_settings = 1, .overrides = c->overrides, .override_at = c->override_at,
+                               .n_overrides = c->n_overrides, .recipes_dir = c->recipes_dir};
+    return config_load(&args, true, out);
 }
 
 /* ---- eval ------------------------------------------------------------------------------------------------------------ */
@@ -238,26 +227,18 @@ static status run_export(const struct cli *c, struct comm *comm)
     struct config *cfg = NULL;
     struct session x = {0};
     struct resume r = {0};
-    char *yaml = mem_printf("%s/config.resolved.yaml", c->args[0]), *output = mem_printf("output_dir=%s", c->args[0]);
-    const char **overrides = mem_alloc((size_t)(c->n_overrides + 2) * sizeof *overrides);
-    int *at = mem_alloc((size_t)(c->n_overrides + 2) * sizeof *at), n = 0;
-    overrides[n++] = output;
-    overrides[n++] = "resume_from_checkpoint=true";
-    for (int i = 0; i < c->n_overrides; i++) {
-        overrides[n] = c->overrides[i];
-        at[n++] = c->override_at[i];
-    }
-    struct config_args args = {.config = yaml, .overrides = overrides, .override_at = at, .n_overrides = n, .recipes_dir = c->recipes_dir};
+    char *yaml = mem_printf("%s/config.resolved.yaml", c->args[0]);
+    const struct config_setting settings[] = {{"output_dir", c->args[0], "OUTPUT_DIR"}, {"resume_from_checkpoint", "true", "export"}};
+    struct config_args args = {.config = yaml, .settings = settings, .n_settings = sizeof settings / sizeof *settings,
+                               .overrides = c->overrides, .override_at = c->override_at, .n_overrides = c->n_overrides,
+                               .recipes_dir = c->recipes_dir};
     status st = file_exists(yaml) ? config_load(&args, true, &cfg)
                                   : status_fail(ST_USAGE, "argument 2 ('%s'): no config.resolved.yaml there; give the output_dir of a run", c->args[0]);
     if (!st) st = export_checkpoint(c, cfg, comm, &x, &r);
     session_close(&x);
     ckpt_info_free(&r.info);
     config_free(cfg);
-    free(overrides);
-    free(at);
     free(yaml);
-    free(output);
     return st;
 }
 
@@ -294,5 +275,5 @@ const struct verb verb_export = {
             "  trimpot export runs/a\n"
             "  trimpot export runs/a --output /data/model save_adapter_weights_only=true\n",
     .options = CLI_OUTPUT,
-    .min_args = 1, .max_args = 1, .overrides = true, .run = run_export,
+    .min_args = 1, .max_args = 1, .overrides = true, .paths = true, .run = run_export,
 };

@@ -117,25 +117,21 @@ static status read_input(struct buf *b)
 static status load_config(struct job *j)
 {
     const struct cli *c = j->cli;
-    char *longest = c->max_seq_len > 0 ? mem_printf("tokenizer.max_seq_len=%lld", (long long)c->max_seq_len) : NULL;
-    size_t n = (size_t)c->n_overrides;
-    const char **overrides = mem_alloc((n + 1) * sizeof *overrides);
-    int *override_at = mem_alloc((n + 1) * sizeof *override_at); /* 0: set here */
-    memcpy(overrides, c->overrides, n * sizeof *overrides);
-    memcpy(override_at, c->override_at, n * sizeof *override_at);
-    if (longest) overrides[n++] = longest;
+    char *longest = c->max_seq_len > 0 ? mem_printf("%lld", (long long)c->max_seq_len) : NULL;
+    const struct config_setting settings[] = {{"checkpointer.checkpoint_dir", c->model ? NULL : c->tokenizer, "--tokenizer"},
+                                              {"tokenizer.max_seq_len", longest, "--max-seq-len"}};
     struct config_args args = {.recipe = "lora_finetune",
                                .config = c->config,
-                               .model = c->model ? c->model : c->tokenizer,
+                               .model = c->model,
                                .data = "rows.jsonl",
                                .output = "/unused",
-                               .overrides = overrides,
-                               .override_at = override_at,
-                               .n_overrides = (int)n,
+                               .settings = settings,
+                               .n_settings = sizeof settings / sizeof *settings,
+                               .overrides = c->overrides,
+                               .override_at = c->override_at,
+                               .n_overrides = c->n_overrides,
                                .recipes_dir = c->recipes_dir};
     status st = config_load(&args, false, &j->config);
-    free(overrides);
-    free(override_at);
     free(longest);
     return st;
 }
@@ -194,5 +190,6 @@ const struct verb verb_tokenize = {
     .min_args = 1,
     .max_args = 1,
     .overrides = true,
+    .paths = true,
     .run = run_tokenize,
 };

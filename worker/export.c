@@ -105,6 +105,16 @@ static status put_weight(struct session *x, struct st_writer *w, int id, void *w
     return ST_OK;
 }
 
+/* ---- what lies beside the weights ----------------------------------------------------------------------------------------- */
+
+/* The rendering knows the template it was and the ids that end a turn in it. */
+static struct hf_export said_of(const struct session *x, const char *dtype_name)
+{
+    const struct config *c = x->cfg;
+    return (struct hf_export){.dtype = dtype_name, .tokenizer = c->tokenizer.path, .merges_file = c->tokenizer.merges_file,
+                              .chat_template = NULL, .end_ids = NULL, .n_end = 0};
+}
+
 /* ---- directories ---------------------------------------------------------------------------------------------------------- */
 
 status export_model(struct session *x, const char *dir)
@@ -131,7 +141,8 @@ status export_model(struct session *x, const char *dir)
     st = st_writer_close(w, true);
     w = NULL;
     TRY_DONE(st);
-    TRY_DONE(hf_copy_side_files(x->cfg->checkpointer.checkpoint_dir, dir, dt == DT_BF16 ? "bfloat16" : "float32"));
+    const struct hf_export said = said_of(x, dt == DT_BF16 ? "bfloat16" : "float32");
+    TRY_DONE(hf_copy_side_files(x->cfg->checkpointer.checkpoint_dir, dir, &said));
 done:
     if (w) st_writer_close(w, false);
     if (narrow != wide) free(narrow);
@@ -184,6 +195,8 @@ status export_adapter(struct session *x, const char *dir)
     w = NULL;
     TRY_DONE(st);
     TRY_DONE(write_adapter_config(x, dir));
+    const struct hf_export said = said_of(x, NULL);
+    TRY_DONE(hf_copy_adapter_files(x->cfg->checkpointer.checkpoint_dir, dir, &said));
 done:
     if (w) st_writer_close(w, false);
     free(tensors);

@@ -54,14 +54,22 @@ static int32_t draw(tensor row, const struct generate_options *o, uint64_t seque
     return c[last ? last - 1 : 0].id;
 }
 
-static bool is_end(const struct session *x, int32_t id)
+static status find_ends(const struct session *x, struct ids *ends)
 {
-    static const char *const TURN_ENDS[] = {"<|eot_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>"};
-    if (id == tokenizer_eos(x->tok)) return true;
-    for (int i = 0; i < x->hf.n_eos; i++)
-        if (id == x->hf.eos[i]) return true;
-    for (size_t i = 0; i < sizeof TURN_ENDS / sizeof *TURN_ENDS; i++)
-        if (id == tokenizer_id(x->tok, TURN_ENDS[i])) return true;
+    int32_t *trained = NULL;
+    int n = 0;
+    if (x->has_adapter) TRY(hf_generation_ends(x->cfg->checkpointer.adapter_checkpoint, &trained, &n));
+    for (int i = 0; i < n; i++) ids_push(ends, trained[i]);
+    for (int i = 0; i < x->hf.n_eos; i++) ids_push(ends, x->hf.eos[i]);
+    ids_push(ends, tokenizer_eos(x->tok));
+    free(trained);
+    return ST_OK;
+}
+
+static bool is_end(const struct ids *ends, int32_t id)
+{
+    for (size_t i = 0; i < ends->n; i++)
+        if (ends->v[i] == id) return true;
     return false;
 }
 
@@ -96,9 +104,11 @@ static int64_t assemble(struct session *x, const struct ids *sequences, const bo
 status generate(struct session *x, struct ids *sequences, int64_t n, const struct generate_options *o)
 {
     status st = ST_OK;
+    struct ids ends = {0};
     bool *done = mem_alloc((size_t)n * sizeof *done);
     int64_t *which = mem_alloc((size_t)n * sizeof *which), active;
     struct candidate *work = mem_alloc((size_t)x->shape.vocab * sizeof *work);
+    TRY_DONE(find_ends(x, &ends));
     for (int64_t i = 0; i < n; i++) {
         done[i] = sequences[i].n == 0;
         x->batcher.past[i] = 0;
@@ -116,12 +126,13 @@ status generate(struct session *x, struct ids *sequences, int64_t n, const struc
                 tensor row = tensor_1d((char *)z.data + (size_t)(r * z.ld) * dtype_bytes(z.dt), z.dt, x->shape.vocab);
                 int32_t id = o->temperature > 0 ? draw(row, o, (uint64_t)i, sequences[i].n, work) : greedy(row);
                 x->batcher.past[i] = (int32_t)sequences[i].n;
-                done[i] = is_end(x, id);
+                done[i] = is_end(&ends, id);
                 if (!done[i]) ids_push(&sequences[i], id);
             }
         }
     }
 done:
+    free(ends.v);
     free(done);
     free(which);
     free(work);

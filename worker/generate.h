@@ -18,7 +18,11 @@ struct generate_options {
 /* Sizes of a batch of `n` sequences with prompts of at most `prompt` tokens and `fresh` new ones, for session_open. */
 struct batch_bounds generate_bounds(int64_t n, int64_t prompt, int64_t fresh);
 
-/* Appends to every sequence until an end token (not appended) or max_new_tokens. Sequence i draws from (seed, i). */
+/* Appends to every sequence until an end token (not appended) or max_new_tokens. Sequence i draws from (seed, i).
+ *
+ * What ends an answer is what the directories say, as in other programs: eos_token_id of generation_config.json (of
+ * config.json, where there is none), the tokenizer's EOS, and with an adapter what its run trained: its own
+ * generation_config.json. No token ends an answer by its name. */
 status generate(struct session *x, struct ids *sequences, int64_t n, const struct generate_options *o);
 
 #endif

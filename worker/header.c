@@ -1,5 +1,6 @@
 #include "worker/header.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 
 #include "kernels/base/log.h"
@@ -57,15 +58,41 @@ void header_print(const struct session *x)
                   "more ranks share the same step");
 }
 
+/* As a Python string: a JSON one is. */
+static char *python(const char *text)
+{
+    json_t *o = json_string(text);
+    char *out = o ? json_dumps(o, JSON_ENCODE_ANY) : NULL;
+    json_decref(o);
+    return out ? out : mem_strdup("…");
+}
+
+/* What to type next: what is printed works when it is pasted, whatever the folders are called. */
+static void try_it(const struct session *x, const char *model, const char *adapter)
+{
+    struct buf line = {0};
+    buf_text(&line, "trimpot generate --model ");
+    buf_shell_path(&line, x->model.plan.full ? model : x->cfg->checkpointer.checkpoint_dir);
+    if (!x->model.plan.full) {
+        buf_text(&line, " --adapter ");
+        buf_shell_path(&line, adapter);
+    }
+    log_note("try it   %s --prompt \"…\"", line.data);
+    buf_release(&line);
+}
+
 void header_farewell(const struct session *x, const struct progress *at)
 {
     const struct config *c = x->cfg;
-    bool adapter = !x->model.plan.full && c->save_adapter_weights_only;
+    bool only = !x->model.plan.full && c->save_adapter_weights_only;
     if (x->comm->rank != 0) return;
+    char *export = mem_printf("%s/export", c->output_dir), *adapter = mem_printf("%s/%s", c->output_dir, only ? "export" : "adapter");
+    char *quoted = python(export);
     log_note("done     %lld steps, %lld skipped", (long long)at->step, (long long)at->skipped);
-    log_note(adapter ? "export   %s/export is a PEFT adapter: PeftModel.from_pretrained(base, \"%s/export\")"
-             : "export   %s/export is a Hugging Face model: AutoModelForCausalLM.from_pretrained(\"%s/export\")", c->output_dir, c->output_dir);
-    if (x->model.plan.full) log_note("try it   trimpot generate --model %s/export --prompt \"…\"", c->output_dir);
-    else log_note("try it   trimpot generate --model %s --adapter %s/%s --prompt \"…\"", c->checkpointer.checkpoint_dir, c->output_dir,
-                  adapter ? "export" : "adapter");
+    log_note(only ? "export   %s is a PEFT adapter: PeftModel.from_pretrained(base, %s)"
+             : "export   %s is a Hugging Face model: AutoModelForCausalLM.from_pretrained(%s)", export, quoted);
+    try_it(x, export, adapter);
+    free(export);
+    free(adapter);
+    free(quoted);
 }

@@ -146,6 +146,23 @@ void buf_tame(struct buf *b, const char *s, size_t n)
     }
 }
 
+void buf_shell_path(struct buf *b, const char *path)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-+,:@%";
+    bool bare = *path && !path[strspn(path, plain)], escaped = !text_is_utf8(path, strlen(path), NULL);
+    for (const char *p = path; *p; p++) escaped = escaped || (unsigned char)*p < 0x20 || *p == 0x7F;
+    buf_text(b, bare ? "" : escaped ? "$'" : "'");
+    if (*path == '-') buf_text(b, "./");
+    for (const char *p = path; *p; p++) {
+        unsigned char c = (unsigned char)*p;
+        if (escaped && (c < 0x20 || c >= 0x7F)) buf_printf(b, "\\%03o", c);
+        else if (escaped && (c == '\'' || c == '\\')) buf_printf(b, "\\%c", c);
+        else if (c == '\'') buf_text(b, "'\\''");
+        else buf_add(b, p, 1);
+    }
+    buf_text(b, bare ? "" : "'");
+}
+
 const char *text_bytes(double bytes)
 {
     static _Thread_local char ring[8][24];

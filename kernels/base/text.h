@@ -23,6 +23,10 @@ void buf_release(struct buf *b);
  * that are no UTF-8 become U+FFFD. */
 void buf_tame(struct buf *b, const char *s, size_t n);
 
+/* A path as one word of a shell's command line, for commands that are printed to be pasted: quoted only where it must be,
+ * control characters as $'\n' (bash, zsh), ./ before a leading -. */
+void buf_shell_path(struct buf *b, const char *path);
+
 /* malloc/realloc/strdup that end the process with exit code 11 and a message when the host is out of memory.
  * For small control structures only: tensors live in arenas. */
 void *mem_alloc(size_t bytes); /* zeroed */

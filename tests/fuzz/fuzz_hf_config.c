@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct hf_config c;
     if (hf_config_parse("fuzz", (const char *)data, size, &c)) return 0;
     int64_t embed, layer;
-    if (c.heads % c.kv_heads || c.n_eos < 0 || c.n_eos > 8 || c.bos >= c.vocab_size) abort();
+    if (c.heads % c.kv_heads || c.n_eos < 0 || c.n_eos > (int)(sizeof c.eos / sizeof *c.eos) || c.bos >= c.vocab_size) abort();
     if (__builtin_mul_overflow(c.vocab_size * c.hidden_size, 32, &embed)) abort();
     if (__builtin_mul_overflow(c.layers * 16, c.hidden_size * c.intermediate_size * 3, &layer)) abort();
     return 0;
