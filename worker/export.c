@@ -132,6 +132,7 @@ status export_model(struct session *x, const char *dir)
     w = NULL;
     TRY_DONE(st);
     TRY_DONE(hf_copy_side_files(x->cfg->checkpointer.checkpoint_dir, dir, dt == DT_BF16 ? "bfloat16" : "float32"));
+    if (x->shape.untied) TRY_DONE(hf_config_untie(dir)); /* older transformers would tie what was trained apart */
 done:
     if (w) st_writer_close(w, false);
     if (narrow != wide) free(narrow);

@@ -96,6 +96,7 @@ static int64_t assemble(struct session *x, const struct ids *sequences, const bo
 status generate(struct session *x, struct ids *sequences, int64_t n, const struct generate_options *o)
 {
     status st = ST_OK;
+    if (x->hf.generation_fault[0]) FAIL(ST_CORRUPT, "%s; it says where answers end: correct it or delete it", x->hf.generation_fault);
     bool *done = mem_alloc((size_t)n * sizeof *done);
     int64_t *which = mem_alloc((size_t)n * sizeof *which), active;
     struct candidate *work = mem_alloc((size_t)x->shape.vocab * sizeof *work);
