@@ -71,7 +71,7 @@ static status check_quantised(const struct jdoc *d)
     return ST_OK;
 }
 
-/* Dropouts have many names (attention_dropout, resid_pdrop, …) and act in training only. */
+/* Dropouts have many names (attention_dropout, resid_pdrop, drop_path_rate, …) and act in training only. */
 static void list_dropouts(const struct jdoc *d, struct hf_config *c)
 {
     struct buf found = {0};
@@ -79,8 +79,8 @@ static void list_dropouts(const struct jdoc *d, struct hf_config *c)
     json_t *v;
     json_object_foreach(d->o, key, v)
     {
-        bool named = strstr(key, "dropout") || strstr(key, "pdrop") || strstr(key, "layerdrop");
-        if (named && !json_is_null(v) && !json_is_false(v) && !is_number(v, 0))
+        bool on = json_is_true(v) || (json_is_number(v) && !is_number(v, 0));
+        if (on && strstr(key, "drop"))
             buf_printf(&found, "%s%.40s %s", found.len ? ", " : "", key, jdoc_show(v));
     }
     if (found.len) snprintf(c->dropouts, sizeof c->dropouts, "%s", found.data);

@@ -57,6 +57,13 @@ static void apply_short_form(struct ynode *root, const struct config_args *args,
 
 static bool from_command_line(const struct ynode *n) { return n->at.argument != 0 || n->key_at.argument != 0; }
 
+static bool is_file_of(const char *path, const char *dir)
+{
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/') n--;
+    return !strncmp(path, dir, n) && path[n] == '/' && file_exists(path);
+}
+
 /* A model brings its tokenizer: beside --model the file's tokenizer.path, a place on the machine of whoever wrote it, gives
  * way to the model's directory, as its checkpoint_dir does; merges belong to that path, and so go with it. Only the command
  * line itself can say otherwise. After interpolation, so that a path in terms of another is judged as what it is. */
@@ -66,6 +73,7 @@ static void follow_model(struct ynode *root, const struct config_args *args, boo
                  *merges = ynode_find(group, "merges_file"), *specials = ynode_find(group, "special_tokens_path");
     struct place at = {.name = "--model"};
     if (!args->model || !path || path->kind != YNODE_SCALAR || ynode_is_null(path) || from_command_line(path)) return;
+    if (is_file_of(path->text, args->model)) return;
     if (notes && strcmp(path->text, args->model))
         log_note("--model %s brings its own tokenizer: the file's tokenizer.path (%s) is not used; tokenizer.path=… beside "
                  "--model would be",

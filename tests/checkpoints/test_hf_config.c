@@ -291,7 +291,7 @@ static void dropouts(void **unused)
     } rows[] = {
         {WITH("\"attention_dropout\":0.1"), "attention_dropout 0.1"},
         {WITH("\"attention_dropout\":0.0,\"resid_pdrop\":0,\"embd_pdrop\":null,\"dropout\":false"), ""},
-        {WITH("\"resid_pdrop\":0.1,\"embd_pdrop\":0.2,\"hidden_dropout_prob\":0.5,\"layerdrop\":1"),
+        {WITH("\"resid_pdrop\":0.1,\"embd_pdrop\":0.2,\"hidden_dropout_prob\":0.5,\"layerdrop\":1,\"drop\":\"\""),
          "resid_pdrop 0.1, embd_pdrop 0.2, hidden_dropout_prob 0.5, layerdrop 1"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) assert_string_equal(good(rows[i].json).dropouts, rows[i].says);

@@ -66,6 +66,9 @@ static const struct { const char *end, *by; } PACKED[] = {
     {".weight_packed", "compressed-tensors"},
     {".weight_scale", "FP8 or compressed-tensors"},
     {".weight_scale_inv", "FP8"},
+    {".weight_scales", "EETQ"},
+    {".weight._data", "quanto"},
+    {".W_q", "HQQ"},
     {".scales", "MLX or another block-wise quantisation"},
 };
 
