@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
 /* ---- parameters ----------------------------------------------------------------------------------------------------- */
@@ -195,6 +196,9 @@ status model_prepare(struct model *m, struct stream *s)
     float *frequency = mem_alloc((size_t)half * sizeof *frequency);
     float *cos_table = mem_alloc((size_t)tensor_count(&m->cos) * 4), *sin_table = mem_alloc((size_t)tensor_count(&m->sin) * 4);
     float attention = (float)m->shape.rope.attention;
+    if (m->shape.rope.type == ROPE_DYNAMIC && m->bounds.doc_tokens > m->shape.max_positions)
+        log_note("dynamic RoPE: stretched for %lld tokens, the longest row, in all rows (max_position_embeddings is %lld)",
+                 (long long)m->bounds.doc_tokens, (long long)m->shape.max_positions);
     family_rope_frequencies(&m->shape, m->bounds.doc_tokens, frequency);
     for (int64_t t = 0; t < m->cos.dim[0]; t++)
         for (int64_t j = 0; j < half; j++) {
