@@ -32,9 +32,10 @@ struct st_set {
     size_t bytes;        /* tensor bytes together */
 };
 
-/* dir_or_file: a directory with model.safetensors or model.safetensors.index.json (names chooses others, e.g.
- * "adapter_model"), or one .safetensors file. A directory with only .bin/.pth files is refused with a pointer to the
- * safetensors variant. */
+/* dir_or_file: a directory with model.safetensors or else model.safetensors.index.json (stem chooses others, e.g.
+ * "adapter_model"), or one .safetensors file. Of an index's shards all tensors are taken; where two shards hold one of
+ * the same name, the index decides. A directory with only .bin/.pth files is refused with a pointer to the safetensors
+ * variant. */
 status st_open(const char *dir_or_file, const char *stem, struct st_set *out);
 void st_close(struct st_set *s);
 const struct st_entry *st_find(const struct st_set *s, const char *name); /* NULL if absent */
@@ -58,8 +59,15 @@ status st_writer_close(struct st_writer *w, bool commit);
 
 /* ---- config.json ------------------------------------------------------------------------------------------------ */
 
-enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
-struct hf_rope { enum rope_type type; double theta, factor, low, high; int64_t original; double partial; };
+enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN };
+struct hf_rope {
+    enum rope_type type;
+    double theta, factor, partial;
+    int64_t original;  /* llama3, yarn: positions before they were stretched */
+    double low, high;  /* llama3: factors; yarn: rotations (beta_slow, beta_fast) */
+    double attention;  /* what cos and sin are multiplied by: 1 but for yarn */
+    bool truncate;     /* yarn: the ramp begins and ends at whole dimensions */
+};
 
 /* What config.json says, with 4.x and 5.x spellings folded; defaults of absent keys are the library's. */
 struct hf_config {
@@ -70,17 +78,25 @@ struct hf_config {
     int64_t sliding_window, max_window_layers; /* 0 = none */
     struct hf_rope rope;
     int32_t bos, pad, eos[32]; int n_eos;      /* -1 none; generation_config.json overrides */
+    char dropouts[256];        /* keys with their values, that training does not apply; "" = none */
+    char generation_fault[512]; /* why generation_config.json cannot be used; "" = it can, or is not there */
 };
 
+/* Only model_type (or text_config.model_type), so that a foreign family is named before its sizes are judged. */
+status hf_config_model_type(const char *dir, char *out, size_t cap);
+
 /* ST_IO missing, ST_CORRUPT not JSON or a wrong type (file:line or key, value, remedy), ST_NOT_BUILT for fields whose
- * mathematics trimpot lacks (attention_dropout ≠ 0, unknown rope type, quantization_config…). The family is not
- * judged here. Sizes are range-checked (hidden % heads, heads % kv_heads, positive, ≤ 2^31, products fit). */
+ * mathematics trimpot lacks (unknown rope type, experts, quantization_config…). The family is not judged here. Sizes
+ * are range-checked (hidden % heads, heads % kv_heads, positive, ≤ 2^31, products fit). A generation_config.json that
+ * cannot be read is a `generation_fault`: who needs it fails with it. */
 status hf_config_read(const char *dir, struct hf_config *out);
 status hf_config_parse(const char *path, const char *json, size_t n, struct hf_config *out); /* fuzz entry */
+void hf_config_warn(const char *dir, const struct hf_config *c); /* of what a training leaves out: dropouts, the fault */
 
 /* What an export says differently from its base. */
 struct hf_export {
     const char *dtype;         /* of the weights, into config.json: "float32", "bfloat16"; NULL: as it is */
+    bool untied;               /* the head is a tensor of its own, whatever config.json said */
     const char *tokenizer;     /* the directory or file that was used; NULL or in the base: the base's files */
     const char *merges_file;   /* beside a vocab.json that is named as a file; NULL: merges.txt beside it */
     const char *chat_template; /* the text that chats were rendered with; NULL: the base's templates, untouched */

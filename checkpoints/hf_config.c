@@ -7,6 +7,7 @@
 
 #include "checkpoints/hf.h"
 #include "checkpoints/jdoc.h"
+#include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
 enum { CONFIG_BYTES = 16 << 20, MAX_LAYERS = 65536 };
@@ -38,25 +39,52 @@ static const struct {
     const char *key;
     double neutral;
 } refused[] = {
-    {"attention_dropout", 0}, {"hidden_dropout", 0},       {"resid_pdrop", 0},         {"embd_pdrop", 0},
-    {"residual_dropout", 0},  {"embedding_multiplier", 1}, {"residual_multiplier", 1}, {"logits_scaling", 1},
-    {"logit_scale", 1},       {"num_local_experts", 1},    {"num_experts", 1},         {"n_routed_experts", 1},
+    {"embedding_multiplier", 1}, {"residual_multiplier", 1}, {"logits_scaling", 1},   {"logit_scale", 1},
+    {"num_local_experts", 1},    {"num_experts", 1},         {"n_routed_experts", 1},
 };
+
+static bool is_number(const json_t *v, double x) { return json_is_number(v) && json_number_value(v) == x; }
 
 static status check_refused(const struct jdoc *d)
 {
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         const json_t *v = jdoc_get(d, refused[i].key);
-        if (v && !(json_is_number(v) && json_number_value(v) == refused[i].neutral) && !json_is_false(v))
+        if (v && !is_number(v, refused[i].neutral) && !json_is_false(v))
             FAIL(ST_NOT_BUILT, "%s: %s is %s; trimpot does not compute that (only %g, or no such key)", d->path,
                  refused[i].key, jdoc_show(v), refused[i].neutral);
     }
-    if (jdoc_get(d, "quantization_config"))
-        FAIL(ST_NOT_BUILT,
-             "%s: quantization_config: the weights are already quantised, which is not read yet; use the "
-             "original model (quantize_base: true quantises it while loading)",
-             d->path);
     return ST_OK;
+}
+
+/* Where the tools that quantise say so. */
+static status check_quantised(const struct jdoc *d)
+{
+    static const char *const keys[] = {"quantization_config", "compression_config", "quantization"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const json_t *v = jdoc_get(d, keys[i]), *method = json_object_get(v, "quant_method");
+        if (!v || json_is_false(v)) continue;
+        FAIL(ST_NOT_BUILT,
+             "%s: %s%s%s: the weights are already quantised, which is not read; use the original, unquantised model: "
+             "model.quantize_base=true (or a qlora_ component) quantises it to NF4 while loading",
+             d->path, keys[i], method ? " by " : "", method ? jdoc_show(method) : "");
+    }
+    return ST_OK;
+}
+
+/* Dropouts have many names (attention_dropout, resid_pdrop, drop_path_rate, …) and act in training only. */
+static void list_dropouts(const struct jdoc *d, struct hf_config *c)
+{
+    struct buf found = {0};
+    const char *key;
+    json_t *v;
+    json_object_foreach(d->o, key, v)
+    {
+        bool on = json_is_true(v) || (json_is_number(v) && !is_number(v, 0));
+        if (on && strstr(key, "drop"))
+            buf_printf(&found, "%s%.40s %s", found.len ? ", " : "", key, jdoc_show(v));
+    }
+    if (found.len) snprintf(c->dropouts, sizeof c->dropouts, "%s", found.data);
+    buf_release(&found);
 }
 
 static status read_sizes(const struct jdoc *d, struct hf_config *c)
@@ -128,10 +156,37 @@ static status read_llama3(const struct jdoc *d, struct hf_rope *r)
     return ST_OK;
 }
 
-static status read_linear(const struct jdoc *d, struct hf_rope *r)
+static status read_factor(const struct jdoc *d, struct hf_rope *r)
 {
     TRY(jdoc_need(d, "factor"));
     return jdoc_real(d, "factor", 1, 1e6, &r->factor);
+}
+
+/* How much YaRN sharpens attention over a context stretched by `factor`. */
+static double yarn_mscale(double factor, double mscale) { return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1; }
+
+/* numerics.md §2 and, for what it leaves open, transformers: a beta of 0 is "not given", mscale counts only beside
+ * mscale_all_dim, a null factor is the ratio of the two lengths. r->original holds max_position_embeddings. */
+static status read_yarn(const struct jdoc *d, struct hf_rope *r)
+{
+    double mscale = 0, mscale_all = 0, positions = (double)r->original;
+    r->low = r->high = 0;
+    TRY(jdoc_i64(d, "original_max_position_embeddings", 1, max_size, &r->original));
+    r->factor = fmax(1, positions / (double)r->original);
+    if (!json_is_null(json_object_get(d->o, "factor"))) TRY(read_factor(d, r));
+    TRY(jdoc_real(d, "beta_fast", 0, 1e6, &r->high));
+    TRY(jdoc_real(d, "beta_slow", 0, 1e6, &r->low));
+    TRY(jdoc_real(d, "mscale", 0, 1e6, &mscale));
+    TRY(jdoc_real(d, "mscale_all_dim", 0, 1e6, &mscale_all));
+    TRY(jdoc_flag(d, "truncate", &r->truncate));
+    if (r->high == 0) r->high = 32;
+    if (r->low == 0) r->low = 1;
+    if (r->high < r->low)
+        FAIL(ST_CORRUPT, "%s: %sbeta_fast %g must not be below beta_slow %g", d->path, d->in, r->high, r->low);
+    r->attention = yarn_mscale(r->factor, 1);
+    if (mscale > 0 && mscale_all > 0)
+        r->attention = yarn_mscale(r->factor, mscale) / yarn_mscale(r->factor, mscale_all);
+    return jdoc_real(d, "attention_factor", 1e-6, 1e6, &r->attention);
 }
 
 static const struct {
@@ -139,7 +194,9 @@ static const struct {
     enum rope_type type;
     status (*read)(const struct jdoc *d, struct hf_rope *r);
 } rope_kinds[] = {
-    {"default", ROPE_DEFAULT, NULL}, {"linear", ROPE_LINEAR, read_linear}, {"llama3", ROPE_LLAMA3, read_llama3}};
+    {"default", ROPE_DEFAULT, NULL},        {"linear", ROPE_LINEAR, read_factor}, {"dynamic", ROPE_DYNAMIC, read_factor},
+    {"llama3", ROPE_LLAMA3, read_llama3}, {"yarn", ROPE_YARN, read_yarn},
+};
 
 /* The object under rope_scaling (4.x) or rope_parameters (5.x). */
 static status read_rope_object(const struct jdoc *d, struct hf_rope *r)
@@ -159,8 +216,22 @@ static status read_rope_object(const struct jdoc *d, struct hf_rope *r)
         r->type = rope_kinds[i].type;
         return rope_kinds[i].read ? rope_kinds[i].read(d, r) : ST_OK;
     }
-    FAIL(ST_NOT_BUILT, "%s: %srope_type %s is not built; default, linear and llama3 are", d->path, d->in,
+    FAIL(ST_NOT_BUILT, "%s: %srope_type %s is not built; default, linear, dynamic, llama3 and yarn are", d->path, d->in,
          jdoc_show(jdoc_get(d, jdoc_get(d, "rope_type") ? "rope_type" : "type")));
+}
+
+/* Phi-3's files have it outside, and transformers 5 takes that for every kind; 4 takes the inner one. */
+static status read_original(const struct jdoc *d, const struct jdoc *in, struct hf_rope *r)
+{
+    static const char key[] = "original_max_position_embeddings";
+    int64_t outer = 0, inner = 0;
+    TRY(jdoc_i64(d, key, 1, max_size, &outer));
+    TRY(jdoc_i64(in, key, 1, max_size, &inner));
+    if (!outer || (r->type != ROPE_LLAMA3 && r->type != ROPE_YARN)) return ST_OK;
+    if (outer != inner)
+        FAIL(ST_CORRUPT, "%s: %s is %lld but %s%s is %lld; give both the same value", d->path, key, (long long)outer,
+             in->in, key, (long long)inner);
+    return ST_OK;
 }
 
 static status read_rope(const struct jdoc *d, struct hf_rope *r)
@@ -176,12 +247,14 @@ static status read_rope(const struct jdoc *d, struct hf_rope *r)
     if (v4 || v5) {
         struct jdoc in = {d->path, v5 ? "rope_parameters." : "rope_scaling.", v5 ? v5 : v4};
         TRY(read_rope_object(&in, r));
+        TRY(read_original(d, &in, r));
         TRY(jdoc_real(&in, "rope_theta", 1, 1e15, &nested));
     }
     if (top != 0 && nested != 0 && top != nested)
         FAIL(ST_CORRUPT, "%s: rope_theta is %g but rope_parameters.rope_theta is %g; keep one of them", d->path, top,
              nested);
     if (top != 0 || nested != 0) r->theta = nested != 0 ? nested : top;
+    if (r->type == ROPE_YARN && r->theta <= 1) FAIL(ST_CORRUPT, "%s: yarn needs a rope_theta above 1", d->path);
     return ST_OK;
 }
 
@@ -256,7 +329,7 @@ static status read_config(const struct jdoc *d, struct hf_config *c)
                             .max_window_layers = def->max_window_layers,
                             .bos = -1,
                             .pad = -1,
-                            .rope = {.theta = def->theta, .factor = 1, .partial = 1}};
+                            .rope = {.theta = def->theta, .factor = 1, .partial = 1, .attention = 1, .truncate = true}};
     memcpy(c->model_type, type, sizeof type);
     const json_t *arch = jdoc_get(d, "architectures");
     const char *first = json_string_value(json_array_get(arch, 0));
@@ -264,6 +337,7 @@ static status read_config(const struct jdoc *d, struct hf_config *c)
         FAIL(ST_CORRUPT, "%s: architectures is %s; it must be a list that begins with a class name", d->path,
              jdoc_show(arch));
     if (first) snprintf(c->architecture, sizeof c->architecture, "%s", first);
+    TRY(check_quantised(d));
     TRY(check_refused(d));
     TRY(read_sizes(d, c));
     TRY(check_products(d->path, c));
@@ -275,8 +349,10 @@ static status read_config(const struct jdoc *d, struct hf_config *c)
     TRY(jdoc_flag(d, "tie_word_embeddings", &c->tie_word_embeddings));
     TRY(jdoc_flag(d, "attention_bias", &c->attention_bias));
     TRY(jdoc_flag(d, "mlp_bias", &c->mlp_bias));
+    c->rope.original = c->max_positions;
     TRY(read_rope(d, &c->rope));
     TRY(read_window(d, def, c));
+    list_dropouts(d, c);
     return read_token_ids(d, c);
 }
 
@@ -291,21 +367,30 @@ status hf_config_parse(const char *path, const char *json, size_t n, struct hf_c
     return st;
 }
 
-static status override_from_generation(const char *path, struct hf_config *c)
+/* Reads one of the directory's files as an object; the caller json_decrefs. */
+static status read_object(const char *path, json_t **root)
 {
-    if (!file_exists(path)) return ST_OK;
-    char *text = NULL;
+    char *text;
     size_t n;
-    json_t *root = NULL;
-    status st;
-    TRY_DONE(file_read(path, CONFIG_BYTES, &text, &n));
-    TRY_DONE(jdoc_parse(path, text, n, &root, NULL));
-    struct jdoc d = {path, "", root};
-    TRY_DONE(read_token_ids(&d, c));
-done:
-    json_decref(root);
+    *root = NULL;
+    TRY(file_read(path, CONFIG_BYTES, &text, &n));
+    status st = jdoc_parse(path, text, n, root, NULL);
     free(text);
     return st;
+}
+
+/* Its token ids go before config.json's. Nothing else of it is used, so that a broken one need not stop a training. */
+static void override_from_generation(const char *path, struct hf_config *c)
+{
+    json_t *root;
+    struct hf_config with = *c;
+    if (!file_exists(path)) return;
+    status st = read_object(path, &root);
+    struct jdoc d = {path, "", root};
+    if (!st) st = read_token_ids(&d, &with);
+    if (!st) *c = with;
+    else snprintf(c->generation_fault, sizeof c->generation_fault, "%s", status_message());
+    json_decref(root);
 }
 
 status hf_config_read(const char *dir, struct hf_config *out)
@@ -318,10 +403,41 @@ status hf_config_read(const char *dir, struct hf_config *out)
         FAIL_DONE(ST_IO, "%s: no such directory; a model is a directory with config.json and safetensors", dir);
     TRY_DONE(file_read(path, CONFIG_BYTES, &text, &n));
     TRY_DONE(hf_config_parse(path, text, n, out));
-    TRY_DONE(override_from_generation(generation, out));
+    override_from_generation(generation, out);
 done:
     free(text);
     free(path);
     free(generation);
     return st;
+}
+
+status hf_config_model_type(const char *dir, char *out, size_t cap)
+{
+    char *path = mem_printf("%s/config.json", dir);
+    json_t *root = NULL, *inner;
+    status st;
+    *out = 0;
+    if (!file_is_dir(dir))
+        FAIL_DONE(ST_IO, "%s: no such directory; a model is a directory with config.json and safetensors", dir);
+    TRY_DONE(read_object(path, &root));
+    struct jdoc d = {path, "", root};
+    TRY_DONE(jdoc_object(&d, "text_config", &inner));
+    struct jdoc text = {path, "text_config.", inner};
+    if (!jdoc_get(&d, "model_type") && inner) TRY_DONE(jdoc_string(&text, "model_type", out, cap));
+    if (!*out) TRY_DONE(jdoc_need(&d, "model_type"));
+    TRY_DONE(jdoc_string(&d, "model_type", out, cap));
+done:
+    json_decref(root);
+    free(path);
+    return st;
+}
+
+void hf_config_warn(const char *dir, const struct hf_config *c)
+{
+    if (c->dropouts[0])
+        log_warn("%s/config.json: %s: not applied; the base model is trained without dropout (evaluation never uses it)",
+                 dir, c->dropouts);
+    if (c->generation_fault[0])
+        log_warn("%s; the token ids of config.json are used, and `trimpot generate` will refuse this model",
+                 c->generation_fault);
 }

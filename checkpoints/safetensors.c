@@ -252,67 +252,103 @@ static status check_shards_exist(const char *dir, const char *index, const char 
     return st;
 }
 
-/* Moves those entries of one shard that the index assigns to it into the set; the index rules, so that stale copies
- * in other shards are passed over. */
-static void keep_assigned(struct st_set *set, json_t *map, const char *file, struct st_entry *entries, int n,
-                          int *ignored)
+/* An index and its shards on the way to one set. An index is often older than its shards; but it is needed only to tell
+ * copies of one tensor apart, and the tensors of all shards are the model (transformers reads them so). */
+struct gathering {
+    json_t *map;             /* the index's weight_map */
+    struct st_entry *strays; /* not in the shard that the index says, or not in the index */
+    int n_strays;
+};
+
+static void keep_assigned(struct st_set *set, struct gathering *g, const char *file, struct st_entry *entries, int n)
 {
+    set->entries = mem_grow(set->entries, (size_t)(set->n + n + 1) * sizeof *entries);
+    g->strays = mem_grow(g->strays, (size_t)(g->n_strays + n + 1) * sizeof *entries);
     for (int i = 0; i < n; i++) {
-        const char *want = json_string_value(json_object_get(map, entries[i].name));
-        if (want && strcmp(want, file) == 0) {
-            set->entries[set->n++] = entries[i];
-        } else {
-            free(entries[i].name);
-            ++*ignored;
-        }
+        const char *want = json_string_value(json_object_get(g->map, entries[i].name));
+        if (want && strcmp(want, file) == 0) set->entries[set->n++] = entries[i];
+        else g->strays[g->n_strays++] = entries[i];
     }
     free(entries);
 }
 
-static status check_all_found(const char *index, const struct st_set *set, json_t *map)
+/* Strays of which there is no copy where the index says join the set; the set is sorted before and after. */
+static status adopt_strays(const char *index, struct st_set *set, struct gathering *g)
 {
+    struct st_entry *all = mem_grow(set->entries, (size_t)(set->n + g->n_strays + 1) * sizeof *all);
+    int n = set->n, copies = 0;
+    status st = ST_OK;
+    set->entries = all;
+    if (g->n_strays) qsort(g->strays, (size_t)g->n_strays, sizeof *g->strays, by_name);
+    for (int i = 0; i < g->n_strays; i++) {
+        struct st_entry *e = &g->strays[i];
+        if (st_find(set, e->name)) copies++;
+        else if (n > set->n && strcmp(all[n - 1].name, e->name) == 0)
+            st = status_fail(ST_CORRUPT, "%s: it does not say which '%s' is meant, the one in %s or the one in %s", index,
+                             e->name, all[n - 1].file, e->file);
+        else {
+            all[n++] = *e;
+            e->name = NULL; /* it has moved */
+        }
+    }
+    if (n > set->n)
+        log_warn("%s: %d tensors are not in the file that it says; they are taken from where they are", index, n - set->n);
+    if (copies) log_warn("%s: its files hold %d older copies of tensors; the ones that it names are taken", index, copies);
+    set->n = n;
+    qsort(all, (size_t)n, sizeof *all, by_name);
+    return st;
+}
+
+/* Whether what is missing is needed is the model's to say: a tied lm_head is often still in the index. */
+static void tell_missing(const char *index, const struct st_set *set, json_t *map)
+{
+    enum { SHOWN = 5 };
     struct buf missing = {0};
+    int n = 0;
     const char *name;
     json_t *file;
-    json_object_foreach(map, name, file) if (!st_find(set, name))
+    json_object_foreach(map, name, file) if (!st_find(set, name) && ++n <= SHOWN)
         buf_printf(&missing, "\n  %s (should be in %s)", name, json_string_value(file));
-    status st = missing.len
-                    ? status_fail(ST_CORRUPT, "%s: these tensors of the index are in no shard:%s", index, missing.data)
-                    : ST_OK;
+    if (n) log_warn("%s: %d of its tensors are in none of its files:%s%s", index, n, missing.data, n > SHOWN ? "\n  …" : "");
     buf_release(&missing);
-    return st;
+}
+
+static status open_shards(struct st_set *set, struct gathering *g, const char *dir, const char *const *files, int n_files)
+{
+    for (int i = 0; i < n_files; i++) {
+        char *path = mem_printf("%s/%s", dir, files[i]);
+        struct st_entry *entries = NULL;
+        int n = 0;
+        status st = open_file(set, path, &entries, &n);
+        free(path);
+        TRY(st);
+        keep_assigned(set, g, files[i], entries, n);
+    }
+    if (set->n) qsort(set->entries, (size_t)set->n, sizeof *set->entries, by_name);
+    return ST_OK;
 }
 
 static status open_index(struct st_set *set, const char *dir, const char *index)
 {
     char *text = NULL;
     size_t bytes;
-    json_t *root = NULL, *map;
+    json_t *root = NULL;
     const char **files = NULL;
-    int n_files = 0, ignored = 0;
+    struct gathering g = {0};
+    int n_files = 0;
     status st;
     TRY_DONE(file_read(index, MAX_HEADER, &text, &bytes));
     TRY_DONE(jdoc_parse(index, text, bytes, &root, NULL));
     struct jdoc d = {index, "", root};
     TRY_DONE(jdoc_need(&d, "weight_map"));
-    TRY_DONE(jdoc_object(&d, "weight_map", &map));
-    TRY_DONE(list_shards(index, map, &files, &n_files));
+    TRY_DONE(jdoc_object(&d, "weight_map", &g.map));
+    TRY_DONE(list_shards(index, g.map, &files, &n_files));
     TRY_DONE(check_shards_exist(dir, index, files, n_files));
-    set->entries = mem_alloc((json_object_size(map) + 1) * sizeof *set->entries);
-    for (int i = 0; i < n_files; i++) {
-        char *path = mem_printf("%s/%s", dir, files[i]);
-        struct st_entry *entries = NULL;
-        int n = 0;
-        st = open_file(set, path, &entries, &n);
-        free(path);
-        if (st) goto done;
-        keep_assigned(set, map, files[i], entries, n, &ignored);
-    }
-    qsort(set->entries, (size_t)set->n, sizeof *set->entries, by_name);
-    TRY_DONE(check_all_found(index, set, map));
-    if (ignored)
-        log_warn("%s: %d tensors of its shards are not assigned to their file by the index; ignored", index, ignored);
+    TRY_DONE(open_shards(set, &g, dir, files, n_files));
+    TRY_DONE(adopt_strays(index, set, &g));
+    tell_missing(index, set, g.map);
 done:
+    st_entries_free(g.strays, g.n_strays);
     free(files);
     free(text);
     json_decref(root);
@@ -350,12 +386,14 @@ status st_open(const char *dir_or_file, const char *stem, struct st_set *out)
         st = status_fail(ST_IO, "%s: no such file or directory", dir_or_file);
     else if (!file_is_dir(dir_or_file))
         st = open_single(out, dir_or_file);
-    else if (file_exists(index))
-        st = open_index(out, dir_or_file, index);
     else if (file_exists(single))
         st = open_single(out, single);
+    else if (file_exists(index))
+        st = open_index(out, dir_or_file, index);
     else
         st = nothing_to_read(dir_or_file, stem);
+    if (!st && file_is_dir(dir_or_file) && file_exists(single) && file_exists(index))
+        log_note("%s is read; the index beside it, which is for a model in several files, is not", single);
     for (int i = 0; i < out->n; i++) out->bytes += out->entries[i].bytes;
     free(single);
     free(index);

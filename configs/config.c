@@ -58,6 +58,38 @@ static void apply_short_form(struct ynode *root, const struct config_args *args,
     for (int i = 0; i < args->n_settings; i++) apply_setting(root, &args->settings[i], p);
 }
 
+static bool from_command_line(const struct ynode *n) { return n->at.argument != 0 || n->key_at.argument != 0; }
+
+static bool is_file_of(const char *path, const char *dir)
+{
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/') n--;
+    return !strncmp(path, dir, n) && path[n] == '/' && file_exists(path);
+}
+
+/* A model brings its tokenizer: beside --model the file's tokenizer.path, a place on the machine of whoever wrote it, gives
+ * way to the model's directory, as its checkpoint_dir does; merges belong to that path, and so go with it. Only the command
+ * line itself can say otherwise. After interpolation, so that a path in terms of another is judged as what it is. */
+static void follow_model(struct ynode *root, const struct config_args *args, bool notes)
+{
+    struct ynode *group = ynode_find(root, "tokenizer"), *path = ynode_find(group, "path"),
+                 *merges = ynode_find(group, "merges_file"), *specials = ynode_find(group, "special_tokens_path");
+    struct place at = {.name = "--model"};
+    if (!args->model || !path || path->kind != YNODE_SCALAR || ynode_is_null(path) || from_command_line(path)) return;
+    if (is_file_of(path->text, args->model)) return;
+    if (notes && strcmp(path->text, args->model))
+        log_note("--model %s brings its own tokenizer: the file's tokenizer.path (%s) is not used; tokenizer.path=… beside "
+                 "--model would be",
+                 text_shown(args->model), text_shown(path->text));
+    ynode_put(group, "path", ynode_scalar(args->model, false, at), at);
+    if (merges && !from_command_line(merges)) ynode_drop(group, "merges_file");
+    bool lost = specials && specials->kind == YNODE_SCALAR && !ynode_is_null(specials) && !from_command_line(specials) &&
+                !file_exists(specials->text);
+    if (!lost) return;
+    if (notes) log_note("tokenizer.special_tokens_path: %s does not exist; left out", text_shown(specials->text));
+    ynode_drop(group, "special_tokens_path");
+}
+
 /* Values that follow from others, once nothing is wrong with them. */
 static void settle(struct bound *b)
 {
@@ -104,6 +136,7 @@ static status resolve(const char *name, const char *text, size_t bytes, const st
         for (int i = 0; i < args->n_overrides; i++)
             override_apply(root, args->overrides[i], args->override_at ? args->override_at[i] : i + 1, &problems);
         interpolate(root, &problems);
+        follow_model(root, args, notes);
         b.root = root;
         b.c = mem_alloc(sizeof *b.c);
         b.written = mem_alloc((size_t)schema_n * sizeof *b.written);

@@ -111,7 +111,7 @@ static status put_weight(struct session *x, struct st_writer *w, int id, void *w
 static struct hf_export said_of(const struct session *x, const char *dtype_name)
 {
     const struct config *c = x->cfg;
-    return (struct hf_export){.dtype = dtype_name, .tokenizer = c->tokenizer.path, .merges_file = c->tokenizer.merges_file,
+    return (struct hf_export){.dtype = dtype_name, .untied = x->shape.untied, .tokenizer = c->tokenizer.path, .merges_file = c->tokenizer.merges_file,
                               .chat_template = NULL, .end_ids = NULL, .n_end = 0};
 }
 

@@ -105,6 +105,7 @@ status generate(struct session *x, struct ids *sequences, int64_t n, const struc
 {
     status st = ST_OK;
     struct ids ends = {0};
+    if (x->hf.generation_fault[0]) FAIL(ST_CORRUPT, "%s; it says where answers end: correct it or delete it", x->hf.generation_fault);
     bool *done = mem_alloc((size_t)n * sizeof *done);
     int64_t *which = mem_alloc((size_t)n * sizeof *which), active;
     struct candidate *work = mem_alloc((size_t)x->shape.vocab * sizeof *work);

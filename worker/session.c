@@ -236,9 +236,10 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     const char *dir = cfg->checkpointer.checkpoint_dir;
     bool random = cfg->model.init == INIT_RANDOM;
     TRY(choose_backend(x));
-    TRY(hf_config_read(dir, &x->hf));
-    TRY(family_shape(dir, &x->hf, &x->shape));
+    TRY(family_open(dir, &x->hf, &x->shape));
+    if (use == SESSION_TRAIN) hf_config_warn(dir, &x->hf);
     if (!random) TRY(st_open(dir, "model", &x->files));
+    family_settle_head(dir, &x->files, &x->shape);
     TRY(open_tokenizer(x));
     TRY(open_adapter(x));
     if (!forward_bounds) TRY(open_data(x));

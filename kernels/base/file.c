@@ -25,6 +25,14 @@ static status open_regular(const char *path, int *fd, size_t *bytes)
     return ST_OK;
 }
 
+/* A clone without Git LFS holds these few lines in place of every large file: no reader could make sense of them. */
+static status refuse_lfs_pointer(const char *path, const void *data, size_t bytes)
+{
+    static const char first[] = "version https://git-lfs.github.com/spec/";
+    if (bytes < sizeof first - 1 || memcmp(data, first, sizeof first - 1) != 0) return ST_OK;
+    FAIL(ST_IO, "%s: a Git LFS pointer, not the file itself; run `git lfs pull` in its folder, or download the file", path);
+}
+
 status file_map_open(struct file_map *m, const char *path)
 {
     *m = (struct file_map){0};
@@ -42,7 +50,9 @@ status file_map_open(struct file_map *m, const char *path)
     }
     close(fd);
     *m = (struct file_map){.data = p, .bytes = bytes, .path = mem_strdup(path)};
-    return ST_OK;
+    status st = refuse_lfs_pointer(path, p, bytes);
+    if (st) file_map_close(m);
+    return st;
 }
 
 void file_map_close(struct file_map *m)
@@ -77,6 +87,11 @@ status file_read(const char *path, size_t limit, char **text, size_t *bytes)
     }
     close(fd);
     p[at] = 0;
+    status st = refuse_lfs_pointer(path, p, at);
+    if (st) {
+        free(p);
+        return st;
+    }
     *text = p;
     if (bytes) *bytes = at;
     return ST_OK;

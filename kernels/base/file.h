@@ -15,10 +15,11 @@ struct file_map {
     char *path; /* owned, for messages */
 };
 
-status file_map_open(struct file_map *m, const char *path); /* ST_IO: missing, unreadable or not a regular file */
+status file_map_open(struct file_map *m, const char *path); /* ST_IO: missing, unreadable, not a regular file, or a Git
+                                                             * LFS pointer in place of one */
 void file_map_close(struct file_map *m);
 
-/* Whole file as a NUL-terminated string (caller frees). ST_IO, or ST_CORRUPT if larger than `limit` bytes. */
+/* Whole file as a NUL-terminated string (caller frees). ST_IO as above, or ST_CORRUPT if larger than `limit` bytes. */
 status file_read(const char *path, size_t limit, char **text, size_t *bytes);
 
 /* Writes path.tmp, fsyncs, renames over path, fsyncs the directory. On failure the old file is untouched and the

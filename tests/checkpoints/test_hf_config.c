@@ -163,16 +163,30 @@ static const struct {
     {ROPE("\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4,"
           "\"original_max_position_embeddings\":8192"),
      ST_CORRUPT, "must exceed"},
-    {ROPE("\"rope_type\":\"yarn\",\"factor\":8"), ST_NOT_BUILT, "\"yarn\" is not built"},
-    {ROPE("\"type\":\"dynamic\",\"factor\":8"), ST_NOT_BUILT, "\"dynamic\" is not built"},
+    {ROPE("\"rope_type\":\"ntk\",\"factor\":8"), ST_NOT_BUILT, "\"ntk\" is not built"},
+    {ROPE("\"type\":\"mrope\",\"mrope_section\":[1,2]"), ST_NOT_BUILT, "\"mrope\" is not built"},
+    {ROPE("\"type\":\"dynamic\""), ST_CORRUPT, "factor is missing"},
+    {ROPE("\"type\":\"yarn\""), ST_CORRUPT, "factor is missing"},
+    {ROPE("\"type\":\"yarn\",\"factor\":0.5"), ST_CORRUPT, "factor is 0.5"},
+    {ROPE("\"type\":\"yarn\",\"factor\":4,\"beta_fast\":1,\"beta_slow\":32"), ST_CORRUPT, "beta_fast 1 must"},
+    {ROPE("\"type\":\"yarn\",\"factor\":4,\"attention_factor\":0"), ST_CORRUPT, "attention_factor is 0"},
+    {ROPE("\"type\":\"yarn\",\"factor\":4,\"truncate\":0"), ST_CORRUPT, "truncate is 0"},
+    {WITH("\"rope_theta\":1,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}"), ST_CORRUPT, "rope_theta above 1"},
+    {WITH("\"original_max_position_embeddings\":1024,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,"
+          "\"original_max_position_embeddings\":2048}"),
+     ST_CORRUPT, "same value"},
     {WITH("\"rope_parameters\":{\"rope_type\":\"longrope\"}"), ST_NOT_BUILT, "\"longrope\" is not built"},
     {WITH("\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}"), ST_NOT_BUILT, "per layer type"},
     {WITH("\"rope_theta\":1e4,\"rope_parameters\":{\"rope_theta\":5e5}"), ST_CORRUPT, "keep one"},
     {WITH("\"rope_scaling\":{\"rope_type\":\"default\"},\"rope_parameters\":{\"rope_theta\":5e5}"), ST_CORRUPT,
      "disagree"},
-    {WITH("\"attention_dropout\":0.1"), ST_NOT_BUILT, "attention_dropout is 0.1"},
     {WITH("\"num_local_experts\":8"), ST_NOT_BUILT, "num_local_experts is 8"},
-    {WITH("\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}"), ST_NOT_BUILT, "quantization_config"},
+    {WITH("\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}"), ST_NOT_BUILT,
+     "quantization_config by \"bitsandbytes\": the weights are already quantised"},
+    {WITH("\"quantization_config\":{\"load_in_4bit\":true}"), ST_NOT_BUILT, "model.quantize_base=true"},
+    {WITH("\"compression_config\":{\"format\":\"x\"}"), ST_NOT_BUILT, "compression_config"},
+    {WITH("\"quantization\":{\"bits\":4}"), ST_NOT_BUILT, "the original, unquantised model"},
+    {"{\"model_type\":\"llama\",\"quantization_config\":{\"quant_method\":\"gptq\"}}", ST_NOT_BUILT, "\"gptq\""},
     {WITH("\"layer_types\":[\"full_attention\"]"), ST_CORRUPT, "layer_types"},
     {WITH("\"layer_types\":[1,2,3]"), ST_CORRUPT, "layer_types[0] is 1"},
     {WITH("\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\"]"), ST_NOT_BUILT,
@@ -227,8 +241,81 @@ static void directory(void **unused)
     assert_int_equal(hf_config_read(dir, &c), ST_OK);
     assert_true(c.n_eos == 2 && c.eos[0] == 5 && c.bos == 1);
     put("generation_config.json", "{\"eos_token_id\":[5,1006]}");
-    assert_int_equal(hf_config_read(dir, &c), ST_CORRUPT);
-    assert_non_null(strstr(status_message(), "generation_config.json"));
+    assert_int_equal(hf_config_read(dir, &c), ST_OK);
+    assert_non_null(strstr(c.generation_fault, "generation_config.json: eos_token_id is 1006"));
+    assert_true(c.n_eos == 1 && c.eos[0] == 2 && c.bos == 1);
+    put("generation_config.json", "{\"eos_token_id\":");
+    assert_int_equal(hf_config_read(dir, &c), ST_OK);
+    assert_non_null(strstr(c.generation_fault, "generation_config.json:1:"));
+    put("generation_config.json", "{}");
+    assert_int_equal(hf_config_read(dir, &c), ST_OK);
+    assert_string_equal(c.generation_fault, "");
+    put("config.json", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
+    assert_int_equal(hf_config_read(dir, &c), ST_IO);
+    assert_non_null(strstr(status_message(), "config.json: a Git LFS pointer"));
+}
+
+/* The family is asked for before any size, of nested files too; whatever its length. */
+static void model_types(void **unused)
+{
+    (void)unused;
+    static const struct {
+        const char *json, *type; /* NULL: an error */
+    } rows[] = {
+        {"{\"model_type\":\"falcon\"}", "falcon"},
+        {"{\"model_type\":\"gemma3\",\"text_config\":{\"model_type\":\"gemma3_text\"}}", "gemma3"},
+        {"{\"text_config\":{\"model_type\":\"gemma3_text\"}}", "gemma3_text"},
+        {"{\"model_type\":\"a-name-that-is-much-longer-than-any-model-type\"}",
+         "a-name-that-is-much-longer-than-any-model-type"},
+        {"{\"text_config\":{}}", NULL},
+        {"{\"model_type\":null}", NULL},
+        {"{\"model_type\":[\"llama\"]}", NULL},
+        {"{\"text_config\":7}", NULL},
+        {"[]", NULL},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char type[128];
+        put("config.json", rows[i].json);
+        status st = hf_config_model_type(dir, type, sizeof type);
+        assert_int_equal(st, rows[i].type ? ST_OK : ST_CORRUPT);
+        if (rows[i].type) assert_string_equal(type, rows[i].type);
+        else assert_non_null(strstr(status_message(), "config.json"));
+    }
+}
+
+static void dropouts(void **unused)
+{
+    (void)unused;
+    static const struct {
+        const char *json, *says;
+    } rows[] = {
+        {WITH("\"attention_dropout\":0.1"), "attention_dropout 0.1"},
+        {WITH("\"attention_dropout\":0.0,\"resid_pdrop\":0,\"embd_pdrop\":null,\"dropout\":false"), ""},
+        {WITH("\"resid_pdrop\":0.1,\"embd_pdrop\":0.2,\"hidden_dropout_prob\":0.5,\"layerdrop\":1,\"drop\":\"\""),
+         "resid_pdrop 0.1, embd_pdrop 0.2, hidden_dropout_prob 0.5, layerdrop 1"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) assert_string_equal(good(rows[i].json).dropouts, rows[i].says);
+}
+
+static void yarn_in_both_spellings(void **unused)
+{
+    (void)unused;
+    static const char *const spellings[] = {
+        WITH("\"max_position_embeddings\":32768,\"rope_theta\":1e6,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,"
+             "\"original_max_position_embeddings\":8192}"),
+        WITH("\"max_position_embeddings\":32768,\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":1e6,"
+             "\"factor\":null,\"original_max_position_embeddings\":8192,\"beta_fast\":null,\"beta_slow\":0}"),
+        WITH("\"max_position_embeddings\":8192,\"rope_theta\":1e6,\"rope_scaling\":{\"rope_type\":\"yarn\",\"type\":\"x\","
+             "\"factor\":4,\"mscale\":0.7}"),
+    };
+    for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++) {
+        struct hf_config c = good(spellings[i]);
+        assert_true(c.rope.type == ROPE_YARN && c.rope.factor == 4 && c.rope.original == 8192 && c.rope.theta == 1e6);
+        assert_true(c.rope.high == 32 && c.rope.low == 1 && c.rope.truncate);
+        assert_true(c.rope.attention > 1.138629 && c.rope.attention < 1.138630);
+    }
+    struct hf_config c = good(ROPE("\"type\":\"dynamic\",\"factor\":2.0"));
+    assert_true(c.rope.type == ROPE_DYNAMIC && c.rope.factor == 2 && c.rope.attention == 1);
 }
 
 int main(void)
@@ -240,6 +327,9 @@ int main(void)
         cmocka_unit_test(old_and_odd_but_legal),
         cmocka_unit_test(refusals),
         cmocka_unit_test_setup_teardown(directory, setup, teardown),
+        cmocka_unit_test_setup_teardown(model_types, setup, teardown),
+        cmocka_unit_test(dropouts),
+        cmocka_unit_test(yarn_in_both_spellings),
     };
     log_init(0, 1, LOG_QUIET);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -194,6 +194,23 @@ static void templates(void **state)
     }
 }
 
+/* Weights that are apart are said to be. */
+static void untied(void **state)
+{
+    (void)state;
+    static const struct { const char *from, *to; } rows[] = {
+        {"{\"b\": 1e-05, \"tie_word_embeddings\": true, \"a\": [1]}", "{\"b\": 1e-05, \"tie_word_embeddings\": false, \"a\": [1]}"},
+        {"{}", "{\n  \"tie_word_embeddings\": false}"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        put("base/config.json", rows[i].from);
+        export((struct hf_export){.untied = true});
+        holds("out/config.json", rows[i].to);
+        export((struct hf_export){.untied = false});
+        holds("out/config.json", rows[i].from);
+    }
+}
+
 /* The tokenizer that was used, whole; nothing of the base's beside it. */
 static void tokenizers(void **state)
 {
@@ -259,6 +276,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(edits),
+        cmocka_unit_test_setup_teardown(untied, setup, teardown),
         cmocka_unit_test_setup_teardown(dtypes, setup, teardown),
         cmocka_unit_test_setup_teardown(carried, setup, teardown),
         cmocka_unit_test_setup_teardown(ends, setup, teardown),

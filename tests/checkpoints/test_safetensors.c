@@ -377,23 +377,81 @@ static void directories(void **unused)
         {"{\"weight_map\":{\"a\":\"pytorch_model.bin\"}}", ST_CORRUPT, "plain name"},
         {"{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\"}}", ST_IO,
          "one.safetensors two.safetensors"},
-        {"{\"weight_map\":{\"gone\":\"model-00001-of-00003.safetensors\",\"lost\":\"model-00002-of-00003.safetensors\"}"
-         "}",
-         ST_CORRUPT, "lost (should be in model-00002"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         put("model.safetensors.index.json", rows[i].index);
         refused(rows[i].st, rows[i].says);
     }
-    /* The index rules: what it does not name is passed over. */
+    /* Files that it does not name are passed over; tensors of a named file are not. */
     put("model.safetensors.index.json", "{\"weight_map\":{\"layers.0.weight\":\"model-00002-of-00003.safetensors\","
                                         "\"a.bias\":\"model-00003-of-00003.safetensors\"}}");
     assert_int_equal(st_open(dir, "model", &s), ST_OK);
-    assert_int_equal(s.n, 2);
-    assert_int_equal(s.bytes, 94);
+    assert_int_equal(s.n, 5);
+    assert_int_equal(s.bytes, 136);
     st_close(&s);
     assert_int_equal(truncate(at("model-00003-of-00003.safetensors"), 100), 0);
     refused(ST_CORRUPT, "model-00003-of-00003.safetensors");
+}
+
+static void write_one(const char *stem, float value)
+{
+    const struct st_declare one[] = {{"one", DT_F32, 1, {1}}};
+    struct st_writer *w;
+    assert_int_equal(st_writer_open(dir, stem, one, 1, 0, &w), ST_OK);
+    assert_int_equal(st_writer_put(w, &value), ST_OK);
+    assert_int_equal(st_writer_close(w, true), ST_OK);
+}
+
+static float read_one(int tensors)
+{
+    struct st_set s;
+    float value;
+    if (st_open(dir, "model", &s)) fail_msg("%s", status_message());
+    assert_int_equal(s.n, tensors);
+    memcpy(&value, st_find(&s, "one")->data, sizeof value);
+    st_close(&s);
+    return value;
+}
+
+#define MAP(entries) put("model.safetensors.index.json", "{\"weight_map\":{" entries "}}")
+
+static void a_stale_index(void **unused)
+{
+    (void)unused;
+    write_one("first", 1);
+    write_one("second", 2);
+    MAP("\"one\":\"first.safetensors\",\"x\":\"second.safetensors\"");
+    assert_true(read_one(1) == 1); /* it tells copies apart; x, which is nowhere, is for the model to miss */
+    MAP("\"one\":\"second.safetensors\",\"x\":\"first.safetensors\"");
+    assert_true(read_one(1) == 2);
+    MAP("\"x\":\"first.safetensors\"");
+    assert_true(read_one(1) == 1);
+    MAP("\"x\":\"first.safetensors\",\"y\":\"second.safetensors\"");
+    refused(ST_CORRUPT, "which 'one' is meant");
+    assert_int_equal(write_model(dir, 60, true), ST_OK);
+    MAP("\"a.bias\":\"model-00001-of-00003.safetensors\",\"x\":\"model-00002-of-00003.safetensors\","
+        "\"none\":\"model-00003-of-00003.safetensors\"");
+    check_model(dir);
+    write_one("model", 3); /* the one file goes before any index */
+    put("model.safetensors.index.json", "{\"weight_map\":{\"one\":\"gone.safetensors\"}}");
+    assert_true(read_one(1) == 3);
+    put("model.safetensors.index.json", "not JSON");
+    assert_true(read_one(1) == 3);
+}
+
+static void a_git_lfs_pointer(void **unused)
+{
+    (void)unused;
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\n"
+                                  "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
+    put("model.safetensors", pointer);
+    refused(ST_IO, "model.safetensors: a Git LFS pointer, not the file itself; run `git lfs pull`");
+    assert_int_equal(file_remove_tree(at("model.safetensors")), ST_OK);
+    put("one.safetensors", pointer);
+    MAP("\"one\":\"one.safetensors\"");
+    refused(ST_IO, "one.safetensors: a Git LFS pointer");
+    put("model.safetensors.index.json", pointer);
+    refused(ST_IO, "model.safetensors.index.json: a Git LFS pointer");
 }
 
 int main(void)
@@ -407,6 +465,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_aborted_write_leaves_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(a_failing_write_leaves_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(directories, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_stale_index, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_git_lfs_pointer, setup, teardown),
     };
     log_init(0, 1, LOG_QUIET);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -102,7 +102,8 @@ static const struct way ways[] = {
     {"llama3 full AdamW", "llama", true, .rope = ROPE_LLAMA3, .plan = {.full = true}, .optimizer = CONFIG_ADAMW, .lr = 3e-3, .decay = 0.1,
      .masters = true},
     {"llama2 full Adam", "llama", false, .plan = {.full = true}, .optimizer = CONFIG_ADAM, .lr = 1e-3, .decay = 0.01, .narrow_states = true},
-    {"qwen2 full SGD", "qwen2", true, .plan = {.full = true}, .optimizer = CONFIG_SGD, .lr = 0.004, .momentum = 0.9, .nesterov = true},
+    {"qwen2 yarn full SGD", "qwen2", true, .rope = ROPE_YARN, .plan = {.full = true}, .optimizer = CONFIG_SGD, .lr = 0.004, .momentum = 0.9,
+     .nesterov = true},
     {"qwen2 untied windowed SGD", "qwen2", false, .window = 4, .rope = ROPE_LINEAR, .plan = {.full = true}, .optimizer = CONFIG_SGD,
      .lr = 0.01},
     {"llama3 LoRA AdamW", "llama", true, .rope = ROPE_LLAMA3, .optimizer = CONFIG_ADAMW, .lr = 5e-3, .decay = 0.01,
@@ -120,7 +121,8 @@ static inline struct model_shape shape_of(const struct way *r)
                            .heads = 4, .kv_heads = 2, .head_dim = 8, .max_positions = 64, .rms_norm_eps = 1e-5,
                            .tie_word_embeddings = r->tied, .use_sliding_window = r->window > 0, .sliding_window = r->window,
                            .max_window_layers = 1,
-                           .rope = {.type = r->rope, .theta = 100, .factor = 4, .low = 1, .high = 4, .original = 32, .partial = 1}};
+                           .rope = {.type = r->rope, .theta = 100, .factor = 4, .low = 1, .high = 4, .original = 32, .partial = 1,
+                                    .attention = r->rope == ROPE_YARN ? 1.25 : 1}};
     struct model_shape shape;
     snprintf(hf.model_type, sizeof hf.model_type, "%s", r->family);
     MUST(family_shape("(test)", &hf, &shape));

@@ -53,52 +53,113 @@ static bool is_float(const struct st_entry *e)
     return e->known && (e->dt == DT_F32 || e->dt == DT_BF16 || e->dt == DT_F16);
 }
 
-/* Tensors that files carry and nobody needs: stale RoPE buffers, and the second copy of tied embeddings. */
-static bool ignorable(const char *name, bool tied)
+/* Tensors that files carry and nobody needs: stale RoPE buffers. */
+static bool ignorable(const char *name) { return strstr(name, "rotary_emb.inv_freq") != NULL; }
+
+/* What a quantised file holds beside or in place of a weight. */
+static const struct { const char *end, *by; } PACKED[] = {
+    {".quant_state.bitsandbytes__nf4", "bitsandbytes NF4"},
+    {".quant_state.bitsandbytes__fp4", "bitsandbytes FP4"},
+    {".quant_map", "bitsandbytes"},
+    {".SCB", "bitsandbytes 8-bit"},
+    {".qweight", "GPTQ or AWQ"},
+    {".weight_packed", "compressed-tensors"},
+    {".weight_scale", "FP8 or compressed-tensors"},
+    {".weight_scale_inv", "FP8"},
+    {".weight_scales", "EETQ"},
+    {".weight._data", "quanto"},
+    {".W_q", "HQQ"},
+    {".scales", "MLX or another block-wise quantisation"},
+};
+
+static status refuse_packed(const struct st_set *files, const char *dir)
 {
-    return strstr(name, "rotary_emb.inv_freq") || (tied && !strcmp(name, "lm_head.weight"));
+    for (int i = 0; i < files->n; i++)
+        for (size_t k = 0; k < sizeof PACKED / sizeof *PACKED; k++) {
+            const char *name = files->entries[i].name;
+            size_t n = strlen(name), end = strlen(PACKED[k].end);
+            if (n >= end && !strcmp(name + n - end, PACKED[k].end))
+                FAIL(ST_NOT_BUILT, "%s: the weights are already quantised (%s: there is %s), which is not read; use the original, "
+                     "unquantised model: model.quantize_base=true (or a qlora_ component) quantises it to NF4 while loading", dir,
+                     PACKED[k].by, name);
+        }
+    return ST_OK;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
-
-static void list_extra(const struct param_store *ps, const struct st_set *files, bool tied, struct buf *report, int *bad)
+/* The tensor of a parameter under any of the names that transformers takes for it: files of the bare decoder (LlamaModel)
+ * lack "model.", files of a module around the whole have one more. More than one is an error of the files. */
+static const struct st_entry *find_as(const struct st_set *files, const char *name, const char **other)
 {
-    const char **names = mem_alloc((size_t)(ps->n ? ps->n : 1) * sizeof *names);
-    for (int i = 0; i < ps->n; i++) names[i] = ps->p[i].name;
-    qsort(names, (size_t)ps->n, sizeof *names, by_name);
-    for (int i = 0; i < files->n; i++) {
-        const char *name = files->entries[i].name;
-        if (ignorable(name, tied) || bsearch(&name, names, (size_t)ps->n, sizeof *names, by_name)) continue;
-        if (++*bad <= 20) buf_printf(report, "\n  extra: %s", name);
+    static const char prefix[] = "model.";
+    char longer[sizeof prefix + sizeof ((struct param *)0)->name];
+    snprintf(longer, sizeof longer, "%s%s", prefix, name);
+    const char *shorter = strncmp(name, prefix, sizeof prefix - 1) ? name : name + sizeof prefix - 1;
+    const char *const names[] = {name, longer, shorter != name ? shorter : NULL};
+    const struct st_entry *found = NULL;
+    *other = NULL;
+    for (int i = 0; i < 3; i++) {
+        const struct st_entry *e = names[i] ? st_find(files, names[i]) : NULL;
+        if (e && found) *other = e->name;
+        else if (e) found = e;
     }
-    free(names);
+    return found;
+}
+
+const struct st_entry *param_file_entry(const struct st_set *files, const char *name)
+{
+    const char *other;
+    return find_as(files, name, &other);
+}
+
+struct matching {
+    const struct st_set *files;
+    bool *taken;       /* by file entry */
+    struct buf report; /* one line per fault, the first 20 */
+    int bad;
+};
+
+static bool complain(struct matching *m) { return ++m->bad <= 20; }
+
+static void take(struct matching *m, struct param *p, dtype act, bool tied)
+{
+    const char *other;
+    const struct st_entry *e = find_as(m->files, p->name, &other);
+    /* tied: whichever of the two is there is both */
+    if (tied && !strcmp(p->name, PARAM_EMBED)) {
+        const struct st_entry *head = param_file_entry(m->files, PARAM_HEAD);
+        if (head) m->taken[head - m->files->entries] = true;
+        if (!e) e = head;
+    }
+    if (e) m->taken[e - m->files->entries] = true;
+    const char *problem = !e ? "missing" : !shape_agrees(p, e) ? "wrong shape" : !is_float(e) ? "wrong dtype" : NULL;
+    if (!problem && !other) p->source = e;
+    else if (!complain(m)) return;
+    else if (!problem) buf_printf(&m->report, "\n  twice: %s and %s", e->name, other);
+    else {
+        tensor want = {.rank = p->rank, .dim = {p->dim[0], p->dim[1]}, .dt = act};
+        buf_printf(&m->report, "\n  %s: %s (config.json asks for %s", problem, p->name, tensor_text(&want));
+        if (e) buf_printf(&m->report, "; the file has [%lld%s%lld] %s", (long long)e->dim[0], e->rank > 1 ? ", " : "; rank ",
+                          (long long)(e->rank > 1 ? e->dim[1] : e->rank), e->dtype_text);
+        buf_text(&m->report, ")");
+    }
 }
 
 status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random)
 {
     if (random) return ST_OK;
-    struct buf report = {0};
-    int bad = 0;
-    for (int i = 0; i < ps->n; i++) {
-        struct param *p = &ps->p[i];
-        if (p->kind == PARAM_ADAPTER) continue;
-        const struct st_entry *e = st_find(files, p->name);
-        const char *problem = !e ? "missing" : !shape_agrees(p, e) ? "wrong shape" : !is_float(e) ? "wrong dtype" : NULL;
-        if (!problem) p->source = e;
-        else if (++bad <= 20) {
-            tensor want = {.rank = p->rank, .dim = {p->dim[0], p->dim[1]}, .dt = ps->act};
-            buf_printf(&report, "\n  %s: %s (config.json asks for %s", problem, p->name, tensor_text(&want));
-            if (e) buf_printf(&report, "; the file has [%lld%s%lld] %s", (long long)e->dim[0], e->rank > 1 ? ", " : "; rank ",
-                              (long long)(e->rank > 1 ? e->dim[1] : e->rank), e->dtype_text);
-            buf_text(&report, ")");
-        }
-    }
-    list_extra(ps, files, tied, &report, &bad);
-    if (!bad) return ST_OK;
-    if (bad > 20) buf_printf(&report, "\n  … and %d more", bad - 20);
-    status st = status_fail(ST_SHAPE, "%s: the safetensors files do not hold the model that config.json describes:%s\n"
-                            "  check that both come from the same model", dir, report.data);
-    buf_release(&report);
+    TRY(refuse_packed(files, dir));
+    struct matching m = {.files = files, .taken = mem_alloc((size_t)(files->n + 1) * sizeof *m.taken)};
+    for (int i = 0; i < ps->n; i++)
+        if (ps->p[i].kind != PARAM_ADAPTER) take(&m, &ps->p[i], ps->act, tied);
+    for (int i = 0; i < files->n; i++)
+        if (!m.taken[i] && !ignorable(files->entries[i].name) && complain(&m))
+            buf_printf(&m.report, "\n  extra: %s", files->entries[i].name);
+    if (m.bad > 20) buf_printf(&m.report, "\n  … and %d more", m.bad - 20);
+    status st = !m.bad ? ST_OK
+                       : status_fail(ST_SHAPE, "%s: the safetensors files do not hold the model that config.json describes:%s\n"
+                                               "  check that both come from the same model", dir, m.report.data);
+    free(m.taken);
+    buf_release(&m.report);
     return st;
 }
 

@@ -64,8 +64,16 @@ void param_store_release(struct param_store *ps);
 int param_add(struct param_store *ps, enum param_kind kind, int64_t dim0, int64_t dim1, const char *name, ...)
     __attribute__((format(printf, 5, 6)));
 
-/* Finds every non-adapter parameter's tensor in the file set; all missing, misshapen and extra tensors are listed in
- * one ST_SHAPE message. `random`: nothing is looked up. */
+/* The two ends that may be tied. */
+#define PARAM_EMBED "model.embed_tokens.weight"
+#define PARAM_HEAD  "lm_head.weight"
+
+/* The file's tensor for a parameter's name: also without "model.", or with one more. NULL if absent. */
+const struct st_entry *param_file_entry(const struct st_set *files, const char *name);
+
+/* Finds every non-adapter parameter's tensor in the file set; all missing, misshapen, doubled and extra tensors are
+ * listed in one ST_SHAPE message; weights that are already quantised are ST_NOT_BUILT. `tied`: the embedding is the head,
+ * under whichever name it is there. `random`: nothing is looked up. */
 status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random);
 
 /* Gives trained parameters their places, last added first. */

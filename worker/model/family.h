@@ -20,17 +20,28 @@ struct model_shape {
     const struct family *family;
     int64_t layers, width, ffn, heads, kv_heads, head_dim, vocab, max_positions; /* L C F H K D V */
     float eps;
-    bool tied;
+    bool tied;              /* the head is the embedding */
+    bool untied;            /* config.json says tied, the files say otherwise */
     int64_t window;         /* sliding window in tokens, 0 = none … */
     int64_t window_from;    /* … on layers ≥ this */
     struct hf_rope rope;
 };
 
-/* ST_NOT_BUILT for an unknown or later family, naming the known ones. `dir` is for the message. */
+/* Reads dir/config.json. ST_NOT_BUILT for an unknown or later family, naming the known ones: that is judged before
+ * anything else in the file. family_shape is its second half; `dir` is for the message. */
+status family_open(const char *dir, struct hf_config *hf, struct model_shape *out);
 status family_shape(const char *dir, const struct hf_config *hf, struct model_shape *out);
 
-/* Inverse frequencies f'_j, j < head_dim·partial/2, in f64 rounded once to f32. */
-void family_rope_frequencies(const struct model_shape *m, float *out);
+/* Tied in config.json, but the files hold two different tensors: both are kept, with a warning. */
+void family_settle_head(const char *dir, const struct st_set *files, struct model_shape *m);
+
+/* Inverse frequencies f'_j, j < head_dim·partial/2, in f64 rounded once to f32. longest: tokens of the longest document of
+ * the run, which decides for all of them how far dynamic scaling stretches (transformers decides per forward call; up to
+ * max_positions both are the same). cos and sin are to be multiplied by rope.attention. */
+void family_rope_frequencies(const struct model_shape *m, int64_t longest, float *out);
+
+/* The longest document that the positions were made for, stretching included: beyond it a warning is due. */
+int64_t family_longest(const struct model_shape *m);
 
 /* Parameters of the model by torchtune's sums, for the header. */
 int64_t family_parameters(const struct model_shape *m);

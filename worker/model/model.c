@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
 /* ---- parameters ----------------------------------------------------------------------------------------------------- */
@@ -93,7 +94,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     param_store_init(&m->params, be, act, trained, masters);
     m->layers = mem_alloc((size_t)shape->layers * sizeof *m->layers);
     enum param_kind kind = plan->full ? PARAM_TRAINED : PARAM_FROZEN;
-    m->embed = add_weight(m, kind, shape->vocab, shape->width, "model.embed_tokens.weight");
+    m->embed = add_weight(m, kind, shape->vocab, shape->width, PARAM_EMBED);
     for (int64_t l = 0; l < shape->layers; l++) add_layer(m, l);
     m->final_norm = add_weight(m, kind, shape->width, 0, "model.norm.weight");
     if (shape->tied) {
@@ -194,12 +195,16 @@ status model_prepare(struct model *m, struct stream *s)
     int64_t half = m->cos.dim[1];
     float *frequency = mem_alloc((size_t)half * sizeof *frequency);
     float *cos_table = mem_alloc((size_t)tensor_count(&m->cos) * 4), *sin_table = mem_alloc((size_t)tensor_count(&m->sin) * 4);
-    family_rope_frequencies(&m->shape, frequency);
+    float attention = (float)m->shape.rope.attention;
+    if (m->shape.rope.type == ROPE_DYNAMIC && m->bounds.doc_tokens > m->shape.max_positions)
+        log_note("dynamic RoPE: stretched for %lld tokens, the longest row, in all rows (max_position_embeddings is %lld)",
+                 (long long)m->bounds.doc_tokens, (long long)m->shape.max_positions);
+    family_rope_frequencies(&m->shape, m->bounds.doc_tokens, frequency);
     for (int64_t t = 0; t < m->cos.dim[0]; t++)
         for (int64_t j = 0; j < half; j++) {
             float theta = (float)t * frequency[j];
-            cos_table[t * half + j] = (float)cos((double)theta);
-            sin_table[t * half + j] = (float)sin((double)theta);
+            cos_table[t * half + j] = (float)cos((double)theta) * attention;
+            sin_table[t * half + j] = (float)sin((double)theta) * attention;
         }
     status st = m->be->dev.copy(s, m->cos.data, cos_table, (size_t)tensor_count(&m->cos) * 4);
     if (!st) st = m->be->dev.copy(s, m->sin.data, sin_table, (size_t)tensor_count(&m->sin) * 4);
