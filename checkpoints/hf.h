@@ -115,22 +115,33 @@ status hf_generation_ends(const char *dir, int32_t **ids, int *n);
 
 /* ---- PEFT ------------------------------------------------------------------------------------------------------- */
 
+/* Module names, layer numbers or patterns, as written and in their order; a pattern's `value` is what it assigns. */
+struct peft_rule { char *text; void *regex; double value; };
+struct peft_rules { struct peft_rule *rule; int n; bool is_regex; /* one regex instead of a list of names */ };
+
 struct peft_config {
     int64_t r; double lora_alpha, lora_dropout;
-    char **target_modules; int n_targets;   /* names as written, or one regex when `target_regex` */
-    bool target_regex, target_all_linear;
-    void *regex;                            /* compiled, when target_regex */
+    bool target_all_linear;
+    struct peft_rules target, exclude;      /* target_modules, exclude_modules */
+    struct peft_rules layers, layers_pattern, rank_pattern, alpha_pattern;
     bool use_rslora, use_dora;
+    bool frozen_b;                          /* MiCA: training moves A only */
     char *base_model;
 };
 
-/* adapter_config.json: fields that change the mathematics and are not implemented are refused by name.
- * An absent target_modules means q_proj and v_proj. use_dora is only reported: the caller judges it. */
+/* adapter_config.json: what PEFT's own load would do, or refused by key: fields that change the mathematics and are not
+ * built, initialisations that change the base when the adapter is loaded, keys nobody knows with values that mean
+ * something. An absent target_modules means q_proj and v_proj. use_dora is only reported: the caller judges it. */
 status peft_config_read(const char *dir, struct peft_config *out);
 status peft_config_parse(const char *path, const char *json, size_t n, struct peft_config *out);
 void peft_config_free(struct peft_config *p);
-/* Does the adapter target this linear, e.g. "model.layers.0.self_attn.q_proj"? All-linear leaves out the head. */
+void peft_target_add(struct peft_config *p, const char *name);
+/* Does the adapter select this linear or embedding, e.g. "model.layers.0.self_attn.q_proj"? By target_modules,
+ * exclude_modules and layers_to_transform, as PEFT. */
 bool peft_targets(const struct peft_config *p, const char *module_path);
+/* Of a selected module: r and lora_alpha, or what the first matching pattern says. */
+int64_t peft_rank(const struct peft_config *p, const char *module_path);
+double peft_alpha(const struct peft_config *p, const char *module_path);
 status peft_config_write(const char *dir, const struct peft_config *p); /* sorted keys, indent 2, inference_mode */
 
 #endif

@@ -1,18 +1,14 @@
 /* PEFT's adapter_config.json. */
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "checkpoints/hf.h"
-#include "checkpoints/jdoc.h"
+#include "checkpoints/peft_rules.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
-enum { ADAPTER_CONFIG_BYTES = 16 << 20, MAX_TARGETS = 4096, MATCH_LIMIT = 200000 };
+enum { ADAPTER_CONFIG_BYTES = 16 << 20 };
 
 /* Fields that change the mathematics in a way trimpot lacks; legal only when absent, null, false, empty, or the text.
  */
@@ -32,14 +28,9 @@ static const struct {
     {"monteclora_config"},
     {"kasa_config"},
     {"megatron_config"},
-    {"exclude_modules"},
-    {"rank_pattern"},
-    {"alpha_pattern"},
     {"bias", "none"},
     {"lora_bias"},
     {"modules_to_save"},
-    {"layers_to_transform"},
-    {"layers_pattern"},
 };
 
 /* Read here, or without effect on a trained adapter. */
@@ -54,6 +45,11 @@ static const char *const known[] = {
     "lora_alpha",
     "lora_dropout",
     "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "rank_pattern",
+    "alpha_pattern",
     "use_rslora",
     "use_dora",
     "init_lora_weights",
@@ -65,6 +61,26 @@ static const char *const known[] = {
     "megatron_core",
     "qalora_group_size",
     "runtime_config",
+    "merge_weights",
+};
+
+/* What PEFT does with the base when it loads an adapter that was initialised this way: its constructor runs the
+ * initialisation again, before the saved A and B replace what that made. */
+enum init_effect { INIT_NONE, INIT_UNTRUE, INIT_FROZEN_B, INIT_REDONE, INIT_QUANTISED };
+static const struct init_way {
+    const char *name;
+    bool prefix, any_case;
+    enum init_effect effect;
+} inits[] = {
+    {"gaussian", .any_case = true},
+    {"eva"},
+    {"orthogonal"},
+    {"mica", .any_case = true, .effect = INIT_FROZEN_B},
+    {"lora_ga", .effect = INIT_UNTRUE},
+    {"pissa", .prefix = true, .effect = INIT_REDONE},
+    {"corda", .prefix = true, .effect = INIT_REDONE},
+    {"olora", .any_case = true, .effect = INIT_REDONE},
+    {"loftq", .effect = INIT_QUANTISED},
 };
 
 static bool is_neutral(const json_t *v, const char *text)
@@ -83,21 +99,55 @@ static bool is_known(const char *key)
     return false;
 }
 
+#define MERGE_WITH_PEFT "merge the adapter with PEFT's merge_and_unload and use the merged model"
+
 static status check_fields(const struct jdoc *d)
 {
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         const json_t *v = jdoc_get(d, refused[i].key);
         if (!is_neutral(v, refused[i].neutral))
-            FAIL(ST_NOT_BUILT, "%s: %s is %s, which changes the adapter's mathematics and is not built", d->path,
-                 refused[i].key, jdoc_show(v));
+            FAIL(ST_NOT_BUILT, "%s: %s is %s, which changes the adapter's mathematics and is not built; " MERGE_WITH_PEFT,
+                 d->path, refused[i].key, jdoc_show(v));
     }
     struct buf unknown = {0};
     const char *key;
     json_t *v;
     json_object_foreach(d->o, key, v) if (!is_known(key) && !is_neutral(v, NULL))
-        buf_printf(&unknown, "%s%s", unknown.len ? ", " : "", key);
-    if (unknown.len) log_warn("%s: these fields are not known and are ignored: %s", d->path, unknown.data);
+        buf_printf(&unknown, "%s%s (%s)", unknown.len ? ", " : "", key, jdoc_show(v));
+    if (!unknown.len) return ST_OK;
+    status st = status_fail(ST_NOT_BUILT, "%s: unknown fields, which may change the adapter's mathematics: %s; remove them if "
+                            "they do not, else " MERGE_WITH_PEFT, d->path, unknown.data);
     buf_release(&unknown);
+    return st;
+}
+
+static const struct init_way *find_init(const char *name)
+{
+    for (size_t i = 0; i < sizeof inits / sizeof *inits; i++) {
+        const struct init_way *w = &inits[i];
+        size_t n = strlen(w->name) + (w->prefix ? 0 : 1);
+        if (w->any_case ? strcasecmp(name, w->name) == 0 : strncmp(name, w->name, n) == 0) return w;
+    }
+    return NULL;
+}
+
+static status check_init(const struct jdoc *d, struct peft_config *p)
+{
+    const json_t *v = jdoc_get(d, "init_lora_weights");
+    if (!v || json_is_boolean(v)) return ST_OK;
+    const struct init_way *w = json_is_string(v) ? find_init(json_string_value(v)) : NULL;
+    if (!w) FAIL(ST_CORRUPT, "%s: init_lora_weights is %s, which PEFT does not know either", d->path, jdoc_show(v));
+    if (w->effect == INIT_REDONE)
+        FAIL(ST_NOT_BUILT, "%s: init_lora_weights is %s: PEFT takes the initial A and B out of the base weights whenever it loads "
+             "this adapter, which is not built; convert it to a plain adapter with PEFT's save_pretrained(DIR, "
+             "path_initial_model_for_weight_conversion=INITIAL_ADAPTER), or " MERGE_WITH_PEFT, d->path, jdoc_show(v));
+    if (w->effect == INIT_QUANTISED)
+        FAIL(ST_NOT_BUILT, "%s: init_lora_weights is %s: PEFT replaces the base weights by quantised ones whenever it loads this "
+             "adapter, which is not built; " MERGE_WITH_PEFT, d->path, jdoc_show(v));
+    if (w->effect == INIT_UNTRUE)
+        log_warn("%s: init_lora_weights is %s: its training changed the base weights, and loading does not; the adapter is used "
+                 "on the base as it is, as PEFT does", d->path, jdoc_show(v));
+    p->frozen_b = w->effect == INIT_FROZEN_B;
     return ST_OK;
 }
 
@@ -115,64 +165,12 @@ static status check_kind(const struct jdoc *d)
     return ST_OK;
 }
 
-static status compile_regex(const char *path, struct peft_config *p)
-{
-    int code;
-    PCRE2_SIZE at;
-    const char *text = p->target_modules[0];
-    p->regex =
-        pcre2_compile((PCRE2_SPTR)text, strlen(text), PCRE2_UTF | PCRE2_ANCHORED | PCRE2_ENDANCHORED, &code, &at, NULL);
-    if (p->regex) return ST_OK;
-    char why[128];
-    pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
-    json_t *shown = json_string(text);
-    status st =
-        status_fail(ST_CORRUPT, "%s: target_modules is the regular expression %s, which is wrong at byte %zu: %s", path,
-                    jdoc_show(shown), (size_t)at, why);
-    json_decref(shown);
-    return st;
-}
-
-static void add_target(struct peft_config *p, const char *name)
-{
-    p->target_modules = mem_grow(p->target_modules, (size_t)(p->n_targets + 1) * sizeof *p->target_modules);
-    p->target_modules[p->n_targets++] = mem_strdup(name);
-}
-
-static status read_targets(const struct jdoc *d, struct peft_config *p)
-{
-    const json_t *v = jdoc_get(d, "target_modules");
-    if (!v) {
-        add_target(p, "q_proj");
-        add_target(p, "v_proj");
-        return ST_OK;
-    }
-    if (json_is_string(v)) {
-        p->target_all_linear = strcasecmp(json_string_value(v), "all-linear") == 0;
-        if (p->target_all_linear) return ST_OK;
-        p->target_regex = true;
-        add_target(p, json_string_value(v));
-        return compile_regex(d->path, p);
-    }
-    size_t n = json_array_size(v);
-    if (!json_is_array(v) || n == 0 || n > MAX_TARGETS)
-        FAIL(ST_CORRUPT, "%s: target_modules is %s; it must be a regular expression or a list of 1 to %d names",
-             d->path, jdoc_show(v), MAX_TARGETS);
-    for (size_t i = 0; i < n; i++) {
-        const char *name = json_string_value(json_array_get(v, i));
-        if (!name || !*name)
-            FAIL(ST_CORRUPT, "%s: target_modules[%zu] is %s, not a module name", d->path, i,
-                 jdoc_show(json_array_get(v, i)));
-        add_target(p, name);
-    }
-    return ST_OK;
-}
-
 static status read_adapter(const struct jdoc *d, struct peft_config *p)
 {
     char base[4096] = "";
     TRY(check_kind(d));
     TRY(check_fields(d));
+    TRY(check_init(d, p));
     TRY(jdoc_i64(d, "r", 1, 1 << 20, &p->r));
     TRY(jdoc_real(d, "lora_alpha", -1e6, 1e6, &p->lora_alpha));
     TRY(jdoc_real(d, "lora_dropout", 0, 1, &p->lora_dropout));
@@ -180,7 +178,7 @@ static status read_adapter(const struct jdoc *d, struct peft_config *p)
     TRY(jdoc_flag(d, "use_dora", &p->use_dora));
     TRY(jdoc_string(d, "base_model_name_or_path", base, sizeof base));
     if (base[0]) p->base_model = mem_strdup(base);
-    return read_targets(d, p);
+    return peft_rules_read(d, p);
 }
 
 status peft_config_parse(const char *path, const char *json, size_t n, struct peft_config *out)
@@ -195,6 +193,20 @@ status peft_config_parse(const char *path, const char *json, size_t n, struct pe
     return st;
 }
 
+/* The directory above is an easy slip: a run puts its adapter into adapter/ or export/. */
+static status check_is_adapter(const char *dir, const char *config)
+{
+    static const char *const below[] = {"adapter", "export"};
+    if (file_exists(config)) return ST_OK;
+    for (size_t i = 0; i < sizeof below / sizeof *below; i++) {
+        char *path = mem_printf("%s/%s/adapter_config.json", dir, below[i]);
+        bool there = file_exists(path);
+        free(path);
+        if (there) FAIL(ST_IO, "%s: no such file; %s is the output of a run, and its adapter is %s/%s", config, dir, dir, below[i]);
+    }
+    return ST_OK;
+}
+
 status peft_config_read(const char *dir, struct peft_config *out)
 {
     char *path = mem_printf("%s/adapter_config.json", dir), *text = NULL;
@@ -205,6 +217,7 @@ status peft_config_read(const char *dir, struct peft_config *out)
             ST_IO,
             "%s: no such directory; an adapter is a directory with adapter_config.json and adapter_model.safetensors",
             dir);
+    TRY_DONE(check_is_adapter(dir, path));
     TRY_DONE(file_read(path, ADAPTER_CONFIG_BYTES, &text, &n));
     TRY_DONE(peft_config_parse(path, text, n, out));
 done:
@@ -215,79 +228,66 @@ done:
 
 void peft_config_free(struct peft_config *p)
 {
-    for (int i = 0; i < p->n_targets; i++) free(p->target_modules[i]);
-    free(p->target_modules);
+    peft_rules_free(p);
     free(p->base_model);
-    pcre2_code_free(p->regex);
     *p = (struct peft_config){0};
 }
 
-static bool regex_matches(const struct peft_config *p, const char *module_path)
+/* Digits that read all reals back exactly, and no more. */
+static size_t digits_for(double x, size_t least)
 {
-    pcre2_match_data *m = pcre2_match_data_create(1, NULL);
-    pcre2_match_context *limits = pcre2_match_context_create(NULL);
-    pcre2_set_match_limit(limits, MATCH_LIMIT);
-    int rc = pcre2_match(p->regex, (PCRE2_SPTR)module_path, strlen(module_path), 0, 0, m, limits);
-    if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
-        log_warn("target_modules: the regular expression gave up on '%s' (PCRE2 error %d); taken as no match",
-                 module_path, rc);
-    pcre2_match_context_free(limits);
-    pcre2_match_data_free(m);
-    return rc >= 0;
-}
-
-bool peft_targets(const struct peft_config *p, const char *module_path)
-{
-    const char *dot = strrchr(module_path, '.');
-    if (p->target_all_linear) return strcmp(dot ? dot + 1 : module_path, "lm_head") != 0;
-    if (p->target_regex) return regex_matches(p, module_path);
-    size_t n = strlen(module_path);
-    for (int i = 0; i < p->n_targets; i++) {
-        size_t k = strlen(p->target_modules[i]);
-        if (k > n || strcmp(module_path + n - k, p->target_modules[i]) != 0) continue;
-        if (k == n || module_path[n - k - 1] == '.') return true;
+    char text[40];
+    for (size_t digits = least; digits < 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", (int)digits, x);
+        if (strtod(text, NULL) == x) return digits;
     }
-    return false;
+    return 17;
 }
 
-static json_t *targets_json(const struct peft_config *p)
+static size_t digits_of(const struct peft_config *p)
 {
-    if (p->target_all_linear) return json_string("all-linear");
-    if (p->target_regex) return json_string(p->target_modules[0]);
-    json_t *list = json_array();
-    for (int i = 0; i < p->n_targets; i++) json_array_append_new(list, json_string(p->target_modules[i]));
-    return list;
-}
-
-/* An integer where the value is one, as PEFT writes it. */
-static json_t *number(double x) { return x == (double)(int64_t)x ? json_integer((json_int_t)x) : json_real(x); }
-
-/* Digits that read both reals back exactly, and no more. */
-static size_t digits_for(double a, double b)
-{
-    size_t digits = 1;
-    for (char text[40]; digits < 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", (int)digits, a);
-        bool same = strtod(text, NULL) == a;
-        snprintf(text, sizeof text, "%.*g", (int)digits, b);
-        if (same && strtod(text, NULL) == b) break;
-    }
+    size_t digits = digits_for(p->lora_dropout, digits_for(p->lora_alpha, 1));
+    for (int i = 0; i < p->alpha_pattern.n; i++) digits = digits_for(p->alpha_pattern.rule[i].value, digits);
     return digits;
+}
+
+static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+/* Keys in order, those of nested objects as they are: the first matching pattern is the one that counts. */
+static json_t *with_sorted_keys(json_t *o)
+{
+    json_t *sorted = json_object(), *v;
+    const char **keys = mem_alloc(json_object_size(o) * sizeof *keys), *key;
+    size_t n = 0;
+    json_object_foreach(o, key, v) keys[n++] = key;
+    qsort(keys, n, sizeof *keys, by_name);
+    for (size_t i = 0; i < n; i++) json_object_set(sorted, keys[i], json_object_get(o, keys[i]));
+    free(keys);
+    json_decref(o);
+    return sorted;
+}
+
+static json_t *config_json(const struct peft_config *p)
+{
+    json_t *o = json_pack("{s:n, s:s?, s:s, s:b, s:b, s:b, s:s, s:n, s:s, s:i, s:s, s:n, s:b, s:b}", "auto_mapping",
+                          "base_model_name_or_path", p->base_model, "bias", "none", "fan_in_fan_out", 0, "inference_mode", 1,
+                          "init_lora_weights", 1, "megatron_core", "megatron.core", "modules_to_save", "peft_type", "LORA", "r",
+                          (int)p->r, "task_type", "CAUSAL_LM", "revision", "use_dora", p->use_dora, "use_rslora", p->use_rslora);
+    json_object_set_new(o, "lora_alpha", peft_number_json(p->lora_alpha));
+    json_object_set_new(o, "lora_dropout", json_real(p->lora_dropout));
+    json_object_set_new(o, "target_modules", p->target_all_linear ? json_string("all-linear") : peft_names_json(&p->target));
+    json_object_set_new(o, "exclude_modules", peft_names_json(&p->exclude));
+    json_object_set_new(o, "layers_to_transform", peft_layers_json(&p->layers));
+    json_object_set_new(o, "layers_pattern", peft_names_json(&p->layers_pattern));
+    json_object_set_new(o, "rank_pattern", peft_patterns_json(&p->rank_pattern));
+    json_object_set_new(o, "alpha_pattern", peft_patterns_json(&p->alpha_pattern));
+    return with_sorted_keys(o);
 }
 
 status peft_config_write(const char *dir, const struct peft_config *p)
 {
-    json_t *o = json_pack(
-        "{s:n, s:s?, s:s, s:n, s:b, s:b, s:b, s:n, s:n, s:s, s:n, s:s, s:i, s:s, s:n, s:b, s:b, s:{}, s:{}}",
-        "auto_mapping", "base_model_name_or_path", p->base_model, "bias", "none", "exclude_modules", "fan_in_fan_out",
-        0, "inference_mode", 1, "init_lora_weights", 1, "layers_pattern", "layers_to_transform", "megatron_core",
-        "megatron.core", "modules_to_save", "peft_type", "LORA", "r", (int)p->r, "task_type", "CAUSAL_LM", "revision",
-        "use_dora", p->use_dora, "use_rslora", p->use_rslora, "rank_pattern", "alpha_pattern");
-    json_object_set_new(o, "lora_alpha", number(p->lora_alpha));
-    json_object_set_new(o, "lora_dropout", json_real(p->lora_dropout));
-    json_object_set_new(o, "target_modules", targets_json(p));
-    char *text = json_dumps(o, JSON_INDENT(2) | JSON_SORT_KEYS |
-                                   JSON_REAL_PRECISION(digits_for(p->lora_alpha, p->lora_dropout)));
+    json_t *o = config_json(p);
+    char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(digits_of(p)));
     json_decref(o);
     if (!text) FAIL(ST_FAIL, "%s: adapter_config.json cannot be formed (a name that is not UTF-8?)", dir);
     char *path = mem_printf("%s/adapter_config.json", dir);

@@ -5,6 +5,7 @@
 
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
+#include "worker/adapter.h"
 
 static const size_t SHARD_BYTES = (size_t)5000000000u;
 enum { PIECE = 1 << 20, NF4_GROUP = 64 * 256 };
@@ -152,15 +153,11 @@ done:
     return st;
 }
 
-static char **target_names(const struct session *x, int *n)
+static void add_targets(const struct session *x, struct peft_config *p)
 {
-    static const char *const NAMES[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
-    char **out = mem_alloc((LINEAR_PER_LAYER + 1) * sizeof *out);
-    *n = 0;
-    for (int i = 0; i < LINEAR_PER_LAYER; i++)
-        if (x->model.plan.adapted >> i & 1) out[(*n)++] = mem_strdup(NAMES[i]);
-    if (x->model.plan.adapted & LORA_ON_HEAD) out[(*n)++] = mem_strdup("lm_head");
-    return out;
+    static const char *const NAMES[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"};
+    for (int i = 0; i <= LINEAR_PER_LAYER; i++)
+        if (x->model.plan.adapted >> i & 1) peft_target_add(p, NAMES[i]);
 }
 
 static status write_adapter_config(const struct session *x, const char *dir)
@@ -169,7 +166,7 @@ static status write_adapter_config(const struct session *x, const char *dir)
     const struct model_plan *plan = &x->model.plan;
     struct peft_config p = {.r = plan->rank, .lora_alpha = plan->alpha, .lora_dropout = plan->dropout, .use_rslora = plan->rslora,
                             .base_model = mem_strdup(x->cfg->checkpointer.checkpoint_dir)};
-    p.target_modules = target_names(x, &p.n_targets);
+    add_targets(x, &p);
     status st = peft_config_write(dir, &p);
     peft_config_free(&p);
     return st;
@@ -183,14 +180,19 @@ status export_adapter(struct session *x, const char *dir)
     struct st_declare *tensors = mem_alloc((size_t)(ps->n + 1) * sizeof *tensors);
     int *ids = mem_alloc((size_t)(ps->n + 1) * sizeof *ids), n = 0, next;
     for (int i = 0; i < ps->n; i++) {
-        if (ps->p[i].kind != PARAM_ADAPTER) continue;
-        tensors[n] = declare(&ps->p[i], ps->p[i].name, DT_F32);
+        const struct param *p = &ps->p[i];
+        const char *replaced = adapter_replaces(x, p);
+        if (p->kind != PARAM_ADAPTER && !replaced) continue;
+        tensors[n] = replaced ? declare(p, replaced, p->source->dt) : declare(p, p->name, DT_F32);
         ids[n++] = i;
     }
     TRY_DONE(x->be->dev.sync(x->s, "export"));
     TRY_DONE(file_mkdirs(dir));
     TRY_DONE(st_writer_open(dir, "adapter_model", tensors, n, 0, &w));
-    while ((next = st_writer_next(w)) >= 0) TRY_DONE(st_writer_put(w, ps->p[ids[next]].value.data));
+    while ((next = st_writer_next(w)) >= 0) {
+        const struct param *p = &ps->p[ids[next]];
+        TRY_DONE(st_writer_put(w, p->kind == PARAM_ADAPTER ? p->value.data : p->source->data));
+    }
     st = st_writer_close(w, true);
     w = NULL;
     TRY_DONE(st);

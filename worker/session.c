@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "kernels/base/log.h"
+#include "worker/adapter.h"
 
 enum { MAX_LEAVES = 64, CPU_HEAD_ROWS = 512 };
 
@@ -77,18 +78,6 @@ static status open_data(struct session *x)
     return ST_OK;
 }
 
-static status open_adapter(struct session *x)
-{
-    const char *dir = x->cfg->checkpointer.adapter_checkpoint;
-    if (!dir) return ST_OK;
-    TRY(peft_config_read(dir, &x->peft));
-    if (x->peft.use_dora)
-        FAIL(ST_NOT_BUILT, "%s/adapter_config.json: use_dora is true; DoRA adapters are not built yet, plain LoRA ones are", dir);
-    TRY(st_open(dir, "adapter_model", &x->adapter));
-    x->has_adapter = true;
-    return ST_OK;
-}
-
 static struct model_plan plan_model(const struct session *x, const struct batch_bounds *bounds)
 {
     const struct config *c = x->cfg;
@@ -107,36 +96,11 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
                  (lora->mlp ? 1u << LINEAR_GATE | 1u << LINEAR_UP | 1u << LINEAR_DOWN : 0) | (lora->output ? LORA_ON_HEAD : 0));
     if (x->has_adapter) {
         p.peft = &x->peft;
-        p.rank = x->peft.r;
-        p.alpha = x->peft.lora_alpha;
         p.rslora = x->peft.use_rslora;
     }
     if (x->use == SESSION_FORWARD) p.rung = ACT_RUNG_FORWARD;
     if (p.head_rows > bounds->supervised) p.head_rows = bounds->supervised > 0 ? bounds->supervised : 1;
     return p;
-}
-
-/* A loaded adapter's tensors become the sources of the parameters of the same names. */
-static status match_adapter(struct session *x)
-{
-    if (!x->has_adapter) return ST_OK;
-    const char *dir = x->cfg->checkpointer.adapter_checkpoint;
-    int matched = 0;
-    for (int i = 0; i < x->model.params.n; i++) {
-        struct param *p = &x->model.params.p[i];
-        if (p->kind != PARAM_ADAPTER) continue;
-        const struct st_entry *e = st_find(&x->adapter, p->name);
-        if (!e) FAIL(ST_SHAPE, "%s: adapter_config.json targets a module whose tensor %s is missing", dir, p->name);
-        if (!e->known || e->rank != 2 || e->dim[0] != p->dim[0] || e->dim[1] != p->dim[1])
-            FAIL(ST_SHAPE, "%s: %s has shape [%lld, %lld], the model needs [%lld, %lld]; is it an adapter of this model?", dir,
-                 p->name, (long long)e->dim[0], (long long)e->dim[1], (long long)p->dim[0], (long long)p->dim[1]);
-        p->source = e;
-        matched++;
-    }
-    if (matched != x->adapter.n)
-        FAIL(ST_SHAPE, "%s: the adapter has %d tensors, but this model takes %d of them; is it an adapter of this model?", dir,
-             x->adapter.n, matched);
-    return ST_OK;
 }
 
 /* ---- the step's arithmetic: M, V, items, steps ------------------------------------------------------------------------- */
@@ -212,7 +176,7 @@ static struct work_bounds work_of(const struct session *x)
     const struct batch_bounds *b = &x->model.bounds;
     return (struct work_bounds){.dt = x->model.act, .tokens = b->tokens, .doc_tokens = b->doc_tokens, .width = m->width, .ffn = m->ffn,
                                 .heads = m->heads, .kv_heads = m->kv_heads, .head_dim = m->head_dim, .vocab = m->vocab,
-                                .rank = x->model.plan.lora ? x->model.plan.rank : 0, .head_rows = x->model.plan.head_rows,
+                                .rank = x->model.lora_rank, .head_rows = x->model.plan.head_rows,
                                 .threads = x->s->threads};
 }
 
@@ -241,7 +205,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     if (!random) TRY(st_open(dir, "model", &x->files));
     family_settle_head(dir, &x->files, &x->shape);
     TRY(open_tokenizer(x));
-    TRY(open_adapter(x));
+    TRY(adapter_open(x));
     if (!forward_bounds) TRY(open_data(x));
     struct batch_bounds bounds = forward_bounds ? *forward_bounds : batch_bounds_of(x->data, cfg->batch_size);
     if (x->val) bounds = batch_bounds_max(bounds, batch_bounds_of(x->val, cfg->batch_size_val));
@@ -249,7 +213,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     bool masters = plan.full && cfg->dtype == CONFIG_BF16 && cfg->master_weights == TRI_FP32;
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
     TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied, random));
-    TRY(match_adapter(x));
+    TRY(adapter_match(x));
     if (use == SESSION_TRAIN) TRY(open_training(x, micro_batches, cfg->optimizer_in_bwd ? session_consume : NULL));
     struct work_bounds work = work_of(x);
     x->s->workspace_bytes = x->be->workspace_bytes(&work);

@@ -91,6 +91,7 @@ struct way {
     int64_t window;
     enum rope_type rope;
     struct model_plan plan;            /* rung and head_rows are filled in where they are 0 */
+    const char *adapter;               /* adapter_config.json, in place of the plan's modules and ranks */
     enum config_optim optimizer;
     double lr, decay, momentum;
     bool nesterov;
@@ -112,6 +113,14 @@ static const struct way ways[] = {
      .plan = {.lora = true, .adapted = 1 << LINEAR_Q | 1 << LINEAR_V | LORA_ON_HEAD, .rank = 3, .alpha = 3, .dropout = 0.1}},
     {"qwen2 QLoRA AdamW", "qwen2", true, .optimizer = CONFIG_ADAMW, .lr = 5e-3,
      .plan = {.lora = true, .nf4 = true, .adapted = LORA_ALL, .rank = 4, .alpha = 4, .dropout = 0.1, .rslora = true}},
+    /* Layers and modules that an adapter leaves out, ranks that differ from linear to linear. */
+    {"llama2 LoRA on some modules", "llama", false, .optimizer = CONFIG_ADAMW, .lr = 5e-3, .plan = {.lora = true, .dropout = 0.1},
+     .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":\".*(1.*(q|down)|2.*(q|o|gate))_proj|lm_head\",\"r\":3,"
+                "\"rank_pattern\":{\"2.*(o|q)_proj\":5,\"lm_head\":2},\"alpha_pattern\":{\"gate_proj\":9}}"},
+    {"qwen2 QLoRA on layer 1", "qwen2", true, .optimizer = CONFIG_SGD, .lr = 0.03,
+     .plan = {.lora = true, .nf4 = true, .dropout = 0.1, .rslora = true},
+     .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":[\"k_proj\",\"v_proj\",\"up_proj\",\"down_proj\"],"
+                "\"layers_to_transform\":[1]}"},
 };
 enum { N_WAYS = sizeof ways / sizeof *ways };
 
@@ -138,6 +147,7 @@ struct trainer {
     struct stream *s;
     struct comm comm;
     struct config config;
+    struct peft_config peft; /* of a way with an adapter */
     struct model m;
     struct grad_sink sink;
     struct optim optim;
@@ -191,21 +201,26 @@ static inline void trainer_init_weights(struct trainer *t)
 }
 
 /* plan: of the recipe, with the rung and the head's chunk this test is about. */
-static inline void trainer_open(struct trainer *t, const struct way *r, const struct model_plan *plan, const struct corpus *c,
+static inline void trainer_open(struct trainer *t, const struct way *r, const struct model_plan *wanted, const struct corpus *c,
                                 const struct backend *be, dtype act, int threads, bool in_bwd)
 {
     *t = (struct trainer){.way = r, .corpus = c, .be = be, .config = config_of(r)};
     struct model_shape shape = shape_of(r);
+    struct model_plan plan = *wanted;
+    if (r->adapter) {
+        MUST(peft_config_parse("adapter_config.json", r->adapter, strlen(r->adapter), &t->peft));
+        plan.peft = &t->peft;
+    }
     bool wide = act == DT_F64, narrow = act == DT_BF16;
     comm_self_open(&t->comm);
     MUST(be->dev.stream_open(&t->s, threads));
-    MUST(model_init(&t->m, be, &shape, plan, &c->bounds, act, narrow && r->masters));
+    MUST(model_init(&t->m, be, &shape, &plan, &c->bounds, act, narrow && r->masters));
     grad_sink_init(&t->sink, &t->m.params, &t->comm, t->s, wide ? DT_F64 : DT_F32, c->n_batches, 1, in_bwd ? trainer_consume : NULL, t);
     optim_init(&t->optim, &t->config, &t->m.params, t->s, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32);
     t->s->workspace_bytes = be->workspace_bytes(&(struct work_bounds){
         .dt = act, .tokens = c->bounds.tokens, .doc_tokens = c->bounds.doc_tokens, .width = shape.width, .ffn = shape.ffn,
-        .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .vocab = shape.vocab, .rank = plan->rank,
-        .head_rows = plan->head_rows, .threads = threads});
+        .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .vocab = shape.vocab, .rank = t->m.lora_rank,
+        .head_rows = plan.head_rows, .threads = threads});
     plan_init(&t->plan);
     trainer_layout(t);
     MUST(plan_bind(&t->plan, be));
@@ -227,6 +242,7 @@ static inline struct model_plan plan_of(const struct way *r)
 static inline void trainer_close(struct trainer *t)
 {
     free(t->first_gradient);
+    peft_config_free(&t->peft);
     grad_sink_release(&t->sink);
     model_release(&t->m);
     plan_release(&t->plan, t->be);

@@ -274,7 +274,16 @@ static status convert(struct stream *s, tensor from, tensor to)
     return op_axpy(s, &(struct axpy_args){.x = from, .y = to, .scale = 1});
 }
 
-/* Source data with no alignment promise, or NF4 from f16, goes through a heap copy: loading only, never in a step. */
+static tensor widened(struct stream *s, const tensor *from, status *st)
+{
+    tensor wide = tensor_1d(mem_alloc((size_t)from->dim[0] * 4), DT_F32, from->dim[0]);
+    if (from->dt != DT_F64) *st = convert(s, *from, wide);
+    else for (int64_t i = 0; i < from->dim[0]; i++) ((float *)wide.data)[i] = (float)((const double *)from->data)[i];
+    return wide;
+}
+
+/* Source data with no alignment promise, NF4 from f16, or adapters of f64 go through a heap copy: loading only, never in a
+ * step. */
 static status source_aligned(struct param_store *ps, struct stream *s, struct param *p, tensor *out, void **owned)
 {
     const struct st_entry *e = p->source;
@@ -285,9 +294,9 @@ static status source_aligned(struct param_store *ps, struct stream *s, struct pa
         memcpy(*owned, e->data, e->bytes);
         out->data = *owned;
     }
-    if (p->kind == PARAM_NF4 && e->dt == DT_F16) {
-        tensor wide = tensor_1d(mem_alloc((size_t)p->count * 4), DT_F32, p->count);
-        status st = convert(s, *out, wide);
+    if ((p->kind == PARAM_NF4 && e->dt == DT_F16) || e->dt == DT_F64) {
+        status st = ST_OK;
+        tensor wide = widened(s, out, &st);
         free(*owned);
         *owned = wide.data;
         *out = wide;

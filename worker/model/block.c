@@ -51,10 +51,10 @@ static tensor gradient(const struct pass *p, int64_t layer, enum slot s)
     }
 }
 
-/* Below the first block nothing is trained unless the embedding is. */
+/* Below the lowest block with something trained there is nothing more, unless the embedding is trained. */
 static bool wants_dx(const struct pass *p, int64_t layer)
 {
-    return layer > 0 || param_is_trained(&p->m->params.p[p->m->embed]);
+    return layer > p->m->lowest || param_is_trained(&p->m->params.p[p->m->embed]);
 }
 
 /* ---- steps -------------------------------------------------------------------------------------------------------- */
@@ -95,10 +95,18 @@ static status norm_bwd(struct pass *p, int64_t layer, const struct step *st)
     return trained ? grad_done(p->sink, id) : ST_OK;
 }
 
+/* The slot is as wide as the widest adapter of any layer; x·Aᵀ of this one lies densely at its start. */
+static tensor lora_slot(const struct pass *p, int64_t layer, int linear)
+{
+    tensor h = slot(p, layer, S_LORA + linear);
+    int64_t rank = p->m->layers[layer].linear[linear].rank;
+    return rank ? tensor_2d(h.data, h.dt, h.dim[0], rank) : (tensor){0};
+}
+
 static status project_fwd(struct pass *p, int64_t layer, const struct step *st)
 {
     const struct linear *l = &p->m->layers[layer].linear[st->arg];
-    return linear_fwd(p, l, &p->batch->docs, slot(p, layer, st->in), slot(p, layer, S_LORA + st->arg),
+    return linear_fwd(p, l, &p->batch->docs, slot(p, layer, st->in), lora_slot(p, layer, st->arg),
                       slot(p, layer, st->out), p->m->dropped);
 }
 
@@ -107,7 +115,7 @@ static status project_bwd(struct pass *p, int64_t layer, const struct step *st)
     const struct linear *l = &p->m->layers[layer].linear[st->arg];
     tensor dx = gradient(p, layer, st->in);
     if (st->in == S_N1 && !wants_dx(p, layer) && !param_is_trained(&p->m->params.p[p->m->layers[layer].norm1])) dx.data = NULL;
-    return linear_bwd(p, l, &p->batch->docs, slot(p, layer, st->in), slot(p, layer, S_LORA + st->arg),
+    return linear_bwd(p, l, &p->batch->docs, slot(p, layer, st->in), lora_slot(p, layer, st->arg),
                       gradient(p, layer, st->out), dx, st->adds_dx, p->m->lora_t, p->m->dropped);
 }
 
@@ -212,6 +220,14 @@ static uint32_t saved(const struct model *m, int64_t layer, const struct step *s
     return st->saved & ~BIT(st->in);
 }
 
+static int64_t largest_rank(const struct model *m, int linear)
+{
+    int64_t most = 0;
+    for (int64_t l = 0; l < m->shape.layers; l++)
+        if (m->layers[l].linear[linear].rank > most) most = m->layers[l].linear[linear].rank;
+    return most;
+}
+
 int block_slots(const struct model *m, struct act_slot *out)
 {
     const struct model_shape *s = &m->shape;
@@ -231,8 +247,7 @@ int block_slots(const struct model *m, struct act_slot *out)
     };
     for (int i = 0; i < S_COUNT; i++) out[i] = table[i];
     for (int i = 0; i < LINEAR_PER_LAYER; i++)
-        out[S_LORA + i] = (struct act_slot){"adapter x·Aᵀ", m->layers[0].linear[i].lora_a >= 0 ? m->layers[0].linear[i].rank : 0,
-                                            m->act, block};
+        out[S_LORA + i] = (struct act_slot){"adapter x·Aᵀ", largest_rank(m, i), m->act, block};
     return S_COUNT;
 }
 

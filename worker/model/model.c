@@ -38,8 +38,10 @@ static bool adapted(const struct model *m, unsigned bit, const char *module)
 static void add_adapter(struct model *m, struct linear *l, const char *module)
 {
     const struct model_plan *plan = &m->plan;
-    l->rank = plan->rank;
-    l->scale = (float)(plan->alpha / (plan->rslora ? sqrt((double)plan->rank) : (double)plan->rank));
+    l->rank = plan->peft ? peft_rank(plan->peft, module) : plan->rank;
+    double alpha = plan->peft ? peft_alpha(plan->peft, module) : plan->alpha;
+    l->scale = (float)(alpha / (plan->rslora ? sqrt((double)l->rank) : (double)l->rank));
+    if (l->rank > m->lora_rank) m->lora_rank = l->rank;
     l->dropout = (float)plan->dropout;
     l->lora_a = param_add(&m->params, PARAM_ADAPTER, l->rank, l->in, "base_model.model.%s.lora_A.weight", module);
     l->lora_b = param_add(&m->params, PARAM_ADAPTER, l->out, l->rank, "base_model.model.%s.lora_B.weight", module);
@@ -69,6 +71,7 @@ static void add_layer(struct model *m, int64_t index)
     struct layer *layer = &m->layers[index];
     enum param_kind kind = m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, linear = m->plan.nf4 ? PARAM_NF4 : kind;
     int64_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim, c = s->width, f = s->ffn;
+    int first = m->params.n;
     const int64_t in[LINEAR_PER_LAYER] = {c, c, c, q, c, c, f}, out[LINEAR_PER_LAYER] = {q, kv, kv, c, f, f, c};
     char name[128];
     layer->window = index >= s->window_from ? s->window : 0;
@@ -83,13 +86,15 @@ static void add_layer(struct model *m, int64_t index)
         layer->linear[i] = add_linear(m, linear, name, in[i], out[i], s->family->qkv_bias && i <= LINEAR_V, 1u << i,
                                       (uint32_t)(index * LINEAR_PER_LAYER + i + 1));
     }
+    for (int i = first; i < m->params.n && index < m->lowest; i++)
+        if (param_is_trained(&m->params.p[i])) m->lowest = index;
 }
 
 status model_init(struct model *m, const struct backend *be, const struct model_shape *shape, const struct model_plan *plan,
                   const struct batch_bounds *bounds, dtype act, bool masters)
 {
     *m = (struct model){.shape = *shape, .plan = *plan, .bounds = *bounds, .be = be, .act = act,
-                        .stat = act == DT_F64 ? DT_F64 : DT_F32};
+                        .stat = act == DT_F64 ? DT_F64 : DT_F32, .lowest = shape->layers};
     dtype trained = plan->full ? act : act == DT_F64 ? DT_F64 : DT_F32;
     param_store_init(&m->params, be, act, trained, masters);
     m->layers = mem_alloc((size_t)shape->layers * sizeof *m->layers);
@@ -181,11 +186,11 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
     m->sin = take2(scratch, DT_F32, positions, half, "RoPE tables");
     if (backward) layout_backward(m, scratch);
     layout_head(m, scratch, backward);
-    if (!m->plan.lora) return;
+    if (!m->lora_rank) return;
     int64_t rows = m->bounds.tokens > m->plan.head_rows ? m->bounds.tokens : m->plan.head_rows;
     int64_t widest = s->ffn > s->width ? s->ffn : s->width, q = s->heads * s->head_dim;
     if (q > widest) widest = q;
-    if (backward) m->lora_t = take2(scratch, m->act, rows, m->plan.rank, "adapter dy·B");
+    if (backward) m->lora_t = take2(scratch, m->act, rows, m->lora_rank, "adapter dy·B");
     if (backward && m->plan.dropout > 0) m->dropped = take2(scratch, m->act, rows, widest, "adapter input, dropped");
 }
 
@@ -257,6 +262,6 @@ status model_run(struct pass *p, double *loss_sum)
     TRY(model_forward(p));
     TRY(head_loss(p, act(&m->acts, m->shape.layers, block_slot_x), loss_sum));
     if (!p->sink) return ST_OK;
-    for (int64_t l = m->shape.layers - 1; l >= 0; l--) TRY(block_bwd(p, l));
+    for (int64_t l = m->shape.layers - 1; l >= m->lowest; l--) TRY(block_bwd(p, l));
     return embed_bwd(p);
 }

@@ -39,7 +39,7 @@ struct model_plan {
     int64_t rank;
     double alpha, dropout;
     bool rslora;
-    const struct peft_config *peft; /* targets and rank of a loaded adapter; overrides the above */
+    const struct peft_config *peft; /* targets, ranks and alphas of a loaded adapter, instead of those above */
     enum act_rung rung;
     int64_t rung_every;
     int64_t head_rows;         /* rows of a logits chunk */
@@ -72,6 +72,8 @@ struct model {
     struct kv_cache cache;
     struct layer *layers;
     int embed, final_norm;
+    int64_t lora_rank;         /* the largest of the adapters' ranks, 0 = no adapters */
+    int64_t lowest;            /* first layer with something trained, or layers: backward goes down to it */
     struct linear head;
     /* RoPE tables [doc_tokens, rope_dims/2] */
     tensor cos, sin;

@@ -1,0 +1,153 @@
+#include "worker/adapter.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/log.h"
+#include "kernels/base/text.h"
+
+static const char PREFIX[] = "base_model.model.";
+enum { LISTED = 20 };
+
+static const char *adapter_dir(const struct session *x) { return x->cfg->checkpointer.adapter_checkpoint; }
+
+static status check_config(const struct session *x)
+{
+    const char *dir = adapter_dir(x);
+    const struct peft_config *p = &x->peft;
+    if (p->use_dora)
+        FAIL(ST_NOT_BUILT, "%s/adapter_config.json: use_dora is true; DoRA adapters are not built yet, plain LoRA ones are", dir);
+    if (p->frozen_b && x->use == SESSION_TRAIN)
+        FAIL(ST_NOT_BUILT, "%s/adapter_config.json: init_lora_weights is \"mica\", whose B stays as it is in training, which is not "
+             "built; such adapters can be evaluated and merged", dir);
+    if (peft_targets(p, "model.embed_tokens"))
+        FAIL(ST_NOT_BUILT, "%s/adapter_config.json: target_modules selects model.embed_tokens; adapters on the embedding "
+             "(lora_embedding_A, lora_embedding_B) are not built", dir);
+    if (x->shape.tied && peft_targets(p, "lm_head"))
+        FAIL(ST_NOT_BUILT, "%s/adapter_config.json: target_modules selects lm_head, but this model's head is its embedding "
+             "(tie_word_embeddings), and an adapter on one of the two alone is not built; merge the adapter with PEFT's "
+             "merge_and_unload, which separates them, and use the merged model", dir);
+    return ST_OK;
+}
+
+status adapter_open(struct session *x)
+{
+    const char *dir = adapter_dir(x);
+    if (!dir) return ST_OK;
+    TRY(peft_config_read(dir, &x->peft));
+    TRY(check_config(x));
+    TRY(st_open(dir, "adapter_model", &x->adapter));
+    x->has_adapter = true;
+    return ST_OK;
+}
+
+/* ---- tensors of the adapter ---------------------------------------------------------------------------------------------- */
+
+struct report { struct buf text; int bad; };
+
+static void complain(struct report *r, const char *what, const char *name, const struct st_entry *e, const struct param *want)
+{
+    if (++r->bad > LISTED) return;
+    buf_printf(&r->text, "\n  %s: %s", what, name);
+    if (e && want) {
+        buf_printf(&r->text, " is %s [", e->dtype_text);
+        for (int i = 0; i < e->rank; i++) buf_printf(&r->text, "%s%lld", i ? ", " : "", (long long)e->dim[i]);
+        buf_printf(&r->text, "], the model needs [%lld, %lld]", (long long)want->dim[0], (long long)want->dim[1]);
+    }
+}
+
+static bool same_shape(const struct param *p, const struct st_entry *e)
+{
+    return e->rank == p->rank && e->dim[0] == p->dim[0] && (p->rank == 1 || e->dim[1] == p->dim[1]);
+}
+
+static bool is_float(const struct st_entry *e) { return e->known && (e->dt == DT_F32 || e->dt == DT_BF16 || e->dt == DT_F16); }
+
+static void match_adapters(struct session *x, bool *used, struct report *r)
+{
+    for (int i = 0; i < x->model.params.n; i++) {
+        struct param *p = &x->model.params.p[i];
+        if (p->kind != PARAM_ADAPTER) continue;
+        const struct st_entry *e = st_find(&x->adapter, p->name);
+        if (!e) {
+            complain(r, "adapter_config.json selects this module, but the file has no", p->name, NULL, NULL);
+            continue;
+        }
+        used[e - x->adapter.entries] = true;
+        if (!same_shape(p, e)) complain(r, "wrong shape", p->name, e, p);
+        else if (!is_float(e) && !(e->known && e->dt == DT_F64)) complain(r, "wrong dtype (F32, F16, BF16 and F64 are read)", p->name, e, p);
+        else p->source = e;
+    }
+}
+
+/* ---- tensors of the base that came along ----------------------------------------------------------------------------------- */
+
+/* lm_head.base_layer.weight where the head has an adapter, else lm_head.weight. */
+static struct param *base_param(struct session *x, const char *name)
+{
+    struct model *m = &x->model;
+    if (strncmp(name, PREFIX, sizeof PREFIX - 1)) return NULL;
+    name += sizeof PREFIX - 1;
+    if (!strcmp(name, "model.embed_tokens.weight")) return &m->params.p[m->embed];
+    return !strcmp(name, m->head.lora_a >= 0 ? "lm_head.base_layer.weight" : "lm_head.weight") ? &m->params.p[m->head.w] : NULL;
+}
+
+/* False also where the dtypes differ: the adapter's tensor is then used, as PEFT does. */
+static bool same_values(const struct st_entry *a, const struct st_entry *b)
+{
+    return a && b && a->known && b->known && a->dt == b->dt && a->bytes == b->bytes && !memcmp(a->data, b->data, a->bytes);
+}
+
+static void take_base(struct session *x, const struct st_entry *e, struct param *p, struct report *r)
+{
+    bool taken = p->source && adapter_replaces(x, p); /* a tied head and embedding are one parameter */
+    if (!same_shape(p, e)) complain(r, "wrong shape (was the vocabulary resized? resize the base too)", e->name, e, p);
+    else if (!is_float(e)) complain(r, "wrong dtype (F32, F16 and BF16 are read)", e->name, e, p);
+    else if (same_values(e, p->source)) return;
+    else if (taken) complain(r, "this model's head is its embedding, and the adapter brings two different ones", e->name, NULL, NULL);
+    else {
+        p->source = e;
+        if (x->comm->rank == 0)
+            log_note("adapter  %s: %s replaces the base's %s, as in PEFT", adapter_dir(x), e->name, p->name);
+    }
+}
+
+const char *adapter_replaces(const struct session *x, const struct param *p)
+{
+    const struct st_entry *all = x->adapter.entries;
+    bool ours = x->has_adapter && p->kind != PARAM_ADAPTER && p->source >= all && p->source < all + x->adapter.n;
+    return ours ? p->source->name : NULL;
+}
+
+static status check_extra(struct session *x, const struct st_entry *e, struct report *r)
+{
+    if (strstr(e->name, ".lora_embedding_"))
+        FAIL(ST_NOT_BUILT, "%s: the tensor %s is an adapter on the embedding, which is not built", e->file, e->name);
+    if (strstr(e->name, ".lora_magnitude_vector"))
+        FAIL(ST_NOT_BUILT, "%s: the tensor %s belongs to a DoRA adapter, which is not built yet", e->file, e->name);
+    struct param *p = base_param(x, e->name);
+    if (p) take_base(x, e, p, r);
+    else complain(r, "adapter_config.json selects no module of this model that would take", e->name, NULL, NULL);
+    return ST_OK;
+}
+
+status adapter_match(struct session *x)
+{
+    if (!x->has_adapter) return ST_OK;
+    if (!x->model.lora_rank)
+        FAIL(ST_SHAPE, "%s/adapter_config.json: target_modules selects no module of this model; is it an adapter of this model?",
+             adapter_dir(x));
+    struct report r = {0};
+    status st = ST_OK;
+    bool *used = mem_alloc((size_t)x->adapter.n + 1);
+    match_adapters(x, used, &r);
+    for (int i = 0; i < x->adapter.n && !st; i++)
+        if (!used[i]) st = check_extra(x, &x->adapter.entries[i], &r);
+    free(used);
+    if (r.bad > LISTED) buf_printf(&r.text, "\n  … and %d more", r.bad - LISTED);
+    if (!st && r.bad)
+        st = status_fail(ST_SHAPE, "%s: adapter_config.json, adapter_model.safetensors and this model do not fit together; is it an "
+                         "adapter of this model?%s", adapter_dir(x), r.text.data);
+    buf_release(&r.text);
+    return st;
+}
