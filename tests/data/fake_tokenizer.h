@@ -57,6 +57,27 @@ status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, b
     return ST_OK;
 }
 
+status tokenizer_encode_rendered(const struct tokenizer *t, const char *text, size_t n, const unsigned char *quoted,
+                                 struct ids *out, struct ids *from, struct ids *to)
+{
+    for (size_t i = 0, len; i < n; i += len) {
+        int32_t id = special_at(t, text + i, n - i);
+        len = id < 0 ? 1 : strlen(t->specials[id - 256]);
+        for (size_t k = i; k < i + len && quoted && id >= 0; k++)
+            if (quoted[k]) id = -1;
+        if (id < 0) len = 1;
+        if (i == 0 && t->space) {
+            ids_push(out, '_');
+            ids_push(from, 0);
+            ids_push(to, 1);
+        }
+        ids_push(out, id < 0 ? (unsigned char)text[i] : id);
+        ids_push(from, (int32_t)i);
+        ids_push(to, (int32_t)(i + len));
+    }
+    return ST_OK;
+}
+
 int32_t tokenizer_id(const struct tokenizer *t, const char *piece)
 {
     for (int32_t i = 0; t->specials[i]; i++)
@@ -71,6 +92,15 @@ int32_t tokenizer_size(const struct tokenizer *t) { (void)t; return 512; }
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id) { (void)t; return id >= 256; }
 const char *tokenizer_describe(const struct tokenizer *t) { (void)t; return "fake: bytes"; }
 const char *tokenizer_piece(const struct tokenizer *t, int32_t id) { return id >= 256 ? t->specials[id - 256] : NULL; }
+
+void tokenizer_around(const struct tokenizer *t, const struct ids **prefix, const struct ids **suffix)
+{
+    static struct ids bos, none;
+    bos.n = 0;
+    if (t->bos) ids_push(&bos, tokenizer_bos(t));
+    *prefix = &bos;
+    *suffix = &none;
+}
 
 status tokenizer_encode_document(const struct tokenizer *t, const char *text, size_t n, struct ids *out)
 {

@@ -28,13 +28,14 @@ status source_kind(const struct config_dataset *set, const char *path, enum rows
             if (words[i].kind < 0)
                 FAIL(ST_NOT_BUILT, "%s: %s files have no reader yet; convert it to JSONL", path, words[i].word);
             *kind = (enum rows_kind)words[i].kind;
+            if (*kind == ROWS_CSV && !strcasecmp(named[1], "tsv")) *kind = ROWS_TSV; /* the loader's name for both */
             return ST_OK;
         }
     }
     return ST_OK;
 }
 
-static const struct rows *locate(const struct source *s, int64_t i, int64_t *row)
+const struct rows *source_locate(const struct source *s, int64_t i, int64_t *row)
 {
     int64_t at = s->first + i;
     int f = 0;
@@ -48,7 +49,7 @@ static unsigned line_of(const struct rows *file, int64_t row) { return file->spa
 char *source_place(const struct source *s, int64_t i)
 {
     int64_t row;
-    const struct rows *file = locate(s, i, &row);
+    const struct rows *file = source_locate(s, i, &row);
     return mem_printf("%s:%u", file->name, line_of(file, row));
 }
 
@@ -70,17 +71,23 @@ static status open_files(struct source *s)
     return rows_slice(set->split, total, &s->first, &s->end);
 }
 
-/* Shapes are decided by the split's first row. */
-static status detect(struct source *s)
+static status detect_row(struct source *s, int64_t i)
 {
     int64_t row;
-    const struct rows *file = locate(s, 0, &row);
+    const struct rows *file = source_locate(s, i, &row);
     json_t *json;
     TRY(rows_get(file, row, &json));
     status st = shape_detect(s->set, json, &s->shape);
     json_decref(json);
-    if (st) return status_prefix(st, "%s:%u", file->name, line_of(file, row));
-    return ST_OK;
+    return st ? status_prefix(st, "%s:%u", file->name, line_of(file, row)) : ST_OK;
+}
+
+/* Shapes are decided by the split's first row that has one; where none has, the first says why. */
+static status detect(struct source *s)
+{
+    status st = ST_DATA;
+    for (int64_t i = 0; st == ST_DATA && i < s->end - s->first; i++) st = detect_row(s, i);
+    return st == ST_DATA ? detect_row(s, 0) : st;
 }
 
 status source_open(struct source *s, const struct config *c, const struct config_dataset *set,
@@ -114,18 +121,21 @@ status source_render(const struct source *s, const json_t *row, struct source_wo
 {
     if (source_is_chat(s)) {
         TRY(shape_messages(&s->shape, row, &work->chat));
+        TRY(chat_check_order(&work->chat));
         return render_chat(&s->rendering, &work->chat, &work->templated, out);
     }
     const char *text;
     size_t n;
-    TRY(shape_text(&s->shape, row, &text, &n));
-    return render_text(&s->rendering, text, n, s->set->add_eos, out);
+    TRY(shape_text(&s->shape, row, &work->chat, &text, &n));
+    TRY(render_text(&s->rendering, text, n, s->set->add_eos, out));
+    for (size_t i = 0; work->chat.untrained && i < out->target.n; i++) out->target.v[i] = -100;
+    return ST_OK;
 }
 
 status source_row(const struct source *s, int64_t i, struct source_work *work, struct rendered *out)
 {
     int64_t row;
-    const struct rows *file = locate(s, i, &row);
+    const struct rows *file = source_locate(s, i, &row);
     json_t *json;
     TRY(rows_get(file, row, &json));
     status st = source_render(s, json, work, out);

@@ -33,6 +33,9 @@ void source_work_release(struct source_work *w);
 /* A row that is already parsed. */
 status source_render(const struct source *s, const json_t *row, struct source_work *work, struct rendered *out);
 
+/* Where row i of the split lies: row *row of the file. */
+const struct rows *source_locate(const struct source *s, int64_t i, int64_t *row);
+
 /* "FILE:LINE" of row i, for messages; caller frees. */
 char *source_place(const struct source *s, int64_t i);
 

@@ -1,22 +1,38 @@
-/* chat.c — messages: growing them, reading them out of a row, checking their order, deciding who is trained on. */
+/* chat.c — a row's conversation: growing it, what stands beside it in the row, its order, who is trained on. */
 #include "worker/data/rows/chat.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "worker/data/rows/chat_read.h"
 #include "worker/data/rows/rows.h"
+
+/* ---- messages --------------------------------------------------------------------------------------------------------- */
+
+static void drop(json_t **v)
+{
+    json_decref(*v);
+    *v = NULL;
+}
 
 void chat_clear(struct chat *c)
 {
     c->n = c->n_parts = 0;
+    c->untrained = false;
+    c->column = NULL;
     buf_clear(&c->prompt);
+    drop(&c->json);
+    drop(&c->tools);
+    drop(&c->parsed);
 }
 
 void chat_release(struct chat *c)
 {
+    chat_clear(c);
     free(c->messages);
     free(c->parts);
     buf_release(&c->prompt);
+    unused_release(&c->unused);
     *c = (struct chat){0};
 }
 
@@ -27,7 +43,7 @@ void chat_begin(struct chat *c, enum role role, bool trained, bool ends_turn)
         c->messages = mem_grow(c->messages, (size_t)c->cap * sizeof *c->messages);
     }
     c->messages[c->n++] =
-        (struct message){.role = role, .trained = trained, .ends_turn = ends_turn, .first = c->n_parts};
+        (struct message){.role = role, .trained = trained, .ends_turn = ends_turn, .first = c->n_parts, .at = -1};
 }
 
 void chat_part(struct chat *c, const char *text, size_t n, bool literal)
@@ -38,6 +54,17 @@ void chat_part(struct chat *c, const char *text, size_t n, bool literal)
     }
     c->parts[c->n_parts++] = (struct part){.text = text, .n = n, .literal = literal};
     c->messages[c->n - 1].n++;
+}
+
+status chat_say(struct chat *c, enum role role, const char *text, size_t n)
+{
+    json_t *message = json_object(), *content = json_stringn(text, n);
+    chat_begin(c, role, false, role != ROLE_TOOL);
+    chat_part(c, text, n, false);
+    json_object_set_new(message, "role", json_string(role_name(role)));
+    if (json_object_set_new(message, "content", content) || json_array_append_new(c->json, message))
+        FAIL(ST_DATA, "a %s message is not UTF-8 text", role_name(role));
+    return ST_OK;
 }
 
 const char *role_name(enum role role)
@@ -52,93 +79,35 @@ const char *masking_name(enum masking m)
     return names[m];
 }
 
-static const struct {
-    const char *name;
-    enum role role;
-} role_words[] = {
-    {"system", ROLE_SYSTEM},       {"user", ROLE_USER}, {"assistant", ROLE_ASSISTANT},
-    {"tool", ROLE_TOOL},           {"ipython", ROLE_TOOL},
-    {"human", ROLE_USER},          {"gpt", ROLE_ASSISTANT}, /* sharegpt */
-};
+/* ---- order and mask ----------------------------------------------------------------------------------------------------- */
 
-static status read_role(const json_t *value, const char *column, size_t i, const char *key, enum role *role)
+struct at_text { char text[80]; };
+
+static struct at_text at(const struct message *m)
 {
-    const char *word = json_string_value(value);
-    for (size_t k = 0; word && k < sizeof role_words / sizeof *role_words; k++) {
-        if (strcmp(word, role_words[k].name)) continue;
-        *role = role_words[k].role;
-        return ST_OK;
-    }
-    FAIL(ST_DATA, "%s[%zu].%s: unknown role: %s; use system, user, assistant or tool (sharegpt: system, human, gpt)",
-         column, i, key, json_says(value));
+    struct at_text t;
+    if (m->column && m->at >= 0) snprintf(t.text, sizeof t.text, "%.50s[%d]", m->column, m->at);
+    else snprintf(t.text, sizeof t.text, "%.50s", m->column ? m->column : "the system prompt");
+    return t;
 }
 
-static status read_content(const json_t *value, const char *column, size_t i, const char *key, struct chat *c)
-{
-    if (json_is_string(value)) {
-        chat_part(c, json_string_value(value), json_string_length(value), false);
-        return ST_OK;
-    }
-    if (!json_is_array(value))
-        FAIL(ST_DATA, "%s[%zu].%s: expected a string or a list of {\"type\": \"text\"} parts, found %s; give the "
-             "message a text", column, i, key, json_says(value));
-    size_t k;
-    const json_t *part;
-    json_array_foreach(value, k, part) {
-        const char *type = json_string_value(json_object_get(part, "type"));
-        const json_t *text = json_object_get(part, "text");
-        if (!type || strcmp(type, "text"))
-            FAIL(ST_DATA, "%s[%zu].%s[%zu]: a part of type %s: only text can be trained on; remove it", column, i, key,
-                 k, type ? type : json_says(json_object_get(part, "type")));
-        if (!json_is_string(text))
-            FAIL(ST_DATA, "%s[%zu].%s[%zu].text: expected a string, found %s", column, i, key, k, json_says(text));
-        chat_part(c, json_string_value(text), json_string_length(text), false);
-    }
-    return ST_OK;
-}
-
-static status read_message(const struct shape *s, const json_t *message, size_t i, struct chat *c)
-{
-    const char *column = s->columns[0], *role_key = s->sharegpt ? "from" : "role";
-    const char *content_key = s->sharegpt ? "value" : "content";
-    if (!json_is_object(message))
-        FAIL(ST_DATA, "%s[%zu]: expected an object with %s and %s, found %s", column, i, role_key, content_key,
-             json_says(message));
-    const json_t *calls = json_object_get(message, "tool_calls");
-    if (calls && !json_is_null(calls) && json_array_size(calls))
-        FAIL(ST_DATA, "%s[%zu].tool_calls: structured tool calls are not rendered; write the call into %s as the model "
-             "shall say it", column, i, content_key);
-    if (!json_object_get(message, role_key))
-        FAIL(ST_DATA, "%s[%zu]: no \"%s\"; a message is {\"%s\": …, \"%s\": …} (dataset.conversation_style)", column, i,
-             role_key, role_key, content_key);
-    enum role role = ROLE_USER;
-    TRY(read_role(json_object_get(message, role_key), column, i, role_key, &role));
-    if (role == ROLE_SYSTEM && s->system) return ST_OK;
-    chat_begin(c, role, false, role != ROLE_TOOL);
-    if (!json_object_get(message, content_key))
-        FAIL(ST_DATA, "%s[%zu]: no \"%s\"; a message is {\"%s\": …, \"%s\": …} (dataset.conversation_style)", column, i,
-             content_key, role_key, content_key);
-    TRY(read_content(json_object_get(message, content_key), column, i, content_key, c));
-    if (role == ROLE_TOOL && c->n > 1) c->messages[c->n - 2].ends_turn = false;
-    return ST_OK;
-}
-
-/* A conversation alternates: [system] user assistant user assistant …; tools answer assistants. */
-static status check_order(const struct chat *c, const char *column)
+status chat_check_order(const struct chat *c)
 {
     if (c->n < 2)
-        FAIL(ST_DATA, "%s: %d message%s; a conversation needs a user and an assistant message", column, c->n,
+        FAIL(ST_DATA, "%s: %d message%s; a conversation needs a user and an assistant message", c->column, c->n,
              c->n == 1 ? "" : "s");
     for (int i = 0; i < c->n; i++) {
-        enum role role = c->messages[i].role, last = i ? c->messages[i - 1].role : ROLE_COUNT;
-        if (role == ROLE_SYSTEM && i > 0) FAIL(ST_DATA, "%s[%d]: a system message must come first; move it", column, i);
+        const struct message *m = &c->messages[i];
+        enum role role = m->role, last = i ? m[-1].role : ROLE_COUNT;
+        if (role == ROLE_SYSTEM && i > 0)
+            FAIL(ST_DATA, "%s: a system message must come first; move it", at(m).text);
         if (role == ROLE_ASSISTANT && last != ROLE_USER && last != ROLE_TOOL)
-            FAIL(ST_DATA, "%s[%d]: an assistant message must follow a user's or a tool's, this follows %s; "
-                 "join or remove it", column, i, i ? role_name(last) : "nothing");
+            FAIL(ST_DATA, "%s: an assistant message must follow a user's or a tool's, this follows %s; join or remove it",
+                 at(m).text, i ? role_name(last) : "nothing");
         if (role == ROLE_USER && last == ROLE_USER)
-            FAIL(ST_DATA, "%s[%d]: two user messages in a row; join them", column, i);
+            FAIL(ST_DATA, "%s: two user messages in a row; join them", at(m).text);
         if (role == ROLE_TOOL && last != ROLE_ASSISTANT && last != ROLE_TOOL)
-            FAIL(ST_DATA, "%s[%d]: a tool's message must follow an assistant's", column, i);
+            FAIL(ST_DATA, "%s: a tool's message must follow an assistant's", at(m).text);
     }
     return ST_OK;
 }
@@ -151,81 +120,107 @@ static void mask(struct chat *c, enum masking masking)
         bool assistant = m->role == ROLE_ASSISTANT;
         if (m->role == ROLE_SYSTEM) m->trained = false;
         else if (masking == MASK_TRAIN_ON_ALL) m->trained = true;
-        else if (masking == MASK_TRAIN_ON_LAST) m->trained = assistant && !last_seen;
-        else m->trained = assistant;
+        else if (masking == MASK_TRAIN_ON_LAST) m->trained = assistant && !last_seen && !m->context;
+        else m->trained = assistant && !m->context;
+        if (m->said) m->trained = m->said > 0;
+        if (c->untrained) m->trained = false;
         last_seen |= assistant;
     }
 }
 
-static status column_string(const json_t *row, const char *column, const char **text, size_t *n)
+/* ---- what stands beside the conversation ------------------------------------------------------------------------------------ */
+
+/* Two keys for one thing are fine as long as they say the same. */
+static status take_one(const json_t **have, const char **have_key, const char *key, const json_t *value)
 {
-    const json_t *v = json_object_get(row, column);
-    if (!json_is_string(v))
-        FAIL(ST_DATA, "%s: expected a string, found %s; %s", column, json_says(v),
-             v ? "quote the value or map another column" : "every row needs this column (dataset.column_map renames)");
-    *text = json_string_value(v);
-    *n = json_string_length(v);
+    if (!is_said(value)) return ST_OK;
+    if (*have && !json_equal(*have, value))
+        FAIL(ST_DATA, "%s and %s say different things; keep one", *have_key, key);
+    *have = value;
+    *have_key = key;
     return ST_OK;
 }
 
-static void add_system(const struct shape *s, struct chat *c)
+static status take_key(const struct shape *s, const struct key *key, const char *name, const json_t *value,
+                       struct beside *b, struct chat *c)
 {
-    if (!s->system) return;
-    chat_begin(c, ROLE_SYSTEM, false, true);
-    chat_part(c, s->system, strlen(s->system), false);
+    switch (key->use) {
+    case USE_SYSTEM: return take_one(&b->system, &b->system_key, name, value);
+    case USE_HISTORY: return take_one(&b->history, &b->history_key, name, value);
+    case USE_CONTEXT: return take_one(&b->context, &b->context_key, name, value);
+    case USE_REASONING: return take_one(&b->reasoning, &b->reasoning_key, name, value);
+    case USE_TOOLS: b->tools = value; break;
+    case USE_FUNCTIONS: b->functions = value; break;
+    case USE_WEIGHT:
+    case USE_TRAIN:
+    case USE_MASKED: return flags_read(&b->flags, key, name, value, "");
+    case USE_CONTENT:
+        if (!s->mapped) return refuse_said(key, name, value, "");
+        unused_add(&c->unused.columns, name, value);
+        break;
+    case USE_REFUSED: return refuse_said(key, name, value, "");
+    case USE_CALLS:
+    case USE_CALL:
+    case USE_EXTRA:
+    case USE_PASSED: break; /* of messages only */
+    }
+    return ST_OK;
 }
 
-static status read_chat(const struct shape *s, const json_t *row, struct chat *c)
+/* Every key of the row but its columns. */
+static status look_beside(const struct shape *s, const json_t *row, struct beside *b, struct chat *c)
 {
-    const json_t *list = json_object_get(row, s->columns[0]), *message;
-    const json_t *tools = json_object_get(row, "tools");
-    if (!json_is_array(list))
-        FAIL(ST_DATA, "%s: expected a list of messages, found %s", s->columns[0], json_says(list));
-    const char *listed = json_string_value(tools);
-    if (json_array_size(tools) || (listed && *listed && strcmp(listed, "[]")))
-        FAIL(ST_DATA, "tools: tool descriptions are not rendered; write them into the system message");
+    static const enum key_place places[] = {
+        [SHAPE_CHAT] = IN_CHAT, [SHAPE_ALPACA] = IN_PAIR, [SHAPE_PAIR] = IN_PAIR, [SHAPE_TEXT] = IN_TEXT};
+    const json_t *columns[3] = {0};
+    for (int i = 0; i < 3; i++)
+        if (s->columns[i]) columns[i] = row_column(row, s->columns[i]);
+    const char *name;
+    json_t *value;
+    json_object_foreach((json_t *)row, name, value) {
+        if (value == columns[0] || value == columns[1] || value == columns[2]) continue;
+        const struct key *key = key_find(name, places[s->kind]);
+        if (key) TRY(take_key(s, key, name, value, b, c));
+        else unused_add(&c->unused.columns, name, value);
+    }
+    c->untrained = b->flags.off != NULL;
+    return ST_OK;
+}
+
+static status take_tools(const struct beside *b, struct chat *c)
+{
+    const json_t *tools, *functions, *f;
     size_t i;
-    json_array_foreach(list, i, message) TRY(read_message(s, message, i, c));
-    return check_order(c, s->columns[0]);
-}
-
-/* The prompt goes through c->prompt: it is complete before a part points into it. */
-static status read_alpaca(const struct shape *s, const json_t *row, struct chat *c)
-{
-    const char *instruction, *input = NULL, *output;
-    size_t n_instruction, n_input = 0, n_output;
-    TRY(column_string(row, s->columns[0], &instruction, &n_instruction));
-    TRY(column_string(row, s->columns[1], &output, &n_output));
-    const json_t *v = json_object_get(row, s->columns[2]);
-    if (v && !json_is_null(v)) TRY(column_string(row, s->columns[2], &input, &n_input));
-    buf_text(&c->prompt, "Below is an instruction that describes a task");
-    if (n_input) buf_text(&c->prompt, ", paired with an input that provides further context");
-    buf_text(&c->prompt, ". Write a response that appropriately completes the request.\n\n### Instruction:\n");
-    buf_add(&c->prompt, instruction, n_instruction);
-    if (n_input) {
-        buf_text(&c->prompt, "\n\n### Input:\n");
-        buf_add(&c->prompt, input, n_input);
-    }
-    buf_text(&c->prompt, "\n\n### Response:\n");
-    chat_begin(c, ROLE_USER, false, true);
-    chat_part(c, c->prompt.data, c->prompt.len, false);
-    chat_begin(c, ROLE_ASSISTANT, false, true);
-    chat_part(c, output, n_output, false);
+    TRY(read_list("", "tools", b->tools, c, &tools));
+    TRY(read_list("", "functions", b->functions, c, &functions));
+    if (tools && functions) FAIL(ST_DATA, "tools and functions: both describe tools; keep one");
+    const json_t *list = tools ? tools : functions;
+    json_array_foreach(list, i, f)
+        if (!json_is_object(f))
+            FAIL(ST_DATA, "%s[%zu]: expected an object that describes a tool, found %s", tools ? "tools" : "functions", i,
+                 json_says(f));
+    if (tools) c->tools = json_incref((json_t *)tools);
+    if (!functions) return ST_OK;
+    c->tools = json_array();
+    json_array_foreach(functions, i, f) json_array_append_new(c->tools, wrap_function(f));
     return ST_OK;
 }
 
-static status read_pair(const struct shape *s, const json_t *row, struct chat *c)
+/* The row's system prompt stands in front; a conversation's own that says the same is the one that stays. */
+static status one_system(const struct beside *b, struct chat *c)
 {
-    static const enum role roles[2] = {ROLE_USER, ROLE_ASSISTANT};
-    for (int i = 0; i < 2; i++) {
-        const char *text;
-        size_t n;
-        TRY(column_string(row, s->columns[i], &text, &n));
-        chat_begin(c, roles[i], false, true);
-        chat_part(c, text, n, false);
-    }
+    if (c->n < 2 || c->messages[0].role != ROLE_SYSTEM || c->messages[1].role != ROLE_SYSTEM) return ST_OK;
+    const json_t *ours = json_object_get(json_array_get(c->json, 0), "content");
+    const json_t *theirs = json_object_get(json_array_get(c->json, 1), "content");
+    if (!json_equal(ours, theirs))
+        FAIL(ST_DATA, "%s: the conversation has another system message, %s; keep one, or set dataset.new_system_prompt",
+             b->system_key, at(&c->messages[1]).text);
+    json_array_remove(c->json, 0);
+    memmove(c->messages, c->messages + 1, (size_t)--c->n * sizeof *c->messages);
     return ST_OK;
 }
+
+/* ---- rows ----------------------------------------------------------------------------------------------------------------- */
 
 static status need_object(const json_t *row)
 {
@@ -233,20 +228,56 @@ static status need_object(const json_t *row)
     return ST_OK;
 }
 
-status shape_messages(const struct shape *s, const json_t *row, struct chat *c)
+/* A row without the data set's columns may have those of another shape. */
+static status need_shape(const struct shape *s, const json_t *row)
 {
-    TRY(need_object(row));
-    chat_clear(c);
-    add_system(s, c);
-    static status (*const read[])(const struct shape *, const json_t *, struct chat *) = {
+    for (int i = 0; i < s->required; i++) {
+        const json_t *v = row_column(row, s->columns[i]);
+        if (v && !json_is_null(v)) continue;
+        const char *other = shape_of(row);
+        if (other && strcmp(other, s->name))
+            FAIL(ST_DATA, "%s: found %s; this row looks like %s, the data set is read as %s (as its first row has it); put the "
+                 "rows of each shape into a file and give each its own dataset", s->columns[i], json_says(v), other, s->name);
+    }
+    return ST_OK;
+}
+
+static status read_turns(const struct shape *s, const json_t *row, struct chat *c)
+{
+    static status (*const read[])(const struct shape *, const json_t *, const struct beside *, struct chat *) = {
         [SHAPE_CHAT] = read_chat, [SHAPE_ALPACA] = read_alpaca, [SHAPE_PAIR] = read_pair};
-    TRY(read[s->kind](s, row, c));
+    struct beside b = {0};
+    TRY(need_object(row));
+    TRY(need_shape(s, row));
+    TRY(look_beside(s, row, &b, c));
+    TRY(take_tools(&b, c));
+    c->column = s->columns[0];
+    if (s->system) TRY(chat_say(c, ROLE_SYSTEM, s->system, strlen(s->system)));
+    else if (b.system) TRY(read_system(b.system_key, b.system, c));
+    if (b.history) TRY(read_history(s, b.history_key, b.history, c));
+    TRY(read[s->kind](s, row, &b, c));
+    if (b.system && !s->system) TRY(one_system(&b, c));
+    if (c->n == 0) FAIL(ST_DATA, "%s: an empty list; a conversation needs at least one message", c->column);
     mask(c, s->masking);
     return ST_OK;
 }
 
-status shape_text(const struct shape *s, const json_t *row, const char **text, size_t *n)
+status shape_messages(const struct shape *s, const json_t *row, struct chat *c)
 {
+    chat_clear(c);
+    c->json = json_array();
+    c->parsed = json_array();
+    status st = read_turns(s, row, c);
+    if (st) drop(&c->json);
+    return st;
+}
+
+status shape_text(const struct shape *s, const json_t *row, struct chat *c, const char **text, size_t *n)
+{
+    struct beside b = {0};
+    chat_clear(c);
     TRY(need_object(row));
+    TRY(need_shape(s, row));
+    TRY(look_beside(s, row, &b, c));
     return column_string(row, s->columns[0], text, n);
 }

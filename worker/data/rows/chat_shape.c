@@ -1,26 +1,49 @@
-/* chat_shape.c — which shape a data set has, from its settings and its first row. */
+/* chat_shape.c — which shape a data set has, from its settings and its first row. The order is README.md's. */
 #include <string.h>
 
+#include "kernels/base/log.h"
 #include "worker/data/rows/chat.h"
 #include "worker/data/rows/rows.h"
 
-#define ANY (1u << DATA_AUTO)
+#define AUTO     (1u << DATA_AUTO)
+#define INSTRUCT (AUTO | 1u << DATA_INSTRUCT)
+#define QA       (INSTRUCT | 1u << DATA_QA)
 
-/* In order of detection. The first `required` columns must be there. */
+/* In order of detection: the first that the row has is what it is read as. The first `required` columns must be there;
+ * `rare` ones are found but not proposed in messages. */
 static const struct shape_row {
     enum shape_kind kind;
     const char *name;
     const char *columns[3];
     int required;
     unsigned kinds; /* 1 << enum data_kind: the components that may mean it */
+    bool rare;
 } shape_rows[] = {
-    {SHAPE_CHAT, "messages", {"messages"}, 1, ANY | 1u << DATA_CHAT},
-    {SHAPE_CHAT, "conversations", {"conversations"}, 1, ANY | 1u << DATA_CHAT},
-    {SHAPE_ALPACA, "alpaca", {"instruction", "output", "input"}, 2, ANY | 1u << DATA_ALPACA},
-    {SHAPE_PAIR, "prompt/completion", {"prompt", "completion"}, 2, ANY | 1u << DATA_INSTRUCT},
-    {SHAPE_PAIR, "question/answer", {"question", "answer"}, 2, ANY | 1u << DATA_INSTRUCT | 1u << DATA_QA},
-    {SHAPE_PAIR, "input/output", {"input", "output"}, 2, ANY | 1u << DATA_INSTRUCT | 1u << DATA_QA},
-    {SHAPE_TEXT, "text", {"text"}, 1, ANY | 1u << DATA_COMPLETION},
+    {SHAPE_CHAT, "messages", {"messages"}, 1, AUTO | 1u << DATA_CHAT, false},
+    {SHAPE_CHAT, "conversations", {"conversations"}, 1, AUTO | 1u << DATA_CHAT, false},
+    {SHAPE_CHAT, "conversation", {"conversation"}, 1, AUTO | 1u << DATA_CHAT, true},
+    {SHAPE_ALPACA, "alpaca", {"instruction", "output", "input"}, 2, AUTO | 1u << DATA_ALPACA, false},
+    {SHAPE_ALPACA, "instruction/response", {"instruction", "response", "input"}, 2, AUTO | 1u << DATA_ALPACA, false},
+    {SHAPE_ALPACA, "instruction/completion", {"instruction", "completion", "input"}, 2, AUTO | 1u << DATA_ALPACA, true},
+    {SHAPE_ALPACA, "instruction/answer", {"instruction", "answer", "input"}, 2, AUTO | 1u << DATA_ALPACA, true},
+    {SHAPE_PAIR, "prompt/completion", {"prompt", "completion"}, 2, INSTRUCT, false},
+    {SHAPE_PAIR, "prompt/response", {"prompt", "response"}, 2, INSTRUCT, false},
+    {SHAPE_PAIR, "question/answer", {"question", "answer"}, 2, QA, false},
+    {SHAPE_PAIR, "question/answers", {"question", "answers"}, 2, QA, true},
+    {SHAPE_PAIR, "question/response", {"question", "response"}, 2, QA, true},
+    {SHAPE_PAIR, "query/response", {"query", "response"}, 2, QA, false},
+    {SHAPE_PAIR, "query/answer", {"query", "answer"}, 2, QA, true},
+    {SHAPE_PAIR, "problem/solution", {"problem", "solution"}, 2, QA, false},
+    {SHAPE_PAIR, "problem/answer", {"problem", "answer"}, 2, QA, true},
+    {SHAPE_PAIR, "input/output", {"input", "output"}, 2, QA, false},
+    {SHAPE_PAIR, "input/response", {"input", "response"}, 2, INSTRUCT, true},
+    {SHAPE_PAIR, "prompt/answer", {"prompt", "answer"}, 2, INSTRUCT, true},
+    {SHAPE_PAIR, "prompt/output", {"prompt", "output"}, 2, INSTRUCT, true},
+    {SHAPE_PAIR, "question/output", {"question", "output"}, 2, QA, true},
+    {SHAPE_PAIR, "question/solution", {"question", "solution"}, 2, QA, true},
+    {SHAPE_PAIR, "user/assistant", {"user", "assistant"}, 2, INSTRUCT, true},
+    {SHAPE_PAIR, "human/assistant", {"human", "assistant"}, 2, INSTRUCT, true},
+    {SHAPE_TEXT, "text", {"text"}, 1, AUTO | 1u << DATA_COMPLETION, false},
 };
 enum { N_SHAPES = sizeof shape_rows / sizeof *shape_rows };
 
@@ -52,10 +75,13 @@ static bool allowed(const struct config_dataset *set, const struct shape_row *s)
     return true;
 }
 
-static bool present(const struct config_dataset *set, const struct shape_row *s, const json_t *row)
+/* Files that were put together from several have the others' columns as nulls. */
+static bool present(const struct config_dataset *set, const struct shape_row *s, const json_t *row, bool nulls)
 {
-    for (int i = 0; i < s->required; i++)
-        if (!json_object_get(row, mapped(set, s, i))) return false;
+    for (int i = 0; i < s->required; i++) {
+        const json_t *v = row_column(row, mapped(set, s, i));
+        if (!v || (json_is_null(v) && !nulls)) return false;
+    }
     return true;
 }
 
@@ -77,7 +103,7 @@ static status fail_unknown(const struct config_dataset *set, const json_t *row)
     struct buf has = {0}, wants = {0};
     list_columns(row, &has);
     for (int i = 0; i < N_SHAPES; i++) {
-        if (!allowed(set, &shape_rows[i])) continue;
+        if (shape_rows[i].rare || !allowed(set, &shape_rows[i])) continue;
         buf_text(&wants, wants.len ? "; or " : "");
         for (int k = 0; k < shape_rows[i].required; k++)
             buf_printf(&wants, "%s%s", k ? " and " : "", mapped(set, &shape_rows[i], k));
@@ -108,46 +134,57 @@ static status refuse_preference(const json_t *row)
     return ST_OK;
 }
 
-/* Alpaca rows contain input/output; `text` beside a structured shape is its rendered copy. */
-static bool yields(const struct shape_row *a, const struct shape_row *to)
+/* What would be read of it is read anyway, or is a copy: `text` beside a structured shape is its rendering. */
+static bool covered(const struct shape_row *by, const struct shape_row *s)
 {
-    return (a->kind == SHAPE_TEXT && to->kind != SHAPE_TEXT) ||
-           (to->kind == SHAPE_ALPACA && a->kind == SHAPE_PAIR && !strcmp(a->columns[0], "input"));
+    if (s->kind == SHAPE_TEXT) return true;
+    for (int i = 0; i < s->required; i++)
+        if (!has_column(by, s->columns[i])) return false;
+    return true;
+}
+
+static void say_others(const struct config_dataset *set, const json_t *row, const struct shape_row *chosen, bool nulls)
+{
+    struct buf others = {0};
+    for (const struct shape_row *s = chosen + 1; s < shape_rows + N_SHAPES; s++)
+        if (!s->rare && allowed(set, s) && present(set, s, row, nulls) && !covered(chosen, s))
+            buf_printf(&others, "%s%s", others.len ? ", " : "", s->name);
+    if (others.len)
+        log_note("data: the row also fits %s; read as %s, the first of the known shapes (choose another with "
+                 "dataset._component_, column_map, column or conversation_column)", others.data, chosen->name);
+    buf_release(&others);
+}
+
+static const struct shape_row *first_of(const struct config_dataset *set, const json_t *row, bool nulls)
+{
+    for (int i = 0; i < N_SHAPES; i++)
+        if (allowed(set, &shape_rows[i]) && present(set, &shape_rows[i], row, nulls)) return &shape_rows[i];
+    return NULL;
 }
 
 static status choose(const struct config_dataset *set, const json_t *row, const struct shape_row **out)
 {
-    const struct shape_row *found[N_SHAPES];
-    int n = 0;
-    for (int i = 0; i < N_SHAPES; i++)
-        if (allowed(set, &shape_rows[i]) && present(set, &shape_rows[i], row)) found[n++] = &shape_rows[i];
-    if (n == 0) return fail_unknown(set, row);
-    struct buf names = {0};
-    int left = 0;
-    for (int i = 0; i < n; i++) {
-        bool yielded = false;
-        for (int k = 0; k < n; k++) yielded |= yields(found[i], found[k]);
-        if (yielded) continue;
-        *out = found[i];
-        buf_printf(&names, "%s%s", left++ ? ", " : "", found[i]->name);
-    }
-    status st = ST_OK;
-    if (left > 1)
-        st = status_fail(ST_DATA, "the row fits several shapes: %s; choose one with dataset._component_, column_map, "
-                         "column or conversation_column", names.data);
-    else if (set->kind == DATA_INSTRUCT && !set->n_column_map && !strcmp((*out)->columns[0], "input") &&
-             json_object_get(row, "instruction"))
-        st = status_fail(ST_DATA, "the row fits several shapes: input/output, and alpaca by its instruction, which "
-                         "input/output would ignore; choose dataset._component_=torchtune.datasets.alpaca_dataset, or "
-                         "dataset.column_map={input: …, output: …}");
-    buf_release(&names);
-    return st;
+    bool nulls = false;
+    *out = first_of(set, row, nulls);
+    if (!*out) *out = first_of(set, row, nulls = true); /* the reader says what is wrong with it */
+    if (!*out) return fail_unknown(set, row);
+    say_others(set, row, *out, nulls);
+    return ST_OK;
+}
+
+const char *shape_of(const json_t *row)
+{
+    static const struct config_dataset any = {.kind = DATA_AUTO};
+    if (!json_is_object(row)) return NULL;
+    if (json_object_get(row, "chosen") && json_object_get(row, "rejected")) return "preference rows (chosen, rejected)";
+    const struct shape_row *s = first_of(&any, row, false);
+    return s ? s->name : NULL;
 }
 
 static bool is_sharegpt(const struct config_dataset *set, const char *column, const json_t *row)
 {
     if (set->conversation_style != CONVERSATION_AUTO) return set->conversation_style == CONVERSATION_SHAREGPT;
-    const json_t *first = json_array_get(json_object_get(row, column), 0);
+    const json_t *first = json_array_get(row_column(row, column), 0);
     if (json_object_get(first, "role")) return false;
     return json_object_get(first, "from") || !strcmp(column, "conversations");
 }
@@ -167,8 +204,10 @@ status shape_detect(const struct config_dataset *set, const json_t *first_row, s
     if (!named) TRY(refuse_preference(first_row));
     const struct shape_row *s = NULL;
     TRY(choose(set, first_row, &s));
-    *out = (struct shape){.kind = s->kind, .name = s->name, .masking = masking_of(set), .system = set->new_system_prompt};
+    *out = (struct shape){.kind = s->kind, .name = s->name, .required = s->required, .masking = masking_of(set),
+                          .system = set->new_system_prompt, .mapped = set->n_column_map > 0,
+                          .strict = set->conversation_style != CONVERSATION_AUTO};
     for (int i = 0; i < 3; i++) out->columns[i] = mapped(set, s, i);
-    if (s->kind == SHAPE_CHAT) out->sharegpt = is_sharegpt(set, out->columns[0], first_row);
+    out->sharegpt = is_sharegpt(set, out->columns[0], first_row);
     return ST_OK;
 }

@@ -192,6 +192,25 @@ static status get_text(const struct rows *r, const struct row_span *s, json_t **
     return ST_OK;
 }
 
+/* Integers stay integers, for templates that print them, unless one is too large for that. */
+static json_t *load(const char *text, size_t n, json_error_t *error)
+{
+    size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL;
+    json_t *value = json_loadb(text, n, flags, error);
+    if (value || json_error_code(error) != json_error_numeric_overflow) return value;
+    return json_loadb(text, n, flags | JSON_DECODE_INT_AS_REAL, error);
+}
+
+status rows_parse(const char *text, size_t n, json_t **value)
+{
+    json_error_t error;
+    *value = NULL;
+    if (too_deep((const unsigned char *)text, n)) FAIL(ST_DATA, "brackets nested more than %d deep; flatten it", ROWS_MAX_DEPTH);
+    *value = load(text, n, &error);
+    if (!*value) FAIL(ST_DATA, "column %d: not valid JSON: %s", error.column, error.text);
+    return ST_OK;
+}
+
 status rows_get(const struct rows *r, int64_t i, json_t **row)
 {
     const struct row_span *s = &r->spans[i];
@@ -201,8 +220,7 @@ status rows_get(const struct rows *r, int64_t i, json_t **row)
     if (too_deep(r->data + s->at, s->bytes))
         FAIL(ST_DATA, "%s:%u: brackets nested more than %d deep; flatten the row", r->name, s->line, ROWS_MAX_DEPTH);
     json_error_t error;
-    *row = json_loadb((const char *)r->data + s->at, s->bytes,
-                      JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
+    *row = load((const char *)r->data + s->at, s->bytes, &error);
     if (!*row) {
         size_t bad;
         const char *text = (const char *)r->data + s->at;

@@ -51,6 +51,9 @@ void rows_close(struct rows *r);
 /* One row; the caller owns *row. Thread-safe. ST_DATA with FILE:LINE when it is not JSON, not UTF-8 or too deep. */
 status rows_get(const struct rows *r, int64_t i, json_t **row);
 
+/* JSON that stands in a string, under the same limits. ST_DATA without a place. */
+status rows_parse(const char *text, size_t n, json_t **value);
+
 /* What a JSON value is, for messages: "the number 42", "a list of 3", "null"; a ring of 4 buffers per thread. */
 const char *json_says(const json_t *v);
 

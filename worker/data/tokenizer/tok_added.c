@@ -51,8 +51,7 @@ status tok_added_finish(struct tokenizer *t)
             continue;
         }
         /* Looked for in normalised text, so its own text is normalised too, and that is what decoding shows. */
-        buf_clear(&w.in.text);
-        w.in.n = 0;
+        tok_spans_clear(&w.in);
         tok_span_add(&w.in, a->text, a->n, true);
         TRY_DONE(tok_steps_run(&t->normalizer, &w));
         if (w.in.v[0].n == 0) continue;
@@ -78,24 +77,43 @@ static bool word_before(const char *text, size_t end)
     return end && word_at(text + at, end - at);
 }
 
-void tok_added_next(const struct tokenizer *t, const struct tok_trie *trie, const char *text, size_t n, bool specials,
-                    struct tok_scan *s)
+/* The longest added token that text[at..n) begins with and that may be found there; *next is where to look if that is
+ * none. A special token without a right to be one is passed over whole, as HF does, unless it is quoted in part only:
+ * then a shorter one may stand in the part that is not. */
+static const struct tok_added *longest_at(const struct tokenizer *t, const struct tok_trie *trie, const char *text,
+                                          size_t at, size_t n, struct tok_specials specials, size_t *next)
+{
+    int32_t index;
+    size_t len = tok_trie_longest(trie, text + at, n - at, &index);
+    *next = at + (len ? len : 1);
+    while (len && t->added[index].special) {
+        if (!specials.found) return NULL;
+        if (!specials.quoted || !memchr(specials.quoted + at, 1, len)) break;
+        if (!memchr(specials.quoted + at, 0, len)) return NULL;
+        *next = at + 1;
+        len = tok_trie_longest(trie, text + at, len - 1, &index);
+    }
+    if (!len) return NULL;
+    *next = at + len;
+    return &t->added[index];
+}
+
+void tok_added_next(const struct tokenizer *t, const struct tok_trie *trie, const char *text, size_t n,
+                    struct tok_specials specials, struct tok_scan *s)
 {
     s->token = NULL;
     s->last = s->end;
     while (s->search < n) {
-        int32_t index;
-        size_t at = s->search, len = tok_trie_longest(trie, text + at, n - at, &index);
-        s->search += len ? len : 1;
-        if (!len) continue;
-        const struct tok_added *a = &t->added[index];
-        size_t end = at + len;
-        if (a->special && !specials) continue;
+        size_t at = s->search;
+        const struct tok_added *a = longest_at(t, trie, text, at, n, specials, &s->search);
+        size_t end = s->search;
+        if (!a) continue;
         if (a->single_word && (word_before(text, at) || word_at(text + end, n - end))) continue;
         if (a->rstrip) end += tok_spaces_ahead(text + end, n - end);
         if (a->lstrip) at -= tok_spaces_behind(text, at);
         if (a->lstrip && at < s->last) at = s->last; /* an earlier token swallowed those spaces */
         if (at >= end) continue;
+        s->at = at;
         s->start = at > s->last ? at : s->last;
         s->end = end;
         s->token = a;

@@ -26,51 +26,53 @@ static bool has_bytes(const struct tokenizer *t, const char *text, size_t n)
     return true;
 }
 
-bool tok_push_unknown(const struct tokenizer *t, const char *text, size_t n, struct ids *out)
+bool tok_push_unknown(const struct tokenizer *t, const struct tok_spans *s, const char *text, size_t n,
+                      struct tok_sink *out)
 {
     if (has_bytes(t, text, n)) {
-        for (size_t i = 0; i < n; i++) ids_push(out, t->byte_id[(unsigned char)text[i]]);
+        for (size_t i = 0; i < n; i++) tok_emit(out, t->byte_id[(unsigned char)text[i]], s, text + i, text + i + 1);
         return true;
     }
-    if (t->unk >= 0) ids_push(out, t->unk);
+    if (t->unk >= 0) tok_emit(out, t->unk, s, text, text + n);
     return t->unk >= 0;
 }
 
-static void add_symbol(struct tok_work *w, uint32_t at, size_t n, int32_t id, bool frozen)
+static void add_symbol(struct tok_work *w, size_t at, size_t end, int32_t id, bool frozen)
 {
     if (w->n_symbols == w->cap_symbols) {
         w->cap_symbols = w->cap_symbols ? w->cap_symbols * 2 : 64;
         w->symbols = mem_grow(w->symbols, w->cap_symbols * sizeof *w->symbols);
     }
     int32_t i = (int32_t)w->n_symbols++;
-    w->symbols[i] = (struct tok_symbol){at, (uint32_t)n, id, i - 1, i + 1, frozen};
+    w->symbols[i] = (struct tok_symbol){(uint32_t)at, (uint32_t)end, id, i - 1, i + 1, frozen};
 }
 
 /* HF: characters; unknown ones become bytes, or unk (one for a run if fuse_unk). A waiting unk is placed when the next
- * known character comes, behind bytes that came between: that is what HF does. */
+ * known character comes, behind bytes that came between: that is what HF does. It then stands for what was unknown
+ * behind those bytes. */
 static void cut_hf(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n)
 {
-    size_t unk_at = 0, unk_n = 0;
+    size_t unk_at = 0, unk_end = 0;
     for (size_t i = 0, len; i < n; i += len) {
         utf8_get(text + i, n - i, &len);
         int32_t id = tok_vocab_id(&t->vocab, text + i, len);
         if (id < 0 && has_bytes(t, text + i, len)) {
             for (size_t k = 0; k < len; k++)
-                add_symbol(w, (uint32_t)(i + k), 1, t->byte_id[(unsigned char)text[i + k]], false);
+                add_symbol(w, i + k, i + k + 1, t->byte_id[(unsigned char)text[i + k]], false);
             continue;
         }
-        if (unk_n && (id >= 0 || !t->fuse_unk)) {
-            add_symbol(w, (uint32_t)unk_at, unk_n, t->unk, false);
-            unk_n = 0;
+        if (unk_end && (id >= 0 || !t->fuse_unk)) {
+            add_symbol(w, unk_at, unk_end, t->unk, false);
+            unk_end = 0;
         }
         if (id >= 0) {
-            add_symbol(w, (uint32_t)i, len, id, false);
+            add_symbol(w, i, i + len, id, false);
         } else if (t->unk >= 0) {
-            if (!unk_n) unk_at = i;
-            unk_n += len;
+            if (!unk_end) unk_at = i;
+            unk_end = i + len;
         }
     }
-    if (unk_n) add_symbol(w, (uint32_t)unk_at, unk_n, t->unk, false);
+    if (unk_end) add_symbol(w, unk_at, unk_end, t->unk, false);
 }
 
 /* SentencePiece and tiktoken: user-defined pieces, else characters whether they have a piece or not. */
@@ -84,7 +86,7 @@ static void cut_characters(const struct tokenizer *t, struct tok_work *w, const 
             utf8_get(text + i, n - i, &len);
             id = tok_vocab_id(&t->vocab, text + i, len);
         }
-        add_symbol(w, (uint32_t)i, len, id, frozen);
+        add_symbol(w, i, i + len, id, frozen);
     }
 }
 
@@ -122,7 +124,7 @@ static void offer(const struct tokenizer *t, struct tok_work *w, const char *tex
 {
     if (left < 0 || w->symbols[left].next >= (int32_t)w->n_symbols) return;
     const struct tok_symbol *a = &w->symbols[left], *b = &w->symbols[a->next];
-    struct tok_merge m = {.left = left, .left_n = a->n, .right_n = b->n};
+    struct tok_merge m = {.left = left, .left_end = a->end, .right_end = b->end};
     if (t->by_pair) {
         uint64_t hit = tok_map_get(&t->pairs, (uint64_t)(uint32_t)a->id << 32 | (uint32_t)b->id);
         if (hit == TOK_NONE) return;
@@ -130,7 +132,7 @@ static void offer(const struct tokenizer *t, struct tok_work *w, const char *tex
         m.id = (int32_t)(uint32_t)hit;
     } else {
         if (a->frozen || b->frozen) return;
-        m.id = tok_vocab_id(&t->vocab, text + a->at, a->n + b->n);
+        m.id = tok_vocab_id(&t->vocab, text + a->at, b->end - a->at);
         if (m.id < 0 || t->rank[m.id] == UINT32_MAX) return;
         m.rank = t->rank[m.id];
     }
@@ -146,12 +148,12 @@ static void merge_all(const struct tokenizer *t, struct tok_work *w, const char 
     while (w->n_heap) {
         struct tok_merge m = heap_pop(w);
         struct tok_symbol *a = &s[m.left];
-        if (a->n != m.left_n || a->next >= end || s[a->next].n != m.right_n) continue;
+        if (a->end != m.left_end || a->next >= end || s[a->next].end != m.right_end) continue;
         struct tok_symbol *b = &s[a->next];
-        a->n += b->n;
+        a->end = b->end;
         a->id = m.id;
         a->next = b->next;
-        b->n = 0;
+        b->end = 0;
         if (a->next < end) s[a->next].prev = m.left;
         offer(t, w, text, a->prev);
         offer(t, w, text, m.left);
@@ -182,7 +184,7 @@ static size_t word_end(const struct tokenizer *t, const char *text, size_t n)
     return next ? (size_t)(next - text) : n;
 }
 
-static status merge_word(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n, struct ids *out)
+static status merge_word(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n, struct tok_sink *out)
 {
     w->n_symbols = 0;
     if (t->by_pair)
@@ -194,26 +196,27 @@ static status merge_word(const struct tokenizer *t, struct tok_work *w, const ch
     for (int32_t i = 0; i < end; i = w->symbols[i].next) {
         const struct tok_symbol *s = &w->symbols[i];
         if (s->id >= 0) {
-            ids_push(out, s->id);
+            tok_emit(out, s->id, &w->in, text + s->at, text + s->end);
             continue;
         }
-        size_t run = s->n; /* SentencePiece makes one unk of a run of unknown characters */
+        size_t end_of_run = s->end; /* SentencePiece makes one unk of a run of unknown characters */
         while (w->symbols[i].next < end && w->symbols[w->symbols[i].next].id < 0) {
             i = w->symbols[i].next;
-            run += w->symbols[i].n;
+            end_of_run = w->symbols[i].end;
         }
-        if (!tok_push_unknown(t, text + s->at, run, out))
+        size_t run = end_of_run - s->at;
+        if (!tok_push_unknown(t, &w->in, text + s->at, run, out))
             FAIL(ST_DATA, "%s: no piece for '%.*s', and the file has no unknown token", t->path,
                  run < 40 ? (int)run : 40, text + s->at);
     }
     return ST_OK;
 }
 
-status tok_bpe_segment(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n, struct ids *out)
+status tok_bpe_segment(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n, struct tok_sink *out)
 {
     int32_t whole = t->ignore_merges && n ? tok_vocab_id(&t->vocab, text, n) : -1;
     if (whole >= 0) {
-        ids_push(out, whole);
+        tok_emit(out, whole, &w->in, text, text + n);
         return ST_OK;
     }
     for (size_t at = 0, end; at < n; at += end) {

@@ -16,7 +16,8 @@ static void propose(struct tok_best *b, float score, int32_t id, size_t from)
     *b = (struct tok_best){score, id, (uint32_t)from};
 }
 
-status tok_unigram_segment(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n, struct ids *out)
+status tok_unigram_segment(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n,
+                           struct tok_sink *out)
 {
     if (w->cap_best < n + 1) {
         w->cap_best = 2 * n + 1;
@@ -52,11 +53,11 @@ status tok_unigram_segment(const struct tokenizer *t, struct tok_work *w, const 
     for (size_t from = 0, at = next; n > 0;) {
         size_t end = at, last = best[at].from;
         if (best[at].id >= 0)
-            ids_push(out, best[at].id);
+            tok_emit(out, best[at].id, &w->in, text + from, text + at);
         else {
             while (end < n && best[best[end].from].id < 0) end = best[end].from;
             last = best[end].from;
-            if (!tok_push_unknown(t, text + from, end - from, out))
+            if (!tok_push_unknown(t, &w->in, text + from, end - from, out))
                 FAIL(ST_DATA, "%s: no piece for '%.*s', and the file has no unknown token", t->path,
                      end - from < 40 ? (int)(end - from) : 40, text + from);
         }

@@ -35,6 +35,11 @@ static inline size_t utf8_put(char to[4], int c)
     return n;
 }
 
+#define UTF8_REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
+
+/* Bytes of valid UTF-8 that s begins with; *bad: bytes of the one mistake behind them, 0 at the end of s. */
+size_t utf8_good(const char *s, size_t n, size_t *bad);
+
 /* Appends s with each maximal malformed part replaced by U+FFFD (as Python's errors="replace"). */
 void utf8_repair(struct buf *out, const char *s, size_t n);
 

@@ -231,73 +231,153 @@ void tokenizer_close(struct tokenizer *t)
 
 /* ---- encoding ---- */
 
-/* Normalised text between added tokens to ids. */
-static status encode_normalised(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n, bool first,
-                                struct ids *out)
-{
-    buf_clear(&w->in.text);
-    w->in.n = 0;
-    tok_span_add(&w->in, text, n, first);
-    TRY(tok_steps_run(&t->pre_tokenizer, w));
-    for (size_t i = 0; i < w->in.n; i++) TRY(t->segment(t, w, w->in.text.data + w->in.v[i].at, w->in.v[i].n, out));
-    return ST_OK;
-}
-
+/* The caller's text is never copied whole unless somebody asks for origins or it is not UTF-8: `whole` then has it. */
 struct call {
     const struct tokenizer *t;
     struct tok_work work;
-    struct buf normalised; /* outlives the work's spans */
+    struct tok_spans whole, normalised; /* they outlive the work's spans */
+    const unsigned char *quoted;        /* per byte of the caller's text; NULL: nothing is quoted */
+    struct buf quoted_form;             /* the same per byte of a text derived from it */
     bool specials;
-    struct ids *out;
+    struct tok_sink out;
 };
 
-static status encode_gap(struct call *c, const char *text, size_t n, bool first)
+/* Which bytes of s->text stand for quoted ones. */
+static struct tok_specials specials_in(struct call *c, const struct tok_spans *s)
 {
-    const struct tokenizer *t = c->t;
-    struct tok_spans *in = &c->work.in;
-    if (n == 0) return ST_OK;
-    buf_clear(&in->text);
-    in->n = 0;
-    tok_span_add(in, text, n, first);
-    TRY(tok_steps_run(&t->normalizer, &c->work));
-    buf_clear(&c->normalised);
-    buf_add(&c->normalised, in->text.data + in->v[0].at, in->v[0].n);
-    text = c->normalised.data;
-    n = c->normalised.len;
-    struct tok_scan scan = {0};
-    for (tok_added_next(t, &t->added_normalized, text, n, c->specials, &scan); scan.token;
-         tok_added_next(t, &t->added_normalized, text, n, c->specials, &scan)) {
-        if (scan.start > scan.last)
-            TRY(encode_normalised(t, &c->work, text + scan.last, scan.start - scan.last, first && scan.last == 0,
-                                  c->out));
-        ids_push(c->out, scan.token->id);
+    if (!c->quoted) return (struct tok_specials){.found = c->specials};
+    buf_clear(&c->quoted_form);
+    char quoted = 0;
+    for (size_t i = 0; i < s->text.len; i++) {
+        struct tok_origin o = s->origin[i], before = s->origin[i ? i - 1 : 0];
+        if (i == 0 || o.from != before.from || o.to != before.to) {
+            quoted = 0;
+            for (size_t k = o.from; k < o.to && !quoted; k++) quoted = c->quoted[k] != 0;
+        }
+        buf_add(&c->quoted_form, &quoted, 1);
     }
-    if (n == scan.last) return ST_OK;
-    return encode_normalised(t, &c->work, text + scan.last, n - scan.last, first && scan.last == 0, c->out);
+    return (struct tok_specials){.found = c->specials, .quoted = (const unsigned char *)c->quoted_form.data};
 }
 
-status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool specials, struct ids *out)
+/* Bytes [at, end) of the normalised text, which lie between added tokens, to ids. */
+static status encode_normalised(struct call *c, size_t at, size_t end, bool first)
 {
-    struct call c = {.t = t, .specials = specials, .out = out};
-    struct buf repaired = {0};
+    struct tok_work *w = &c->work;
+    if (at == end) return ST_OK;
+    tok_spans_clear(&w->in);
+    tok_span_push(&w->in, 0, (uint32_t)(end - at), first && at == 0);
+    tok_copy(&w->in, &c->normalised, at, end - at);
+    TRY(tok_steps_run(&c->t->pre_tokenizer, w));
+    for (size_t i = 0; i < w->in.n; i++)
+        TRY(c->t->segment(c->t, w, w->in.text.data + w->in.v[i].at, w->in.v[i].n, &c->out));
+    return ST_OK;
+}
+
+/* The one span of work.in, which lies between added tokens of the text as it was written, to ids. */
+static status encode_gap(struct call *c)
+{
+    const struct tokenizer *t = c->t;
+    bool first = c->work.in.v[0].first;
+    TRY(tok_steps_run(&t->normalizer, &c->work));
+    struct tok_spans swap = c->work.in;
+    c->work.in = c->normalised;
+    c->normalised = swap;
+    c->work.in.traced = swap.traced;
+    const char *text = c->normalised.text.data;
+    size_t n = c->normalised.text.len;
+    struct tok_scan scan = {0};
+    struct tok_specials specials = {0};
+    if (t->added_normalized.nodes) specials = specials_in(c, &c->normalised);
+    for (tok_added_next(t, &t->added_normalized, text, n, specials, &scan); scan.token;
+         tok_added_next(t, &t->added_normalized, text, n, specials, &scan)) {
+        TRY(encode_normalised(c, scan.last, scan.start, first));
+        tok_emit(&c->out, scan.token->id, &c->normalised, text + scan.at, text + scan.end);
+    }
+    return encode_normalised(c, scan.last, n, first);
+}
+
+/* Bytes [at, end) of the caller's text, or of `whole` where that is in use. */
+static status encode_between(struct call *c, const char *text, size_t at, size_t end)
+{
+    struct tok_spans *in = &c->work.in;
+    if (at == end) return ST_OK;
+    tok_spans_clear(in);
+    in->traced = c->whole.traced;
+    tok_span_push(in, 0, (uint32_t)(end - at), at == 0);
+    if (in->traced)
+        tok_copy(in, &c->whole, at, end - at);
+    else
+        buf_add(&in->text, text + at, end - at);
+    return encode_gap(c);
+}
+
+/* Fills `whole`: UTF-8, each byte with its origin. */
+static void copy_whole(struct call *c, const char *text, size_t n)
+{
+    struct tok_spans *s = &c->whole;
+    s->traced = c->out.from != NULL;
+    tok_spans_clear(s);
+    for (size_t i = 0, good, bad; i < n; i += good + bad) {
+        good = utf8_good(text + i, n - i, &bad);
+        buf_add(&s->text, text + i, good);
+        if (s->traced) tok_trace(s, good, (struct tok_origin){(uint32_t)i, (uint32_t)i + 1}, 1);
+        if (bad) buf_text(&s->text, UTF8_REPLACEMENT);
+        struct tok_origin mistake = {(uint32_t)(i + good), (uint32_t)(i + good + bad)};
+        if (bad && s->traced) tok_trace(s, strlen(UTF8_REPLACEMENT), mistake, 0);
+    }
+}
+
+static status encode(struct call *c, const char *text, size_t n)
+{
+    const struct tokenizer *t = c->t;
+    struct tok_specials specials = {.found = c->specials};
     status st = ST_OK;
-    if (!text_is_utf8(text, n, NULL)) {
-        utf8_repair(&repaired, text, n);
-        text = repaired.data;
-        n = repaired.len;
+    if (n > INT32_MAX / 2)
+        FAIL(ST_DATA, "text of %zu bytes is too long to tokenise in one piece; split the row", n);
+    if (c->out.from || !text_is_utf8(text, n, NULL)) {
+        copy_whole(c, text, n);
+        text = c->whole.text.data;
+        n = c->whole.text.len;
+    }
+    struct buf quoted = {0}; /* outlives quoted_form */
+    if (c->quoted) {
+        specials = specials_in(c, &c->whole);
+        buf_add(&quoted, specials.quoted, n);
+        specials.quoted = (const unsigned char *)quoted.data;
     }
     struct tok_scan scan = {0};
     for (tok_added_next(t, &t->added_raw, text, n, specials, &scan); scan.token;
          tok_added_next(t, &t->added_raw, text, n, specials, &scan)) {
-        TRY_DONE(encode_gap(&c, text + scan.last, scan.start - scan.last, scan.last == 0));
-        ids_push(out, scan.token->id);
+        TRY_DONE(encode_between(c, text, scan.last, scan.start));
+        tok_emit(&c->out, scan.token->id, &c->whole, text + scan.at, text + scan.end);
     }
-    TRY_DONE(encode_gap(&c, text + scan.last, n - scan.last, scan.last == 0));
+    TRY_DONE(encode_between(c, text, scan.last, n));
 done:
-    tok_work_release(&c.work);
-    buf_release(&c.normalised);
-    buf_release(&repaired);
+    tok_work_release(&c->work);
+    tok_spans_release(&c->whole);
+    tok_spans_release(&c->normalised);
+    buf_release(&c->quoted_form);
+    buf_release(&quoted);
     return st;
+}
+
+status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool specials, struct ids *out)
+{
+    struct call c = {.t = t, .specials = specials, .out = {.ids = out}};
+    return encode(&c, text, n);
+}
+
+status tokenizer_encode_rendered(const struct tokenizer *t, const char *text, size_t n, const unsigned char *quoted,
+                                 struct ids *out, struct ids *from, struct ids *to)
+{
+    struct call c = {.t = t, .specials = true, .quoted = quoted, .out = {out, from, to}};
+    return encode(&c, text, n);
+}
+
+void tokenizer_around(const struct tokenizer *t, const struct ids **prefix, const struct ids **suffix)
+{
+    *prefix = &t->prefix;
+    *suffix = &t->suffix;
 }
 
 status tokenizer_encode_document(const struct tokenizer *t, const char *text, size_t n, struct ids *out)

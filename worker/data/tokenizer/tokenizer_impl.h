@@ -23,24 +23,65 @@ struct tok_span {
     bool first; /* begins where the caller's text begins (Metaspace "first") */
 };
 
+struct tok_origin { /* the bytes [from, to) of the caller's text that a byte stands for */
+    uint32_t from, to;
+};
+
 struct tok_spans {
     struct buf text;
     struct tok_span *v;
     size_t n, cap;
+    bool traced;
+    struct tok_origin *origin; /* traced: one per byte of text */
+    size_t cap_origin;
 };
+void tok_spans_clear(struct tok_spans *s); /* keeps memory and `traced` */
+void tok_spans_release(struct tok_spans *s);
 void tok_span_push(struct tok_spans *s, uint32_t at, uint32_t n, bool first); /* of bytes already in s->text */
 /* Appends the bytes as a span of their own. */
 void tok_span_add(struct tok_spans *s, const char *bytes, size_t n, bool first);
+/* Appends the n bytes of `from` at `at`, each with its own origin. */
+void tok_copy(struct tok_spans *s, const struct tok_spans *from, size_t at, size_t n);
+/* Appends bytes that all stand for the bytes [at, end) of `from`, of which there is at least one. */
+static inline void tok_put(struct tok_spans *s, const char *bytes, size_t n, const struct tok_spans *from, size_t at,
+                           size_t end);
+/* The last n bytes of s->text: the first is from o, each other from `step` bytes behind the one before it. */
+void tok_trace(struct tok_spans *s, size_t n, struct tok_origin o, uint32_t step);
 
-struct tok_symbol { /* of a word being merged: a list threaded through an array */
-    uint32_t at, n; /* n == 0: merged into its left neighbour */
-    int32_t id;     /* -1: not a piece (yet) */
+static inline void tok_put(struct tok_spans *s, const char *bytes, size_t n, const struct tok_spans *from, size_t at,
+                           size_t end)
+{
+    buf_add(&s->text, bytes, n);
+    if (s->traced) tok_trace(s, n, (struct tok_origin){from->origin[at].from, from->origin[end - 1].to}, 0);
+}
+
+/* Where ids go. from == NULL: nobody asks for origins. */
+struct tok_sink {
+    struct ids *ids, *from, *to;
+};
+/* The id of the bytes [at, end) of s->text; at least one. */
+static inline void tok_emit(struct tok_sink *sink, int32_t id, const struct tok_spans *s, const char *at,
+                            const char *end);
+void tok_emit_traced(struct tok_sink *sink, struct tok_origin o);
+
+static inline void tok_emit(struct tok_sink *sink, int32_t id, const struct tok_spans *s, const char *at,
+                            const char *end)
+{
+    ids_push(sink->ids, id);
+    if (sink->from)
+        tok_emit_traced(sink, (struct tok_origin){s->origin[at - s->text.data].from,
+                                                  s->origin[end - 1 - s->text.data].to});
+}
+
+struct tok_symbol {   /* of a word being merged: a list threaded through an array */
+    uint32_t at, end; /* end == 0: merged into its left neighbour; else no two symbols end at one place */
+    int32_t id;       /* -1: not a piece (yet) */
     int32_t prev, next;
     bool frozen; /* a user-defined piece: never merged */
 };
 
-struct tok_merge {                  /* a candidate pair on the heap */
-    uint32_t rank, left_n, right_n; /* the lengths tell whether it is stale */
+struct tok_merge {                      /* a candidate pair on the heap */
+    uint32_t rank, left_end, right_end; /* they tell whether it is stale */
     int32_t left, id;
 };
 
@@ -130,8 +171,8 @@ struct tokenizer {
     const char *kind; /* "byte-level BPE", … */
 
     struct tok_vocab vocab; /* the model's own pieces */
-    /* ids of one pre-token; ST_DATA if it cannot be represented */
-    status (*segment)(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n, struct ids *out);
+    /* ids of one pre-token, a part of w->in.text; ST_DATA if it cannot be represented */
+    status (*segment)(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n, struct tok_sink *out);
     bool by_pair; /* merges are pairs of ids (HF); else any two neighbours whose joined bytes are a ranked piece */
     struct tok_map pairs; /* left id << 32 | right id → rank << 32 | id */
     uint32_t *rank;       /* [vocab.ids] by joined bytes: lowest merges first; UINT32_MAX never */
@@ -165,20 +206,28 @@ const struct tok_added *tok_added_find(const struct tokenizer *t, const char *te
 const struct tok_added *tok_added_of_id(const struct tokenizer *t, int32_t id);
 /* Builds the tries; after normalizer and added tokens are complete. */
 status tok_added_finish(struct tokenizer *t);
+/* Special tokens: found nowhere, or where no byte of theirs is quoted (one flag per byte of the text; NULL: none is). */
+struct tok_specials {
+    bool found;
+    const unsigned char *quoted;
+};
 struct tok_scan {
     size_t search, last;           /* where to look next; end of the last token found */
-    size_t start, end;             /* of the token, with the white space it swallows */
+    size_t at, end;                /* of the token, with the white space it swallows */
+    size_t start;                  /* at, or `last` where the token before swallowed the beginning of this one */
     const struct tok_added *token; /* NULL: no more */
 };
-/* The next added token of the trie, leftmost longest. Without `specials`, special ones are ordinary text. */
-void tok_added_next(const struct tokenizer *t, const struct tok_trie *trie, const char *text, size_t n, bool specials,
-                    struct tok_scan *s);
+/* The next added token of the trie, leftmost longest. */
+void tok_added_next(const struct tokenizer *t, const struct tok_trie *trie, const char *text, size_t n,
+                    struct tok_specials specials, struct tok_scan *s);
 
-status tok_bpe_segment(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n, struct ids *out);
-status tok_unigram_segment(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n, struct ids *out);
+status tok_bpe_segment(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n, struct tok_sink *out);
+status tok_unigram_segment(const struct tokenizer *t, struct tok_work *w, const char *text, size_t n,
+                           struct tok_sink *out);
 void tok_bpe_words(struct tokenizer *t); /* finds out `words`; once the vocabulary is complete */
 /* One piece-less run of text: bytes if every byte has a piece, else unk; false: neither exists. */
-bool tok_push_unknown(const struct tokenizer *t, const char *text, size_t n, struct ids *out);
+bool tok_push_unknown(const struct tokenizer *t, const struct tok_spans *s, const char *text, size_t n,
+                      struct tok_sink *out);
 /* Fills byte_id from pieces <0x00> … <0xFF>. */
 void tok_byte_pieces(struct tokenizer *t);
 
