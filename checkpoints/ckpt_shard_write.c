@@ -20,7 +20,7 @@ static status reserve(const char *path, int fd, int64_t bytes)
 {
     if (fallocate(fd, 0, 0, bytes) == 0) return ST_OK;
     if ((errno == EOPNOTSUPP || errno == ENOSYS) && ftruncate(fd, bytes) == 0) return ST_OK;
-    FAIL(ST_IO, "%s: cannot reserve %s: %s", path, text_bytes((double)bytes), strerror(errno));
+    FAIL(ST_IO, "%s: cannot reserve %s: %s", path, text_bytes((double)bytes), file_error(errno));
 }
 
 /* All writing is by our own hand; first HDF5's own bytes … */

@@ -154,7 +154,7 @@ static status open_shard(struct st_writer *w, int index)
     if (fallocate(w->fd, 0, 0, (off_t)(header.len + s->data_bytes)) &&
         (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
         FAIL_DONE(ST_IO, "%s: cannot reserve %s: %s", s->tmp, text_bytes((double)(header.len + s->data_bytes)),
-                  strerror(errno));
+                  file_error(errno));
     TRY_DONE(file_write_all(w->fd, header.data, header.len, s->tmp));
 done:
     buf_release(&header);

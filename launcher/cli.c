@@ -14,6 +14,7 @@
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 #include "launcher/cli_option.h"
+#include "launcher/signals.h"
 
 #define MEMBER(kind, name) kind, offsetof(struct cli, name)
 
@@ -285,7 +286,7 @@ static status run_verb(const struct cli *c, struct comm *comm, const struct verb
 /* Output that cannot be written (a full disk, a closed pipe) is a failure, not a success. */
 static status flush_results(void)
 {
-    if (fflush(stdout) != 0 || ferror(stdout)) FAIL(ST_IO, "standard output: %s; the results are incomplete", strerror(errno));
+    if (fflush(stdout) != 0 || ferror(stdout)) FAIL(ST_IO, "standard output: %s; the results are incomplete", file_error(errno));
     return ST_OK;
 }
 
@@ -294,6 +295,7 @@ int cli_main(int argc, char **argv, const struct verb *const *verbs, int n_verbs
     struct cli c;
     struct launch l;
     struct comm comm;
+    signals_prepare();
     status parsed = cli_parse(argc, argv, verbs, n_verbs, &c);
     char *complaint = parsed ? mem_strdup(status_message()) : NULL;
     enum log_level level = c.quiet ? LOG_QUIET : c.verbose ? LOG_DEBUG : LOG_INFO;

@@ -61,16 +61,24 @@ static void *listen(void *unused)
     return NULL;
 }
 
+static void ignore(int number)
+{
+    struct sigaction action = {.sa_handler = SIG_IGN};
+    sigaction(number, &action, NULL);
+}
+
+void signals_prepare(void) { ignore(SIGXFSZ); }
+
 status signals_install(void)
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, ignore = {.sa_handler = SIG_IGN};
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sigemptyset(&action.sa_mask);
     sigset_t ours;
     sigemptyset(&ours);
     for (int i = 0; i < ANSWERS; i++) sigaddset(&ours, answers[i].signal);
     pthread_sigmask(SIG_BLOCK, &ours, NULL);
     for (int i = 0; i < ANSWERS; i++) sigaction(answers[i].signal, &action, NULL);
-    sigaction(SIGPIPE, &ignore, NULL);
+    ignore(SIGPIPE);
 
     pthread_t thread;
     int error = pthread_create(&thread, NULL, listen, NULL);

@@ -3,7 +3,7 @@
  *   USR1              save at the next step boundary, go on
  *   USR2, TERM, HUP   save at the next step boundary, then every rank exits 85; a second TERM exits at once
  *   INT               the same; a second INT within 5 s exits at once
- *   CONT, PIPE        ignored
+ *   CONT, PIPE, XFSZ  ignored
  *
  * Signals only set flags, on a thread of their own. Delivery is uneven over ranks, so the flags are ORed in the step
  * record and acted upon by all ranks together. */
@@ -15,6 +15,10 @@
 #include "kernels/base/status.h"
 
 enum signal_flag { SIGNAL_SAVE = 1, SIGNAL_STOP = 2 }; /* stop implies save */
+
+/* For every verb, before it writes anything: a file that reaches the limit on file sizes (ulimit -f) is then a failed write,
+ * as on a full disk, and not the end of the process. */
+void signals_prepare(void);
 
 /* Before the first parallel region: only threads started later are spared the signals. ST_FAIL without a thread. */
 status signals_install(void);

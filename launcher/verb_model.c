@@ -160,7 +160,11 @@ static status generate_rows(const struct cli *c, const struct config *cfg, struc
     a.prompt_length = mem_alloc((size_t)a.n * sizeof *a.prompt_length);
     a.expected = mem_alloc((size_t)a.n * sizeof *a.expected);
     for (int64_t i = 0; i < a.n; i++) {
-        TRY_DONE(dataset_prompt(rows.data, i, rows.tok, &a.sequences[i], &a.expected[i]));
+        st = dataset_prompt(rows.data, i, rows.tok, &a.sequences[i], &a.expected[i]);
+        if (st) {
+            status_prefix(st, "%s", c->data);
+            goto done;
+        }
         a.prompt_length[i] = a.sequences[i].n;
         if ((int64_t)a.sequences[i].n > longest) longest = (int64_t)a.sequences[i].n;
     }

@@ -19,6 +19,7 @@ struct job {
     struct config *config;
     struct tokenizer *tok;
     const char *family;         /* whose rendering */
+    enum rows_kind kind;
     struct buf input;           /* standard input */
     struct rows rows;
     struct source source;       /* shape and rendering of data rows, from the first of them */
@@ -112,18 +113,22 @@ static status read_input(struct buf *b)
     }
 }
 
-/* Data rows are rendered as a run with these keys would render them. The configuration is given a name for the rows that
- * it accepts; the file itself is opened here. */
+/* Data rows are read and rendered as a run with these keys would. The configuration is given a name for them that has an
+ * ending it knows: JSON where the file has none, or is standard input. The file itself is opened here. */
 static status load_config(struct job *j)
 {
+    static const char *const names[] = {[ROWS_JSON] = "rows.jsonl", [ROWS_TEXT] = "rows.txt", [ROWS_CSV] = "rows.csv",
+                                        [ROWS_TSV] = "rows.tsv"};
     const struct cli *c = j->cli;
+    const struct config_dataset unsaid = {0};
+    TRY(source_kind(&unsaid, c->args[0], &j->kind));
     char *longest = c->max_seq_len > 0 ? mem_printf("%lld", (long long)c->max_seq_len) : NULL;
     const struct config_setting settings[] = {{"checkpointer.checkpoint_dir", c->model ? NULL : c->tokenizer, "--tokenizer"},
                                               {"tokenizer.max_seq_len", longest, "--max-seq-len"}};
     struct config_args args = {.recipe = "lora_finetune",
                                .config = c->config,
                                .model = c->model,
-                               .data = "rows.jsonl",
+                               .data = names[j->kind],
                                .output = "/unused",
                                .settings = settings,
                                .n_settings = sizeof settings / sizeof *settings,
@@ -133,6 +138,7 @@ static status load_config(struct job *j)
                                .recipes_dir = c->recipes_dir};
     status st = config_load(&args, false, &j->config);
     free(longest);
+    if (!st) st = source_kind(&j->config->dataset[0], names[j->kind], &j->kind);
     return st;
 }
 
@@ -158,9 +164,9 @@ static status run_tokenize(const struct cli *c, struct comm *comm)
     TRY_DONE(open_tokenizer(&j));
     if (piped) {
         TRY_DONE(read_input(&j.input));
-        TRY_DONE(rows_scan(&j.rows, "standard input", j.input.data, j.input.len, ROWS_JSON));
+        TRY_DONE(rows_scan(&j.rows, "standard input", j.input.data, j.input.len, j.kind));
     } else {
-        TRY_DONE(rows_open(&j.rows, path, ROWS_JSON));
+        TRY_DONE(rows_open(&j.rows, path, j.kind));
     }
     TRY_DONE(each_row(&j));
 done:
@@ -177,9 +183,10 @@ done:
 const struct verb verb_tokenize = {
     .name = "tokenize",
     .line = "show rows as the ids and pieces that are trained on",
-    .arguments = "ROWS.jsonl [key=value …]",
-    .help = "Each line of the file (- for standard input) is a JSON string or a data row. Prints one object per line:\n"
-            "ids, pieces, and mask: true where a token is seen but not trained on.\n"
+    .arguments = "ROWS [key=value …]",
+    .help = "The rows are those of a JSON, JSONL, CSV, TSV or text file as `run` reads it (- for standard input: JSONL, or as\n"
+            "dataset.source says); a JSON string is a row as well. Prints one object per line: ids, pieces, and mask: true where a\n"
+            "token is seen but not trained on.\n"
             "\n"
             "examples:\n"
             "  trimpot tokenize --tokenizer DIR rows.jsonl\n"

@@ -115,7 +115,7 @@ status metrics_put(struct metrics *m, const struct step_metrics *s)
     bool bad = fwrite(line, 1, n, m->file) != n || fflush(m->file);
     if (bad) {
         static bool said;
-        if (!said) log_warn("%s: cannot write: %s; training goes on", m->path, strerror(errno));
+        if (!said) log_warn("%s: cannot write: %s; training goes on", m->path, file_error(errno));
         said = true;
         clearerr(m->file);
     }

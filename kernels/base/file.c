@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -97,13 +98,23 @@ status file_read(const char *path, size_t limit, char **text, size_t *bytes)
     return ST_OK;
 }
 
+const char *file_error(int error)
+{
+    static _Thread_local char text[128];
+    struct rlimit limit;
+    if (error != EFBIG || getrlimit(RLIMIT_FSIZE, &limit) || limit.rlim_cur == RLIM_INFINITY) return strerror(error);
+    snprintf(text, sizeof text, "%s: the limit on file sizes is %s (ulimit -f)", strerror(error),
+             text_bytes((double)limit.rlim_cur));
+    return text;
+}
+
 status file_write_all(int fd, const void *data, size_t bytes, const char *path)
 {
     const char *p = data;
     while (bytes) {
         ssize_t n = write(fd, p, bytes);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) FAIL(ST_IO, "%s: cannot write: %s", path, strerror(errno));
+        if (n < 0) FAIL(ST_IO, "%s: cannot write: %s", path, file_error(errno));
         p += n;
         bytes -= (size_t)n;
     }

@@ -26,6 +26,9 @@ status file_read(const char *path, size_t limit, char **text, size_t *bytes);
  * temporary one is gone. */
 status file_replace(const char *path, const void *data, size_t bytes);
 
+/* strerror for writes: with EFBIG also the limit that was met. Valid until the thread's next call. */
+const char *file_error(int error);
+
 /* Writes all bytes or fails; retries EINTR and short writes. `path` is for the message. */
 status file_write_all(int fd, const void *data, size_t bytes, const char *path);
 

@@ -143,6 +143,7 @@ static status add_set(struct dataset *d, const struct config *c, const struct co
     if (set->packed && max < 1)
         FAIL(ST_CONFIG_RUNTIME, "dataset.packed needs tokenizer.max_seq_len: the length of a pack");
     TRY(source_open(&s, c, set, tok, family));
+    d->texts = d->texts || !source_is_chat(&s);
     bool split = set->split_across_pack < 0 ? !source_is_chat(&s) : set->split_across_pack > 0;
     status st = add_rows(d, &s, set->packed && split, &documents);
     if (!st && set->packed) {

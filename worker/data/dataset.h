@@ -60,7 +60,8 @@ char *dataset_summary(const struct dataset *d);
 uint64_t dataset_hash(const struct dataset *d); /* of all ids and labels: kept in checkpoints */
 
 /* The prompt of an item for `generate` and exact match: ids of its first document up to where the last assistant's own
- * words begin (its header included), and those words as the reference answer (caller frees). */
+ * words begin (its header included), and those words as the reference answer (caller frees). ST_DATA for rows
+ * that are texts alone. */
 status dataset_prompt(const struct dataset *d, int64_t item, const struct tokenizer *tok, struct ids *prompt, char **answer);
 
 /* Every row of a file as training would see it before truncation, for `tokenize`. A row that is a JSON string is shown

@@ -62,6 +62,9 @@ char *dataset_summary(const struct dataset *d)
 status dataset_prompt(const struct dataset *d, int64_t item, const struct tokenizer *tok, struct ids *prompt, char **answer)
 {
     const struct document *doc;
+    if (d->texts)
+        FAIL(ST_DATA, "its rows are texts alone, with no prompt to answer; give rows of questions and answers, of instructions "
+             "and outputs, or of messages (`trimpot eval` measures texts)");
     dataset_item(d, item, &doc);
     const struct span *s = &d->spans.v[doc - d->documents];
     for (int64_t i = 0; i < s->body; i++) ids_push(prompt, doc->ids[i]);
