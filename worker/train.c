@@ -114,6 +114,14 @@ static status write_config(const struct session *x)
     return st;
 }
 
+static status save_skipped(const struct session *x)
+{
+    char *path = mem_printf("%s/skipped_rows.jsonl", x->cfg->output_dir);
+    status st = dataset_save_skipped(x->data, x->val, path);
+    free(path);
+    return st;
+}
+
 static status open_run(struct run *r, const struct config *c, struct comm *comm)
 {
     struct session *x = &r->x;
@@ -127,8 +135,9 @@ static status open_run(struct run *r, const struct config *c, struct comm *comm)
     TRY(comm_check_equal(comm, "the tokenised data set", dataset_hash(x->data)));
     header_print(x);
     TRY(session_check_budget(x));
-    if (comm->rank == 0) TRY(file_mkdirs(c->output_dir));
-    return ST_OK;
+    if (comm->rank != 0) return ST_OK;
+    TRY(file_mkdirs(c->output_dir));
+    return save_skipped(x);
 }
 
 static status begin(struct run *r)

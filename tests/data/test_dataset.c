@@ -9,6 +9,7 @@
 #include <omp.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
@@ -459,6 +460,250 @@ static void rows_for_tokenize(void **state)
     buf_release(&b);
 }
 
+static char *stderr_of(void (*act)(void *context), void *context)
+{
+    char name[] = "/tmp/trimpot-stderr-XXXXXX", *text;
+    int fd = mkstemp(name), saved = dup(2);
+    assert_true(fd >= 0 && saved >= 0);
+    dup2(fd, 2);
+    log_init(0, 1, LOG_INFO);
+    act(context);
+    log_init(0, 1, LOG_QUIET);
+    dup2(saved, 2);
+    close(saved);
+    close(fd);
+    assert_int_equal(file_read(name, 1 << 20, &text, NULL), ST_OK);
+    unlink(name);
+    return text;
+}
+
+struct opening {
+    struct config c;
+    struct config_dataset set;
+    const char *text;
+    struct dataset *d;
+    status st;
+};
+
+static void open_it(void *context)
+{
+    struct opening *o = context;
+    o->st = try_open(&o->c, &o->set, o->text, &fake_tiny, &o->d);
+}
+
+#define MIXED                                                                                                            \
+    "{\"text\":\"a\"}\n{\"text\":5}\n{\"question\":\"q\",\"answer\":\"x\"}\n{\"text\":\"b\"}\n{\"text\":\n{\"text\":6}\n"
+
+/* Bad rows: all are read, all are named, or left out and saved. */
+static void bad_rows_stop_or_are_skipped(void **state)
+{
+    (void)state;
+    struct config c = config_defaults();
+    struct config_dataset set = dataset_defaults();
+    struct dataset *d;
+    assert_int_equal(try_open(&c, &set, MIXED, &fake_tiny, &d), ST_DATA);
+    char *want = mem_printf("4 of 6 rows cannot be used:\n  %s:2: text: expected a string, found the number 5; quote the value or map "
+                            "another column\n  %s:3: text: found nothing; this row looks like question/answer, the data set is read "
+                            "as text", path, path);
+    if (!strstr(status_message(), want)) fail_msg("'%s' lacks '%s'", status_message(), want);
+    free(want);
+    static const char *const also[] = {":5: column", "not valid JSON", ":6: text: expected a string, found the number 6",
+                                       "\n  2 × text: expected a string, found the number N; quote", "\n  1 × column N of the row: not valid",
+                                       "leave them out with dataset.on_bad_row=skip"};
+    for (size_t i = 0; i < sizeof also / sizeof *also; i++)
+        if (!strstr(status_message(), also[i])) fail_msg("'%s' lacks '%s'", status_message(), also[i]);
+
+    struct opening o = {.c = c, .set = set, .text = MIXED};
+    o.set.on_bad_row = BAD_ROW_SKIP;
+    char *said = stderr_of(open_it, &o), *saved, *summary;
+    assert_int_equal(o.st, ST_OK);
+    d = o.d;
+    assert_non_null(strstr(said, "4 of 6 rows are left out (dataset.on_bad_row=skip):\n  2 × text: expected"));
+    free(said);
+    assert_items(d, "<a>|a>. <b>|b>.");
+    assert_int_equal(dataset_stats(d)->rows, 6);
+    assert_int_equal(dataset_stats(d)->kept, 2);
+    assert_int_equal(dataset_stats(d)->skipped, 4);
+    summary = dataset_summary(d);
+    assert_non_null(strstr(summary, "; 4 bad rows left out"));
+    free(summary);
+    char out[] = "/tmp/trimpot-skipped-XXXXXX";
+    close(mkstemp(out));
+    assert_int_equal(dataset_save_skipped(d, d, out), ST_OK);
+    assert_int_equal(file_read(out, 1 << 20, &saved, NULL), ST_OK);
+    static const struct { int line; const char *reason, *row; } lines[] = {
+        {2, "text: expected a string, found the number 5", "{\"text\":5}"},
+        {3, "text: found nothing; this row looks like question/answer", "{\"question\":\"q\",\"answer\":\"x\"}"},
+        {5, "column", "\"{\\\"text\\\":\""}, {6, "text: expected a string, found the number 6", "{\"text\":6}"}};
+    char *line = saved;
+    for (int i = 0; i < 8; i++) {
+        char *end = strchr(line, '\n');
+        assert_non_null(end);
+        json_t *v = json_loadb(line, (size_t)(end - line), 0, NULL);
+        assert_non_null(v);
+        assert_string_equal(json_string_value(json_object_get(v, "file")), path);
+        assert_int_equal(json_integer_value(json_object_get(v, "line")), lines[i % 4].line);
+        assert_int_equal(strncmp(json_string_value(json_object_get(v, "reason")), lines[i % 4].reason, strlen(lines[i % 4].reason)), 0);
+        char *row = json_dumps(json_object_get(v, "row"), JSON_COMPACT | JSON_ENCODE_ANY);
+        assert_string_equal(row, lines[i % 4].row);
+        free(row);
+        json_decref(v);
+        line = end + 1;
+    }
+    assert_int_equal(*line, 0);
+    free(saved);
+    dataset_close(d);
+
+    /* Nothing skipped: an earlier run's file goes. Nothing left: an error. */
+    d = open_ok(&c, &o.set, TEXTS);
+    assert_int_equal(dataset_save_skipped(d, NULL, out), ST_OK);
+    assert_false(file_exists(out));
+    dataset_close(d);
+    assert_int_equal(try_open(&c, &o.set, "{\"text\":1}\n{\"text\":2}\n", &fake_tiny, &d), ST_DATA);
+    assert_non_null(strstr(status_message(), "2 of 2 rows cannot be used"));
+    /* The whole file's faults stop at once. */
+    assert_int_equal(try_open(&c, &o.set, "[{\"text\":\"a\"},", &fake_tiny, &d), ST_DATA);
+    assert_non_null(strstr(status_message(), "the list is not closed"));
+}
+
+static void bad_rows_of_every_container(void **state)
+{
+    (void)state;
+    static const struct { const char *source, *text, *row; } table[] = {
+        {"json", "[{\"text\":\"a\"},\n{\"text\":\n\n[1.50, \"x\\u00e9\"]}]", "\"row\":{\"text\":  [1.50, \"x\\u00e9\"]}}\n"},
+        {"csv", "text,n\na,1\n\"b\nc\"\n", "\"row\":\"\\\"b\\nc\\\"\"}\n"},
+        {"csv", "text,system\na,\nb,\"S\nT\"\n", "\"row\":{\"text\":\"b\",\"system\":\"S\\nT\"}}\n"},
+        {"text", "a\nb\xFF" "c\n", "\"row\":\"b\xEF\xBF\xBD" "c\"}\n"},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        struct config c = config_defaults();
+        struct config_dataset set = dataset_defaults();
+        char out[] = "/tmp/trimpot-skipped-XXXXXX", *saved;
+        close(mkstemp(out));
+        set.on_bad_row = BAD_ROW_SKIP;
+        set.source = (char *)table[i].source;
+        struct dataset *d = open_ok(&c, &set, table[i].text);
+        assert_items(d, "<a>|a>.");
+        assert_int_equal(dataset_save_skipped(d, NULL, out), ST_OK);
+        assert_int_equal(file_read(out, 1 << 20, &saved, NULL), ST_OK);
+        if (!strstr(saved, table[i].row)) fail_msg("case %zu: '%s' lacks '%s'", i, saved, table[i].row);
+        json_t *v = json_loads(saved, 0, NULL);
+        assert_non_null(v);
+        json_decref(v);
+        free(saved);
+        unlink(out);
+        dataset_close(d);
+    }
+}
+
+/* At most 20 are named, all are counted. The shape comes from the first row that has one. */
+static void many_bad_rows(void **state)
+{
+    (void)state;
+    struct config c = config_defaults();
+    struct config_dataset set = dataset_defaults();
+    struct dataset *d;
+    struct buf b = {0};
+    buf_text(&b, "5\nnonsense\n{\"a\":1}\n");
+    for (int i = 0; i < 3000; i++) buf_printf(&b, i % 3 ? "{\"text\":\"x%d\"}\n" : "{\"text\":%d}\n", i);
+    assert_int_equal(try_open(&c, &set, b.data, &fake_tiny, &d), ST_DATA);
+    int named = 0;
+    for (const char *p = status_message(); (p = strstr(p, path)); p++) named++;
+    if (named != 20) fail_msg("%d named: %s", named, status_message());
+    assert_non_null(strstr(status_message(), "1003 of 3003 rows cannot be used; the first of them:"));
+    assert_non_null(strstr(status_message(), "\n  1000 × text: expected a string, found the number N"));
+    set.on_bad_row = BAD_ROW_SKIP;
+    d = open_ok(&c, &set, b.data);
+    assert_int_equal(dataset_stats(d)->kept, 2000);
+    uint64_t hash = dataset_hash(d);
+    dataset_close(d);
+    omp_set_num_threads(1);
+    d = open_ok(&c, &set, b.data);
+    assert_true(dataset_hash(d) == hash);
+    dataset_close(d);
+    omp_set_num_threads(3);
+    buf_release(&b);
+}
+
+/* Once per data set, in the same order whatever the threads. */
+static void columns_that_nothing_uses(void **state)
+{
+    (void)state;
+    struct opening o = {.c = config_defaults(), .set = dataset_defaults()};
+    struct buf b = {0};
+    for (int i = 0; i < 3000; i++)
+        buf_printf(&b, "{\"id\":%d,\"messages\":[{\"role\":\"user\",\"content\":\"u\",\"mid\":1},{\"role\":\"assistant\",\"content\":"
+                       "\"a\",\"weight\":1}],\"%s\":\"\"}\n", i, i % 2 ? "source\\u0001" : "date");
+    o.text = b.data;
+    static const int threads[] = {1, 3};
+    for (int i = 0; i < 2; i++) {
+        omp_set_num_threads(threads[i]);
+        char *said = stderr_of(open_it, &o), *want = mem_printf("data: %s: columns not used: date, id, source?; in messages: mid\n", path);
+        assert_int_equal(o.st, ST_OK);
+        const char *at = strstr(said, want);
+        if (!at) fail_msg("'%s' lacks '%s'", said, want);
+        assert_null(strstr(at + strlen(want), "not used"));
+        free(said);
+        free(want);
+        dataset_close(o.d);
+    }
+    o.text = "{\"question\":\"q\",\"answer\":\"a\",\"prompt\":\"p\",\"completion\":\"c\",\"text\":\"t\"}\n";
+    char *said = stderr_of(open_it, &o);
+    assert_int_equal(o.st, ST_OK);
+    assert_items(o.d, "<pc>|.c>.");
+    if (!strstr(said, "the row also fits question/answer; read as prompt/completion") ||
+        !strstr(said, "columns not used: answer, question, text"))
+        fail_msg("%s", said);
+    free(said);
+    dataset_close(o.d);
+    o.text = "{\"input\":\"q\",\"output\":\"a\"}\n";
+    said = stderr_of(open_it, &o);
+    assert_null(strstr(said, "not used"));
+    assert_null(strstr(said, "also fits"));
+    free(said);
+    dataset_close(o.d);
+    buf_release(&b);
+}
+
+/* Rows whose flags leave nothing to learn are counted, not refused. */
+static void untrained_rows(void **state)
+{
+    (void)state;
+    struct config c = config_defaults();
+    struct config_dataset set = dataset_defaults();
+    struct dataset *d = open_ok(&c, &set, "{\"text\":\"a\",\"weight\":0}\n{\"text\":\"b\",\"weight\":1}\n{\"text\":\"c\",\"masked\":true}\n");
+    assert_items(d, "<b>|b>.");
+    assert_int_equal(dataset_stats(d)->unsupervised, 2);
+    dataset_close(d);
+    d = open_ok(&c, &set, "{\"input\":\"q\",\"output\":\"a\",\"train\":false}\n{\"input\":\"r\",\"output\":\"b\"}\n");
+    assert_items(d, "<rb>|.b>.");
+    assert_int_equal(dataset_stats(d)->unsupervised, 1);
+    dataset_close(d);
+}
+
+/* `--data rows.tsv` makes dataset.source csv: the name says which of the two it is. */
+static void tsv_by_its_name(void **state)
+{
+    (void)state;
+    char *file = mem_printf("%s.tsv", path), *files[] = {file};
+    static const char *const sources[] = {"csv", "tsv", NULL};
+    const char *text = "Question\tAnswer\tsystem\tid\n\"Hi\" she said, x\ty\t\t7\n";
+    assert_int_equal(file_replace(file, text, strlen(text)), ST_OK);
+    for (int i = 0; i < 3; i++) {
+        struct config c = config_defaults();
+        struct config_dataset set = dataset_defaults();
+        struct dataset *d;
+        set.source = (char *)sources[i];
+        set.data_files = files;
+        set.n_data_files = 1;
+        if (dataset_open(&c, &set, 1, &fake_tiny, NULL, &d)) fail_msg("%s", status_message());
+        assert_items(d, "<\"Hi\" she said, xy>|................y>.");
+        dataset_close(d);
+    }
+    unlink(file);
+    free(file);
+}
+
 /* The answer does not depend on threads or batches. */
 static void many_rows_keep_their_order(void **state)
 {
@@ -502,6 +747,9 @@ int main(void)
         cmocka_unit_test(validation_set),         cmocka_unit_test(hash_sees_everything),
         cmocka_unit_test(preview_and_prompt),     cmocka_unit_test(rows_for_tokenize),
         cmocka_unit_test(many_rows_keep_their_order), cmocka_unit_test(summary),
+        cmocka_unit_test(bad_rows_stop_or_are_skipped), cmocka_unit_test(bad_rows_of_every_container),
+        cmocka_unit_test(many_bad_rows),          cmocka_unit_test(columns_that_nothing_uses),
+        cmocka_unit_test(untrained_rows),         cmocka_unit_test(tsv_by_its_name),
     };
     return cmocka_run_group_tests(tests, make_path, remove_path);
 }

@@ -131,6 +131,107 @@ static void bad_rows(void **state)
     }
 }
 
+/* Quotes as people write them in TSV: a field is quoted when its quotes close at a tab or the line's end. */
+static void tsv(void **state)
+{
+    (void)state;
+    check_rows(ROWS_TSV, "q\ta\n\"Hi\" she said\t\"yes\"\nplain\t6\" nail\n\"a\tb\"\t\"two\nlines\"\n\"open\tx\n", 4,
+               ROWS("{\"q\":\"\\\"Hi\\\" she said\",\"a\":\"yes\"}", "{\"q\":\"plain\",\"a\":\"6\\\" nail\"}",
+                    "{\"q\":\"a\\tb\",\"a\":\"two\\nlines\"}", "{\"q\":\"\\\"open\",\"a\":\"x\"}"), LINES(2, 3, 4, 6));
+    check_rows(ROWS_TSV, "q\ta\r\n\"say \"\"x\"\"\"\t\"\"\r\n'a'\tb, c\r\n", 2,
+               ROWS("{\"q\":\"say \\\"x\\\"\",\"a\":\"\"}", "{\"q\":\"'a'\",\"a\":\"b, c\"}"), LINES(2, 3));
+    check_rows(ROWS_CSV, "\xEF\xBB\xBFq,a\n1,2\n", 1, ROWS("{\"q\":\"1\",\"a\":\"2\"}"), LINES(2));
+}
+
+#define UTF16LE "{\0\"\0t\0e\0x\0t\0\"\0:\0\"\0a\0\"\0}\0\n\0"
+#define UTF16BE "\0{\0\"\0t\0e\0x\0t\0\"\0:\0\"\0a\0\"\0}\0\n"
+
+/* Files that are something else say what they are, and what to do. */
+static void other_bytes(void **state)
+{
+    (void)state;
+#define BYTES(text) text, sizeof(text) - 1
+    static const struct { const char *bytes; size_t n; status code; const char *says; } files[] = {
+        {BYTES("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"), ST_DATA, "file: a Git LFS pointer, not the data itself; run `git lfs pull`"},
+        {BYTES("\xFF\xFE" UTF16LE), ST_DATA, "file: the text is UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT"},
+        {BYTES("\xFE\xFF" UTF16BE), ST_DATA, "the text is UTF-16, not"},
+        {BYTES(UTF16LE), ST_DATA, "the text is UTF-16LE, not UTF-8; convert it: iconv -f UTF-16LE"},
+        {BYTES(UTF16BE), ST_DATA, "the text is UTF-16BE, not"},
+        {BYTES("\xFF\xFE\0\0{\0\0\0}\0\0\0"), ST_DATA, "the text is UTF-32, not"},
+        {BYTES("PAR1\x15\x04"), ST_NOT_BUILT, "the file is Parquet, whatever its name"},
+        {BYTES("\x1F\x8B\x08\0"), ST_NOT_BUILT, "the file is gzip"},
+        {BYTES("\x28\xB5\x2F\xFD\0"), ST_NOT_BUILT, "the file is zstd"},
+        {BYTES("ARROW1\0\0"), ST_NOT_BUILT, "the file is Arrow"},
+        {BYTES("PK\x03\x04"), ST_NOT_BUILT, "the file is zip (or .xlsx)"},
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        for (int kind = ROWS_JSON; kind <= ROWS_TSV; kind++) {
+            struct rows r;
+            assert_int_equal(rows_scan(&r, "file", files[i].bytes, files[i].n, (enum rows_kind)kind), files[i].code);
+            if (!strstr(status_message(), files[i].says)) fail_msg("'%s' lacks '%s'", status_message(), files[i].says);
+        }
+    }
+}
+
+/* Texts in the encodings people's files come in; each is named with the command that mends it. */
+static void encodings(void **state)
+{
+    (void)state;
+    static const struct { const char *text, *says; } table[] = {
+        {"Caf\xE9 cr\xE8me, d\xE9j\xE0 vu", "it looks like WINDOWS-1252; convert the file: iconv -f WINDOWS-1252 -t UTF-8 IN > OUT"},
+        {"It\x92s \x93quoted\x94 text \x96 from Word", "it looks like WINDOWS-1252"},
+        {"Gr\xFC\xDF" "e aus M\xFCnchen, na\xEFve Fa\xE7" "ade", "it looks like WINDOWS-1252"},
+        {"\xE4", "it looks like WINDOWS-1252"},
+        /* こんにちは、世界。今日はいい天気ですね */
+        {"\x82\xB1\x82\xF1\x82\xC9\x82\xBF\x82\xCD\x81\x41\x90\xA2\x8A\x45\x81\x42\x8D\xA1\x93\xFA\x82\xCD\x82\xA2\x82\xA2\x93\x56\x8B\x43"
+         "\x82\xC5\x82\xB7\x82\xCB", "it looks like CP932"},
+        {"\xA4\xB3\xA4\xF3\xA4\xCB\xA4\xC1\xA4\xCF\xA1\xA2\xC0\xA4\xB3\xA6\xA1\xA3\xBA\xA3\xC6\xFC\xA4\xCF\xA4\xA4\xA4\xA4\xC5\xB7\xB5\xA4"
+         "\xA4\xC7\xA4\xB9\xA4\xCD", "it looks like EUC-JP"},
+        /* 你好，世界。今天天气很好，我们去公园吧 */
+        {"\xC4\xE3\xBA\xC3\xA3\xAC\xCA\xC0\xBD\xE7\xA1\xA3\xBD\xF1\xCC\xEC\xCC\xEC\xC6\xF8\xBA\xDC\xBA\xC3\xA3\xAC\xCE\xD2\xC3\xC7\xC8\xA5\xB9\xAB"
+         "\xD4\xB0\xB0\xC9", "it looks like GB18030"},
+        /* 안녕하세요 세계 오늘 날씨가 좋네요 */
+        {"\xBE\xC8\xB3\xE7\xC7\xCF\xBC\xBC\xBF\xE4 \xBC\xBC\xB0\xE8 \xBF\xC0\xB4\xC3 \xB3\xAF\xBE\xBE\xB0\xA1 \xC1\xC1\xB3\xD7\xBF\xE4",
+         "it looks like CP949"},
+        /* Привет, мир! Сегодня хорошая погода */
+        {"\xCF\xF0\xE8\xE2\xE5\xF2, \xEC\xE8\xF0! \xD1\xE5\xE3\xEE\xE4\xED\xFF \xF5\xEE\xF0\xEE\xF8\xE0\xFF \xEF\xEE\xE3\xEE\xE4\xE0",
+         "it looks like WINDOWS-1251"},
+        {"\xF0\xD2\xC9\xD7\xC5\xD4, \xCD\xC9\xD2! \xF3\xC5\xC7\xCF\xC4\xCE\xD1 \xC8\xCF\xD2\xCF\xDB\xC1\xD1 \xD0\xCF\xC7\xCF\xC4\xC1",
+         "it looks like KOI8-R"},
+        {"na\xC3\xAFve caf\xC3\xA9, \xE4\xBD\xA0\xE5\xA5\xBD\xE4\xB8\x96\xE7\x95\x8C \xFF broken", "the rest around it is UTF-8: mend these bytes"},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        static const char *const files[] = {"{\"text\":\"%s\"}\n", "%s\n", "text,n\n\"%s\",1\n", "text\tn\n%s\t1\n"};
+        for (int kind = ROWS_JSON; kind <= ROWS_TSV; kind++) {
+            char file[300];
+            struct rows r;
+            json_t *row;
+            const char *at = strstr(files[kind], "%s");
+            snprintf(file, sizeof file, "%.*s%s%s", (int)(at - files[kind]), files[kind], table[i].text, at + 2);
+            assert_int_equal(rows_scan(&r, "file", file, strlen(file), (enum rows_kind)kind), ST_OK);
+            assert_int_equal(rows_get(&r, 0, &row), ST_DATA);
+            if (!strstr(status_message(), table[i].says)) fail_msg("'%s' lacks '%s'", status_message(), table[i].says);
+            rows_close(&r);
+        }
+    }
+}
+
+/* Templates print numbers: 5 is not 5.0, and what is too large for an integer is still a number. */
+static void numbers(void **state)
+{
+    (void)state;
+    check_rows(ROWS_JSON, "{\"a\":5,\"b\":5.0,\"c\":-9007199254740993}", 1, ROWS("{\"a\":5,\"b\":5.0,\"c\":-9007199254740993}"), LINES(1));
+    json_t *v;
+    assert_int_equal(rows_parse("[1]", 3, &v), ST_OK);
+    json_decref(v);
+    assert_int_equal(rows_parse("[1", 2, &v), ST_DATA);
+    assert_null(v);
+    char deep[200];
+    memset(deep, '[', sizeof deep);
+    assert_int_equal(rows_parse(deep, sizeof deep, &v), ST_DATA);
+    assert_non_null(strstr(status_message(), "nested more than 64 deep"));
+}
+
 /* Bounds as datasets.ReadInstruction(rounding="closest") gives them. */
 static void slices(void **state)
 {
@@ -162,6 +263,7 @@ static void slices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(containers), cmocka_unit_test(csv), cmocka_unit_test(bad_files),
-                                       cmocka_unit_test(bad_rows), cmocka_unit_test(slices)};
+                                       cmocka_unit_test(bad_rows), cmocka_unit_test(slices), cmocka_unit_test(tsv),
+                                       cmocka_unit_test(other_bytes), cmocka_unit_test(encodings), cmocka_unit_test(numbers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,8 +8,10 @@
 #include <jansson.h>
 #include <xxhash.h>
 
+#include "kernels/base/file.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
+#include "worker/data/dataset_bad.h"
 #include "worker/data/dataset_source.h"
 #include "worker/data/dataset_store.h"
 #include "worker/data/order.h"
@@ -99,7 +101,8 @@ struct batch {
     char *message[BATCH]; /* of the thread that failed */
 };
 
-static void render_batch(const struct source *s, int64_t first, int n, struct batch *b)
+/* Which thread sees which row is chance: what they gather must not depend on it. */
+static void render_batch(const struct source *s, int64_t first, int n, struct batch *b, struct unused *unused)
 {
     #pragma omp parallel if (n > 32)
     {
@@ -109,22 +112,36 @@ static void render_batch(const struct source *s, int64_t first, int n, struct ba
             b->st[i] = source_row(s, first + i, &work, &b->rows[i]);
             b->message[i] = b->st[i] ? mem_strdup(status_message()) : NULL;
         }
+        #pragma omp critical
+        unused_merge(unused, &work.chat.unused);
         source_work_release(&work);
     }
 }
 
+/* A row that its reader refused is put aside; other failures are not the row's. */
+static status put_aside(struct dataset *d, const struct source *s, int64_t i, status st, const char *message,
+                        struct bad_rows *bad)
+{
+    if (st != ST_DATA) return status_fail(st, "%s", message);
+    bad_rows_add(bad, s, i, message);
+    d->stats.rows++;
+    d->stats.skipped++;
+    return ST_OK;
+}
+
 /* Rows in file order, however many threads rendered them. */
-static status add_rows(struct dataset *d, const struct source *s, bool split_pack, struct spans *out)
+static status add_rows(struct dataset *d, const struct source *s, bool split_pack, struct spans *out, struct bad_rows *bad,
+                       struct unused *unused)
 {
     struct batch *b = mem_alloc(sizeof *b);
     int64_t total = s->end - s->first;
     status st = ST_OK;
     for (int64_t at = 0; at < total && !st; at += BATCH) {
         int n = (int)(total - at < BATCH ? total - at : BATCH);
-        render_batch(s, at, n, b);
+        render_batch(s, at, n, b, unused);
         for (int i = 0; i < n; i++) {
-            if (!st && b->st[i]) st = status_fail(b->st[i], "%s", b->message[i]);
-            if (!st) st = take_row(d, s, at + i, split_pack, &b->rows[i], out);
+            if (!st && b->st[i]) st = put_aside(d, s, at + i, b->st[i], b->message[i], bad);
+            else if (!st) st = take_row(d, s, at + i, split_pack, &b->rows[i], out);
             free(b->message[i]);
         }
         log_progress("tokenising", at + n, total);
@@ -134,18 +151,32 @@ static status add_rows(struct dataset *d, const struct source *s, bool split_pac
     return st;
 }
 
+/* All rows have been read: what was wrong with them, and what nothing used. */
+static status judge(struct dataset *d, const struct source *s, const struct bad_rows *bad, const struct unused *unused)
+{
+    int64_t rows = s->end - s->first;
+    if (bad->n && (!bad->keep || bad->n == rows)) return bad_rows_fail(bad, rows);
+    bad_rows_warn(bad, s->files[0].name, rows);
+    if (bad->n) buf_add(&d->skipped, bad->kept.data, bad->kept.len);
+    unused_report(s->files[0].name, unused);
+    return ST_OK;
+}
+
 static status add_set(struct dataset *d, const struct config *c, const struct config_dataset *set,
                       const struct tokenizer *tok, const char *family)
 {
     int64_t max = c->tokenizer.max_seq_len;
     struct source s;
     struct spans documents = {0};
+    struct bad_rows bad = {.keep = set->on_bad_row == BAD_ROW_SKIP};
+    struct unused unused = {0};
     if (set->packed && max < 1)
         FAIL(ST_CONFIG_RUNTIME, "dataset.packed needs tokenizer.max_seq_len: the length of a pack");
     TRY(source_open(&s, c, set, tok, family));
     d->texts = d->texts || !source_is_chat(&s);
     bool split = set->split_across_pack < 0 ? !source_is_chat(&s) : set->split_across_pack > 0;
-    status st = add_rows(d, &s, set->packed && split, &documents);
+    status st = add_rows(d, &s, set->packed && split, &documents, &bad, &unused);
+    if (!st) st = judge(d, &s, &bad, &unused);
     if (!st && set->packed) {
         pack(&documents, max, split, &d->spans, &d->items);
     } else if (!st) {
@@ -155,6 +186,8 @@ static status add_set(struct dataset *d, const struct config *c, const struct co
         }
     }
     free(documents.v);
+    bad_rows_release(&bad);
+    unused_release(&unused);
     source_close(&s);
     return st;
 }
@@ -183,9 +216,9 @@ static void finish(struct dataset *d)
 
 static status fail_nothing(const struct dataset_stats *s)
 {
-    FAIL(ST_DATA, "nothing to train on: of %lld rows %lld have no supervised token within max_seq_len and %lld are too "
-         "long; raise tokenizer.max_seq_len, or look at masking_strategy and on_too_long", (long long)s->rows,
-         (long long)s->unsupervised, (long long)s->dropped);
+    FAIL(ST_DATA, "nothing to train on: of %lld rows %lld have no supervised token within max_seq_len, %lld are too long and "
+         "%lld were skipped; raise tokenizer.max_seq_len, or look at masking_strategy, on_too_long and the rows' own flags",
+         (long long)s->rows, (long long)s->unsupervised, (long long)s->dropped, (long long)s->skipped);
 }
 
 status dataset_open(const struct config *c, const struct config_dataset *sets, int n_sets, const struct tokenizer *tok,
@@ -217,7 +250,22 @@ void dataset_close(struct dataset *d)
     free(d->spans.v);
     free(d->items.v);
     free(d->documents);
+    buf_release(&d->skipped);
     free(d);
+}
+
+status dataset_save_skipped(const struct dataset *train, const struct dataset *val, const char *path)
+{
+    const struct buf *first = &train->skipped, *second = val ? &val->skipped : NULL;
+    struct buf both = {0};
+    buf_text(&both, "");
+    if (first->len) buf_add(&both, first->data, first->len);
+    if (second && second->len) buf_add(&both, second->data, second->len);
+    status st = ST_OK;
+    if (both.len) st = file_replace(path, both.data, both.len);
+    else if (file_exists(path)) st = file_remove_tree(path); /* an earlier run's */
+    buf_release(&both);
+    return st;
 }
 
 /* Rows of spans [first, end): a split or packed row counts once. */

@@ -15,9 +15,11 @@
 #include "worker/data/tokenizer/tokenizer.h"
 
 struct dataset_stats {
-    /* rows = kept + dropped (too long) + unsupervised (nothing to learn from, left out); truncated rows are kept. */
+    /* rows = kept + dropped (too long) + unsupervised (nothing to learn from, left out) + skipped (bad); truncated rows
+     * are kept. */
     int64_t rows, kept, truncated, dropped, unsupervised;
     int64_t tokens, supervised, longest;                  /* longest item, tokens */
+    int64_t skipped;
 };
 
 struct document {
@@ -29,13 +31,18 @@ struct document {
 struct dataset;
 
 /* One or several configured sets, concatenated. family: "llama3", "qwen2", … selects the built-in rendering.
- * ST_DATA with file:line for a bad row; ST_DATA when nothing is supervised. Shows log_progress bars. The result is a
+ * ST_DATA with file:line for bad rows, after all were read (on_bad_row: skip leaves them out with a warning instead);
+ * ST_DATA when nothing is supervised. Notes which keys of the rows nothing uses. Shows log_progress bars. The result is a
  * pure function of files and settings; every rank builds the same. */
 status dataset_open(const struct config *c, const struct config_dataset *sets, int n_sets, const struct tokenizer *tok,
                     const char *family, struct dataset **out);
 /* Moves the last ⌈fraction·n⌉ items into a second set (validation by fraction). */
 status dataset_split(struct dataset *d, double fraction, struct dataset **val);
 void dataset_close(struct dataset *d);
+
+/* Writes the bad rows that were left out, one {"file", "line", "reason", "row"} a line; `val` may be NULL. No rows, no
+ * file: an earlier run's is removed. For one rank. */
+status dataset_save_skipped(const struct dataset *train, const struct dataset *val, const char *path);
 
 const struct dataset_stats *dataset_stats(const struct dataset *d);
 int64_t dataset_items(const struct dataset *d);

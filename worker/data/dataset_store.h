@@ -6,6 +6,7 @@
 #ifndef TRIMPOT_DATASET_STORE_H
 #define TRIMPOT_DATASET_STORE_H
 
+#include "kernels/base/text.h"
 #include "worker/data/dataset.h"
 #include "worker/data/pack.h"
 
@@ -17,6 +18,7 @@ struct dataset {
     int64_t first_sample;        /* of a set split off another: its first document's number there */
     struct dataset_stats stats;
     bool texts;                  /* some rows are texts without a prompt */
+    struct buf skipped;          /* bad rows as lines of JSON */
 };
 
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "kernels/base/text.h"
+#include "worker/data/rows/rows_bytes.h"
 #include "worker/data/rows/rows_csv.h"
 
 static bool is_space(unsigned char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
@@ -121,6 +122,7 @@ static status scan(struct rows *r)
 {
     static const unsigned char bom[] = {0xEF, 0xBB, 0xBF};
     size_t at = r->bytes >= sizeof bom && !memcmp(r->data, bom, sizeof bom) ? sizeof bom : 0, line = 1;
+    TRY(bytes_judge(r));
     if (r->kind == ROWS_TEXT) {
         TRY(scan_text(r, at));
     } else if (r->kind != ROWS_JSON) {
@@ -185,8 +187,8 @@ static status get_text(const struct rows *r, const struct row_span *s, json_t **
     const char *text = (const char *)r->data + s->at;
     size_t bad;
     if (!text_is_utf8(text, s->bytes, &bad))
-        FAIL(ST_DATA, "%s:%u: byte %zu of the line (0x%02x) is not UTF-8; convert the file with iconv -t UTF-8", r->name,
-             s->line, bad + 1, (unsigned char)text[bad]);
+        FAIL(ST_DATA, "%s:%u: byte %zu of the line (0x%02x) is not UTF-8: %s", r->name, s->line, bad + 1,
+             (unsigned char)text[bad], bytes_remedy(r, s->at));
     *row = json_object();
     if (!*row || json_object_set_new(*row, "text", json_stringn(text, s->bytes))) FAIL(ST_OOM, "out of host memory");
     return ST_OK;
@@ -225,8 +227,8 @@ status rows_get(const struct rows *r, int64_t i, json_t **row)
         size_t bad;
         const char *text = (const char *)r->data + s->at;
         if (!text_is_utf8(text, s->bytes, &bad))
-            FAIL(ST_DATA, "%s:%u: byte %zu of the row (0x%02x) is not UTF-8; convert the file with iconv -t UTF-8",
-                 r->name, s->line, bad + 1, (unsigned char)text[bad]);
+            FAIL(ST_DATA, "%s:%u: byte %zu of the row (0x%02x) is not UTF-8: %s", r->name, s->line, bad + 1,
+                 (unsigned char)text[bad], bytes_remedy(r, s->at));
         FAIL(ST_DATA, "%s:%u: column %d of the row: not valid JSON: %s%s", r->name,
              s->line + (unsigned)(error.line > 0 ? error.line - 1 : 0), error.column, error.text,
              r->lines ? "; every line must be one complete row" : "");

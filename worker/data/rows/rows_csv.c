@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/base/text.h"
+#include "worker/data/rows/rows_bytes.h"
 
 enum { MAX_COLUMNS = 4096 };
 
@@ -11,31 +12,46 @@ static char delimiter(const struct rows *r) { return r->kind == ROWS_TSV ? '\t' 
 
 static bool ends_line(unsigned char c) { return c == '\n' || c == '\r'; }
 
-/* One past the field at `at`; a quoted one ends after its closing quote. Its text goes to `out` unless NULL. */
+static bool ends_field(const struct rows *r, size_t at, size_t end)
+{
+    return at >= end || r->data[at] == (unsigned char)delimiter(r) || ends_line(r->data[at]);
+}
+
+/* The quote that closes the field which opens at `at`, or `end`; a doubled one is text. */
+static size_t closing_quote(const struct rows *r, size_t at, size_t end)
+{
+    const unsigned char *p = r->data;
+    for (at++; at < end; at++) {
+        if (p[at] != '"') continue;
+        if (at + 1 >= end || p[at + 1] != '"') return at;
+        at++;
+    }
+    return end;
+}
+
+/* One past the field at `at`; a quoted one ends after its closing quote. Its text goes to `out` unless NULL. In TSV, as
+ * people write it, a quote is only a quote unless it closes right before a tab or the line's end. */
 static status field(const struct rows *r, size_t at, size_t end, size_t *line, struct buf *out, size_t *next)
 {
     const unsigned char *p = r->data;
-    if (at >= end || p[at] != '"') {
+    size_t close = at < end && p[at] == '"' ? closing_quote(r, at, end) : end;
+    bool quoted = at < end && p[at] == '"' && (r->kind != ROWS_TSV || (close < end && ends_field(r, close + 1, end)));
+    if (!quoted) {
         size_t begin = at;
-        while (at < end && p[at] != (unsigned char)delimiter(r) && !ends_line(p[at])) at++;
+        while (!ends_field(r, at, end)) at++;
         if (out) buf_add(out, p + begin, at - begin);
         *next = at;
         return ST_OK;
     }
-    size_t opened = *line;
-    for (at++; at < end; at++) {
-        if (p[at] == '"') {
-            if (at + 1 >= end || p[at + 1] != '"') break;
-            at++;
-        }
+    if (close >= end) FAIL(ST_DATA, "%s:%zu: a quoted value that begins here is not closed", r->name, *line);
+    for (at++; at < close; at++) {
+        at += p[at] == '"';
         *line += p[at] == '\n';
         if (out) buf_add(out, p + at, 1);
     }
-    if (at >= end) FAIL(ST_DATA, "%s:%zu: a quoted value that begins here is not closed", r->name, opened);
-    at++;
-    if (at < end && p[at] != (unsigned char)delimiter(r) && !ends_line(p[at]))
-        FAIL(ST_DATA, "%s:%zu: '%c' after a closing quote; write a quote inside a value twice", r->name, *line, p[at]);
-    *next = at;
+    if (!ends_field(r, close + 1, end))
+        FAIL(ST_DATA, "%s:%zu: '%c' after a closing quote; write a quote inside a value twice", r->name, *line, p[close + 1]);
+    *next = close + 1;
     return ST_OK;
 }
 
@@ -44,7 +60,8 @@ static status add_column(struct rows *r, const char *name, size_t n, size_t line
     size_t bad;
     if (r->n_columns == MAX_COLUMNS) FAIL(ST_DATA, "%s:%zu: more than %d columns", r->name, line, MAX_COLUMNS);
     if (!text_is_utf8(name, n, &bad) || strlen(name) != n)
-        FAIL(ST_DATA, "%s:%zu: the name of column %d is not UTF-8 text", r->name, line, r->n_columns + 1);
+        FAIL(ST_DATA, "%s:%zu: the name of column %d is not UTF-8 text: %s", r->name, line, r->n_columns + 1,
+             bytes_remedy(r, 0));
     for (int i = 0; i < r->n_columns; i++)
         if (!strcmp(r->columns[i], name))
             FAIL(ST_DATA, "%s:%zu: two columns are called '%s'; rename one", r->name, line, name);
@@ -108,12 +125,12 @@ status csv_get(const struct rows *r, const struct row_span *s, json_t **row)
         more = at < end;
         at += more;
         if (n < r->n_columns && json_object_set_new(*row, r->columns[n], json_stringn(value.data, value.len)))
-            FAIL_DONE(ST_DATA, "%s:%zu: column %s is not UTF-8; convert the file with iconv -t UTF-8", r->name, line,
-                      r->columns[n]);
+            FAIL_DONE(ST_DATA, "%s:%zu: column %s is not UTF-8: %s", r->name, line, r->columns[n],
+                      bytes_remedy(r, s->at));
     }
     if (n != r->n_columns)
         FAIL_DONE(ST_DATA, "%s:%u: %d values, but the header names %d columns; quote values that contain %s", r->name,
-                  s->line, n, r->n_columns, r->kind == ROWS_TSV ? "a tab" : "a comma");
+                  s->line, n, r->n_columns, r->kind == ROWS_TSV ? "a tab or a line's end" : "a comma");
 done:
     buf_release(&value);
     if (st) {
