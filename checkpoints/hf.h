@@ -99,7 +99,7 @@ struct hf_export {
     bool untied;               /* the head is a tensor of its own, whatever config.json said */
     const char *tokenizer;     /* the directory or file that was used; NULL or in the base: the base's files */
     const char *merges_file;   /* beside a vocab.json that is named as a file; NULL: merges.txt beside it */
-    const char *chat_template; /* the text that chats were rendered with; NULL: the base's templates, untouched */
+    const char *chat_template; /* what chats were rendered with; NULL: the base's, untouched; "": no template says it */
     const int32_t *end_ids; int n_end; /* what was trained to end an answer: joins eos_token_id */
 };
 

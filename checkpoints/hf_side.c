@@ -273,6 +273,25 @@ done:
     return st;
 }
 
+/* No template gives the text that was trained on: the export advertises none. */
+static status drop_templates(const char *to_dir)
+{
+    struct side s;
+    char *dir = mem_printf("%s/%s", to_dir, template_dir);
+    status st = file_remove_tree(dir);
+    free(dir);
+    for (const char *const *name = template_files; *name && !st; name++) {
+        char *path = mem_printf("%s/%s", to_dir, *name);
+        st = file_remove_tree(path);
+        free(path);
+    }
+    TRY(st);
+    st = side_open(&s, to_dir, "tokenizer_config.json");
+    if (!st && s.root && jedit_replace(&s.text, "chat_template", "null")) st = side_save(&s, to_dir, "tokenizer_config.json");
+    side_close(&s);
+    return st;
+}
+
 /* ---- the tokenizer that was used -------------------------------------------------------------------------------- */
 
 static bool lies_in(const char *path, const char *dir)
@@ -337,7 +356,8 @@ static status copy_tokenizer(const char *from_dir, const char *to_dir, const str
         TRY(copy_all(e->tokenizer, to_dir, tokenizer_files));
         TRY(copy_templates(e->tokenizer, to_dir));
     }
-    return e->chat_template ? write_template(from_dir, to_dir, e->chat_template) : ST_OK;
+    if (!e->chat_template) return ST_OK;
+    return *e->chat_template ? write_template(from_dir, to_dir, e->chat_template) : drop_templates(to_dir);
 }
 
 /* ---- directories ------------------------------------------------------------------------------------------------ */

@@ -155,6 +155,18 @@ static bool lies_in(const char *inner, const char *outer)
     return inside;
 }
 
+static bool torchtune_and_template(const struct bound *b)
+{
+    return b->c->chat_template && b->c->torchtune_templates && wrote(b, "torchtune_templates");
+}
+static bool two_templates(const struct bound *b)
+{
+    const struct config *c = b->c;
+    bool prompts = c->tokenizer.prompt_template || c->tokenizer.n_template_roles || (c->has_val && c->dataset_val.prompt_template);
+    for (int i = 0; i < c->n_dataset; i++) prompts = prompts || c->dataset[i].prompt_template;
+    return c->chat_template && prompts;
+}
+
 static bool output_in_model(const struct bound *b)
 {
     return lies_in(b->c->output_dir, b->c->checkpointer.checkpoint_dir);
@@ -205,6 +217,9 @@ static const struct rule {
     {"tokenizer.merges_file", merges_without_vocab, "it belongs to the vocab.json of tokenizer.path"},
     {"tokenizer._component_", tokenizer_of_other_family, "it is not the tokenizer of model._component_"},
     {"checkpointer.model_type", model_type_of_other_family, "model._component_ is of another family"},
+    {"chat_template", torchtune_and_template, "torchtune_templates: true renders chats another way; keep one of the two keys"},
+    {"chat_template", two_templates,
+     "a prompt_template (the data set component may bring one) is part of torchtune's rendering; keep one of the two keys"},
     {"output_dir", output_in_model, "it lies in checkpointer.checkpoint_dir: the base model is never written to"},
     {"checkpointer.output_dir", checkpoints_in_model,
      "it lies in checkpointer.checkpoint_dir: the base model is never written to"},

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kernels/base/file.h"
@@ -56,7 +57,7 @@ static status run_eval(const struct cli *c, struct comm *comm)
     struct session x = {0};
     if (!c->data) FAIL(ST_USAGE, "--data FILE is needed: the rows to evaluate on");
     TRY(comm_agree(comm, load(c, c->data, &cfg)));
-    status st = comm_agree(comm, session_open(&x, cfg, comm, SESSION_FORWARD, 0, NULL));
+    status st = comm_agree(comm, session_open(&x, cfg, comm, SESSION_FORWARD, NULL, NULL));
     if (!st) st = comm_agree(comm, eval_session(c, &x));
     session_close(&x);
     config_free(cfg);
@@ -65,29 +66,12 @@ static status run_eval(const struct cli *c, struct comm *comm)
 
 /* ---- generate ---------------------------------------------------------------------------------------------------------- */
 
-/* One prompt is one row: it is rendered exactly as a row of training data would be. */
-static status prompt_file(const char *prompt, char **path)
-{
-    const char *folder = getenv("TMPDIR");
-    *path = mem_printf("%s/trimpot-prompt-XXXXXX.jsonl", folder && *folder ? folder : "/tmp");
-    int fd = mkstemps(*path, (int)strlen(".jsonl"));
-    if (fd < 0) FAIL(ST_IO, "%s: cannot create: %s; set TMPDIR to a folder that can be written", *path, strerror(errno));
-    json_t *row = json_pack("{s:s, s:s}", "question", prompt, "answer", "?");
-    char *text = row ? json_dumps(row, JSON_COMPACT) : NULL;
-    status st = text ? file_write_all(fd, text, strlen(text), *path) : status_fail(ST_USAGE, "--prompt: not valid UTF-8");
-    free(text);
-    json_decref(row);
-    close(fd);
-    return st;
-}
-
 struct answers {
     const struct cli *cli;
     struct session *x;
-    struct ids *sequences;
+    struct prompts p; /* the ids grow by the answers */
     size_t *prompt_length;
-    char **expected;
-    int64_t n, matched;
+    int64_t matched, known;
 };
 
 static char *trimmed(char *s)
@@ -111,16 +95,17 @@ static char *decoded(const struct tokenizer *tok, const int32_t *ids, size_t n)
 
 static void print_answer(struct answers *a, int64_t i)
 {
-    const struct ids *s = &a->sequences[i];
+    const struct ids *s = &a->p.ids[i];
     size_t at = a->prompt_length[i];
-    char *prompt = decoded(a->x->tok, s->v, at), *answer = decoded(a->x->tok, s->v + at, s->n - at);
-    bool match = !strcmp(trimmed(answer), trimmed(a->expected[i]));
+    char *prompt = decoded(a->x->tok, s->v, at), *answer = decoded(a->x->tok, s->v + at, s->n - at), *expected = a->p.answers[i];
+    bool match = expected && !strcmp(trimmed(answer), trimmed(expected));
     a->matched += match;
+    a->known += expected != NULL;
     if (a->cli->prompt && !a->cli->json) puts(trimmed(answer));
     else {
         json_t *o = json_pack("{s:s, s:s}", "prompt", prompt, "answer", trimmed(answer));
-        if (!a->cli->prompt) {
-            json_object_set_new(o, "expected", json_string(trimmed(a->expected[i])));
+        if (!a->cli->prompt && expected) {
+            json_object_set_new(o, "expected", json_string(trimmed(expected)));
             json_object_set_new(o, "match", json_boolean(match));
         }
         char *text = json_dumps(o, JSON_COMPACT);
@@ -134,70 +119,69 @@ static void print_answer(struct answers *a, int64_t i)
 
 static status answer_all(struct answers *a, const struct generate_options *o)
 {
-    for (int64_t first = 0; first < a->n; first += SEQUENCES) {
-        int64_t n = a->n - first < SEQUENCES ? a->n - first : SEQUENCES;
+    for (int64_t first = 0; first < a->p.n; first += SEQUENCES) {
+        int64_t n = a->p.n - first < SEQUENCES ? a->p.n - first : SEQUENCES;
         struct generate_options mine = *o;
         mine.seed = o->seed + (uint64_t)first;
-        TRY(generate(a->x, a->sequences + first, n, &mine));
+        TRY(generate(a->x, a->p.ids + first, n, &mine));
         for (int64_t i = first; i < first + n; i++) print_answer(a, i);
         fflush(stdout);
     }
-    if (!a->cli->prompt) log_note("exact match %lld of %lld (%.1f %%)", (long long)a->matched, (long long)a->n,
-                                  100.0 * (double)a->matched / (double)a->n);
+    if (!a->cli->prompt) log_note("exact match %lld of %lld (%.1f %%)", (long long)a->matched, (long long)a->known,
+                                  a->known ? 100.0 * (double)a->matched / (double)a->known : 0.0);
     return ST_OK;
 }
 
-/* Tokenises first, with a session that has data but no model sizes yet, then opens the model for the longest sequence. */
+/* What is asked, as training would have shown it. The tokenizer is opened for this alone: how long the sequences are
+ * decides how the model is opened. */
+static status read_prompts(const struct cli *c, const struct config *cfg, struct prompts *p)
+{
+    struct tokenizer *tok = NULL;
+    struct chat_format format = {0};
+    struct hf_config hf;
+    status st;
+    TRY_DONE(hf_config_read(cfg->checkpointer.checkpoint_dir, &hf));
+    TRY_DONE(session_tokenizer(cfg, hf.model_type, time(NULL), &tok, &format));
+    st = c->prompt ? dataset_prompt(cfg, &format, c->prompt, p) : dataset_prompts(cfg, &cfg->dataset[0], &format, p);
+done:
+    chat_format_close(&format);
+    if (tok) tokenizer_close(tok);
+    return st;
+}
+
 static status generate_rows(const struct cli *c, const struct config *cfg, struct comm *comm)
 {
-    struct session rows = {0}, x = {0};
+    struct session x = {0};
     struct answers a = {.cli = c, .x = &x};
     int64_t longest = 0, fresh = c->max_new_tokens > 0 ? c->max_new_tokens : DEFAULT_NEW_TOKENS;
-    status st = session_open(&rows, cfg, comm, SESSION_FORWARD, 0, NULL);
-    if (st) goto done;
-    a.n = dataset_items(rows.data);
-    a.sequences = mem_alloc((size_t)a.n * sizeof *a.sequences);
-    a.prompt_length = mem_alloc((size_t)a.n * sizeof *a.prompt_length);
-    a.expected = mem_alloc((size_t)a.n * sizeof *a.expected);
-    for (int64_t i = 0; i < a.n; i++) {
-        st = dataset_prompt(rows.data, i, rows.tok, &a.sequences[i], &a.expected[i]);
-        if (st) {
-            status_prefix(st, "%s", c->data);
-            goto done;
-        }
-        a.prompt_length[i] = a.sequences[i].n;
-        if ((int64_t)a.sequences[i].n > longest) longest = (int64_t)a.sequences[i].n;
+    status st;
+    TRY(read_prompts(c, cfg, &a.p));
+    a.prompt_length = mem_alloc((size_t)a.p.n * sizeof *a.prompt_length);
+    for (int64_t i = 0; i < a.p.n; i++) {
+        a.prompt_length[i] = a.p.ids[i].n;
+        if ((int64_t)a.p.ids[i].n > longest) longest = (int64_t)a.p.ids[i].n;
     }
-    struct batch_bounds bounds = generate_bounds(a.n < SEQUENCES ? a.n : SEQUENCES, longest, fresh);
-    TRY_DONE(session_open(&x, cfg, comm, SESSION_FORWARD, 0, &bounds));
+    struct batch_bounds bounds = generate_bounds(a.p.n < SEQUENCES ? a.p.n : SEQUENCES, longest, fresh);
+    TRY_DONE(session_open(&x, cfg, comm, SESSION_FORWARD, NULL, &bounds));
+    for (int64_t i = 0; i < a.p.n; i++) TRY_DONE(session_check_ids(&x, a.p.ids[i].v, (int64_t)a.p.ids[i].n));
     TRY_DONE(session_bind(&x));
     struct generate_options o = {.max_new_tokens = fresh, .temperature = isnan(c->temperature) ? 0 : c->temperature,
                                  .top_k = c->top_k > 0 ? c->top_k : 0, .top_p = isnan(c->top_p) ? 1 : c->top_p,
                                  .seed = c->seed >= 0 ? (uint64_t)c->seed : 0};
     st = answer_all(&a, &o);
 done:
-    for (int64_t i = 0; i < a.n && a.sequences; i++) {
-        free(a.sequences[i].v);
-        if (a.expected) free(a.expected[i]);
-    }
-    free(a.sequences);
     free(a.prompt_length);
-    free(a.expected);
+    prompts_release(&a.p);
     session_close(&x);
-    session_close(&rows);
     return st;
 }
 
 static status run_generate(const struct cli *c, struct comm *comm)
 {
     struct config *cfg = NULL;
-    char *temporary = NULL;
     if (!c->prompt == !c->data) FAIL(ST_USAGE, "either --prompt TEXT or --data FILE is needed: what to answer");
-    status st = c->prompt ? prompt_file(c->prompt, &temporary) : ST_OK;
-    if (!st) st = load(c, c->prompt ? temporary : c->data, &cfg);
-    if (!st) st = generate_rows(c, cfg, comm);
-    if (temporary) unlink(temporary);
-    free(temporary);
+    TRY(load(c, c->data, &cfg));
+    status st = generate_rows(c, cfg, comm);
     config_free(cfg);
     return st;
 }
@@ -214,7 +198,7 @@ static status export_checkpoint(const struct cli *c, const struct config *cfg, s
     if (itself) FAIL(ST_USAGE, "--output %s: that is the base model itself, which an export never overwrites; choose another folder", c->output);
     TRY(snapshot_peek(cfg, comm, r));
     if (!r->found) FAIL(ST_CORRUPT, "%s/checkpoints: no usable checkpoint there", cfg->output_dir);
-    TRY(session_open(x, cfg, comm, SESSION_TRAIN, r->micro_batches, NULL));
+    TRY(session_open(x, cfg, comm, SESSION_TRAIN, &r->start, NULL));
     TRY(session_seed(x, &r->seed));
     TRY(session_bind(x));
     TRY(snapshot_load(x, r, &at));

@@ -43,7 +43,7 @@ static status show_plan(const struct cli *c, const struct session *x, struct com
 static status plan(const struct cli *c, const struct config *cfg, struct comm *comm)
 {
     struct session x;
-    status st = comm_agree(comm, session_open(&x, cfg, comm, SESSION_TRAIN, 0, NULL));
+    status st = comm_agree(comm, session_open(&x, cfg, comm, SESSION_TRAIN, NULL, NULL));
     if (!st) st = session_seed(&x, NULL);
     if (!st) {
         header_print(&x);

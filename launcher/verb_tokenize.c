@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "checkpoints/hf.h"
@@ -18,7 +19,7 @@ struct job {
     const struct cli *cli;
     struct config *config;
     struct tokenizer *tok;
-    const char *family;         /* whose rendering */
+    struct chat_format format;
     enum rows_kind kind;
     struct buf input;           /* standard input */
     struct rows rows;
@@ -41,11 +42,11 @@ static json_t *piece_text(const struct tokenizer *tok, int32_t id)
     return text;
 }
 
-static void print_row(const struct job *j)
+static void print_document(const struct job *j, const struct rendered_document *d)
 {
     const struct rendered *r = &j->rendered;
     json_t *ids = json_array(), *pieces = json_array(), *mask = json_array();
-    for (size_t i = 0; i < r->ids.n; i++) {
+    for (size_t i = d->at; i < d->at + d->n; i++) {
         json_array_append_new(ids, json_integer(r->ids.v[i]));
         json_array_append_new(pieces, piece_text(j->tok, r->ids.v[i]));
         json_array_append_new(mask, json_boolean(r->target.v[i] == -100));
@@ -66,6 +67,9 @@ static status string_row(struct job *j, const json_t *row)
     else
         TRY(tokenizer_encode_document(j->tok, text, n, &out->ids));
     for (size_t i = 0; i < out->ids.n; i++) ids_push(&out->target, out->ids.v[i]);
+    out->documents = mem_grow(out->documents, sizeof *out->documents);
+    out->documents[0] = (struct rendered_document){.n = out->ids.n};
+    out->n = out->cap = 1;
     return ST_OK;
 }
 
@@ -76,12 +80,14 @@ static status data_row(struct job *j, const json_t *row)
     if (!j->shaped) {
         *s = (struct source){.c = j->config, .set = &j->config->dataset[0]};
         TRY(shape_detect(s->set, row, &s->shape));
-        TRY(rendering_init(&s->rendering, s->c, s->set, j->tok, j->family));
+        TRY(rendering_init(&s->rendering, s->c, s->set, &j->format, s->shape.kind));
         j->shaped = true;
     }
     TRY(source_render(s, row, &j->work, &j->rendered));
     int64_t most = j->config->tokenizer.max_seq_len;
-    if (most > 0) render_truncate(&s->rendering, source_is_chat(s), most, j->config->tokenizer.truncate_left, &j->rendered);
+    for (int k = 0; most > 0 && k < j->rendered.n; k++)
+        render_truncate(&s->rendering, source_is_chat(s), most, j->config->tokenizer.truncate_left, &j->rendered,
+                        &j->rendered.documents[k]);
     return ST_OK;
 }
 
@@ -94,7 +100,7 @@ static status each_row(struct job *j)
         status st = json_is_string(row) ? string_row(j, row) : data_row(j, row);
         json_decref(row);
         if (st) return status_prefix(st, "%s:%u", j->rows.name, j->rows.spans[i].line);
-        print_row(j);
+        for (int k = 0; k < j->rendered.n; k++) print_document(j, &j->rendered.documents[k]);
     }
     return ST_OK;
 }
@@ -124,6 +130,7 @@ static status load_config(struct job *j)
     TRY(source_kind(&unsaid, c->args[0], &j->kind));
     char *longest = c->max_seq_len > 0 ? mem_printf("%lld", (long long)c->max_seq_len) : NULL;
     const struct config_setting settings[] = {{"checkpointer.checkpoint_dir", c->model ? NULL : c->tokenizer, "--tokenizer"},
+                                              {"tokenizer.path", c->tokenizer, "--tokenizer"},
                                               {"tokenizer.max_seq_len", longest, "--max-seq-len"}};
     struct config_args args = {.recipe = "lora_finetune",
                                .config = c->config,
@@ -145,10 +152,9 @@ static status load_config(struct job *j)
 static status open_tokenizer(struct job *j)
 {
     const struct config *c = j->config;
-    const char *path = j->cli->tokenizer ? j->cli->tokenizer : c->tokenizer.path ? c->tokenizer.path : c->checkpointer.checkpoint_dir;
     struct hf_config hf = {0};
-    bool model = hf_config_read(path, &hf) == ST_OK; /* it helps where it is */
-    return session_tokenizer(c, path, model ? hf.model_type : NULL, &j->tok, &j->family);
+    bool model = hf_config_read(c->checkpointer.checkpoint_dir, &hf) == ST_OK; /* it helps where it is */
+    return session_tokenizer(c, model ? hf.model_type : NULL, time(NULL), &j->tok, &j->format);
 }
 
 static status run_tokenize(const struct cli *c, struct comm *comm)
@@ -175,6 +181,7 @@ done:
     source_work_release(&j.work);
     rows_close(&j.rows);
     buf_release(&j.input);
+    chat_format_close(&j.format);
     if (j.tok) tokenizer_close(j.tok);
     if (j.config) config_free(j.config);
     return st;

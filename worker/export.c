@@ -108,12 +108,23 @@ static status put_weight(struct session *x, struct st_writer *w, int id, void *w
 
 /* ---- what lies beside the weights ----------------------------------------------------------------------------------------- */
 
-/* The rendering knows the template it was and the ids that end a turn in it. */
-static struct hf_export said_of(const struct session *x, const char *dtype_name)
+/* What the export says of the training: the tokenizer and the template that were used, and where answers end. */
+struct said {
+    struct hf_export e;
+    int32_t ends[8];
+};
+
+static void say(const struct session *x, const char *dtype_name, struct said *s)
 {
     const struct config *c = x->cfg;
-    return (struct hf_export){.dtype = dtype_name, .untied = x->shape.untied, .tokenizer = c->tokenizer.path, .merges_file = c->tokenizer.merges_file,
-                              .chat_template = NULL, .end_ids = NULL, .n_end = 0};
+    const char *text = NULL;
+    int n = x->data ? dataset_end_marks(x->data, x->tok, s->ends, (int)(sizeof s->ends / sizeof *s->ends)) : 0;
+    if (x->data && dataset_chat_template(x->data, &text) && !text) {
+        log_note("export: no chat template gives the text that was trained on, so the export has none");
+        text = "";
+    }
+    s->e = (struct hf_export){.dtype = dtype_name, .untied = x->shape.untied, .tokenizer = c->tokenizer.path, .merges_file = c->tokenizer.merges_file,
+                              .chat_template = text, .end_ids = s->ends, .n_end = n};
 }
 
 /* ---- directories ---------------------------------------------------------------------------------------------------------- */
@@ -142,8 +153,9 @@ status export_model(struct session *x, const char *dir)
     st = st_writer_close(w, true);
     w = NULL;
     TRY_DONE(st);
-    const struct hf_export said = said_of(x, dt == DT_BF16 ? "bfloat16" : "float32");
-    TRY_DONE(hf_copy_side_files(x->cfg->checkpointer.checkpoint_dir, dir, &said));
+    struct said said;
+    say(x, dt == DT_BF16 ? "bfloat16" : "float32", &said);
+    TRY_DONE(hf_copy_side_files(x->cfg->checkpointer.checkpoint_dir, dir, &said.e));
 done:
     if (w) st_writer_close(w, false);
     if (narrow != wide) free(narrow);
@@ -197,8 +209,9 @@ status export_adapter(struct session *x, const char *dir)
     w = NULL;
     TRY_DONE(st);
     TRY_DONE(write_adapter_config(x, dir));
-    const struct hf_export said = said_of(x, NULL);
-    TRY_DONE(hf_copy_adapter_files(x->cfg->checkpointer.checkpoint_dir, dir, &said));
+    struct said said;
+    say(x, NULL, &said);
+    TRY_DONE(hf_copy_adapter_files(x->cfg->checkpointer.checkpoint_dir, dir, &said.e));
 done:
     if (w) st_writer_close(w, false);
     free(tensors);

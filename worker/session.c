@@ -5,6 +5,7 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kernels/base/log.h"
@@ -25,10 +26,10 @@ static status choose_backend(struct session *x)
     return ST_OK;
 }
 
-/* Which built-in rendering fits is what the tokenizer's specials say; a torchtune tokenizer component decides itself. */
-static const char *choose_rendering(const struct config *c, const struct tokenizer *t)
+/* Which of torchtune's renderings fits is what the tokenizer's specials say; a torchtune tokenizer component decides itself. */
+static const char *choose_family(const struct config *c, const struct tokenizer *t)
 {
-    static const struct { const char *component, *special, *rendering; } TABLE[] = {
+    static const struct { const char *component, *special, *family; } TABLE[] = {
         {".llama3", "<|start_header_id|>", "llama3"},
         {".qwen2", "<|im_start|>", "qwen2"},
         {".llama2", NULL, "llama2"},
@@ -36,34 +37,49 @@ static const char *choose_rendering(const struct config *c, const struct tokeniz
     };
     enum { ROWS = sizeof TABLE / sizeof *TABLE };
     for (int i = 0; c->tokenizer.component && i < ROWS; i++)
-        if (strstr(c->tokenizer.component, TABLE[i].component)) return TABLE[i].rendering;
+        if (strstr(c->tokenizer.component, TABLE[i].component)) return TABLE[i].family;
     for (int i = 0; i < ROWS; i++)
-        if (TABLE[i].special && tokenizer_id(t, TABLE[i].special) >= 0) return TABLE[i].rendering;
+        if (TABLE[i].special && tokenizer_id(t, TABLE[i].special) >= 0) return TABLE[i].family;
     bool llama2 = tokenizer_size(t) >= 32000 && tokenizer_id(t, "<s>") == 1 && tokenizer_id(t, "</s>") == 2;
     return llama2 ? "llama2" : NULL;
 }
 
-status session_tokenizer(const struct config *c, const char *path, const char *model_type, struct tokenizer **tok, const char **rendering)
+status session_tokenizer(const struct config *c, const char *model_type, int64_t now, struct tokenizer **tok,
+                         struct chat_format *format)
 {
     struct tokenizer_hint hint = {.merges_file = c->tokenizer.merges_file, .special_tokens_path = c->tokenizer.special_tokens_path};
     const char *component = c->tokenizer.component;
+    const char *path = c->tokenizer.path ? c->tokenizer.path : c->checkpointer.checkpoint_dir;
     if (component) {
         const char *dot = strrchr(component, '.');
         hint.family = dot ? dot + 1 : component;
     } else hint.family = model_type;
     TRY(tokenizer_open(path, &hint, tok));
-    *rendering = choose_rendering(c, *tok);
+    return chat_format_open(c, *tok, path, choose_family(c, *tok), now, format);
+}
+
+status session_check_ids(const struct session *x, const int32_t *ids, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (ids[i] < x->shape.vocab) continue;
+        const char *piece = tokenizer_piece(x->tok, ids[i]);
+        FAIL(ST_SHAPE, "a row uses token %d ('%s'), but the model's vocab_size is %lld; take it out of the rows and the chat template, "
+             "or use the tokenizer of this model", ids[i], piece ? piece : "", (long long)x->shape.vocab);
+    }
     return ST_OK;
 }
 
-static status open_tokenizer(struct session *x)
+static status check_data(const struct session *x, const struct dataset *d)
 {
-    const struct config *c = x->cfg;
-    const char *path = c->tokenizer.path ? c->tokenizer.path : c->checkpointer.checkpoint_dir;
-    TRY(session_tokenizer(c, path, x->hf.model_type, &x->tok, &x->rendering));
-    if (tokenizer_size(x->tok) > x->shape.vocab)
-        FAIL(ST_SHAPE, "%s: the tokenizer has ids up to %d, but the model's vocab_size is %lld; use the tokenizer of this model", path,
-             tokenizer_size(x->tok) - 1, (long long)x->shape.vocab);
+    int64_t longest = dataset_longest_document(d), most = x->hf.max_positions;
+    for (int64_t i = 0; i < dataset_items(d); i++) {
+        const struct document *docs;
+        int64_t n = dataset_item(d, i, &docs);
+        for (int64_t k = 0; k < n; k++) TRY(session_check_ids(x, docs[k].ids, docs[k].n));
+    }
+    if (most > 0 && longest > most)
+        log_warn("the longest row has %lld tokens, more than the %lld positions the model was made for (max_position_embeddings); "
+                 "tokenizer.max_seq_len=%lld cuts it", (long long)longest, (long long)most, (long long)most);
     return ST_OK;
 }
 
@@ -71,11 +87,12 @@ static status open_data(struct session *x)
 {
     const struct config *c = x->cfg;
     if (!c->n_dataset) return ST_OK;
-    TRY(dataset_open(c, c->dataset, c->n_dataset, x->tok, x->rendering, &x->data));
+    TRY(dataset_open(c, c->dataset, c->n_dataset, &x->format, &x->data));
+    TRY(check_data(x, x->data));
     if (x->use != SESSION_TRAIN) return ST_OK;
-    if (c->has_val) return dataset_open(c, &c->dataset_val, 1, x->tok, x->rendering, &x->val);
-    if (!isnan(c->val_fraction)) return dataset_split(x->data, c->val_fraction, &x->val);
-    return ST_OK;
+    if (!c->has_val) return isnan(c->val_fraction) ? ST_OK : dataset_split(x->data, c->val_fraction, &x->val);
+    TRY(dataset_open(c, &c->dataset_val, 1, &x->format, &x->val));
+    return check_data(x, x->val);
 }
 
 static struct model_plan plan_model(const struct session *x, const struct batch_bounds *bounds)
@@ -193,10 +210,10 @@ static status open_training(struct session *x, int64_t micro_batches, status (*c
 
 status session_consume(void *owner, int param, tensor grad); /* train_step.c */
 
-status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, int64_t micro_batches,
-                    const struct batch_bounds *forward_bounds)
+status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use,
+                    const struct session_start *start, const struct batch_bounds *forward_bounds)
 {
-    *x = (struct session){.cfg = cfg, .comm = comm, .use = use};
+    *x = (struct session){.cfg = cfg, .comm = comm, .use = use, .started = start ? start->started : time(NULL)};
     const char *dir = cfg->checkpointer.checkpoint_dir;
     bool random = cfg->model.init == INIT_RANDOM;
     TRY(choose_backend(x));
@@ -204,7 +221,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     if (use == SESSION_TRAIN) hf_config_warn(dir, &x->hf);
     if (!random) TRY(st_open(dir, "model", &x->files));
     family_settle_head(dir, &x->files, &x->shape);
-    TRY(open_tokenizer(x));
+    TRY(session_tokenizer(cfg, x->hf.model_type, x->started, &x->tok, &x->format));
     TRY(adapter_open(x));
     if (!forward_bounds) TRY(open_data(x));
     struct batch_bounds bounds = forward_bounds ? *forward_bounds : batch_bounds_of(x->data, cfg->batch_size);
@@ -214,7 +231,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
     TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied, random));
     TRY(adapter_match(x));
-    if (use == SESSION_TRAIN) TRY(open_training(x, micro_batches, cfg->optimizer_in_bwd ? session_consume : NULL));
+    if (use == SESSION_TRAIN) TRY(open_training(x, start ? start->micro_batches : 0, cfg->optimizer_in_bwd ? session_consume : NULL));
     struct work_bounds work = work_of(x);
     x->s->workspace_bytes = x->be->workspace_bytes(&work);
     plan_init(&x->plan);
@@ -250,6 +267,7 @@ void session_close(struct session *x)
     free(x->partial_at);
     if (x->val) dataset_close(x->val);
     if (x->data) dataset_close(x->data);
+    chat_format_close(&x->format);
     if (x->tok) tokenizer_close(x->tok);
     st_close(&x->files);
     st_close(&x->adapter);

@@ -10,6 +10,7 @@
 #include "collectives/comm.h"
 #include "configs/config.h"
 #include "worker/batch.h"
+#include "worker/data/chat_format.h"
 #include "worker/memory/plan.h"
 #include "worker/optim/optim.h"
 
@@ -30,7 +31,7 @@ struct session {
     bool has_adapter;
 
     struct tokenizer *tok;
-    const char *rendering;           /* "llama3", "llama2", "qwen2" or NULL */
+    struct chat_format format;       /* how chats become text */
     struct dataset *data, *val;
 
     struct model model;
@@ -44,6 +45,7 @@ struct session {
     struct { double gscale, lr; int64_t step; } now; /* of the step in progress: optimizer_in_bwd reads it early */
 
     uint64_t seed;
+    int64_t started;                 /* seconds since 1970: the date that templates say */
     int64_t micro_batches;           /* M: of a step, over all ranks */
     int64_t accumulation;            /* of this rank: M / ranks */
     int64_t leaves;                  /* V of the reduction tree */
@@ -52,10 +54,14 @@ struct session {
 };
 
 /* Not collective: one rank's file may be missing, so the ranks agree on the result before anything else.
- * micro_batches: 0 = as configured; else M of the checkpoint that will be resumed, which rules.
+ * start: what a resumed checkpoint rules, or the ranks agreed on; NULL: as configured, now.
  * forward_bounds (SESSION_FORWARD only, else NULL) says the sizes instead of the data, which is then not opened. */
-status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, int64_t micro_batches,
-                    const struct batch_bounds *forward_bounds);
+struct session_start {
+    int64_t micro_batches; /* M; 0 = as configured */
+    int64_t started;       /* when the run began, seconds since 1970 */
+};
+status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use,
+                    const struct session_start *start, const struct batch_bounds *forward_bounds);
 /* The run's seed: of the resumed checkpoint, as configured, or drawn by rank 0. Collective; before session_bind. */
 status session_seed(struct session *x, const uint64_t *resumed);
 /* ST_OOM when the plan exceeds memory_budget, or what this rank may have of the machine. */
@@ -63,9 +69,12 @@ status session_check_budget(const struct session *x);
 status session_bind(struct session *x);
 void session_close(struct session *x);
 
-/* The tokenizer at `path` as the configuration means it, and the built-in rendering that fits it (NULL: none). model_type
- * of config.json may be NULL. `trimpot tokenize` shows rows through it. */
-status session_tokenizer(const struct config *c, const char *path, const char *model_type, struct tokenizer **tok,
-                         const char **rendering);
+/* The tokenizer of a configuration and the format of its chats, as a session has them: for verbs that need no model.
+ * model_type of config.json may be NULL. now: see chat_format_open. Close both. */
+status session_tokenizer(const struct config *c, const char *model_type, int64_t now, struct tokenizer **tok,
+                         struct chat_format *format);
+
+/* ST_SHAPE naming the token when an id has no row in the model's embedding. */
+status session_check_ids(const struct session *x, const int32_t *ids, int64_t n);
 
 #endif

@@ -66,11 +66,11 @@ static char *meta_text(const struct session *x, const struct progress *at)
     snprintf(hash, sizeof hash, "%016" PRIx64, dataset_hash(x->data));
     snprintf(seed, sizeof seed, "%" PRIu64, x->seed);
     base_hash(x, base);
-    json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:s}", "seed", seed, "step", (json_int_t)at->step,
+    json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:s}", "seed", seed, "step", (json_int_t)at->step,
                           "applied", (json_int_t)at->applied, "skipped", (json_int_t)at->skipped, "skipped_in_a_row",
                           (json_int_t)at->skipped_in_a_row, "micro_batches", (json_int_t)x->micro_batches, "leaves",
                           (json_int_t)x->leaves, "batch_size", (json_int_t)x->cfg->batch_size, "steps_per_epoch",
-                          (json_int_t)x->steps_per_epoch, "dataset", hash, "base", base, "build", TRIMPOT_VERSION, "config", config);
+                          (json_int_t)x->steps_per_epoch, "started", (json_int_t)x->started, "dataset", hash, "base", base, "build", TRIMPOT_VERSION, "config", config);
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     json_decref(o);
     free(config);
@@ -116,16 +116,17 @@ status snapshot_peek(const struct config *c, struct comm *comm, struct resume *r
     if (!r->found) return none_left(c, &r->info);
     json_t *o = json_loads(r->info.meta_json, 0, NULL);
     const char *seed = json_string_value(json_object_get(o, "seed"));
-    r->micro_batches = integer(o, "micro_batches");
+    r->start = (struct session_start){.micro_batches = integer(o, "micro_batches"), .started = integer(o, "started")};
     r->seed = seed ? strtoull(seed, NULL, 10) : 0;
     int64_t batch = integer(o, "batch_size");
     json_decref(o);
     if (batch != c->batch_size)
         FAIL(ST_CONFIG_RUNTIME, "%s was made with batch_size %lld, this run has %lld; the step would not be the same: set batch_size=%lld",
              r->info.dir, (long long)batch, (long long)c->batch_size, (long long)batch);
-    if (r->micro_batches != c->gradient_accumulation_steps * comm->size && r->micro_batches % comm->size == 0)
+    int64_t m = r->start.micro_batches;
+    if (m != c->gradient_accumulation_steps * comm->size && m % comm->size == 0)
         log_note("resume: the checkpoint's step has %lld micro-batches: gradient_accumulation_steps is %lld on %d ranks",
-                 (long long)r->micro_batches, (long long)(r->micro_batches / comm->size), comm->size);
+                 (long long)m, (long long)(m / comm->size), comm->size);
     return ST_OK;
 }
 

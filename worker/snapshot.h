@@ -15,11 +15,11 @@ struct progress {
 char *snapshot_dir(const struct config *c); /* OUTPUT/checkpoints; caller frees */
 status snapshot_save(struct session *x, const struct progress *at);
 
-/* The checkpoint that a run continues. Its M (micro-batches per step) and seed rule over the configuration's. */
+/* The checkpoint that a run continues. Its M, date and seed rule over the configuration's and the clock's. */
 struct resume {
     struct ckpt_info info;
     bool found;
-    int64_t micro_batches;
+    struct session_start start;
     uint64_t seed;
 };
 

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
@@ -122,6 +123,13 @@ static status save_skipped(const struct session *x)
     return st;
 }
 
+/* A chat template may write the date: the ranks of a run, and the run that resumes it, write the same. */
+static status agree_on_date(struct comm *comm, struct session_start *start)
+{
+    start->started = time(NULL);
+    return comm->fn->bcast(comm, &start->started, sizeof start->started, 0);
+}
+
 static status open_run(struct run *r, const struct config *c, struct comm *comm)
 {
     struct session *x = &r->x;
@@ -130,7 +138,8 @@ static status open_run(struct run *r, const struct config *c, struct comm *comm)
              c->recipe == RECIPE_FULL ? "full_finetune" : "lora_finetune", c->recipe == RECIPE_FULL ? "full_finetune" : "lora_finetune");
     TRY(refuse_leftovers(c, comm));
     TRY(snapshot_peek(c, comm, &r->resume));
-    TRY(comm_agree(comm, session_open(x, c, comm, SESSION_TRAIN, r->resume.micro_batches, NULL)));
+    if (!r->resume.found) TRY(agree_on_date(comm, &r->resume.start));
+    TRY(comm_agree(comm, session_open(x, c, comm, SESSION_TRAIN, &r->resume.start, NULL)));
     TRY(session_seed(x, r->resume.found ? &r->resume.seed : NULL));
     TRY(comm_check_equal(comm, "the tokenised data set", dataset_hash(x->data)));
     header_print(x);

@@ -192,6 +192,12 @@ static void templates(void **state)
         holds("out/additional_chat_templates/tool.jinja", "T");
         holds("out/additional_chat_templates/rag.jinja", strstr(rows[i].config, "rag") ? "R" : NULL);
     }
+    put("base/tokenizer_config.json", "{\"a\": 1, \"chat_template\": \"old\"}"); /* trained on what no template says */
+    export((struct hf_export){.chat_template = ""});
+    holds("out/chat_template.jinja", NULL);
+    holds("out/chat_template.json", NULL);
+    holds("out/additional_chat_templates/tool.jinja", NULL);
+    holds("out/tokenizer_config.json", "{\"a\": 1, \"chat_template\": null}");
 }
 
 /* Weights that are apart are said to be. */

@@ -129,7 +129,7 @@ static void check(const struct bad *b, size_t i)
         if (*p == '@') buf_text(&says, path);
         else buf_add(&says, p, 1);
     }
-    status st = dataset_open(&c, &set, 1, &fake_bare, NULL, &d);
+    status st = dataset_open(&c, &set, 1, TORCHTUNE(&fake_bare, NULL), &d);
     if (st != b->code || !strstr(status_message(), says.data))
         fail_msg("case %zu (%s): %s: '%s' lacks '%s'", i, b->text, status_name(st), status_message(), says.data);
     assert_null(d);
@@ -148,19 +148,19 @@ static void files_that_are_not_there(void **state)
     struct config c = config_defaults();
     struct config_dataset set = dataset_defaults();
     struct dataset *d;
-    assert_int_equal(dataset_open(&c, &set, 1, &fake_bare, NULL, &d), ST_CONFIG_RUNTIME);
+    assert_int_equal(dataset_open(&c, &set, 1, TORCHTUNE(&fake_bare, NULL), &d), ST_CONFIG_RUNTIME);
     set.source = "yahma/alpaca-cleaned";
-    assert_int_equal(dataset_open(&c, &set, 1, &fake_bare, NULL, &d), ST_CONFIG_RUNTIME);
+    assert_int_equal(dataset_open(&c, &set, 1, TORCHTUNE(&fake_bare, NULL), &d), ST_CONFIG_RUNTIME);
     assert_non_null(strstr(status_message(), "dataset.source: 'yahma/alpaca-cleaned' is not on this machine"));
     char *missing[] = {"/nonexistent/rows.jsonl"}, *folder[] = {"/tmp"}, *parquet[] = {"/nonexistent/rows.parquet"};
     set.n_data_files = 1;
     set.data_files = missing;
-    assert_int_equal(dataset_open(&c, &set, 1, &fake_bare, NULL, &d), ST_IO);
+    assert_int_equal(dataset_open(&c, &set, 1, TORCHTUNE(&fake_bare, NULL), &d), ST_IO);
     assert_non_null(strstr(status_message(), missing[0]));
     set.data_files = folder;
-    assert_int_equal(dataset_open(&c, &set, 1, &fake_bare, NULL, &d), ST_IO);
+    assert_int_equal(dataset_open(&c, &set, 1, TORCHTUNE(&fake_bare, NULL), &d), ST_IO);
     set.data_files = parquet;
-    assert_int_equal(dataset_open(&c, &set, 1, &fake_bare, NULL, &d), ST_NOT_BUILT);
+    assert_int_equal(dataset_open(&c, &set, 1, TORCHTUNE(&fake_bare, NULL), &d), ST_NOT_BUILT);
 }
 
 /* What must not be refused: the shapes by name, by map, by component. */
@@ -193,8 +193,7 @@ static void shapes_that_are_fine(void **state)
         struct config_dataset set = dataset_defaults();
         struct config_pair map[3];
         struct dataset *d;
-        struct ids prompt = {0};
-        char *answer;
+        struct prompts p;
         set.kind = fine[i].kind;
         set.column_map = map;
         for (int k = 0; k < 3 && fine[i].map[k][0]; k++)
@@ -204,14 +203,17 @@ static void shapes_that_are_fine(void **state)
         set.data_files = paths;
         set.n_data_files = 1;
         assert_int_equal(file_replace(path, fine[i].text, strlen(fine[i].text)), ST_OK);
-        if (dataset_open(&c, &set, 1, &fake_tiny, NULL, &d)) fail_msg("case %zu: %s", i, status_message());
-        assert_int_equal(dataset_prompt(d, 0, &fake_tiny, &prompt, &answer), ST_OK);
-        char *text = tokenizer_decode(&fake_tiny, prompt.v, prompt.n, true, NULL);
-        assert_string_equal(text, fine[i].prompt);
-        assert_string_equal(answer, fine[i].answer);
+        if (dataset_open(&c, &set, 1, TORCHTUNE(&fake_tiny, NULL), &d)) fail_msg("case %zu: %s", i, status_message());
+        bool is_text = !*fine[i].prompt;
+        assert_int_equal(dataset_prompts(&c, &set, TORCHTUNE(&fake_tiny, NULL), &p), is_text ? ST_DATA : ST_OK);
+        const struct document *doc;
+        dataset_item(d, 0, &doc);
+        char *text = is_text ? tokenizer_decode(&fake_tiny, doc->ids, (size_t)doc->n, true, NULL)
+                             : tokenizer_decode(&fake_tiny, p.ids[0].v, p.ids[0].n, true, NULL);
+        assert_string_equal(text, is_text ? fine[i].answer : fine[i].prompt);
+        if (!is_text) assert_string_equal(p.answers[0], fine[i].answer);
         free(text);
-        free(answer);
-        free(prompt.v);
+        prompts_release(&p);
         dataset_close(d);
     }
 }

@@ -104,7 +104,8 @@ static void check_case(const json_t *c, const struct tokenizer *tok)
     set.split = split = mem_printf("train[:%lld]", (long long)rows);
     config.tokenizer.max_seq_len = json_is_integer(cut) ? json_integer_value(cut) : -1;
     config.tokenizer.prompt_template = (char *)text_of(c, "prompt_template");
-    if (dataset_open(&config, &set, 1, tok, text_of(c, "family"), &d)) fail_msg("%s: %s", what, status_message());
+    const struct chat_format *format = TORCHTUNE(tok, text_of(c, "family"));
+    if (dataset_open(&config, &set, 1, format, &d)) fail_msg("%s: %s", what, status_message());
     assert_int_equal(dataset_items(d), rows);
     uint64_t h = 0xCBF29CE484222325ull;
     for (int64_t i = 0; i < rows; i++) {
@@ -168,7 +169,8 @@ static void the_shared_sets_by_shape(void **state)
         set.data_files = &file;
         set.n_data_files = 1;
         double begin = clock_s();
-        if (dataset_open(&config, &set, 1, tok, "qwen2", &d)) fail_msg("%s", status_message());
+        const struct chat_format *format = TORCHTUNE(tok, "qwen2");
+        if (dataset_open(&config, &set, 1, format, &d)) fail_msg("%s", status_message());
         const struct dataset_stats *s = dataset_stats(d);
         print_message("%s: %lld rows, %lld tokens, %lld supervised, %.2f s\n", sets[i].file, (long long)s->rows,
                       (long long)s->tokens, (long long)s->supervised, clock_s() - begin);

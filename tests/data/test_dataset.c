@@ -41,7 +41,7 @@ static status try_open(const struct config *c, struct config_dataset *set, const
     assert_int_equal(file_replace(path, text, strlen(text)), ST_OK);
     set->data_files = paths;
     set->n_data_files = 1;
-    return dataset_open(c, set, 1, tok, NULL, d);
+    return dataset_open(c, set, 1, TORCHTUNE(tok, NULL), d);
 }
 
 static struct dataset *open_ok(const struct config *c, struct config_dataset *set, const char *text)
@@ -301,12 +301,12 @@ static void counts_and_slices(void **state)
     two[1].n_data_files = 1;
     two[0].split = "train[2:4]";
     two[1].split = "train[:1]";
-    assert_int_equal(dataset_open(&c, two, 2, &fake_tiny, NULL, &d), ST_OK);
+    assert_int_equal(dataset_open(&c, two, 2, TORCHTUNE(&fake_tiny, NULL), &d), ST_OK);
     assert_items(d, "<defgh>|defgh>. <abc>|abc>. <abc>|abc>.");
     dataset_close(d);
 
     two[1].packed = true;
-    assert_int_equal(dataset_open(&c, two, 2, &fake_tiny, NULL, &d), ST_CONFIG_RUNTIME);
+    assert_int_equal(dataset_open(&c, two, 2, TORCHTUNE(&fake_tiny, NULL), &d), ST_CONFIG_RUNTIME);
     set = dataset_defaults();
     set.packed = true;
     assert_int_equal(try_open(&c, &set, TEXTS, &fake_tiny, &d), ST_CONFIG_RUNTIME);
@@ -383,33 +383,27 @@ static void preview_and_prompt(void **state)
     assert_string_equal(text, "\033[2m<s>Q?[2J\033[0mA?</s>\033[2m<s>R\033[0mBC</s>");
     free(text);
 
-    struct ids prompt = {0};
-    char *answer;
-    assert_int_equal(dataset_prompt(d, 0, &fake_tiny, &prompt, &answer), ST_OK);
-    assert_string_equal(answer, "BC");
-    text = tokenizer_decode(&fake_tiny, prompt.v, prompt.n, false, NULL);
-    assert_string_equal(text, "<s>Q\033[2JA\xc2\x9b</s><s>R");
-    free(text);
-    free(answer);
-    free(prompt.v);
     dataset_close(d);
 
+    struct prompts p;
+    set.data_files = paths;
+    set.n_data_files = 1;
+    assert_int_equal(dataset_prompts(&c, &set, TORCHTUNE(&fake_tiny, NULL), &p), ST_OK);
+    assert_string_equal(p.answers[0], "BC");
+    text = tokenizer_decode(&fake_tiny, p.ids[0].v, p.ids[0].n, false, NULL);
+    assert_string_equal(text, "<s>Q\033[2JA\xc2\x9b</s><s>R");
+    free(text);
+    prompts_release(&p);
+
     /* The assistant's header belongs to the prompt. */
-    struct config_dataset pair = dataset_defaults();
-    prompt = (struct ids){0};
     const char *row = "{\"question\":\"1+1\",\"answer\":\"2\"}";
     file_replace(path, row, strlen(row));
-    pair.data_files = paths;
-    pair.n_data_files = 1;
-    assert_int_equal(dataset_open(&c, &pair, 1, &fake_qwen, "qwen2", &d), ST_OK);
-    assert_int_equal(dataset_prompt(d, 0, &fake_qwen, &prompt, &answer), ST_OK);
-    text = tokenizer_decode(&fake_qwen, prompt.v, prompt.n, false, NULL);
+    assert_int_equal(dataset_prompts(&c, &set, TORCHTUNE(&fake_qwen, "qwen2"), &p), ST_OK);
+    text = tokenizer_decode(&fake_qwen, p.ids[0].v, p.ids[0].n, false, NULL);
     assert_string_equal(text, "<|im_start|>user\n1+1<|im_end|>\n<|im_start|>assistant\n");
-    assert_string_equal(answer, "2");
+    assert_string_equal(p.answers[0], "2");
     free(text);
-    free(answer);
-    free(prompt.v);
-    dataset_close(d);
+    prompts_release(&p);
 }
 
 static void summary(void **state)
@@ -430,34 +424,6 @@ static void summary(void **state)
     assert_non_null(strstr(text, "; 3 packs"));
     free(text);
     dataset_close(d);
-}
-
-static status collect(void *context, const struct dataset_row *row)
-{
-    char *shown = fake_show(&fake_tiny, row->ids, row->target, row->n);
-    buf_printf(context, "%lld:%s ", (long long)row->line, shown);
-    free(shown);
-    return ST_OK;
-}
-
-static void rows_for_tokenize(void **state)
-{
-    (void)state;
-    struct config c = config_defaults();
-    struct config_dataset set = dataset_defaults();
-    struct buf b = {0};
-    const char *rows = "\"plain\"\n\n{\"prompt\":\"P\",\"completion\":\"C\"}\n\"\"\n";
-    file_replace(path, rows, strlen(rows));
-    assert_int_equal(dataset_each_row(&c, &set, &fake_tiny, NULL, path, true, collect, &b), ST_OK);
-    assert_string_equal(b.data, "1:{<s>plain} 3:<s>P{C</s>} 4:{<s>} ");
-    buf_clear(&b);
-    assert_int_equal(dataset_each_row(&c, &set, &fake_tiny, NULL, path, false, collect, &b), ST_OK);
-    assert_string_equal(b.data, "1:{plain} 3:<s>P{C</s>} 4: ");
-    buf_release(&b);
-    file_replace(path, "\"x\"\n3\n", 6);
-    assert_int_equal(dataset_each_row(&c, &set, &fake_tiny, NULL, path, true, collect, &b), ST_DATA);
-    assert_non_null(strstr(status_message(), ":2: a row is an object"));
-    buf_release(&b);
 }
 
 static char *stderr_of(void (*act)(void *context), void *context)
@@ -696,7 +662,7 @@ static void tsv_by_its_name(void **state)
         set.source = (char *)sources[i];
         set.data_files = files;
         set.n_data_files = 1;
-        if (dataset_open(&c, &set, 1, &fake_tiny, NULL, &d)) fail_msg("%s", status_message());
+        if (dataset_open(&c, &set, 1, TORCHTUNE(&fake_tiny, NULL), &d)) fail_msg("%s", status_message());
         assert_items(d, "<\"Hi\" she said, xy>|................y>.");
         dataset_close(d);
     }
@@ -745,7 +711,7 @@ int main(void)
         cmocka_unit_test(order_is_a_permutation), cmocka_unit_test(order_of_a_set),
         cmocka_unit_test(bounds_of_a_batch),      cmocka_unit_test(counts_and_slices),
         cmocka_unit_test(validation_set),         cmocka_unit_test(hash_sees_everything),
-        cmocka_unit_test(preview_and_prompt),     cmocka_unit_test(rows_for_tokenize),
+        cmocka_unit_test(preview_and_prompt),
         cmocka_unit_test(many_rows_keep_their_order), cmocka_unit_test(summary),
         cmocka_unit_test(bad_rows_stop_or_are_skipped), cmocka_unit_test(bad_rows_of_every_container),
         cmocka_unit_test(many_bad_rows),          cmocka_unit_test(columns_that_nothing_uses),

@@ -38,7 +38,8 @@ static char *render(const struct setting *how, const char *json)
     json_t *row = json_loads(json, 0, NULL);
     assert_non_null(row);
     status st = shape_detect(&set, row, &s.shape);
-    if (!st) st = rendering_init(&s.rendering, &c, &set, how->tok, how->family);
+    const struct chat_format *format = TORCHTUNE(how->tok, how->family);
+    if (!st) st = rendering_init(&s.rendering, &c, &set, format, s.shape.kind);
     if (!st) st = source_render(&s, row, &work, &out);
     char *shown = st ? mem_printf("%s: %s", status_name(st), status_message())
                      : fake_show(how->tok, out.ids.v, out.target.v, (int64_t)out.ids.n);
@@ -185,7 +186,8 @@ static void specials_in_text(void **state)
         c.allow_special_in_text = allow;
         json_t *row = json_pack("{s:s, s:s}", "input", "<|eot_id|>", "output", "x");
         assert_int_equal(shape_detect(&set, row, &s.shape), ST_OK);
-        assert_int_equal(rendering_init(&s.rendering, &c, &set, &fake_llama3, "llama3"), ST_OK);
+        const struct chat_format *format = TORCHTUNE(&fake_llama3, "llama3");
+        assert_int_equal(rendering_init(&s.rendering, &c, &set, format, s.shape.kind), ST_OK);
         assert_int_equal(source_render(&s, row, &work, &out), ST_OK);
         int eots = 0;
         for (size_t i = 0; i < out.ids.n; i++) eots += out.ids.v[i] == tokenizer_id(&fake_llama3, EOT);
@@ -210,13 +212,15 @@ static void roles_of_the_configuration(void **state)
     struct rendered out = {0};
     json_t *row = json_loads(CHAT, 0, NULL);
     assert_int_equal(shape_detect(&set, row, &s.shape), ST_OK);
-    assert_int_equal(rendering_init(&s.rendering, &c, &set, &fake_tiny, NULL), ST_OK);
+    const struct chat_format *format = TORCHTUNE(&fake_tiny, NULL);
+    assert_int_equal(rendering_init(&s.rendering, &c, &set, format, s.shape.kind), ST_OK);
     assert_int_equal(source_render(&s, row, &work, &out), ST_OK);
     char *shown = fake_show(&fake_tiny, out.ids.v, out.target.v, (int64_t)out.ids.n);
     assert_string_equal(shown, "<s>S;U: A\n{A: B<s></s>}<s>U: C\n{A: D<s></s>}");
     assert_int_equal(out.ids.v[out.ids.n - 2], tokenizer_id(&fake_tiny, "<s>")); /* a template's special is one */
-    assert_int_equal(out.body_end - out.body, 1);                                /* "D", without the template's text */
-    assert_int_equal(out.ids.v[out.body], 'D');
+    assert_int_equal(out.n, 1);
+    assert_int_equal(out.documents[0].body_end - out.documents[0].body, 1); /* "D", without the template's text */
+    assert_int_equal(out.ids.v[out.documents[0].body], 'D');
     free(shown);
     rendering_release(&s.rendering);
     source_work_release(&work);
@@ -232,7 +236,8 @@ static void half_a_tokenizer_is_refused(void **state)
     struct config c = config_defaults();
     struct config_dataset set = dataset_defaults();
     struct rendering r;
-    assert_int_equal(rendering_init(&r, &c, &set, &tok, "llama3"), ST_DATA);
+    const struct chat_format *format = TORCHTUNE(&tok, "llama3");
+    assert_int_equal(rendering_init(&r, &c, &set, format, SHAPE_CHAT), ST_DATA);
     assert_non_null(strstr(status_message(), "lacks the special token <|eot_id|> of the llama3 chat rendering"));
 }
 
@@ -265,12 +270,14 @@ static void truncation(void **state)
         struct rendered out = {0};
         json_t *row = json_pack("{s:s, s:s}", "input", "Q", "output", "Answer");
         assert_int_equal(shape_detect(&set, row, &s.shape), ST_OK);
-        assert_int_equal(rendering_init(&s.rendering, &c, &set, cuts[i].tok, cuts[i].family), ST_OK);
+        const struct chat_format *format = TORCHTUNE(cuts[i].tok, cuts[i].family);
+        assert_int_equal(rendering_init(&s.rendering, &c, &set, format, s.shape.kind), ST_OK);
         assert_int_equal(source_render(&s, row, &work, &out), ST_OK);
-        assert_int_equal(render_truncate(&s.rendering, true, cuts[i].max, cuts[i].left, &out), cuts[i].cut);
-        char *shown = fake_show(cuts[i].tok, out.ids.v, out.target.v, (int64_t)out.ids.n);
+        struct rendered_document *d = &out.documents[0];
+        assert_int_equal(render_truncate(&s.rendering, true, cuts[i].max, cuts[i].left, &out, d), cuts[i].cut);
+        char *shown = fake_show(cuts[i].tok, out.ids.v + d->at, out.target.v + d->at, (int64_t)d->n);
         if (strcmp(shown, cuts[i].shown)) fail_msg("cut %zu:\n  got  %s\n  want %s", i, shown, cuts[i].shown);
-        assert_true(out.body_end <= (int64_t)out.ids.n && out.body <= out.body_end);
+        assert_true(d->body_end <= (int64_t)d->n && d->body <= d->body_end);
         free(shown);
         rendering_release(&s.rendering);
         source_work_release(&work);

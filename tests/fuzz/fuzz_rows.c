@@ -9,17 +9,25 @@
 #include "tests/data/fake_tokenizer.h"
 #include "worker/data/dataset_source.h"
 
-static const struct { const char *family; const struct tokenizer *tok; } families[] = {
-    {"llama3", &fake_llama3}, {"qwen2", &fake_qwen}, {"llama2", &fake_spm}, {"mistral", &fake_spm}, {NULL, &fake_tiny}};
+/* torchtune's renderings, and chat templates: by generation prompts, without them, and one that refuses roles. */
+static const struct { const char *family, *template; const struct tokenizer *tok; } kinds[] = {
+    {"llama3", NULL, &fake_llama3}, {"qwen2", NULL, &fake_qwen}, {"llama2", NULL, &fake_spm},  {"mistral", NULL, &fake_spm},
+    {NULL, NULL, &fake_tiny},       {NULL, "chatml", &fake_qwen}, {NULL, "llama2", &fake_spm}, {NULL, "vicuna", &fake_tiny}};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+static struct chat_format formats[KINDS];
 
 static void check(const struct rendered *r)
 {
     assert(r->ids.n == r->target.n);
-    assert(0 <= r->body && r->body <= r->body_end && r->body_end <= (int64_t)r->ids.n);
+    for (int k = 0; k < r->n; k++) {
+        const struct rendered_document *d = &r->documents[k];
+        assert(d->at + d->n <= r->ids.n);
+        assert(0 <= d->body && d->body <= d->body_end && d->body_end <= (int64_t)d->n);
+    }
     for (size_t i = 0; i < r->ids.n; i++) assert(r->target.v[i] == -100 || r->target.v[i] == r->ids.v[i]);
 }
 
-static void render_rows(struct source *s, const struct rows *file, const struct tokenizer *tok, const char *family)
+static void render_rows(struct source *s, const struct rows *file, const struct chat_format *format)
 {
     struct source_work work = {0};
     struct rendered out = {0};
@@ -28,12 +36,13 @@ static void render_rows(struct source *s, const struct rows *file, const struct 
         json_t *row;
         if (rows_get(file, i, &row)) continue;
         if (!detected && !shape_detect(s->set, row, &s->shape))
-            detected = !rendering_init(&s->rendering, s->c, s->set, tok, family);
+            detected = !rendering_init(&s->rendering, s->c, s->set, format, s->shape.kind);
         if (detected && !source_render(s, row, &work, &out)) {
             check(&out);
-            render_truncate(&s->rendering, source_is_chat(s), 7, i & 1, &out);
+            for (int k = 0; k < out.n; k++)
+                render_truncate(&s->rendering, source_is_chat(s), 7, i & 1, &out, &out.documents[k]);
             check(&out);
-            assert(out.ids.n <= 7);
+            for (int k = 0; k < out.n; k++) assert(out.documents[k].n <= 7);
         }
         json_decref(row);
     }
@@ -51,6 +60,14 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argv;
     log_init(1, 1, LOG_QUIET);
     json_object_seed(1);
+    for (int i = 0; i < KINDS; i++) {
+        struct config c = config_defaults();
+        c.torchtune_templates = !kinds[i].template;
+        c.chat_template = (char *)kinds[i].template;
+        status st = chat_format_open(&c, kinds[i].tok, ".", kinds[i].family, 0, &formats[i]);
+        assert(!st);
+        (void)st;
+    }
     return 0;
 }
 
@@ -59,16 +76,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2) return 0;
     struct config c = config_defaults();
     struct config_dataset set = dataset_defaults();
-    unsigned choice = data[0] % 5;
-    set.kind = (enum data_kind)(data[0] / 5 % 6);
+    unsigned choice = data[0] % KINDS;
+    set.kind = (enum data_kind)(data[0] / KINDS % 6);
     set.masking = (enum masking)(data[1] % 4);
     set.new_system_prompt = data[1] & 8 ? "system" : NULL;
-    c.tokenizer.prompt_template = data[1] & 16 ? "QuestionAnswerTemplate" : NULL;
+    c.tokenizer.prompt_template = data[1] & 16 && !kinds[choice].template ? "QuestionAnswerTemplate" : NULL;
     struct source s = {.c = &c, .set = &set};
     struct rows file;
     if (rows_scan(&file, "fuzz", data + 2, size - 2, (enum rows_kind)(data[1] >> 5 & 3))) return 0;
     for (int64_t i = 0; i < file.n; i++) assert(file.spans[i].at + file.spans[i].bytes <= size - 2);
-    render_rows(&s, &file, families[choice].tok, families[choice].family);
+    render_rows(&s, &file, &formats[choice]);
     rows_close(&file);
     return 0;
 }

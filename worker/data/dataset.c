@@ -37,14 +37,14 @@ static int64_t count_supervised(const int32_t *labels, int64_t n)
     return count;
 }
 
-/* Appends a rendered row with its labels shifted; the documents it becomes are added to `out`. */
-static void add_row(struct dataset *d, const struct rendered *r, int64_t max, struct spans *out)
+/* Appends a rendered document with its labels shifted; the documents it becomes are added to `out`. */
+static void add_document(struct dataset *d, const struct rendered *r, const struct rendered_document *doc, int64_t max,
+                         struct spans *out)
 {
-    struct span s = {.at = (int64_t)d->ids.n, .n = (int64_t)r->ids.n, .row = d->stats.rows - 1, .body = r->body,
-                     .body_end = r->body_end};
+    struct span s = {.at = (int64_t)d->ids.n, .n = (int64_t)doc->n, .row = d->stats.rows - 1};
     static const int32_t none = -100;
-    append(&d->ids, r->ids.v, r->ids.n);
-    append(&d->labels, r->target.v + 1, r->target.n - 1);
+    append(&d->ids, r->ids.v + doc->at, doc->n);
+    append(&d->labels, r->target.v + doc->at + 1, doc->n - 1);
     append(&d->labels, &none, 1);
     if (max < 0 || s.n <= max) {
         spans_push(out, s);
@@ -56,42 +56,60 @@ static void add_row(struct dataset *d, const struct rendered *r, int64_t max, st
     }
 }
 
-static bool is_supervised(const struct rendered *r)
+static bool is_supervised(const struct rendered *r, const struct rendered_document *doc)
 {
-    for (size_t i = 1; i < r->target.n; i++)
-        if (r->target.v[i] != -100) return true;
+    for (size_t i = 1; i < doc->n; i++)
+        if (r->target.v[doc->at + i] != -100) return true;
     return false;
 }
 
-/* What becomes of a row; `cut` = where on_too_long: split cuts documents, -1 = nowhere. */
+static status fail_too_long(const struct source *s, int64_t i, int64_t n)
+{
+    char *place = source_place(s, i);
+    status st = status_fail(ST_DATA, "%s: the row has %lld tokens, more than tokenizer.max_seq_len=%lld; raise it, or set "
+                            "on_too_long to truncate, drop or split", place, (long long)n,
+                            (long long)s->c->tokenizer.max_seq_len);
+    free(place);
+    return st;
+}
+
+enum fate { FATE_UNSUPERVISED, FATE_TOO_LONG, FATE_KEPT, FATE_TRUNCATED };
+
+/* What becomes of one document of a row. split_pack: packs cut it, so its length is no matter here. */
+static enum fate take_document(struct dataset *d, const struct source *s, bool split_pack, struct rendered *r,
+                               struct rendered_document *doc, struct spans *out)
+{
+    const struct config *c = s->c;
+    int64_t max = c->tokenizer.max_seq_len;
+    bool too_long = max > 0 && (int64_t)doc->n > max, truncated = false;
+    if (too_long && c->on_too_long == TOO_LONG_DROP) return FATE_TOO_LONG;
+    bool cuts = too_long && c->on_too_long == TOO_LONG_SPLIT && !split_pack;
+    if (too_long && c->on_too_long == TOO_LONG_TRUNCATE && !split_pack)
+        truncated = render_truncate(&s->rendering, source_is_chat(s), max, c->tokenizer.truncate_left, r, doc);
+    if (!is_supervised(r, doc)) return FATE_UNSUPERVISED;
+    add_document(d, r, doc, cuts ? max : -1, out);
+    return truncated ? FATE_TRUNCATED : FATE_KEPT;
+}
+
+/* A row counts once, by the best of its documents. */
 static status take_row(struct dataset *d, const struct source *s, int64_t i, bool split_pack, struct rendered *r,
                        struct spans *out)
 {
-    const struct config *c = s->c;
-    int64_t max = c->tokenizer.max_seq_len, n = (int64_t)r->ids.n;
-    bool long_row = max > 0 && n > max, truncated = false;
+    int64_t max = s->c->tokenizer.max_seq_len;
+    enum fate best = FATE_UNSUPERVISED;
     d->stats.rows++;
-    if (long_row && c->on_too_long == TOO_LONG_ERROR) {
-        char *place = source_place(s, i);
-        status st = status_fail(ST_DATA, "%s: the row has %lld tokens, more than tokenizer.max_seq_len=%lld; raise it, "
-                                "or set on_too_long to truncate, drop or split", place, (long long)n, (long long)max);
-        free(place);
-        return st;
+    for (int k = 0; k < r->n; k++) {
+        if (max > 0 && (int64_t)r->documents[k].n > max && s->c->on_too_long == TOO_LONG_ERROR)
+            return fail_too_long(s, i, (int64_t)r->documents[k].n);
+        enum fate fate = take_document(d, s, split_pack, r, &r->documents[k], out);
+        if (fate > best) best = fate;
     }
-    if (long_row && c->on_too_long == TOO_LONG_DROP) {
-        d->stats.dropped++;
-        return ST_OK;
-    }
-    bool cuts = long_row && c->on_too_long == TOO_LONG_SPLIT && !split_pack;
-    if (long_row && c->on_too_long == TOO_LONG_TRUNCATE && !split_pack)
-        truncated = render_truncate(&s->rendering, source_is_chat(s), max, c->tokenizer.truncate_left, r);
-    if (!is_supervised(r)) {
-        d->stats.unsupervised++;
-        return ST_OK;
-    }
-    d->stats.kept++;
-    d->stats.truncated += truncated;
-    add_row(d, r, cuts ? max : -1, out);
+    d->stats.kept += best >= FATE_KEPT;
+    d->stats.truncated += best == FATE_TRUNCATED;
+    d->stats.dropped += best == FATE_TOO_LONG;
+    d->stats.unsupervised += best == FATE_UNSUPERVISED;
+    d->stats.turns_apart += r->n - 1;
+    d->stats.written_specials += r->written_specials;
     return ST_OK;
 }
 
@@ -163,7 +181,7 @@ static status judge(struct dataset *d, const struct source *s, const struct bad_
 }
 
 static status add_set(struct dataset *d, const struct config *c, const struct config_dataset *set,
-                      const struct tokenizer *tok, const char *family)
+                      const struct chat_format *format)
 {
     int64_t max = c->tokenizer.max_seq_len;
     struct source s;
@@ -172,8 +190,7 @@ static status add_set(struct dataset *d, const struct config *c, const struct co
     struct unused unused = {0};
     if (set->packed && max < 1)
         FAIL(ST_CONFIG_RUNTIME, "dataset.packed needs tokenizer.max_seq_len: the length of a pack");
-    TRY(source_open(&s, c, set, tok, family));
-    d->texts = d->texts || !source_is_chat(&s);
+    TRY(source_open(&s, c, set, format));
     bool split = set->split_across_pack < 0 ? !source_is_chat(&s) : set->split_across_pack > 0;
     status st = add_rows(d, &s, set->packed && split, &documents, &bad, &unused);
     if (!st) st = judge(d, &s, &bad, &unused);
@@ -184,6 +201,11 @@ static status add_set(struct dataset *d, const struct config *c, const struct co
             starts_push(&d->items, d->spans.n);
             spans_push(&d->spans, documents.v[i]);
         }
+    }
+    if (source_is_chat(&s) && !d->has_chats) {
+        d->has_chats = true;
+        d->template_text = s.template_text;
+        s.template_text = NULL;
     }
     free(documents.v);
     bad_rows_release(&bad);
@@ -221,8 +243,8 @@ static status fail_nothing(const struct dataset_stats *s)
          (long long)s->rows, (long long)s->unsupervised, (long long)s->dropped, (long long)s->skipped);
 }
 
-status dataset_open(const struct config *c, const struct config_dataset *sets, int n_sets, const struct tokenizer *tok,
-                    const char *family, struct dataset **out)
+status dataset_open(const struct config *c, const struct config_dataset *sets, int n_sets,
+                    const struct chat_format *format, struct dataset **out)
 {
     *out = NULL;
     for (int i = 1; i < n_sets; i++)
@@ -231,7 +253,7 @@ status dataset_open(const struct config *c, const struct config_dataset *sets, i
     json_object_seed(0); /* before threads ask for it */
     struct dataset *d = mem_alloc(sizeof *d);
     status st = ST_OK;
-    for (int i = 0; i < n_sets && !st; i++) st = add_set(d, c, &sets[i], tok, family);
+    for (int i = 0; i < n_sets && !st; i++) st = add_set(d, c, &sets[i], format);
     if (!st && d->spans.n == 0) st = fail_nothing(&d->stats);
     if (st) {
         dataset_close(d);
@@ -251,6 +273,7 @@ void dataset_close(struct dataset *d)
     free(d->items.v);
     free(d->documents);
     buf_release(&d->skipped);
+    free(d->template_text);
     free(d);
 }
 
@@ -303,6 +326,12 @@ status dataset_split(struct dataset *d, double fraction, struct dataset **val)
     finish(d);
     *val = v;
     return ST_OK;
+}
+
+bool dataset_chat_template(const struct dataset *d, const char **text)
+{
+    *text = d->template_text;
+    return d->has_chats;
 }
 
 const struct dataset_stats *dataset_stats(const struct dataset *d) { return &d->stats; }

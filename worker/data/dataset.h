@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "configs/config.h"
-#include "worker/data/tokenizer/tokenizer.h"
+#include "worker/data/chat_format.h"
 
 struct dataset_stats {
     /* rows = kept + dropped (too long) + unsupervised (nothing to learn from, left out) + skipped (bad); truncated rows
@@ -20,6 +20,8 @@ struct dataset_stats {
     int64_t rows, kept, truncated, dropped, unsupervised;
     int64_t tokens, supervised, longest;                  /* longest item, tokens */
     int64_t skipped;
+    int64_t turns_apart;      /* turns trained in documents of their own (render.h) */
+    int64_t written_specials; /* special tokens that text rows write out */
 };
 
 struct document {
@@ -30,12 +32,12 @@ struct document {
 
 struct dataset;
 
-/* One or several configured sets, concatenated. family: "llama3", "qwen2", … selects the built-in rendering.
+/* One or several configured sets, concatenated, their chats in the run's format.
  * ST_DATA with file:line for bad rows, after all were read (on_bad_row: skip leaves them out with a warning instead);
  * ST_DATA when nothing is supervised. Notes which keys of the rows nothing uses. Shows log_progress bars. The result is a
  * pure function of files and settings; every rank builds the same. */
-status dataset_open(const struct config *c, const struct config_dataset *sets, int n_sets, const struct tokenizer *tok,
-                    const char *family, struct dataset **out);
+status dataset_open(const struct config *c, const struct config_dataset *sets, int n_sets,
+                    const struct chat_format *format, struct dataset **out);
 /* Moves the last ⌈fraction·n⌉ items into a second set (validation by fraction). */
 status dataset_split(struct dataset *d, double fraction, struct dataset **val);
 void dataset_close(struct dataset *d);
@@ -66,20 +68,24 @@ char *dataset_preview(const struct dataset *d, const struct tokenizer *tok, bool
 char *dataset_summary(const struct dataset *d);
 uint64_t dataset_hash(const struct dataset *d); /* of all ids and labels: kept in checkpoints */
 
-/* The prompt of an item for `generate` and exact match: ids of its first document up to where the last assistant's own
- * words begin (its header included), and those words as the reference answer (caller frees). ST_DATA for rows
- * that are texts alone. */
-status dataset_prompt(const struct dataset *d, int64_t item, const struct tokenizer *tok, struct ids *prompt, char **answer);
-
-/* Every row of a file as training would see it before truncation, for `tokenize`. A row that is a JSON string is shown
- * as the tokenizer's own document (`specials`: special tokens parsed and added, as HF does), all of it a target. */
-struct dataset_row {
-    int64_t line;
-    const int32_t *ids, *target; /* target[t] = ids[t] where trained on, else -100: not shifted */
+/* What `generate` answers: the ids of every row up to its last assistant's own words, its header included, and those
+ * words as the reference answer. Text rows have no prompt: ST_DATA. prompts_release frees all. */
+struct prompts {
+    struct ids *ids;
+    char **answers; /* NULL: there is none */
     int64_t n;
 };
-status dataset_each_row(const struct config *c, const struct config_dataset *set, const struct tokenizer *tok,
-                        const char *family, const char *path, bool specials,
-                        status (*show)(void *context, const struct dataset_row *row), void *context);
+status dataset_prompts(const struct config *c, const struct config_dataset *set, const struct chat_format *format,
+                       struct prompts *out);
+/* The one prompt of a user's message with nothing before it. */
+status dataset_prompt(const struct config *c, const struct chat_format *format, const char *text, struct prompts *out);
+void prompts_release(struct prompts *p);
+
+/* The chat template whose text was trained on: true when the rows were chats, and then *text may be NULL: no template is
+ * known that gives it. */
+bool dataset_chat_template(const struct dataset *d, const char **text);
+
+/* Special tokens that end what is trained on: where the model learns to stop. Most frequent first; returns how many. */
+int dataset_end_marks(const struct dataset *d, const struct tokenizer *tok, int32_t *ids, int most);
 
 #endif

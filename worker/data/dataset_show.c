@@ -55,78 +55,50 @@ char *dataset_summary(const struct dataset *d)
                (long long)s->tokens, 100.0 * (double)s->supervised / (double)s->tokens, (long long)lengths[n / 2],
                (long long)lengths[n - 1 - n / 10], (long long)lengths[n - 1]);
     if (s->skipped) buf_printf(&b, "; %lld bad rows left out", (long long)s->skipped);
+    if (s->turns_apart)
+        buf_printf(&b, "; %lld earlier turns are trained in documents of their own: the template renders them otherwise once "
+                   "later ones follow", (long long)s->turns_apart);
+    if (s->written_specials) buf_printf(&b, "; %lld special tokens written in texts are tokens", (long long)s->written_specials);
     if (dataset_items(d) != n) buf_printf(&b, "; %lld packs", (long long)dataset_items(d));
     free(lengths);
     return b.data;
 }
 
-status dataset_prompt(const struct dataset *d, int64_t item, const struct tokenizer *tok, struct ids *prompt, char **answer)
+/* ---- where the model learns to stop ---------------------------------------------------------------------------- */
+
+struct mark { int32_t id; int64_t n; };
+
+static int most_first(const void *a, const void *b)
 {
-    const struct document *doc;
-    if (d->texts)
-        FAIL(ST_DATA, "its rows are texts alone, with no prompt to answer; give rows of questions and answers, of instructions "
-             "and outputs, or of messages (`trimpot eval` measures texts)");
-    dataset_item(d, item, &doc);
-    const struct span *s = &d->spans.v[doc - d->documents];
-    for (int64_t i = 0; i < s->body; i++) ids_push(prompt, doc->ids[i]);
-    *answer = tokenizer_decode(tok, doc->ids + s->body, (size_t)(s->body_end - s->body), true, NULL);
-    return ST_OK;
+    const struct mark *x = a, *y = b;
+    if (x->n != y->n) return x->n < y->n ? 1 : -1;
+    return x->id < y->id ? -1 : 1;
 }
 
-static status show_text(const struct tokenizer *tok, const json_t *text, bool specials, struct rendered *r)
+int dataset_end_marks(const struct dataset *d, const struct tokenizer *tok, int32_t *ids, int most)
 {
-    rendered_clear(r);
-    const char *s = json_string_value(text);
-    size_t n = json_string_length(text);
-    TRY(specials ? tokenizer_encode_document(tok, s, n, &r->ids) : tokenizer_encode(tok, s, n, false, &r->ids));
-    for (size_t i = 0; i < r->ids.n; i++) ids_push(&r->target, r->ids.v[i]);
-    return ST_OK;
-}
-
-struct viewer {
-    struct source source;
-    struct source_work work;
-    struct rendered rendered;
-    bool detected;
-};
-
-static status show_row(struct viewer *v, const struct tokenizer *tok, const char *family, const json_t *row,
-                       bool specials)
-{
-    struct source *s = &v->source;
-    if (json_is_string(row)) return show_text(tok, row, specials, &v->rendered);
-    if (!v->detected) {
-        TRY(shape_detect(s->set, row, &s->shape));
-        TRY(rendering_init(&s->rendering, s->c, s->set, tok, family));
-        v->detected = true;
+    enum { MARKS = 64 };
+    struct mark marks[MARKS];
+    int n = 0, kept = 0;
+    int64_t runs = 0;
+    for (int64_t i = 0; i < d->spans.n; i++) {
+        const struct document *doc = &d->documents[i];
+        for (int64_t t = 0; t < doc->n; t++) {
+            int32_t id = doc->labels[t];
+            if (id < 0 || (t + 1 < doc->n && doc->labels[t + 1] >= 0)) continue;
+            runs++;
+            int k = 0;
+            if (!tokenizer_is_special(tok, id) && id != tokenizer_eos(tok)) continue;
+            while (k < n && marks[k].id != id) k++;
+            if (k == n && n < MARKS) marks[n++] = (struct mark){.id = id};
+            if (k < n) marks[k].n++;
+        }
     }
-    return source_render(s, row, &v->work, &v->rendered);
-}
-
-status dataset_each_row(const struct config *c, const struct config_dataset *set, const struct tokenizer *tok,
-                        const char *family, const char *path, bool specials,
-                        status (*show)(void *context, const struct dataset_row *row), void *context)
-{
-    struct viewer v = {.source = {.c = c, .set = set}};
-    struct rows file;
-    enum rows_kind kind;
-    status st = ST_OK;
-    TRY(source_kind(set, path, &kind));
-    TRY(rows_open(&file, path, kind));
-    for (int64_t i = 0; i < file.n && !st; i++) {
-        json_t *row;
-        TRY_DONE(rows_get(&file, i, &row));
-        st = show_row(&v, tok, family, row, specials);
-        json_decref(row);
-        if (st) st = status_prefix(st, "%s:%u", file.name, file.spans[i].line);
-        else st = show(context, &(struct dataset_row){.line = file.spans[i].line, .ids = v.rendered.ids.v,
-                                                      .target = v.rendered.target.v,
-                                                      .n = (int64_t)v.rendered.ids.n});
+    qsort(marks, (size_t)n, sizeof *marks, most_first);
+    /* A row that was cut may end anywhere: a mark ends one turn in twenty. */
+    while (kept < n && kept < most && marks[kept].n * 20 >= runs) {
+        ids[kept] = marks[kept].id;
+        kept++;
     }
-done:
-    rows_close(&file);
-    rendering_release(&v.source.rendering);
-    source_work_release(&v.work);
-    rendered_release(&v.rendered);
-    return st;
+    return kept;
 }

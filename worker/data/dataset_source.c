@@ -90,18 +90,34 @@ static status detect(struct source *s)
     return st == ST_DATA ? detect_row(s, 0) : st;
 }
 
+/* What the first row tells: where the model's own template has other text, and which template an export may carry. */
+static void look_at_first(struct source *s)
+{
+    int64_t row;
+    const struct rows *file = source_locate(s, 0, &row);
+    struct source_work work = {0};
+    json_t *json = NULL;
+    if (!rows_get(file, row, &json) && !shape_messages(&s->shape, json, &work.chat)) {
+        render_compare(&s->rendering, &work.chat, &work.render);
+        s->template_text = render_template_text(&s->rendering, &work.chat, &work.render);
+    }
+    json_decref(json);
+    source_work_release(&work);
+}
+
 status source_open(struct source *s, const struct config *c, const struct config_dataset *set,
-                   const struct tokenizer *tok, const char *family)
+                   const struct chat_format *format)
 {
     *s = (struct source){.c = c, .set = set};
     status st;
     TRY_DONE(open_files(s));
     TRY_DONE(detect(s));
-    TRY_DONE(rendering_init(&s->rendering, c, set, tok, family));
+    TRY_DONE(rendering_init(&s->rendering, c, set, format, s->shape.kind));
     bool chat = source_is_chat(s);
     log_note("data: %s%s: %lld rows, %s, %s%s%s", s->files[0].name, s->n_files > 1 ? ", …" : "",
-             (long long)(s->end - s->first), s->shape.name, chat ? s->rendering.name : "completion",
-             chat ? " rendering, " : "", chat ? masking_name(s->shape.masking) : "");
+             (long long)(s->end - s->first), s->shape.name, chat ? s->rendering.name : "completion", chat ? ", " : "",
+             chat ? masking_name(s->shape.masking) : "");
+    if (chat) look_at_first(s);
 done:
     if (st) source_close(s);
     return st;
@@ -112,6 +128,7 @@ void source_close(struct source *s)
     for (int f = 0; f < s->n_files; f++) rows_close(&s->files[f]);
     free(s->files);
     rendering_release(&s->rendering);
+    free(s->template_text);
     *s = (struct source){0};
 }
 
@@ -121,8 +138,7 @@ status source_render(const struct source *s, const json_t *row, struct source_wo
 {
     if (source_is_chat(s)) {
         TRY(shape_messages(&s->shape, row, &work->chat));
-        TRY(chat_check_order(&work->chat));
-        return render_chat(&s->rendering, &work->chat, &work->templated, out);
+        return render_chat(&s->rendering, &work->chat, &work->render, out);
     }
     const char *text;
     size_t n;
@@ -132,20 +148,60 @@ status source_render(const struct source *s, const json_t *row, struct source_wo
     return ST_OK;
 }
 
+/* The words of the last message, if it is an assistant's. */
+static char *last_answer(const struct chat *c)
+{
+    struct buf b = {0};
+    const struct message *m = &c->messages[c->n - 1];
+    if (m->role != ROLE_ASSISTANT) return NULL;
+    buf_text(&b, "");
+    for (int i = m->first; i < m->first + m->n; i++) buf_add(&b, c->parts[i].text, c->parts[i].n);
+    return b.data;
+}
+
+status source_ask(const struct source *s, const json_t *row, struct source_work *work, struct ids *out, char **answer)
+{
+    *answer = NULL;
+    if (!source_is_chat(s))
+        FAIL(ST_DATA, "its rows are texts alone, with no prompt to answer; give rows of questions and answers, of instructions "
+             "and outputs, or of messages (`trimpot eval` measures texts)");
+    TRY(shape_messages(&s->shape, row, &work->chat));
+    TRY(render_prompt(&s->rendering, &work->chat, &work->render, out));
+    *answer = last_answer(&work->chat);
+    return ST_OK;
+}
+
+/* One row under the eye; errors carry its place. */
+static status open_row(const struct source *s, int64_t i, const struct rows **file, int64_t *row, json_t **json)
+{
+    *file = source_locate(s, i, row);
+    return rows_get(*file, *row, json);
+}
+
 status source_row(const struct source *s, int64_t i, struct source_work *work, struct rendered *out)
 {
     int64_t row;
-    const struct rows *file = source_locate(s, i, &row);
+    const struct rows *file;
     json_t *json;
-    TRY(rows_get(file, row, &json));
+    TRY(open_row(s, i, &file, &row, &json));
     status st = source_render(s, json, work, out);
     json_decref(json);
-    if (st) return status_prefix(st, "%s:%u", file->name, line_of(file, row));
-    return ST_OK;
+    return st ? status_prefix(st, "%s:%u", file->name, line_of(file, row)) : ST_OK;
+}
+
+status source_prompt(const struct source *s, int64_t i, struct source_work *work, struct ids *out, char **answer)
+{
+    int64_t row;
+    const struct rows *file;
+    json_t *json;
+    TRY(open_row(s, i, &file, &row, &json));
+    status st = source_ask(s, json, work, out, answer);
+    json_decref(json);
+    return st ? status_prefix(st, "%s:%u", file->name, line_of(file, row)) : ST_OK;
 }
 
 void source_work_release(struct source_work *w)
 {
     chat_release(&w->chat);
-    chat_release(&w->templated);
+    render_work_release(&w->render);
 }

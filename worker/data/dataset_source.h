@@ -15,22 +15,28 @@ struct source {
     int64_t first, end; /* the split, counted over all files */
     struct shape shape;
     struct rendering rendering;
+    char *template_text; /* of the chats, for an export; NULL: none is known, or no chats */
 };
 
 /* Working memory of one thread. */
 struct source_work {
-    struct chat chat, templated;
+    struct chat chat;
+    struct render_work render;
 };
 
 status source_open(struct source *s, const struct config *c, const struct config_dataset *set,
-                   const struct tokenizer *tok, const char *family);
+                   const struct chat_format *format);
 void source_close(struct source *s);
 
 /* Row i of the split, rendered. Thread-safe with separate work and out. Errors carry FILE:LINE. */
 status source_row(const struct source *s, int64_t i, struct source_work *work, struct rendered *out);
 void source_work_release(struct source_work *w);
 
-/* A row that is already parsed. */
+/* The ids that ask for the last answer of row i, and that answer (NULL: the row has none; caller frees). */
+status source_prompt(const struct source *s, int64_t i, struct source_work *work, struct ids *out, char **answer);
+
+/* Rows that are already parsed. */
+status source_ask(const struct source *s, const json_t *row, struct source_work *work, struct ids *out, char **answer);
 status source_render(const struct source *s, const json_t *row, struct source_work *work, struct rendered *out);
 
 /* Where row i of the split lies: row *row of the file. */

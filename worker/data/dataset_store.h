@@ -17,8 +17,9 @@ struct dataset {
     struct document *documents;  /* spans as the outside sees them */
     int64_t first_sample;        /* of a set split off another: its first document's number there */
     struct dataset_stats stats;
-    bool texts;                  /* some rows are texts without a prompt */
     struct buf skipped;          /* bad rows as lines of JSON */
+    char *template_text;         /* of the first set of chats */
+    bool has_chats;
 };
 
 #endif

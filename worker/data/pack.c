@@ -22,12 +22,9 @@ void starts_push(struct starts *a, int64_t first)
     a->v[a->n++] = first;
 }
 
-static int64_t within(int64_t x, int64_t n) { return x < 0 ? 0 : x > n ? n : x; }
-
 struct span span_part(const struct span *s, int64_t from, int64_t n)
 {
-    return (struct span){.at = s->at + from, .n = n, .row = s->row, .body = within(s->body - from, n),
-                         .body_end = within(s->body_end - from, n)};
+    return (struct span){.at = s->at + from, .n = n, .row = s->row};
 }
 
 void pack(const struct spans *documents, int64_t max, bool split, struct spans *out, struct starts *items)

@@ -14,8 +14,7 @@
 /* A document in the flat arrays. */
 struct span {
     int64_t at, n;
-    int64_t row;            /* number of the row it came from */
-    int64_t body, body_end; /* the last assistant's words, relative to at */
+    int64_t row; /* number of the row it came from */
 };
 
 struct spans {

@@ -3,352 +3,190 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <utf8proc.h>
-
 #include "kernels/base/log.h"
-#include "worker/data/render_template.h"
+#include "kernels/base/text.h"
+#include "worker/data/render_parts.h"
 
-/* Two grammars cover the families. Headed: every message is start role middle … end. Turns: contents one after the
- * other, BOS before each turn and EOS after each assistant; what marks the speakers is the prompt template's text. */
-struct style {
-    const char *name;                 /* the families whose names begin so */
-    const char *bos, *eos;            /* pieces; NULL = the tokenizer's, "" = none */
-    const char *start, *middle, *end; /* headed styles: required pieces (middle may be NULL) */
-    const char *end_more;             /* instead of end where the turn goes on; used if the vocabulary has it */
-    const char *after_role, *after_header, *after_end; /* ordinary text */
-    const char *tool_open, *tool_close; /* tool answers travel as user text between these; NULL = a role of their own */
-    const char *prompt_template;      /* when the configuration names none */
-    bool strip;                       /* white space around every part goes */
-    bool rstrip;                      /* spaces at the end of every part go */
-    bool open_last;                   /* the last assistant's end mark is the closing EOS itself, trained on like it */
-    bool cut_trained;                 /* the EOS that replaces the last kept id is trained on if that id was */
-};
-
-static const struct style styles[] = {
-    {.name = "llama3", .bos = "<|begin_of_text|>", .eos = "<|end_of_text|>", .start = "<|start_header_id|>",
-     .middle = "<|end_header_id|>", .end = "<|eot_id|>", .end_more = "<|eom_id|>", .after_role = "",
-     .after_header = "\n\n", .after_end = "", .strip = true},
-    {.name = "qwen2", .bos = "", .eos = "<|im_end|>", .start = "<|im_start|>", .end = "<|im_end|>", .after_role = "\n",
-     .after_header = "", .after_end = "\n", .tool_open = "<tool_response>\n", .tool_close = "\n</tool_response>",
-     .open_last = true},
-    {.name = "llama2", .prompt_template = "Llama2ChatTemplate", .rstrip = true, .cut_trained = true},
-    {.name = "mistral", .prompt_template = "MistralChatTemplate", .rstrip = true, .cut_trained = true},
-    {.name = "gemma", .rstrip = true, .cut_trained = true},
-};
-enum { N_STYLES = sizeof styles / sizeof *styles };
-static const struct style plain = {.name = "plain", .cut_trained = true};
+/* ---- documents ------------------------------------------------------------------------------------------------- */
 
 void rendered_clear(struct rendered *r)
 {
     r->ids.n = r->target.n = 0;
-    r->body = r->body_end = 0;
+    r->n = 0;
+    r->written_specials = 0;
 }
 
 void rendered_release(struct rendered *r)
 {
     free(r->ids.v);
     free(r->target.v);
+    free(r->documents);
     *r = (struct rendered){0};
 }
 
-/* ---- which rendering ------------------------------------------------------------------------------------------- */
-
-static const struct style *style_find(const char *family)
-{
-    for (int i = 0; family && i < N_STYLES; i++)
-        if (!strncmp(family, styles[i].name, strlen(styles[i].name))) return &styles[i];
-    return NULL;
-}
-
-/* A headed style needs its marks: all there = itself, none = plain, some = a broken tokenizer. */
-static status style_for(const struct tokenizer *tok, const char *family, const struct style **out)
-{
-    const struct style *s = style_find(family);
-    *out = s ? s : &plain;
-    if (!s) {
-        log_note("data: %s%s has no built-in chat rendering: rows are BOS + texts + EOS", family ? "family " : "the model",
-                 family ? family : "");
-        return ST_OK;
-    }
-    const char *needed[3] = {s->start, s->middle, s->end}, *missing = NULL;
-    int wants = 0, has = 0;
-    for (int i = 0; i < 3; i++) {
-        if (!needed[i]) continue;
-        wants++;
-        if (tokenizer_id(tok, needed[i]) >= 0) has++;
-        else missing = needed[i];
-    }
-    if (has == wants) return ST_OK;
-    if (has > 0)
-        FAIL(ST_DATA, "the tokenizer (%s) lacks the special token %s of the %s chat rendering; use the model's own "
-             "tokenizer files", tokenizer_describe(tok), missing, s->name);
-    log_note("data: the tokenizer has no %s chat tokens (%s): rows are BOS + texts + EOS", s->name, missing);
-    *out = &plain;
-    return ST_OK;
-}
-
-static status choose_template(struct rendering *r, const struct config *c, const struct config_dataset *set)
-{
-    const char *name = set->prompt_template;
-    if (!name && c->tokenizer.n_template_roles) {
-        r->roles = c->tokenizer.template_roles;
-        r->n_roles = c->tokenizer.n_template_roles;
-        return ST_OK;
-    }
-    if (!name) name = c->tokenizer.prompt_template;
-    if (!name) name = r->style->prompt_template;
-    if (!name) return ST_OK;
-    r->built_in = template_find(name);
-    if (!r->built_in) {
-        char *known = template_names();
-        status st = status_fail(ST_CONFIG_RUNTIME, "prompt_template: unknown template '%s'; use one of %s, or "
-                                "{role: [prefix, suffix]}", name, known);
-        free(known);
-        return st;
-    }
-    if (template_is_chatml(r->built_in) && r->style->start)
-        FAIL(ST_CONFIG_RUNTIME, "prompt_template: ChatMLTemplate would mark every message twice: the %s rendering has "
-             "marks of its own; remove prompt_template", r->style->name);
-    return ST_OK;
-}
-
-static int32_t mark(const struct tokenizer *tok, const char *piece, int32_t otherwise)
-{
-    if (!piece) return otherwise;
-    if (!*piece) return -1;
-    int32_t id = tokenizer_id(tok, piece);
-    return id >= 0 ? id : otherwise;
-}
-
-/* SentencePiece puts a space in front of every text it is given. Texts inside a turn must not get one; it is cut off by
- * encoding "\n" + text and dropping the ids of "\n". */
-static status probe_trim(struct rendering *r)
-{
-    struct ids letter = {0}, both = {0};
-    status st;
-    TRY_DONE(tokenizer_encode(r->tok, "\n", 1, false, &r->newline));
-    TRY_DONE(tokenizer_encode(r->tok, "a", 1, false, &letter));
-    TRY_DONE(tokenizer_encode(r->tok, "\na", 2, false, &both));
-    bool joins = both.n == r->newline.n + letter.n;
-    for (size_t i = 0; joins && i < both.n; i++)
-        joins = both.v[i] == (i < r->newline.n ? r->newline.v[i] : letter.v[i - r->newline.n]);
-    r->trims = !joins;
-done:
-    free(letter.v);
-    free(both.v);
-    return st;
-}
-
-status rendering_init(struct rendering *r, const struct config *c, const struct config_dataset *set,
-                      const struct tokenizer *tok, const char *family)
-{
-    *r = (struct rendering){.tok = tok, .specials = c->allow_special_in_text};
-    TRY(style_for(tok, family, &r->style));
-    const struct style *s = r->style;
-    r->name = s->name;
-    r->bos = mark(tok, s->bos, tokenizer_bos(tok));
-    r->eos = mark(tok, s->eos, tokenizer_eos(tok));
-    r->text_eos = tokenizer_eos(tok) >= 0 ? tokenizer_eos(tok) : r->eos;
-    r->start = mark(tok, s->start, -1);
-    r->middle = mark(tok, s->middle, -1);
-    r->end = mark(tok, s->end, -1);
-    r->end_more = mark(tok, s->end_more, r->end);
-    TRY(choose_template(r, c, set));
-    if (r->eos < 0) log_warn("the tokenizer has no end-of-text token: the model is not taught where to stop");
-    status st = probe_trim(r);
-    if (st) rendering_release(r);
-    return st;
-}
-
-void rendering_release(struct rendering *r)
-{
-    free(r->newline.v);
-    *r = (struct rendering){0};
-}
-
-/* ---- ids ------------------------------------------------------------------------------------------------------- */
-
-/* Python's str.strip(): what HF and torchtune call white space. */
-static bool is_white(utf8proc_int32_t c)
-{
-    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
-static void strip(const char **text, size_t *n)
-{
-    utf8proc_int32_t c;
-    utf8proc_ssize_t len;
-    while (*n && (len = utf8proc_iterate((const utf8proc_uint8_t *)*text, (utf8proc_ssize_t)*n, &c)) > 0 && is_white(c)) {
-        *text += len;
-        *n -= (size_t)len;
-    }
-    while (*n) {
-        size_t at = *n - 1;
-        while (at > 0 && ((unsigned char)(*text)[at] & 0xC0) == 0x80) at--;
-        len = utf8proc_iterate((const utf8proc_uint8_t *)*text + at, (utf8proc_ssize_t)(*n - at), &c);
-        if (len <= 0 || !is_white(c)) break;
-        *n = at;
-    }
-}
-
-static void put_id(struct rendered *out, int32_t id, bool trained)
+void rendered_put(struct rendered *out, int32_t id, bool trained)
 {
     if (id < 0) return;
     ids_push(&out->ids, id);
     ids_push(&out->target, trained ? id : -100);
 }
 
-static void extend_target(struct rendered *out, bool trained)
+void rendered_extend(struct rendered *out, bool trained)
 {
     while (out->target.n < out->ids.n) ids_push(&out->target, trained ? out->ids.v[out->target.n] : -100);
 }
 
-static status put_text(const struct rendering *r, const char *text, size_t n, bool specials, bool trained,
-                       struct rendered *out)
+size_t rendered_open(const struct rendered *out)
 {
-    if (n) TRY(tokenizer_encode(r->tok, text, n, specials, &out->ids));
-    extend_target(out, trained);
+    return out->n ? out->documents[out->n - 1].at + out->documents[out->n - 1].n : 0;
+}
+
+void rendered_close(struct rendered *out, int64_t body, int64_t body_end)
+{
+    size_t at = rendered_open(out);
+    if (out->n == out->cap) {
+        out->cap = out->cap ? 2 * out->cap : 2;
+        out->documents = mem_grow(out->documents, (size_t)out->cap * sizeof *out->documents);
+    }
+    out->documents[out->n++] = (struct rendered_document){.at = at, .n = out->ids.n - at, .body = body, .body_end = body_end};
+}
+
+void render_work_release(struct render_work *w)
+{
+    chat_release(&w->templated);
+    template_text_release(&w->full);
+    template_text_release(&w->turn);
+    template_text_release(&w->prompt);
+    free(w->from.v);
+    free(w->to.v);
+    buf_release(&w->quoted);
+    *w = (struct render_work){0};
+}
+
+/* ---- which rendering ------------------------------------------------------------------------------------------- */
+
+/* The model has no template: pairs of texts stay plain unless the tokenizer has a family's marks; chats become ChatML. */
+static bool stays_plain(const struct chat_format *f, enum shape_kind kind)
+{
+    return f->built_in && !f->family && (kind == SHAPE_PAIR || kind == SHAPE_ALPACA);
+}
+
+static status use_template(struct rendering *r)
+{
+    const struct chat_template *t;
+    TRY(chat_format_template(r->format, false, &t));
+    r->templated = true;
+    r->name = mem_strdup(t->name);
+    if (r->format->built_in)
+        log_warn("the model has no chat template: chats are rendered as %s; set chat_template to choose another", t->name);
     return ST_OK;
 }
 
-static status put_words(const struct rendering *r, const char *text, bool trained, struct rendered *out)
+status rendering_init(struct rendering *r, const struct config *c, const struct config_dataset *set,
+                      const struct chat_format *format, enum shape_kind kind)
 {
-    return put_text(r, text, strlen(text), false, trained, out);
-}
-
-/* Without the tokenizer's leading space. */
-static status put_trimmed(const struct rendering *r, const char *text, size_t n, bool specials, bool trained,
-                          struct rendered *out)
-{
-    struct buf b = {0};
-    struct ids ids = {0};
-    buf_add(&b, "\n", 1);
-    buf_add(&b, text, n);
-    status st = tokenizer_encode(r->tok, b.data, b.len, specials, &ids);
-    size_t skip = r->newline.n;
-    if (!st && ids.n >= skip && !memcmp(ids.v, r->newline.v, skip * sizeof *ids.v)) {
-        for (size_t i = skip; i < ids.n; i++) put_id(out, ids.v[i], trained);
-    } else if (!st) {
-        st = put_text(r, text, n, specials, trained, out); /* the newline joined the text */
-    }
-    free(ids.v);
-    buf_release(&b);
+    *r = (struct rendering){.tok = format->tok, .format = format, .specials = c->allow_special_in_text};
+    bool wrapped = set->prompt_template || c->tokenizer.prompt_template || c->tokenizer.n_template_roles;
+    bool torchtune = format->torchtune || (wrapped && !c->chat_template);
+    status st = ST_OK;
+    if (torchtune || (stays_plain(format, kind) && !c->chat_template)) st = torchtune_init(r, c, set, torchtune ? format->family : NULL);
+    else if (kind != SHAPE_TEXT) st = use_template(r);
+    else r->templated = true;
+    if (st) rendering_release(r);
     return st;
 }
 
-/* The parts of a message, noting where an assistant's own words lie. */
-static status put_parts(const struct rendering *r, const struct chat *c, const struct message *m, bool trim,
-                        struct rendered *out)
+void rendering_release(struct rendering *r)
 {
-    const struct style *s = r->style;
-    bool literal_specials = r->n_roles || template_has_specials(r->built_in), seen = false;
-    for (int i = m->first; i < m->first + m->n; i++) {
-        const struct part *p = &c->parts[i];
-        const char *text = p->text;
-        size_t n = p->n, before = out->ids.n;
-        if (s->strip) strip(&text, &n);
-        while (s->rstrip && n && text[n - 1] == ' ') n--;
-        bool specials = p->literal ? literal_specials : r->specials;
-        TRY((trim && n ? put_trimmed : put_text)(r, text, n, specials, m->trained, out));
-        if (m->role != ROLE_ASSISTANT || p->literal) continue;
-        if (!seen) out->body = (int64_t)before;
-        out->body_end = (int64_t)out->ids.n;
-        seen = true;
-    }
-    return ST_OK;
+    free(r->torchtune.newline.v);
+    free(r->name);
+    *r = (struct rendering){0};
 }
 
-static status put_header(const struct rendering *r, enum role role, bool trained, struct rendered *out)
-{
-    const struct style *s = r->style;
-    char words[16];
-    const char *name = role_name(s->tool_open && role == ROLE_TOOL ? ROLE_USER : role);
-    size_t n = strlen(name), more = strlen(s->after_role);
-    memcpy(words, name, n);
-    memcpy(words + n, s->after_role, more);
-    put_id(out, r->start, trained);
-    TRY(put_text(r, words, n + more, false, trained, out));
-    put_id(out, r->middle, trained);
-    return put_words(r, s->after_header, trained, out);
-}
+/* ---- dispatch -------------------------------------------------------------------------------------------------- */
 
-static status render_headed(const struct rendering *r, const struct chat *c, struct rendered *out)
-{
-    const struct style *s = r->style;
-    put_id(out, r->bos, false);
-    for (int i = 0; i < c->n; i++) {
-        const struct message *m = &c->messages[i];
-        bool wrapped = s->tool_open && m->role == ROLE_TOOL;
-        bool after_tool = i > 0 && m[-1].role == ROLE_TOOL, before_tool = i + 1 < c->n && m[1].role == ROLE_TOOL;
-        if (!wrapped || !after_tool) TRY(put_header(r, m->role, m->trained, out));
-        if (wrapped && after_tool) TRY(put_words(r, "\n", m->trained, out));
-        if (wrapped) TRY(put_words(r, s->tool_open, m->trained, out));
-        TRY(put_parts(r, c, m, false, out));
-        if (wrapped) TRY(put_words(r, s->tool_close, m->trained, out));
-        if (wrapped && before_tool) continue;
-        if (s->open_last && m->role == ROLE_ASSISTANT && i == c->n - 1) continue;
-        put_id(out, m->ends_turn ? r->end : r->end_more, m->trained);
-        TRY(put_words(r, s->after_end, m->trained, out));
-    }
-    put_id(out, r->eos, s->open_last && c->n && c->messages[c->n - 1].trained);
-    return ST_OK;
-}
-
-static status render_turns(const struct rendering *r, const struct chat *c, struct rendered *out)
-{
-    bool starts = true, spaced = false;
-    for (int i = 0; i < c->n; i++) {
-        const struct message *m = &c->messages[i];
-        if (starts) put_id(out, r->bos, m->trained);
-        TRY(put_parts(r, c, m, r->trims && !starts && !spaced, out));
-        const struct part *last = m->n ? &c->parts[m->first + m->n - 1] : NULL;
-        spaced = last && last->n && last->text[last->n - 1] == ' ';
-        starts = m->role == ROLE_ASSISTANT;
-        if (starts) put_id(out, r->eos, m->trained);
-    }
-    return ST_OK;
-}
-
-status render_chat(const struct rendering *r, const struct chat *c, struct chat *scratch, struct rendered *out)
+status render_chat(const struct rendering *r, const struct chat *c, struct render_work *work, struct rendered *out)
 {
     rendered_clear(out);
-    if (r->built_in || r->n_roles) {
-        TRY(template_apply(r, c, scratch));
-        c = scratch;
+    return (r->templated ? template_chat : torchtune_chat)(r, c, work, out);
+}
+
+status render_prompt(const struct rendering *r, const struct chat *c, struct render_work *work, struct ids *out)
+{
+    struct rendered whole = {0};
+    if (r->templated) return template_prompt(r, c, work, out);
+    status st = torchtune_chat(r, c, work, &whole);
+    for (int64_t i = 0; !st && i < whole.documents[0].body; i++) ids_push(out, whole.ids.v[i]);
+    rendered_release(&whole);
+    return st;
+}
+
+/* ---- text rows ------------------------------------------------------------------------------------------------- */
+
+static bool begins_with(const struct ids *a, const struct ids *start)
+{
+    return a->n >= start->n && (!start->n || !memcmp(a->v, start->v, start->n * sizeof *a->v));
+}
+
+/* Whether the text ends with this token already, white space behind it not counted. */
+static bool ends_with(const struct tokenizer *tok, const struct ids *a, int32_t id)
+{
+    for (size_t i = a->n; i-- > 0;) {
+        if (a->v[i] == id) return true;
+        size_t n;
+        char *text = tokenizer_decode(tok, &a->v[i], 1, false, &n);
+        bool blank = strspn(text, " \t\r\n") == n;
+        free(text);
+        if (!blank) return false;
     }
-    TRY((r->style->start ? render_headed : render_turns)(r, c, out));
-    if (!out->body_end) out->body = out->body_end = (int64_t)out->ids.n;
-    return ST_OK;
+    return false;
+}
+
+/* A text row is its own rendering: special tokens in it are tokens; BOS and EOS come only where they are absent. */
+static status plain_text(const struct rendering *r, const char *text, size_t n, bool add_eos, struct rendered *out)
+{
+    const struct ids *prefix, *suffix;
+    struct ids ids = {0};
+    status st = tokenizer_encode(r->tok, text, n, true, &ids);
+    tokenizer_around(r->tok, &prefix, &suffix);
+    bool bare = !st && !begins_with(&ids, prefix);
+    for (size_t i = 0; bare && i < prefix->n; i++) rendered_put(out, prefix->v[i], true);
+    int64_t body = (int64_t)out->ids.n;
+    for (size_t i = 0; !st && i < ids.n; i++) {
+        rendered_put(out, ids.v[i], true);
+        out->written_specials += tokenizer_is_special(r->tok, ids.v[i]);
+    }
+    int64_t body_end = (int64_t)out->ids.n;
+    int32_t eos = add_eos ? tokenizer_eos(r->tok) : -1;
+    for (size_t i = 0; !st && i < suffix->n; i++) {
+        if (!ends_with(r->tok, &ids, suffix->v[i])) rendered_put(out, suffix->v[i], true);
+        if (suffix->v[i] == eos) eos = -1;
+    }
+    if (!st && eos >= 0 && !ends_with(r->tok, &ids, eos)) rendered_put(out, eos, true);
+    rendered_close(out, body, body_end);
+    free(ids.v);
+    return st;
 }
 
 status render_text(const struct rendering *r, const char *text, size_t n, bool add_eos, struct rendered *out)
 {
     rendered_clear(out);
-    put_id(out, r->bos, true);
-    out->body = (int64_t)out->ids.n;
-    TRY(put_text(r, text, n, r->specials, true, out));
-    out->body_end = (int64_t)out->ids.n;
-    if (add_eos) put_id(out, r->text_eos, true);
-    return ST_OK;
+    return (r->templated ? plain_text : torchtune_text)(r, text, n, add_eos, out);
 }
+
+/* ---- truncation ------------------------------------------------------------------------------------------------ */
 
 static int64_t clamp(int64_t x, int64_t most) { return x < 0 ? 0 : x > most ? most : x; }
 
-bool render_truncate(const struct rendering *r, bool is_chat, int64_t max, bool left, struct rendered *out)
+bool render_truncate(const struct rendering *r, bool is_chat, int64_t max, bool left, struct rendered *out,
+                     struct rendered_document *d)
 {
-    int64_t n = (int64_t)out->ids.n, gone = left ? n - max : 0;
+    int64_t n = (int64_t)d->n, gone = left ? n - max : 0;
     if (n <= max || max < 1) return false;
-    memmove(out->ids.v, out->ids.v + gone, (size_t)max * sizeof *out->ids.v);
-    memmove(out->target.v, out->target.v + gone, (size_t)max * sizeof *out->target.v);
-    out->ids.n = out->target.n = (size_t)max;
-    if (is_chat && r->eos >= 0) {
-        bool whole = out->ids.v[max - 1] == r->eos; /* the cut left a turn's own end in place */
-        bool trained = (whole || r->style->cut_trained) && out->target.v[max - 1] >= 0;
-        out->ids.v[max - 1] = r->eos;
-        out->target.v[max - 1] = trained ? r->eos : -100;
-    }
-    out->body = clamp(out->body - gone, max);
-    out->body_end = clamp(out->body_end - gone, max);
+    d->at += (size_t)gone;
+    d->n = (size_t)max;
+    d->body = clamp(d->body - gone, max);
+    d->body_end = clamp(d->body_end - gone, max);
+    if (is_chat && !r->templated) torchtune_end_cut(r, out, d);
     return true;
 }

@@ -45,7 +45,7 @@ struct template_vars {
 };
 
 /* Who wrote a byte: the template (and `extra`), or one key of one message, or the tools. Keys of messages are told apart
- * as the caller needs them; everything else a message holds (role, name, …) is MESSAGE_OTHER. */
+ * as the caller needs them; everything else a message holds (name, …) is MESSAGE_OTHER. */
 enum template_field {
     TEMPLATE_ITSELF = 0,
     MESSAGE_CONTENT = 1,
@@ -53,6 +53,7 @@ enum template_field {
     MESSAGE_CALLS = 3,     /* tool_calls, function_call */
     MESSAGE_OTHER = 4,
     TEMPLATE_TOOLS = 5,
+    MESSAGE_ROLE = 6,
 };
 /* field in the low 3 bits, index of the message above them. */
 typedef uint32_t template_origin;

@@ -350,7 +350,8 @@ static const struct {
     enum template_field field;
 } fields[] = {{"content", MESSAGE_CONTENT},      {"reasoning_content", MESSAGE_REASONING},
               {"reasoning", MESSAGE_REASONING},  {"thinking", MESSAGE_REASONING},
-              {"tool_calls", MESSAGE_CALLS},     {"function_call", MESSAGE_CALLS}};
+              {"tool_calls", MESSAGE_CALLS},     {"function_call", MESSAGE_CALLS},
+              {"role", MESSAGE_ROLE}};
 
 static template_origin field_of(const char *key, template_origin message)
 {

@@ -1,4 +1,4 @@
-#include "worker/data/render_template.h"
+#include "worker/data/render_prompt.h"
 
 #include <string.h>
 
@@ -27,7 +27,7 @@ static const struct prompt_template templates[] = {
 };
 enum { N_TEMPLATES = sizeof templates / sizeof *templates };
 
-const struct prompt_template *template_find(const char *name)
+const struct prompt_template *prompt_find(const char *name)
 {
     const char *dot = strrchr(name, '.');
     for (int i = 0; i < N_TEMPLATES; i++)
@@ -35,10 +35,10 @@ const struct prompt_template *template_find(const char *name)
     return NULL;
 }
 
-bool template_is_chatml(const struct prompt_template *t) { return t && !strcmp(t->name, "ChatMLTemplate"); }
-bool template_has_specials(const struct prompt_template *t) { return t && t->specials; }
+bool prompt_is_chatml(const struct prompt_template *t) { return t && !strcmp(t->name, "ChatMLTemplate"); }
+bool prompt_has_specials(const struct prompt_template *t) { return t && t->specials; }
 
-char *template_names(void)
+char *prompt_names(void)
 {
     struct buf b = {0};
     for (int i = 0; i < N_TEMPLATES; i++) buf_printf(&b, "%s%s", i ? ", " : "", templates[i].name);
@@ -47,7 +47,7 @@ char *template_names(void)
 
 /* The text before (side 0) or after (side 1) a role's message; "" if none. A configured pair's value holds both, each
  * with its NUL. */
-static const char *wrap_of(const struct rendering *r, enum role role, int side)
+static const char *wrap_of(const struct torchtune *r, enum role role, int side)
 {
     if (r->built_in) return r->built_in->wrap[role][side] ? r->built_in->wrap[role][side] : "";
     for (int i = 0; i < r->n_roles; i++) {
@@ -63,7 +63,7 @@ static void add_literal(struct chat *out, const char *text)
     if (*text) chat_part(out, text, strlen(text), true);
 }
 
-static void add_wrapped(const struct rendering *r, const struct chat *in, const struct message *m,
+static void add_wrapped(const struct torchtune *r, const struct chat *in, const struct message *m,
                         const struct message *system, struct chat *out)
 {
     add_literal(out, wrap_of(r, m->role, 0));
@@ -73,7 +73,7 @@ static void add_wrapped(const struct rendering *r, const struct chat *in, const 
     add_literal(out, wrap_of(r, m->role, 1));
 }
 
-status template_apply(const struct rendering *r, const struct chat *in, struct chat *out)
+status prompt_apply(const struct torchtune *r, const struct chat *in, struct chat *out)
 {
     const struct prompt_template *t = r->built_in;
     const struct message *system = NULL;
