@@ -218,7 +218,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     bool random = cfg->model.init == INIT_RANDOM;
     TRY(choose_backend(x));
     TRY(family_open(dir, &x->hf, &x->shape));
-    if (use == SESSION_TRAIN) hf_config_warn(dir, &x->hf);
+    if (use == SESSION_TRAIN && comm->rank == 0) hf_config_warn(dir, &x->hf);
     if (!random) TRY(st_open(dir, "model", &x->files));
     family_settle_head(dir, &x->files, &x->shape);
     TRY(session_tokenizer(cfg, x->hf.model_type, x->started, &x->tok, &x->format));

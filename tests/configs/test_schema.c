@@ -458,13 +458,16 @@ static void paths_are_checked_on_request(void **state)
 
 static struct config *parsed(const char *text, const char *model, const char *override)
 {
-    struct config_args args = {.model = model, .data = "rows.json", .output = "out", .overrides = &override, .n_overrides = override != NULL};
+    struct config_args args = {.model = model, .data = "rows.json", .output = "out", .overrides = &override,
+                               .n_overrides = override != NULL};
     struct config *c = NULL;
     if (config_parse_text("c.yaml", text, strlen(text), &args, &c)) fail_msg("%s: %s", text, status_message());
     return c;
 }
 
 #define TOKENIZER(keys) "tokenizer: {_component_: torchtune.models.qwen2.qwen2_tokenizer, max_seq_len: 7, " keys "}\n"
+
+#define QWEN "path: /tmp/Q/vocab.json, merges_file: /tmp/Q/merges.txt"
 
 /* The tokenizer comes from --model, unless the command line says otherwise or the file's is one of the model's own. */
 static void a_model_brings_its_tokenizer(void **state)
@@ -474,23 +477,23 @@ static void a_model_brings_its_tokenizer(void **state)
     static const struct {
         const char *text, *model, *override, *path, *merges, *specials;
     } rows[] = {
-        {TOKENIZER("path: /tmp/Q/vocab.json, merges_file: /tmp/Q/merges.txt"), here, NULL, here, NULL, NULL},
-        {TOKENIZER("path: /tmp/Q/vocab.json, merges_file: /tmp/Q/merges.txt"), NULL, NULL, "/tmp/Q/vocab.json", "/tmp/Q/merges.txt", NULL},
-        {TOKENIZER("path: /tmp/Q/vocab.json, merges_file: /tmp/Q/merges.txt"), here, "tokenizer.path=/t/vocab.json", "/t/vocab.json",
-         "/tmp/Q/merges.txt", NULL},
+        {TOKENIZER(QWEN), here, NULL, here, NULL, NULL},
+        {TOKENIZER(QWEN), NULL, NULL, "/tmp/Q/vocab.json", "/tmp/Q/merges.txt", NULL},
+        {TOKENIZER(QWEN), here, "tokenizer.path=/t/v.json", "/t/v.json", "/tmp/Q/merges.txt", NULL},
         {TOKENIZER("path: /tmp/Q/vocab.json"), here, "~tokenizer.path", NULL, NULL, NULL},
         {TOKENIZER("path: /tmp/Q/vocab.json"), here, "tokenizer={path: /t/t.json}", "/t/t.json", NULL, NULL},
         {TOKENIZER("path: /tmp/t.json, special_tokens_path: /tmp/none.json"), here, NULL, here, NULL, NULL},
         {TOKENIZER("path: /tmp/t.json, special_tokens_path: " TRIMPOT_SOURCE_DIR "/README.md"), here, NULL, here, NULL,
          TRIMPOT_SOURCE_DIR "/README.md"},
-        {TOKENIZER("path: '${checkpointer.checkpoint_dir}/config.c'"), here, NULL, TRIMPOT_SOURCE_DIR "/configs/config.c", NULL, NULL},
+        {TOKENIZER("path: '${checkpointer.checkpoint_dir}/config.c'"), here, NULL, TRIMPOT_SOURCE_DIR "/configs/config.c", NULL,
+         NULL},
         {TOKENIZER("path: '${checkpointer.checkpoint_dir}/none'"), here, NULL, here, NULL, NULL},
         {TOKENIZER(""), here, NULL, NULL, NULL, NULL},
         {"seed: 1\n", here, NULL, NULL, NULL, NULL},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        char *text = mem_printf("checkpointer: {_component_: torchtune.training.FullModelHFCheckpointer, checkpoint_dir: /tmp/Q}\n%s",
-                                rows[i].text);
+        char *text = mem_printf("checkpointer: {_component_: torchtune.training.FullModelHFCheckpointer, "
+                                "checkpoint_dir: /tmp/Q}\n%s", rows[i].text);
         struct config *c = parsed(text, rows[i].model, rows[i].override);
         const char *got[] = {c->tokenizer.path, c->tokenizer.merges_file, c->tokenizer.special_tokens_path},
                    *want[] = {rows[i].path, rows[i].merges, rows[i].specials};

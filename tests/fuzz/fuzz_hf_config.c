@@ -1,4 +1,5 @@
 /* config.json: what is accepted must have sizes that can be multiplied without fear. */
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -9,6 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct hf_config c;
     if (hf_config_parse("fuzz", (const char *)data, size, &c)) return 0;
+    if (!(c.rope.attention > 0 && isfinite(c.rope.attention) && c.rope.factor >= 1 && c.rope.original > 0)) abort();
     int64_t embed, layer;
     if (c.heads % c.kv_heads || c.n_eos < 0 || c.n_eos > (int)(sizeof c.eos / sizeof *c.eos) || c.bos >= c.vocab_size) abort();
     if (__builtin_mul_overflow(c.vocab_size * c.hidden_size, 32, &embed)) abort();

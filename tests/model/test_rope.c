@@ -27,12 +27,14 @@ static void check(size_t row, const json_t *o)
     struct hf_config hf;
     struct model_shape m;
     float got[256];
-    if (hf_config_parse("config.json", text, strlen(text), &hf) || family_shape("", &hf, &m)) fail_msg("row %zu: %s", row, status_message());
+    if (hf_config_parse("config.json", text, strlen(text), &hf) || family_shape("", &hf, &m))
+        fail_msg("row %zu: %s", row, status_message());
     assert_int_equal(json_array_size(want), m.head_dim / 2);
     family_rope_frequencies(&m, (int64_t)real(o, "longest"), got);
     for (size_t j = 0; j < json_array_size(want); j++) {
         double f = json_number_value(json_array_get(want, j)), off = fabs((double)got[j] - f) / f;
-        if (!(off <= bound(&m))) fail_msg("row %zu %s: frequency %zu is %.9g, not %.9g (%.1e)", row, text, j, (double)got[j], f, off);
+        if (!(off <= bound(&m)))
+            fail_msg("row %zu %s: frequency %zu is %.9g, not %.9g (%.1e)", row, text, j, (double)got[j], f, off);
     }
     if (!(fabs(m.rope.attention - real(o, "attention")) <= 1e-12))
         fail_msg("row %zu %s: attention factor %.17g, not %.17g", row, text, m.rope.attention, real(o, "attention"));

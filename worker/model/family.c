@@ -29,8 +29,8 @@ static status judge(const char *dir, const char *model_type, const struct family
 {
     *out = find(model_type);
     if (*out && !(*out)->later) return ST_OK;
-    FAIL(ST_NOT_BUILT, "%s/config.json: model_type '%s' is not supported%s%s; trimpot trains: llama (Llama 2, 3, 3.1, 3.2 and models "
-         "of their kind), qwen2 (Qwen2, Qwen2.5)", dir, model_type, *out ? ": " : "", *out ? (*out)->later : "");
+    FAIL(ST_NOT_BUILT, "%s/config.json: model_type '%s' is not supported%s%s; trimpot trains: llama (Llama 2, 3, 3.1, 3.2 and "
+         "models of their kind), qwen2 (Qwen2, Qwen2.5)", dir, model_type, *out ? ": " : "", *out ? (*out)->later : "");
 }
 
 status family_open(const char *dir, struct hf_config *hf, struct model_shape *out)
