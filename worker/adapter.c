@@ -25,8 +25,8 @@ static status check_config(const struct session *x)
              "(lora_embedding_A, lora_embedding_B) are not built", dir);
     if (x->shape.tied && peft_targets(p, "lm_head"))
         FAIL(ST_NOT_BUILT, "%s/adapter_config.json: target_modules selects lm_head, but this model's head is its embedding "
-             "(tie_word_embeddings), and an adapter on one of the two alone is not built; merge the adapter with PEFT's "
-             "merge_and_unload, which separates them, and use the merged model", dir);
+             "(tie_word_embeddings), and an adapter on one of the two alone is not built; give the base a head of its own "
+             "(tie_word_embeddings: false and lm_head.weight, a copy of model.embed_tokens.weight) and use the adapter with that", dir);
     return ST_OK;
 }
 
@@ -144,6 +144,9 @@ status adapter_match(struct session *x)
     for (int i = 0; i < x->adapter.n && !st; i++)
         if (!used[i]) st = check_extra(x, &x->adapter.entries[i], &r);
     free(used);
+    if (!st && !r.bad && x->use == SESSION_TRAIN && x->comm->rank == 0)
+        log_note("adapter  %s says modules, ranks and alphas (largest rank %lld); model.lora_* only the dropout", adapter_dir(x),
+                 (long long)x->model.lora_rank);
     if (r.bad > LISTED) buf_printf(&r.text, "\n  … and %d more", r.bad - LISTED);
     if (!st && r.bad)
         st = status_fail(ST_SHAPE, "%s: adapter_config.json, adapter_model.safetensors and this model do not fit together; is it an "
