@@ -43,12 +43,12 @@ int param_add(struct param_store *ps, enum param_kind kind, int64_t dim0, int64_
 
 /* ---- finding them in the files ------------------------------------------------------------------------------------ */
 
-static bool shape_agrees(const struct param *p, const struct st_entry *e)
+bool param_shape_agrees(const struct param *p, const struct st_entry *e)
 {
     return e->rank == p->rank && e->dim[0] == p->dim[0] && (p->rank == 1 || e->dim[1] == p->dim[1]);
 }
 
-static bool is_float(const struct st_entry *e)
+bool param_dtype_loads(const struct st_entry *e)
 {
     return e->known && (e->dt == DT_F32 || e->dt == DT_BF16 || e->dt == DT_F16);
 }
@@ -83,7 +83,7 @@ status param_store_match(struct param_store *ps, const struct st_set *files, con
         struct param *p = &ps->p[i];
         if (p->kind == PARAM_ADAPTER) continue;
         const struct st_entry *e = st_find(files, p->name);
-        const char *problem = !e ? "missing" : !shape_agrees(p, e) ? "wrong shape" : !is_float(e) ? "wrong dtype" : NULL;
+        const char *problem = !e ? "missing" : !param_shape_agrees(p, e) ? "wrong shape" : !param_dtype_loads(e) ? "wrong dtype" : NULL;
         if (!problem) p->source = e;
         else if (++bad <= 20) {
             tensor want = {.rank = p->rank, .dim = {p->dim[0], p->dim[1]}, .dt = ps->act};
