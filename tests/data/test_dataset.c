@@ -525,7 +525,7 @@ static void bad_rows_stop_or_are_skipped(void **state)
     assert_int_equal(dataset_stats(d)->kept, 2);
     assert_int_equal(dataset_stats(d)->skipped, 4);
     summary = dataset_summary(d);
-    assert_non_null(strstr(summary, "; 4 bad rows left out"));
+    assert_non_null(strstr(summary, "; 4 skipped as bad"));
     free(summary);
     char out[] = "/tmp/trimpot-skipped-XXXXXX";
     close(mkstemp(out));

@@ -12,7 +12,7 @@
 #define IN_TURNS (IN_CHAT | IN_PAIR)
 #define MEDIA    "only text can be trained on; remove it"
 
-/* The one place that knows. README.md shows it to people; a test holds the two together. */
+/* The one place that knows. README.md shows it to people. */
 static const struct key keys[] = {
     {"system", IN_TURNS, USE_SYSTEM, NULL},
     {"system_prompt", IN_TURNS, USE_SYSTEM, NULL},
