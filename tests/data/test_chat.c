@@ -91,7 +91,7 @@ static void flags_on_turns(void **state)
         {"\"train\":false", OFF},     {"\"train\":0", OFF},           {"\"train\":true", ON},     {"\"train\":1", ON},
         {"\"trainable\":false", OFF}, {"\"trainable\":true", ON},     {"\"loss\":false", OFF},    {"\"loss\":true", ON},
         {"\"loss\":0", OFF},          {"\"training\":false", OFF},    {"\"training\":true", ON},  {"\"masked\":true", OFF},
-        {"\"masked\":1", OFF},        {"\"masked\":false", NEUTRAL},  {"\"weight\":null", NEUTRAL}, {"\"train\":null", NEUTRAL},
+        {"\"masked\":1", OFF},         {"\"loss_mask\":0", OFF},        {"\"masked\":false", NEUTRAL},  {"\"weight\":null", NEUTRAL}, {"\"train\":null", NEUTRAL},
         {"\"masked\":null", NEUTRAL}, {"\"Train\":false", OFF},       {"\"weight\":1,\"train\":false", OFF},
         {"\"masked\":false,\"loss\":true", ON},                       {"\"weight\":0,\"masked\":true,\"train\":false", OFF},
     };
@@ -376,6 +376,7 @@ static void lost_things_are_refused(void **state)
         {"{\"chat_template_kwargs\":{\"enable_thinking\":false},\"messages\":[" TURNS "]}", "!chat_template_kwargs: found an object of 1"},
         {ONE(U("u") ",{\"role\":\"assistant\",\"content\":\"\",\"refusal\":\"no\"}"), "!messages[1].refusal: found"},
         {ONE(U("u") "," A_WITH("\"refusal\":null")), "user: u | assistant: {a}"},
+        {ONE(U("u") "," A_WITH("\"train_detail\":[{\"begin_offset\":0,\"end_offset\":1,\"train\":false}]")), "!messages[1].train_detail: found"},
     };
     check_all(table, COUNT(table));
 }
@@ -548,8 +549,9 @@ static void shapes_in_order(void **state)
         {"{\"conversations\":\" [{\\\"from\\\":\\\"human\\\",\\\"value\\\":\\\"u\\\"}]\"}", "user: u"},
         {"{\"messages\":\"[{'role': 'user', 'content': 'u'}]\"}", "!messages: expected a list, or one as JSON text (Python"},
         {"{\"messages\":\"hello\"}", "!messages: expected a list of messages, found the string \"hello\""},
-        {"{\"messages\":[]}", "!messages: an empty list"},
-        {"{\"messages\":\"[]\"}", "!messages: an empty list"},
+        {"{\"messages\":[]}", "!messages: no message in it"},
+        {"{\"messages\":\"[]\"}", "!messages: no message in it"},
+        {"{\"system\":\"s\",\"messages\":[]}", "!messages: no message in it"},
     };
     check_all(table, COUNT(table));
 }

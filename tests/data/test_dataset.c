@@ -651,7 +651,7 @@ static void columns_that_nothing_uses(void **state)
     char *said = stderr_of(open_it, &o);
     assert_int_equal(o.st, ST_OK);
     assert_items(o.d, "<pc>|.c>.");
-    if (!strstr(said, "the row also fits question/answer; read as prompt/completion") ||
+    if (!strstr(said, "the rows also fit question/answer; read as prompt/completion") ||
         !strstr(said, "columns not used: answer, question, text"))
         fail_msg("%s", said);
     free(said);
@@ -659,7 +659,7 @@ static void columns_that_nothing_uses(void **state)
     o.text = "{\"input\":\"q\",\"output\":\"a\"}\n";
     said = stderr_of(open_it, &o);
     assert_null(strstr(said, "not used"));
-    assert_null(strstr(said, "also fits"));
+    assert_null(strstr(said, "also fit"));
     free(said);
     dataset_close(o.d);
     buf_release(&b);

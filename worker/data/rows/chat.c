@@ -255,9 +255,10 @@ static status read_turns(const struct shape *s, const json_t *row, struct chat *
     if (s->system) TRY(chat_say(c, ROLE_SYSTEM, s->system, strlen(s->system)));
     else if (b.system) TRY(read_system(b.system_key, b.system, c));
     if (b.history) TRY(read_history(s, b.history_key, b.history, c));
+    int before = c->n;
     TRY(read[s->kind](s, row, &b, c));
+    if (c->n == before) FAIL(ST_DATA, "%s: no message in it; a conversation needs at least one", c->column);
     if (b.system && !s->system) TRY(one_system(&b, c));
-    if (c->n == 0) FAIL(ST_DATA, "%s: an empty list; a conversation needs at least one message", c->column);
     mask(c, s->masking);
     return ST_OK;
 }

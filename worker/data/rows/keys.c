@@ -32,6 +32,7 @@ static const struct key keys[] = {
 
     {"weight", IN_ROW | IN_MESSAGE, USE_WEIGHT, NULL},
     {"loss_weight", IN_ROW | IN_MESSAGE, USE_WEIGHT, NULL},
+    {"loss_mask", IN_ROW | IN_MESSAGE, USE_WEIGHT, NULL},
     {"train", IN_ROW | IN_MESSAGE, USE_TRAIN, NULL},
     {"trainable", IN_ROW | IN_MESSAGE, USE_TRAIN, NULL},
     {"training", IN_ROW | IN_MESSAGE, USE_TRAIN, NULL},
@@ -53,6 +54,7 @@ static const struct key keys[] = {
     {"documents", IN_TURNS, USE_REFUSED, "documents are not rendered; write them into the prompt, or remove them"},
     {"chat_template_kwargs", IN_TURNS, USE_REFUSED, "they are one for all rows here: set chat_template_kwargs "
                                                             "in the configuration and remove the column"},
+    {"train_detail", IN_MESSAGE, USE_REFUSED, "a turn is trained on as a whole or not at all; use train: true or false"},
     {"refusal", IN_MESSAGE, USE_REFUSED, "write what the assistant shall say into the content"},
 };
 
