@@ -78,7 +78,7 @@ static void check_all(const struct row_case *table, size_t n)
     for (size_t i = 0; i < n; i++) check_auto(table[i].row, table[i].want);
 }
 
-/* ---- flags ---------------------------------------------------------------------------------------------------------------- */
+/* ---- flags ------------------------------------------------------------------------------------------------------ */
 
 /* Each flag, in both styles, on a user's and on an assistant's turn, under each strategy. */
 static void flags_on_turns(void **state)
@@ -184,7 +184,7 @@ static void flags_of_a_row(void **state)
     }
 }
 
-/* ---- shapes ----------------------------------------------------------------------------------------------------------------- */
+/* ---- shapes ----------------------------------------------------------------------------------------------------- */
 
 static void plain_pairs(void **state)
 {
@@ -269,7 +269,7 @@ static void prompt_and_completion_messages(void **state)
           "user: u | assistant: a | user: v | assistant: {b}");
 }
 
-/* ---- beside the shape --------------------------------------------------------------------------------------------------------- */
+/* ---- beside the shape ------------------------------------------------------------------------------------------- */
 
 /* system and system_prompt in front of every shape that has turns; refused beside text. */
 static void system_beside_every_shape(void **state)
@@ -381,7 +381,7 @@ static void lost_things_are_refused(void **state)
     check_all(table, COUNT(table));
 }
 
-/* ---- contents, roles ------------------------------------------------------------------------------------------------------------ */
+/* ---- contents, roles -------------------------------------------------------------------------------------------- */
 
 static void parts(void **state)
 {
@@ -454,7 +454,7 @@ static void roles(void **state)
     check(&set, ONE(U("u") ",{\"from\":\"gpt\",\"value\":\"a\"}"), "!messages[1]: no \"role\"");
 }
 
-/* ---- what only a template can render ---------------------------------------------------------------------------------------------- */
+/* ---- what only a template can render ---------------------------------------------------------------------------- */
 
 #define CALL    "{\"name\":\"w\",\"arguments\":{\"n\":5}}"
 #define WRAPPED "{\"type\":\"function\",\"function\":" CALL "}"
@@ -532,7 +532,7 @@ static void what_a_template_sees(void **state)
     }
 }
 
-/* ---- which shape, which keys are left ------------------------------------------------------------------------------------------------ */
+/* ---- which shape, which keys are left --------------------------------------------------------------------------- */
 
 static void shapes_in_order(void **state)
 {

@@ -1,6 +1,6 @@
 /* Rows: scanner, shapes, messages, what stands beside them, and renderings over bytes from outside. The first two bytes
- * choose component, style, masking, template, family and container; the rest is the file. Whatever it is, the answer is a status, and what was accepted
- * keeps its invariants. */
+ * choose component, style, masking, template, family and container; the rest is the file. Whatever it is, the answer is
+ * a status, and what was accepted keeps its invariants. */
 #include <assert.h>
 #include <stdint.h>
 

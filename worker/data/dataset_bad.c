@@ -162,9 +162,10 @@ status bad_rows_fail(const struct bad_rows *b, int64_t rows)
         FAIL(ST_DATA, "%s (the only bad row of %lld; mend it, or leave it out with dataset.on_bad_row=skip)", one,
              (long long)rows);
     list_reasons(b, &why);
-    status st = status_fail(ST_DATA, "%lld of %lld rows cannot be used%s:\n%s\nby reason:%s\nmend them, or leave them out with "
-                            "dataset.on_bad_row=skip, which writes them to output_dir/skipped_rows.jsonl", (long long)b->n,
-                            (long long)rows, b->n > BAD_ROWS_NAMED ? "; the first of them" : "", b->named.data, why.data);
+    status st = status_fail(ST_DATA, "%lld of %lld rows cannot be used%s:\n%s\nby reason:%s\nmend them, or leave them out "
+                            "with dataset.on_bad_row=skip, which writes them to output_dir/skipped_rows.jsonl",
+                            (long long)b->n, (long long)rows, b->n > BAD_ROWS_NAMED ? "; the first of them" : "",
+                            b->named.data, why.data);
     buf_release(&why);
     return st;
 }
@@ -174,6 +175,7 @@ void bad_rows_warn(const struct bad_rows *b, const char *file, int64_t rows)
     struct buf why = {0};
     if (!b->n) return;
     list_reasons(b, &why);
-    log_warn("%s: %lld of %lld rows are left out (dataset.on_bad_row=skip):%s", file, (long long)b->n, (long long)rows, why.data);
+    log_warn("%s: %lld of %lld rows are left out (dataset.on_bad_row=skip):%s", file, (long long)b->n, (long long)rows,
+             why.data);
     buf_release(&why);
 }

@@ -50,7 +50,8 @@ static status field(const struct rows *r, size_t at, size_t end, size_t *line, s
         if (out) buf_add(out, p + at, 1);
     }
     if (!ends_field(r, close + 1, end))
-        FAIL(ST_DATA, "%s:%zu: '%c' after a closing quote; write a quote inside a value twice", r->name, *line, p[close + 1]);
+        FAIL(ST_DATA, "%s:%zu: '%c' after a closing quote; write a quote inside a value twice", r->name, *line,
+             p[close + 1]);
     *next = close + 1;
     return ST_OK;
 }
