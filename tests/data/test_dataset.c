@@ -572,6 +572,7 @@ static void bad_rows_of_every_container(void **state)
     static const struct { const char *source, *text, *row; } table[] = {
         {"json", "[{\"text\":\"a\"},\n{\"text\":\n\n[1.50, \"x\\u00e9\"]}]", "\"row\":{\"text\":  [1.50, \"x\\u00e9\"]}}\n"},
         {"csv", "text,n\na,1\n\"b\nc\"\n", "\"row\":\"\\\"b\\nc\\\"\"}\n"},
+        {"csv", "text,n\na,1\n\"b\"c,2\n", "\"row\":\"\\\"b\\\"c,2\"}\n"},
         {"csv", "text,system\na,\nb,\"S\nT\"\n", "\"row\":{\"text\":\"b\",\"system\":\"S\\nT\"}}\n"},
         {"text", "a\nb\xFF" "c\n", "\"row\":\"b\xEF\xBF\xBD" "c\"}\n"},
     };

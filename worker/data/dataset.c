@@ -156,9 +156,11 @@ static status judge(struct dataset *d, const struct source *s, const struct bad_
 {
     int64_t rows = s->end - s->first;
     if (bad->n && (!bad->keep || bad->n == rows)) return bad_rows_fail(bad, rows);
-    bad_rows_warn(bad, s->files[0].name, rows);
+    char *files = mem_printf("%s%s", s->files[0].name, s->n_files > 1 ? ", …" : "");
+    bad_rows_warn(bad, files, rows);
+    unused_report(files, unused);
+    free(files);
     if (bad->n) buf_add(&d->skipped, bad->kept.data, bad->kept.len);
-    unused_report(s->files[0].name, unused);
     return ST_OK;
 }
 
