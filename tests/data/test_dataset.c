@@ -597,6 +597,26 @@ static void bad_rows_of_every_container(void **state)
     }
 }
 
+/* Rows with the same fault are one reason, whatever they quote; what messages say themselves stays. */
+static void reasons(void **state)
+{
+    (void)state;
+    struct config c = config_defaults();
+    struct config_dataset set = dataset_defaults();
+    struct dataset *d;
+    assert_int_equal(try_open(&c, &set,
+                              "{\"messages\":[{\"role\":\"user\",\"content\":\"u\"},{\"role\":\"assistant\",\"content\":\"a\"}]}\n"
+                              "{\"messages\":[{\"role\":\"x1\",\"content\":\"u\"}]}\n{\"messages\":[{\"role\":\"y\",\"content\":\"u\"}]}\n"
+                              "{\"messages\":[{\"role\":\"user\",\"content\":5}]}\n{\"messages\":[{\"role\":\"user\",\"content\":6.5}]}\n"
+                              "{nonsense\n{rubbish\n", &fake_tiny, &d), ST_DATA);
+    static const char *const says[] = {
+        "\n  2 × messages[N].role: unknown role: the string \"…\"; use system",
+        "\n  2 × messages[N].content: expected a string or a list of {\"type\": \"text\"} parts, found the number N; give",
+        "\n  2 × column N of the row: not valid JSON: string or '}' expected near '…'"};
+    for (size_t i = 0; i < sizeof says / sizeof *says; i++)
+        if (!strstr(status_message(), says[i])) fail_msg("'%s' lacks '%s'", status_message(), says[i]);
+}
+
 /* At most 20 are named, all are counted. The shape comes from the first row that has one. */
 static void many_bad_rows(void **state)
 {
@@ -749,7 +769,7 @@ int main(void)
         cmocka_unit_test(preview_and_prompt),     cmocka_unit_test(rows_for_tokenize),
         cmocka_unit_test(many_rows_keep_their_order), cmocka_unit_test(summary),
         cmocka_unit_test(bad_rows_stop_or_are_skipped), cmocka_unit_test(bad_rows_of_every_container),
-        cmocka_unit_test(many_bad_rows),          cmocka_unit_test(columns_that_nothing_uses),
+        cmocka_unit_test(reasons),                cmocka_unit_test(many_bad_rows),          cmocka_unit_test(columns_that_nothing_uses),
         cmocka_unit_test(untrained_rows),         cmocka_unit_test(tsv_by_its_name),
     };
     return cmocka_run_group_tests(tests, make_path, remove_path);

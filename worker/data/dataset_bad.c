@@ -27,26 +27,30 @@ static size_t number_at(const char *reason, const char *p)
     return p[n] == '.' ? n + 1 + strspn(p + n + 1, "0123456789") : n;
 }
 
-/* What rows with the same fault have in common: quoted text and numbers go. */
+/* How long the text is that a message quotes from the row at p, or 0: from after the opening quote to its closing one. */
+static size_t quoted_at(const char *reason, const char *p)
+{
+    static const char *const before[] = {"the string \"", "near '"};
+    for (size_t i = 0; i < sizeof before / sizeof *before; i++) {
+        size_t n = strlen(before[i]);
+        if ((size_t)(p - reason) >= n && !strncmp(p - n, before[i], n)) return strcspn(p, i ? "'" : "\"");
+    }
+    return 0;
+}
+
+/* What rows with the same fault have in common: their own text and numbers go. */
 static char *kind_of(const char *reason)
 {
     enum { MOST = 200 };
     struct buf b = {0};
-    bool quoted = false;
     buf_text(&b, "");
     for (const char *p = reason; *p && b.len < MOST; p++) {
-        size_t n = quoted ? 0 : number_at(reason, p);
-        if (*p == '"') {
-            buf_text(&b, quoted ? "…\"" : "\"");
-            quoted = !quoted;
-        } else if (n) {
-            buf_text(&b, "N");
-            p += n - 1;
-        } else if (!quoted) {
-            buf_add(&b, p, 1);
-        }
+        size_t quoted = quoted_at(reason, p), number = quoted ? 0 : number_at(reason, p);
+        if (quoted) buf_text(&b, "…");
+        else if (number) buf_text(&b, "N");
+        else buf_add(&b, p, 1);
+        if (quoted + number) p += quoted + number - 1;
     }
-    if (quoted) buf_text(&b, "…\"");
     return b.data;
 }
 
