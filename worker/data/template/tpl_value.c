@@ -278,9 +278,7 @@ status value_items(struct render *r, struct value v, const struct value **items,
         l.n = v.iter->n - v.iter->at;
         v.iter->at = v.iter->n;
         break;
-    case V_UNDEFINED:
-        if (v.missing->unsafe) return tpl_fail_undefined(r, v);
-        break;
+    case V_UNDEFINED: break;
     case V_STRING: TRY(push_chars(r, v, &l)); break;
     case V_DICT: TRY(push_pairs(r, &(struct view){v.d, VIEW_KEYS}, &l)); break;
     case V_VIEW: TRY(push_pairs(r, v.view, &l)); break;
