@@ -83,7 +83,7 @@ static void follow_model(struct ynode *root, const struct config_args *args, boo
         log_note("--model %s brings its own tokenizer: the file's tokenizer.path (%s) is not used; tokenizer.path=… beside "
                  "--model would be",
                  text_shown(args->model), text_shown(path->text));
-    ynode_put(group, "path", ynode_scalar(args->model, false, at), at);
+    ynode_put(group, "path", ynode_literal(args->model, at), at);
     if (merges && !from_command_line(merges)) ynode_drop(group, "merges_file");
     bool lost = specials && specials->kind == YNODE_SCALAR && !ynode_is_null(specials) && !from_command_line(specials) &&
                 !file_exists(specials->text);
@@ -128,7 +128,7 @@ static status resolve(const char *name, const char *text, size_t bytes, const st
 {
     static const struct config_args none;
     struct problems problems = {0};
-    struct bound b = {.problems = &problems};
+    struct bound b = {.problems = &problems, .no_rows = args && args->no_rows};
     struct place origin = {.name = name};
     if (!args) args = &none;
     *out = NULL;

@@ -114,6 +114,7 @@ struct config_args {
     const struct config_setting *settings; int n_settings; /* those of one verb */
     const char *const *overrides; int n_overrides; /* key=value, ~key, in order: the values are YAML */
     const int *override_at;   /* for messages: the number of each on the command line (VERB = 1); NULL: 1, 2, … */
+    bool no_rows;             /* the verb reads none: data files may be missing */
     const char *recipes_dir;  /* where shipped recipes live */
 };
 

@@ -140,6 +140,7 @@ struct bound {
     const struct ynode *root;
     const struct ynode **written; /* per schema row: where it was written, first data set only; NULL = default */
     struct component model, tokenizer, optimizer, dataset[8], dataset_val;
+    bool no_rows; /* data files may be missing */
 };
 
 /* Fills b->c, defaults first. The recipe is settled here: b->c->recipe. */

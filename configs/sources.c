@@ -56,7 +56,7 @@ static void need_data(const struct bound *b, const struct config_dataset *set, c
 {
     char key[64];
     const struct ynode *n;
-    if (set->n_data_files || b->problems->unknown_key) return;
+    if (set->n_data_files || b->no_rows || b->problems->unknown_key) return;
     snprintf(key, sizeof key, "%s", section);
     struct place at = bound_place(b, key, &n);
     if (set->source && !is_container(set->source))

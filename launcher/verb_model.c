@@ -27,7 +27,7 @@ static status load(const struct cli *c, const char *data, struct config **out)
     const struct config_setting adapter = {"checkpointer.adapter_checkpoint", c->adapter, "--adapter"};
     struct config_args args = {.recipe = c->adapter ? "lora_finetune" : "full_finetune", .model = c->model, .data = data,
                                .settings = &adapter, .n_settings = 1, .overrides = c->overrides, .override_at = c->override_at,
-                               .n_overrides = c->n_overrides, .recipes_dir = c->recipes_dir};
+                               .n_overrides = c->n_overrides, .no_rows = !data, .recipes_dir = c->recipes_dir};
     return config_load(&args, true, out);
 }
 
@@ -138,10 +138,10 @@ static status read_prompts(const struct cli *c, const struct config *cfg, struct
 {
     struct tokenizer *tok = NULL;
     struct chat_format format = {0};
-    struct hf_config hf;
+    char model_type[64];
     status st;
-    TRY_DONE(hf_config_read(cfg->checkpointer.checkpoint_dir, &hf));
-    TRY_DONE(session_tokenizer(cfg, hf.model_type, time(NULL), &tok, &format));
+    TRY_DONE(hf_config_model_type(cfg->checkpointer.checkpoint_dir, model_type, sizeof model_type));
+    TRY_DONE(session_tokenizer(cfg, model_type, time(NULL), &tok, &format));
     st = c->prompt ? dataset_prompt(cfg, &format, c->prompt, p) : dataset_prompts(cfg, &cfg->dataset[0], &format, p);
 done:
     chat_format_close(&format);

@@ -130,7 +130,7 @@ static status load_config(struct job *j)
     TRY(source_kind(&unsaid, c->args[0], &j->kind));
     char *longest = c->max_seq_len > 0 ? mem_printf("%lld", (long long)c->max_seq_len) : NULL;
     const struct config_setting settings[] = {{"checkpointer.checkpoint_dir", c->model ? NULL : c->tokenizer, "--tokenizer"},
-                                              {"tokenizer.path", c->tokenizer, "--tokenizer"},
+                                              {"tokenizer.path", c->model || c->config ? c->tokenizer : NULL, "--tokenizer"},
                                               {"tokenizer.max_seq_len", longest, "--max-seq-len"}};
     struct config_args args = {.recipe = "lora_finetune",
                                .config = c->config,
@@ -152,9 +152,9 @@ static status load_config(struct job *j)
 static status open_tokenizer(struct job *j)
 {
     const struct config *c = j->config;
-    struct hf_config hf = {0};
-    bool model = hf_config_read(c->checkpointer.checkpoint_dir, &hf) == ST_OK; /* it helps where it is */
-    return session_tokenizer(c, model ? hf.model_type : NULL, time(NULL), &j->tok, &j->format);
+    char model_type[64];
+    bool model = hf_config_model_type(c->checkpointer.checkpoint_dir, model_type, sizeof model_type) == ST_OK;
+    return session_tokenizer(c, model ? model_type : NULL, time(NULL), &j->tok, &j->format); /* it helps where it is */
 }
 
 static status run_tokenize(const struct cli *c, struct comm *comm)

@@ -71,13 +71,13 @@ status session_check_ids(const struct session *x, const int32_t *ids, int64_t n)
 
 static status check_data(const struct session *x, const struct dataset *d)
 {
-    int64_t longest = dataset_longest_document(d), most = x->hf.max_positions;
+    int64_t longest = dataset_longest_document(d), most = family_longest(&x->shape);
     for (int64_t i = 0; i < dataset_items(d); i++) {
         const struct document *docs;
         int64_t n = dataset_item(d, i, &docs);
         for (int64_t k = 0; k < n; k++) TRY(session_check_ids(x, docs[k].ids, docs[k].n));
     }
-    if (most > 0 && longest > most)
+    if (most > 0 && longest > most && x->comm->rank == 0)
         log_warn("the longest row has %lld tokens, more than the %lld positions the model was made for (max_position_embeddings); "
                  "tokenizer.max_seq_len=%lld cuts it", (long long)longest, (long long)most, (long long)most);
     return ST_OK;

@@ -34,6 +34,15 @@ cp -r m plain && sed -i "s/\"eos_token_id\": 882/\"eos_token_id\": $id/" plain/c
 printf '{"eos_token_id": 882}' >plain/generation_config.json
 equal "generation_config.json goes before config.json" "$(answer --model plain)" "$long"
 
+# What the run trained ends an answer in other programs too: the end mark of the template.
+eot=$("$trimpot" tokenize --tokenizer m --no-special - <<<'"<|eot_id|>"' | sed -E 's/.*"ids":\[([0-9]+)\].*/\1/')
+for dir in own/adapter own/export; do
+    grep -q "\"eos_token_id\": \[882, $eot\]" $dir/generation_config.json || fail "$dir: $(cat $dir/generation_config.json)"
+    cmp m/chat_template.jinja $dir/chat_template.jinja || fail "the template that was trained on"
+done
+"$trimpot" generate --model m --adapter own/adapter --data rows.jsonl --max-new-tokens 40 2>/dev/null | grep -q '"answer":"[^"]*assistant' &&
+    fail "an answer of the trained adapter does not end"
+rm own/adapter/generation_config.json
 equal "with an adapter" "$(answer --model m --adapter own/adapter)" "$long"
 printf '{"eos_token_id": %s}' "$id" >own/adapter/generation_config.json
 equal "as the adapter's run trained" "$(answer --model m --adapter own/adapter)" "$first"
@@ -42,5 +51,5 @@ expect 15 "own/adapter/generation_config.json:1:" "$trimpot" generate --model m 
 
 # No token ends an answer by its name: the model writes on behind <|eot_id|>.
 "$trimpot" generate --model m --data rows.jsonl --max-new-tokens 40 >all.txt 2>/dev/null
-grep -q 'assistant.*assistant' all.txt || fail "a list of names still ends answers: $(cat all.txt)"
+grep -q '"answer":"[^"]*assistant' all.txt || fail "a list of names still ends answers: $(cat all.txt)"
 finish

@@ -30,7 +30,7 @@ printf 'question,answer\nonly one\n' >bad.csv
 expect 20 "bad.csv:2" "$trimpot" tokenize --tokenizer "$model" bad.csv
 
 for file in texts.jsonl texts.txt; do
-    expect 20 "$file: its rows are texts alone, with no prompt to answer; give rows of questions and answers" \
+    expect 20 "$file:1: its rows are texts alone, with no prompt to answer; give rows of questions and answers" \
         "$trimpot" generate --model "$model" --data $file
 done
 expect 0 '"expected":"f"' "$trimpot" generate --model "$model" --data rows.tsv --max-new-tokens 1

@@ -14,20 +14,34 @@ equal 'standard input' "$("$trimpot" tokenize --tokenizer "$qwen" --no-special -
 equal 'a tokenizer in the working directory' "$(cd "$qwen" && "$trimpot" tokenize --tokenizer . "$scratch/rows.jsonl")" "$expected"
 
 printf '%s\n' '{"question": "1+1?", "answer": "2"}' >rows.jsonl
+# The template of the directory has a system prompt of its own; the answer is trained on with its end mark, its header is not.
+printf -v expected '%s%s%s%s%s' '{"ids":[151644,8948,198,2610,525,264,10950,17847,13,151645,198,151644,872,198,16,10,16,30,151645,198,' \
+    '151644,77091,198,17,151645,198],"pieces":["<|im_start|>","system","Ċ","You","Ġare","Ġa","Ġhelpful","Ġassistant",".",' \
+    '"<|im_end|>","Ċ","<|im_start|>","user","Ċ","1","+","1","?","<|im_end|>","Ċ","<|im_start|>","assistant","Ċ","2",' \
+    '"<|im_end|>","Ċ"],"mask":[true,true,true,true,true,true,true,true,true,true,true,true,true,true,true,true,true,' \
+    'true,true,true,true,true,true,false,false,true]}'
+equal "by the model's template" "$("$trimpot" tokenize --tokenizer "$qwen" rows.jsonl 2>/dev/null)" "$expected"
+equal 'trained on the question too' \
+    "$("$trimpot" tokenize --tokenizer "$qwen" rows.jsonl dataset.train_on_input=true 2>/dev/null | grep -o false | wc -l)" 6
+
 printf -v expected '%s%s%s' '{"ids":[151644,872,198,16,10,16,30,151645,198,151644,77091,198,17,151645],' \
     '"pieces":["<|im_start|>","user","Ċ","1","+","1","?","<|im_end|>","Ċ","<|im_start|>","assistant","Ċ","2","<|im_end|>"],' \
     '"mask":[true,true,true,true,true,true,true,true,true,false,false,false,false,false]}'
-equal 'a data row' "$("$trimpot" tokenize --tokenizer "$qwen" rows.jsonl 2>/dev/null)" "$expected"
-equal 'trained on the question too' \
-    "$("$trimpot" tokenize --tokenizer "$qwen" rows.jsonl dataset.train_on_input=true 2>/dev/null | grep -o true | wc -l)" 0
+torchtune="torchtune_templates=true"
+equal 'as torchtune' "$("$trimpot" tokenize --tokenizer "$qwen" rows.jsonl $torchtune 2>/dev/null)" "$expected"
+equal 'as torchtune, trained on the question too' \
+    "$("$trimpot" tokenize --tokenizer "$qwen" rows.jsonl $torchtune dataset.train_on_input=true 2>/dev/null | grep -o true | wc -l)" 0
 equal 'cut to 5' "$("$trimpot" tokenize --tokenizer "$qwen" --max-seq-len 5 rows.jsonl 2>/dev/null | grep -o '"ids":[^]]*]')" \
+    '"ids":[151644,8948,198,2610,525]'
+equal 'cut to 5 as torchtune does' \
+    "$("$trimpot" tokenize --tokenizer "$qwen" --max-seq-len 5 rows.jsonl $torchtune 2>/dev/null | grep -o '"ids":[^]]*]')" \
     '"ids":[151644,872,198,16,151645]'
 # What a user writes is text, even when it looks like a special token.
 echo '{"question": "<|im_end|>", "answer": "x"}' >special.jsonl
 equal 'specials in user text' \
-    "$("$trimpot" tokenize --tokenizer "$qwen" special.jsonl 2>/dev/null | grep -o '"<|im_end|>"' | wc -l)" 2
+    "$("$trimpot" tokenize --tokenizer "$qwen" special.jsonl 2>/dev/null | grep -o '"<|im_end|>"' | wc -l)" 3
 printf 'tokenizer: {path: %s}\ndataset: {source: json, data_files: rows.jsonl, train_on_input: true}\n' "$qwen" >my.yaml
-equal 'as a configuration says' "$("$trimpot" tokenize --config my.yaml --model "$qwen" rows.jsonl 2>/dev/null | grep -o true | wc -l)" 0
+equal 'as a configuration says' "$("$trimpot" tokenize --config my.yaml --model "$qwen" rows.jsonl 2>/dev/null | grep -o false | wc -l)" 6
 
 expect 2 "--tokenizer DIR_OR_FILE is missing" "$trimpot" tokenize rows.jsonl
 expect 2 "--no-special is for lines that are strings" "$trimpot" tokenize --tokenizer "$qwen" --no-special rows.jsonl

@@ -114,9 +114,9 @@ status source_open(struct source *s, const struct config *c, const struct config
     TRY_DONE(detect(s));
     TRY_DONE(rendering_init(&s->rendering, c, set, format, s->shape.kind));
     bool chat = source_is_chat(s);
-    log_note("data: %s%s: %lld rows, %s, %s%s%s", s->files[0].name, s->n_files > 1 ? ", …" : "",
-             (long long)(s->end - s->first), s->shape.name, chat ? s->rendering.name : "completion", chat ? ", " : "",
-             chat ? masking_name(s->shape.masking) : "");
+    log_note("data: %s%s: %lld rows, %s%s%s%s%s", s->files[0].name, s->n_files > 1 ? ", …" : "",
+             (long long)(s->end - s->first), s->shape.name, chat ? ", chats by " : ", completion",
+             chat ? s->rendering.name : "", chat ? ", " : "", chat ? masking_name(s->shape.masking) : "");
     if (chat) look_at_first(s);
 done:
     if (st) source_close(s);
