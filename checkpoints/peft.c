@@ -106,8 +106,8 @@ static status check_fields(const struct jdoc *d)
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         const json_t *v = jdoc_get(d, refused[i].key);
         if (!is_neutral(v, refused[i].neutral))
-            FAIL(ST_NOT_BUILT, "%s: %s is %s, which changes the adapter's mathematics and is not built; " MERGE_WITH_PEFT,
-                 d->path, refused[i].key, jdoc_show(v));
+            FAIL(ST_NOT_BUILT, "%s: %s is %s, which changes the adapter's mathematics and is not built; if PEFT can merge it "
+                 "(merge_and_unload), use the merged model", d->path, refused[i].key, jdoc_show(v));
     }
     struct buf unknown = {0};
     const char *key;

@@ -42,10 +42,12 @@ static void apply_setting(struct ynode *root, const struct config_setting *s, st
     struct place at = {.name = s->said};
     size_t bad;
     if (!s->value) return;
-    if (!text_is_utf8(s->value, strlen(s->value), &bad))
-        problem_add(p, &at, "the name is not UTF-8 at byte %zu; rename it, or make a link to it (ln -s)", bad);
-    else
+    if (text_is_utf8(s->value, strlen(s->value), &bad)) {
         override_set(root, s->key, ynode_literal(s->value, at), at, p);
+        return;
+    }
+    problem_add(p, &at, "the name is not UTF-8 at byte %zu; rename it, or make a link to it (ln -s)", bad);
+    p->unknown_key = true;
 }
 
 /* Options stand for keys, and give way to a key=value after them. */

@@ -36,7 +36,7 @@ struct problem {
 struct problems {
     struct problem list[PROBLEMS_SHOWN];
     int count;        /* may exceed what is kept */
-    bool unknown_key; /* one was misspelt: what seems missing may only be misspelt */
+    bool unknown_key; /* one was misspelt, or its value was refused: what seems missing may be meant by it */
 };
 
 void problem_add(struct problems *p, const struct place *at, const char *fmt, ...)

@@ -25,8 +25,9 @@ static status check_config(const struct session *x)
              "(lora_embedding_A, lora_embedding_B) are not built", dir);
     if (x->shape.tied && peft_targets(p, "lm_head"))
         FAIL(ST_NOT_BUILT, "%s/adapter_config.json: target_modules selects lm_head, but this model's head is its embedding "
-             "(tie_word_embeddings), and an adapter on one of the two alone is not built; merge the adapter with PEFT's "
-             "merge_and_unload, which separates them, and use the merged model", dir);
+             "(tie_word_embeddings), and an adapter on one of the two alone is not built; give the base a head of its own "
+             "(tie_word_embeddings: false and lm_head.weight, a copy of model.embed_tokens.weight) and use the adapter with that",
+             dir);
     return ST_OK;
 }
 
@@ -56,13 +57,6 @@ static void complain(struct report *r, const char *what, const char *name, const
     }
 }
 
-static bool same_shape(const struct param *p, const struct st_entry *e)
-{
-    return e->rank == p->rank && e->dim[0] == p->dim[0] && (p->rank == 1 || e->dim[1] == p->dim[1]);
-}
-
-static bool is_float(const struct st_entry *e) { return e->known && (e->dt == DT_F32 || e->dt == DT_BF16 || e->dt == DT_F16); }
-
 static void match_adapters(struct session *x, bool *used, struct report *r)
 {
     for (int i = 0; i < x->model.params.n; i++) {
@@ -73,9 +67,10 @@ static void match_adapters(struct session *x, bool *used, struct report *r)
             complain(r, "adapter_config.json selects this module, but the file has no", p->name, NULL, NULL);
             continue;
         }
+        bool loads = param_dtype_loads(e) || (e->known && e->dt == DT_F64);
         used[e - x->adapter.entries] = true;
-        if (!same_shape(p, e)) complain(r, "wrong shape", p->name, e, p);
-        else if (!is_float(e) && !(e->known && e->dt == DT_F64)) complain(r, "wrong dtype (F32, F16, BF16 and F64 are read)", p->name, e, p);
+        if (!param_shape_agrees(p, e)) complain(r, "wrong shape", p->name, e, p);
+        else if (!loads) complain(r, "wrong dtype (F32, F16, BF16 and F64 are read)", p->name, e, p);
         else p->source = e;
     }
 }
@@ -101,8 +96,8 @@ static bool same_values(const struct st_entry *a, const struct st_entry *b)
 static void take_base(struct session *x, const struct st_entry *e, struct param *p, struct report *r)
 {
     bool taken = p->source && adapter_replaces(x, p); /* a tied head and embedding are one parameter */
-    if (!same_shape(p, e)) complain(r, "wrong shape (was the vocabulary resized? resize the base too)", e->name, e, p);
-    else if (!is_float(e)) complain(r, "wrong dtype (F32, F16 and BF16 are read)", e->name, e, p);
+    if (!param_shape_agrees(p, e)) complain(r, "wrong shape (was the vocabulary resized? resize the base too)", e->name, e, p);
+    else if (!param_dtype_loads(e)) complain(r, "wrong dtype (F32, F16 and BF16 are read)", e->name, e, p);
     else if (same_values(e, p->source)) return;
     else if (taken) complain(r, "this model's head is its embedding, and the adapter brings two different ones", e->name, NULL, NULL);
     else {
@@ -144,6 +139,9 @@ status adapter_match(struct session *x)
     for (int i = 0; i < x->adapter.n && !st; i++)
         if (!used[i]) st = check_extra(x, &x->adapter.entries[i], &r);
     free(used);
+    if (!st && !r.bad && x->use == SESSION_TRAIN && x->comm->rank == 0)
+        log_note("adapter  %s says modules, ranks and alphas (largest rank %lld); model.lora_* only the dropout", adapter_dir(x),
+                 (long long)x->model.lora_rank);
     if (r.bad > LISTED) buf_printf(&r.text, "\n  … and %d more", r.bad - LISTED);
     if (!st && r.bad)
         st = status_fail(ST_SHAPE, "%s: adapter_config.json, adapter_model.safetensors and this model do not fit together; is it an "

@@ -174,7 +174,11 @@ static void add_targets(const struct session *x, struct peft_config *p)
 
 static status write_adapter_config(const struct session *x, const char *dir)
 {
-    if (x->has_adapter) return peft_config_write(dir, &x->peft);
+    if (x->has_adapter) {
+        struct peft_config same = x->peft;
+        if (!same.base_model) same.base_model = x->cfg->checkpointer.checkpoint_dir;
+        return peft_config_write(dir, &same);
+    }
     const struct model_plan *plan = &x->model.plan;
     struct peft_config p = {.r = plan->rank, .lora_alpha = plan->alpha, .lora_dropout = plan->dropout, .use_rslora = plan->rslora,
                             .base_model = mem_strdup(x->cfg->checkpointer.checkpoint_dir)};

@@ -78,7 +78,7 @@ static void check_all(const struct row_case *table, size_t n)
     for (size_t i = 0; i < n; i++) check_auto(table[i].row, table[i].want);
 }
 
-/* ---- flags ---------------------------------------------------------------------------------------------------------------- */
+/* ---- flags ------------------------------------------------------------------------------------------------------ */
 
 /* Each flag, in both styles, on a user's and on an assistant's turn, under each strategy. */
 static void flags_on_turns(void **state)
@@ -91,7 +91,7 @@ static void flags_on_turns(void **state)
         {"\"train\":false", OFF},     {"\"train\":0", OFF},           {"\"train\":true", ON},     {"\"train\":1", ON},
         {"\"trainable\":false", OFF}, {"\"trainable\":true", ON},     {"\"loss\":false", OFF},    {"\"loss\":true", ON},
         {"\"loss\":0", OFF},          {"\"training\":false", OFF},    {"\"training\":true", ON},  {"\"masked\":true", OFF},
-        {"\"masked\":1", OFF},        {"\"masked\":false", NEUTRAL},  {"\"weight\":null", NEUTRAL}, {"\"train\":null", NEUTRAL},
+        {"\"masked\":1", OFF},         {"\"loss_mask\":0", OFF},        {"\"masked\":false", NEUTRAL},  {"\"weight\":null", NEUTRAL}, {"\"train\":null", NEUTRAL},
         {"\"masked\":null", NEUTRAL}, {"\"Train\":false", OFF},       {"\"weight\":1,\"train\":false", OFF},
         {"\"masked\":false,\"loss\":true", ON},                       {"\"weight\":0,\"masked\":true,\"train\":false", OFF},
     };
@@ -184,7 +184,7 @@ static void flags_of_a_row(void **state)
     }
 }
 
-/* ---- shapes ----------------------------------------------------------------------------------------------------------------- */
+/* ---- shapes ----------------------------------------------------------------------------------------------------- */
 
 static void plain_pairs(void **state)
 {
@@ -269,7 +269,7 @@ static void prompt_and_completion_messages(void **state)
           "user: u | assistant: a | user: v | assistant: {b}");
 }
 
-/* ---- beside the shape --------------------------------------------------------------------------------------------------------- */
+/* ---- beside the shape ------------------------------------------------------------------------------------------- */
 
 /* system and system_prompt in front of every shape that has turns; refused beside text. */
 static void system_beside_every_shape(void **state)
@@ -376,11 +376,12 @@ static void lost_things_are_refused(void **state)
         {"{\"chat_template_kwargs\":{\"enable_thinking\":false},\"messages\":[" TURNS "]}", "!chat_template_kwargs: found an object of 1"},
         {ONE(U("u") ",{\"role\":\"assistant\",\"content\":\"\",\"refusal\":\"no\"}"), "!messages[1].refusal: found"},
         {ONE(U("u") "," A_WITH("\"refusal\":null")), "user: u | assistant: {a}"},
+        {ONE(U("u") "," A_WITH("\"train_detail\":[{\"begin_offset\":0,\"end_offset\":1,\"train\":false}]")), "!messages[1].train_detail: found"},
     };
     check_all(table, COUNT(table));
 }
 
-/* ---- contents, roles ------------------------------------------------------------------------------------------------------------ */
+/* ---- contents, roles -------------------------------------------------------------------------------------------- */
 
 static void parts(void **state)
 {
@@ -453,7 +454,7 @@ static void roles(void **state)
     check(&set, ONE(U("u") ",{\"from\":\"gpt\",\"value\":\"a\"}"), "!messages[1]: no \"role\"");
 }
 
-/* ---- what only a template can render ---------------------------------------------------------------------------------------------- */
+/* ---- what only a template can render ---------------------------------------------------------------------------- */
 
 #define CALL    "{\"name\":\"w\",\"arguments\":{\"n\":5}}"
 #define WRAPPED "{\"type\":\"function\",\"function\":" CALL "}"
@@ -531,7 +532,7 @@ static void what_a_template_sees(void **state)
     }
 }
 
-/* ---- which shape, which keys are left ------------------------------------------------------------------------------------------------ */
+/* ---- which shape, which keys are left --------------------------------------------------------------------------- */
 
 static void shapes_in_order(void **state)
 {
@@ -548,8 +549,9 @@ static void shapes_in_order(void **state)
         {"{\"conversations\":\" [{\\\"from\\\":\\\"human\\\",\\\"value\\\":\\\"u\\\"}]\"}", "user: u"},
         {"{\"messages\":\"[{'role': 'user', 'content': 'u'}]\"}", "!messages: expected a list, or one as JSON text (Python"},
         {"{\"messages\":\"hello\"}", "!messages: expected a list of messages, found the string \"hello\""},
-        {"{\"messages\":[]}", "!messages: an empty list"},
-        {"{\"messages\":\"[]\"}", "!messages: an empty list"},
+        {"{\"messages\":[]}", "!messages: no message in it"},
+        {"{\"messages\":\"[]\"}", "!messages: no message in it"},
+        {"{\"system\":\"s\",\"messages\":[]}", "!messages: no message in it"},
     };
     check_all(table, COUNT(table));
 }

@@ -82,7 +82,7 @@ static const struct bad {
     {.conversation_column = "talk", .text = GOOD, .code = ST_DATA, .says = "expected talk"},
     /* conversations */
     {.text = "{\"messages\":\"hello\"}", .code = ST_DATA, .says = "@:1: messages: expected a list of messages, found the string"},
-    {.text = ONE(""), .code = ST_DATA, .says = "messages: an empty list; a conversation needs"},
+    {.text = ONE(""), .code = ST_DATA, .says = "messages: no message in it; a conversation needs"},
     {.text = ONE(USER), .code = ST_DATA, .says = "messages: 1 message; a conversation needs"},
     {.text = ONE("3"), .code = ST_DATA, .says = "messages[0]: expected an object with role and content, found the number 3"},
     {.text = ONE(USER ",{\"content\":\"x\"}"), .code = ST_DATA, .says = "messages[1]: no \"role\""},

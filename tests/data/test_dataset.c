@@ -491,7 +491,7 @@ static void bad_rows_stop_or_are_skipped(void **state)
     assert_int_equal(dataset_stats(d)->kept, 2);
     assert_int_equal(dataset_stats(d)->skipped, 4);
     summary = dataset_summary(d);
-    assert_non_null(strstr(summary, "; 4 bad rows left out"));
+    assert_non_null(strstr(summary, "; 4 skipped as bad"));
     free(summary);
     char out[] = "/tmp/trimpot-skipped-XXXXXX";
     close(mkstemp(out));
@@ -538,6 +538,7 @@ static void bad_rows_of_every_container(void **state)
     static const struct { const char *source, *text, *row; } table[] = {
         {"json", "[{\"text\":\"a\"},\n{\"text\":\n\n[1.50, \"x\\u00e9\"]}]", "\"row\":{\"text\":  [1.50, \"x\\u00e9\"]}}\n"},
         {"csv", "text,n\na,1\n\"b\nc\"\n", "\"row\":\"\\\"b\\nc\\\"\"}\n"},
+        {"csv", "text,n\na,1\n\"b\"c,2\n", "\"row\":\"\\\"b\\\"c,2\"}\n"},
         {"csv", "text,system\na,\nb,\"S\nT\"\n", "\"row\":{\"text\":\"b\",\"system\":\"S\\nT\"}}\n"},
         {"text", "a\nb\xFF" "c\n", "\"row\":\"b\xEF\xBF\xBD" "c\"}\n"},
     };
@@ -560,6 +561,26 @@ static void bad_rows_of_every_container(void **state)
         unlink(out);
         dataset_close(d);
     }
+}
+
+/* Rows with the same fault are one reason, whatever they quote; what messages say themselves stays. */
+static void reasons(void **state)
+{
+    (void)state;
+    struct config c = config_defaults();
+    struct config_dataset set = dataset_defaults();
+    struct dataset *d;
+    assert_int_equal(try_open(&c, &set,
+                              "{\"messages\":[{\"role\":\"user\",\"content\":\"u\"},{\"role\":\"assistant\",\"content\":\"a\"}]}\n"
+                              "{\"messages\":[{\"role\":\"x1\",\"content\":\"u\"}]}\n{\"messages\":[{\"role\":\"y\",\"content\":\"u\"}]}\n"
+                              "{\"messages\":[{\"role\":\"user\",\"content\":5}]}\n{\"messages\":[{\"role\":\"user\",\"content\":6.5}]}\n"
+                              "{nonsense\n{rubbish\n", &fake_tiny, &d), ST_DATA);
+    static const char *const says[] = {
+        "\n  2 × messages[N].role: unknown role: the string \"…\"; use system",
+        "\n  2 × messages[N].content: expected a string or a list of {\"type\": \"text\"} parts, found the number N; give",
+        "\n  2 × column N of the row: not valid JSON: string or '}' expected near '…'"};
+    for (size_t i = 0; i < sizeof says / sizeof *says; i++)
+        if (!strstr(status_message(), says[i])) fail_msg("'%s' lacks '%s'", status_message(), says[i]);
 }
 
 /* At most 20 are named, all are counted. The shape comes from the first row that has one. */
@@ -617,7 +638,7 @@ static void columns_that_nothing_uses(void **state)
     char *said = stderr_of(open_it, &o);
     assert_int_equal(o.st, ST_OK);
     assert_items(o.d, "<pc>|.c>.");
-    if (!strstr(said, "the row also fits question/answer; read as prompt/completion") ||
+    if (!strstr(said, "the rows also fit question/answer; read as prompt/completion") ||
         !strstr(said, "columns not used: answer, question, text"))
         fail_msg("%s", said);
     free(said);
@@ -625,7 +646,7 @@ static void columns_that_nothing_uses(void **state)
     o.text = "{\"input\":\"q\",\"output\":\"a\"}\n";
     said = stderr_of(open_it, &o);
     assert_null(strstr(said, "not used"));
-    assert_null(strstr(said, "also fits"));
+    assert_null(strstr(said, "also fit"));
     free(said);
     dataset_close(o.d);
     buf_release(&b);
@@ -714,7 +735,7 @@ int main(void)
         cmocka_unit_test(preview_and_prompt),
         cmocka_unit_test(many_rows_keep_their_order), cmocka_unit_test(summary),
         cmocka_unit_test(bad_rows_stop_or_are_skipped), cmocka_unit_test(bad_rows_of_every_container),
-        cmocka_unit_test(many_bad_rows),          cmocka_unit_test(columns_that_nothing_uses),
+        cmocka_unit_test(reasons),                cmocka_unit_test(many_bad_rows),          cmocka_unit_test(columns_that_nothing_uses),
         cmocka_unit_test(untrained_rows),         cmocka_unit_test(tsv_by_its_name),
     };
     return cmocka_run_group_tests(tests, make_path, remove_path);

@@ -57,7 +57,7 @@ static void csv(void **state)
         {"a,b\n", "file: a header and no rows"},        {"", "file: the file is empty"},
         {"a,a\n1,2\n", "file:1: two columns are called 'a'"}, {"a,\xff\n1,2\n", "file:1: the name of column 2 is not"},
         {"a,b\n\"1,2\n3", "file:2: a quoted value that begins here is not closed"},
-        {"a,b\n\"1\"x,2\n", "file:2: 'x' after a closing quote"},
+        {"\"a\"x,b\n1,2\n", "file:1: 'x' after a closing quote"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct rows r;
@@ -67,6 +67,7 @@ static void csv(void **state)
     static const struct { const char *text, *says; } bad_row[] = {
         {"a,b\n1,2,3\n", "file:2: 3 values, but the header names 2 columns; quote values that contain a comma"},
         {"a,b\n1\n", "file:2: 1 values"},
+        {"a,b\n\"1\"x,2\n3,4\n", "file:2: 'x' after a closing quote"},
         {"a,b\n1,\xff\n", "file:2: column b is not UTF-8"},
     };
     for (size_t i = 0; i < sizeof bad_row / sizeof *bad_row; i++) {

@@ -1,6 +1,6 @@
-/* Rows: scanner, shapes, messages and renderings over bytes from outside. The first two bytes choose component, masking,
- * template, family and container; the rest is the file. Whatever it is, the answer is a status, and what was accepted
- * keeps its invariants. */
+/* Rows: scanner, shapes, messages, what stands beside them, and renderings over bytes from outside. The first two bytes
+ * choose component, style, masking, template, family and container; the rest is the file. Whatever it is, the answer is
+ * a status, and what was accepted keeps its invariants. */
 #include <assert.h>
 #include <stdint.h>
 
@@ -27,6 +27,31 @@ static void check(const struct rendered *r)
     for (size_t i = 0; i < r->ids.n; i++) assert(r->target.v[i] == -100 || r->target.v[i] == r->ids.v[i]);
 }
 
+/* Messages, parts and what a template sees belong together, whatever the row was. */
+static void check_chat(const struct chat *c)
+{
+    assert(c->n > 0 && json_array_size(c->json) == (size_t)c->n && (!c->tools || json_array_size(c->tools)));
+    for (int i = 0; i < c->n; i++) {
+        const struct message *m = &c->messages[i];
+        const json_t *seen = json_array_get(c->json, (size_t)i), *content = json_object_get(seen, "content");
+        size_t n = 0;
+        assert(0 <= m->first && m->first + m->n <= c->n_parts && json_is_string(json_object_get(seen, "role")));
+        for (int k = m->first; k < m->first + m->n; k++) n += c->parts[k].n;
+        assert(content && !json_is_null(content) ? json_string_length(content) == n : m->extras && !n);
+        assert(!c->untrained || !m->trained);
+    }
+}
+
+static void read_rows(const struct shape *s, const json_t *row, struct chat *c)
+{
+    const char *text;
+    size_t n;
+    status st = s->kind == SHAPE_TEXT ? shape_text(s, row, c, &text, &n) : shape_messages(s, row, c);
+    if (!st && s->kind != SHAPE_TEXT) check_chat(c);
+    if (st) assert(st == ST_DATA && *status_message());
+    assert(c->unused.columns.n <= UNUSED_MOST && c->unused.in_messages.n <= UNUSED_MOST);
+}
+
 static void render_rows(struct source *s, const struct rows *file, const struct chat_format *format)
 {
     struct source_work work = {0};
@@ -37,6 +62,7 @@ static void render_rows(struct source *s, const struct rows *file, const struct 
         if (rows_get(file, i, &row)) continue;
         if (!detected && !shape_detect(s->set, row, &s->shape))
             detected = !rendering_init(&s->rendering, s->c, s->set, format, s->shape.kind);
+        if (detected) read_rows(&s->shape, row, &work.chat);
         if (detected && !source_render(s, row, &work, &out)) {
             check(&out);
             for (int k = 0; k < out.n; k++)
@@ -79,6 +105,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     unsigned choice = data[0] % KINDS;
     set.kind = (enum data_kind)(data[0] / KINDS % 6);
     set.masking = (enum masking)(data[1] % 4);
+    set.conversation_style = (enum conversation)(data[0] / 30 % 3);
     set.new_system_prompt = data[1] & 8 ? "system" : NULL;
     c.tokenizer.prompt_template = data[1] & 16 && !kinds[choice].template ? "QuestionAnswerTemplate" : NULL;
     struct source s = {.c = &c, .set = &set};

@@ -129,6 +129,9 @@ cp -r model "$odd"
 expect 2 "--model: the name is not UTF-8 at byte 3; rename it, or make a link to it (ln -s)" "$trimpot" eval --model "$odd" --data rows.jsonl
 expect 2 "--adapter: the name is not UTF-8" "$trimpot" eval --model model --adapter "$odd" --data rows.jsonl
 expect 2 "--output: the name is not UTF-8" "$trimpot" "${train[@]}" --model model --data rows.jsonl --output "$odd"
+expect 2 "OUTPUT_DIR: the name is not UTF-8" bash -c 'mkdir -p "$1/x" && cp -r ours/. "$1" && exec "$0" export "$1"' "$trimpot" "$odd"
+expect 2 "--tokenizer: the name is not UTF-8" "$trimpot" tokenize --tokenizer "$odd" rows.jsonl
+[ "$(grep -c . expect.out)" = 1 ] || fail "more than one line: $(cat expect.out)"
 expect 2 "--prompt: not valid UTF-8" "$trimpot" generate --model model --prompt "$odd"
 
 # What is not there and looks like a key, or like an option, says how a path is written.

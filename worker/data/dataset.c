@@ -148,8 +148,8 @@ static status put_aside(struct dataset *d, const struct source *s, int64_t i, st
 }
 
 /* Rows in file order, however many threads rendered them. */
-static status add_rows(struct dataset *d, const struct source *s, bool split_pack, struct spans *out, struct bad_rows *bad,
-                       struct unused *unused)
+static status add_rows(struct dataset *d, const struct source *s, bool split_pack, struct spans *out,
+                       struct bad_rows *bad, struct unused *unused)
 {
     struct batch *b = mem_alloc(sizeof *b);
     int64_t total = s->end - s->first;
@@ -174,9 +174,11 @@ static status judge(struct dataset *d, const struct source *s, const struct bad_
 {
     int64_t rows = s->end - s->first;
     if (bad->n && (!bad->keep || bad->n == rows)) return bad_rows_fail(bad, rows);
-    bad_rows_warn(bad, s->files[0].name, rows);
+    char *files = mem_printf("%s%s", s->files[0].name, s->n_files > 1 ? ", …" : "");
+    bad_rows_warn(bad, files, rows);
+    unused_report(files, unused);
+    free(files);
     if (bad->n) buf_add(&d->skipped, bad->kept.data, bad->kept.len);
-    unused_report(s->files[0].name, unused);
     return ST_OK;
 }
 
@@ -238,9 +240,9 @@ static void finish(struct dataset *d)
 
 static status fail_nothing(const struct dataset_stats *s)
 {
-    FAIL(ST_DATA, "nothing to train on: of %lld rows %lld have no supervised token within max_seq_len, %lld are too long and "
-         "%lld were skipped; raise tokenizer.max_seq_len, or look at masking_strategy, on_too_long and the rows' own flags",
-         (long long)s->rows, (long long)s->unsupervised, (long long)s->dropped, (long long)s->skipped);
+    FAIL(ST_DATA, "nothing to train on: of %lld rows %lld have no supervised token within max_seq_len, %lld are too long "
+         "and %lld were skipped; raise tokenizer.max_seq_len, or look at masking_strategy, on_too_long and the rows' own "
+         "flags", (long long)s->rows, (long long)s->unsupervised, (long long)s->dropped, (long long)s->skipped);
 }
 
 status dataset_open(const struct config *c, const struct config_dataset *sets, int n_sets,

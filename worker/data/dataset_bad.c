@@ -27,26 +27,30 @@ static size_t number_at(const char *reason, const char *p)
     return p[n] == '.' ? n + 1 + strspn(p + n + 1, "0123456789") : n;
 }
 
-/* What rows with the same fault have in common: quoted text and numbers go. */
+/* How long the text is that a message quotes from the row at p, or 0: from after the opening quote to its closing one. */
+static size_t quoted_at(const char *reason, const char *p)
+{
+    static const char *const before[] = {"the string \"", "near '"};
+    for (size_t i = 0; i < sizeof before / sizeof *before; i++) {
+        size_t n = strlen(before[i]);
+        if ((size_t)(p - reason) >= n && !strncmp(p - n, before[i], n)) return strcspn(p, i ? "'" : "\"");
+    }
+    return 0;
+}
+
+/* What rows with the same fault have in common: their own text and numbers go. */
 static char *kind_of(const char *reason)
 {
     enum { MOST = 200 };
     struct buf b = {0};
-    bool quoted = false;
     buf_text(&b, "");
     for (const char *p = reason; *p && b.len < MOST; p++) {
-        size_t n = quoted ? 0 : number_at(reason, p);
-        if (*p == '"') {
-            buf_text(&b, quoted ? "…\"" : "\"");
-            quoted = !quoted;
-        } else if (n) {
-            buf_text(&b, "N");
-            p += n - 1;
-        } else if (!quoted) {
-            buf_add(&b, p, 1);
-        }
+        size_t quoted = quoted_at(reason, p), number = quoted ? 0 : number_at(reason, p);
+        if (quoted) buf_text(&b, "…");
+        else if (number) buf_text(&b, "N");
+        else buf_add(&b, p, 1);
+        if (quoted + number) p += quoted + number - 1;
     }
-    if (quoted) buf_text(&b, "…\"");
     return b.data;
 }
 
@@ -162,9 +166,10 @@ status bad_rows_fail(const struct bad_rows *b, int64_t rows)
         FAIL(ST_DATA, "%s (the only bad row of %lld; mend it, or leave it out with dataset.on_bad_row=skip)", one,
              (long long)rows);
     list_reasons(b, &why);
-    status st = status_fail(ST_DATA, "%lld of %lld rows cannot be used%s:\n%s\nby reason:%s\nmend them, or leave them out with "
-                            "dataset.on_bad_row=skip, which writes them to output_dir/skipped_rows.jsonl", (long long)b->n,
-                            (long long)rows, b->n > BAD_ROWS_NAMED ? "; the first of them" : "", b->named.data, why.data);
+    status st = status_fail(ST_DATA, "%lld of %lld rows cannot be used%s:\n%s\nby reason:%s\nmend them, or leave them out "
+                            "with dataset.on_bad_row=skip, which writes them to output_dir/skipped_rows.jsonl",
+                            (long long)b->n, (long long)rows, b->n > BAD_ROWS_NAMED ? "; the first of them" : "",
+                            b->named.data, why.data);
     buf_release(&why);
     return st;
 }
@@ -174,6 +179,7 @@ void bad_rows_warn(const struct bad_rows *b, const char *file, int64_t rows)
     struct buf why = {0};
     if (!b->n) return;
     list_reasons(b, &why);
-    log_warn("%s: %lld of %lld rows are left out (dataset.on_bad_row=skip):%s", file, (long long)b->n, (long long)rows, why.data);
+    log_warn("%s: %lld of %lld rows are left out (dataset.on_bad_row=skip):%s", file, (long long)b->n, (long long)rows,
+             why.data);
     buf_release(&why);
 }

@@ -54,7 +54,7 @@ char *dataset_summary(const struct dataset *d)
                (long long)s->kept, (long long)s->truncated, (long long)s->dropped, (long long)s->unsupervised,
                (long long)s->tokens, 100.0 * (double)s->supervised / (double)s->tokens, (long long)lengths[n / 2],
                (long long)lengths[n - 1 - n / 10], (long long)lengths[n - 1]);
-    if (s->skipped) buf_printf(&b, "; %lld bad rows left out", (long long)s->skipped);
+    if (s->skipped) buf_printf(&b, "; %lld skipped as bad", (long long)s->skipped);
     if (s->turns_apart)
         buf_printf(&b, "; %lld earlier turns are trained in documents of their own: the template renders them otherwise once "
                    "later ones follow", (long long)s->turns_apart);

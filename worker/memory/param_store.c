@@ -43,12 +43,12 @@ int param_add(struct param_store *ps, enum param_kind kind, int64_t dim0, int64_
 
 /* ---- finding them in the files ------------------------------------------------------------------------------------ */
 
-static bool shape_agrees(const struct param *p, const struct st_entry *e)
+bool param_shape_agrees(const struct param *p, const struct st_entry *e)
 {
     return e->rank == p->rank && e->dim[0] == p->dim[0] && (p->rank == 1 || e->dim[1] == p->dim[1]);
 }
 
-static bool is_float(const struct st_entry *e)
+bool param_dtype_loads(const struct st_entry *e)
 {
     return e->known && (e->dt == DT_F32 || e->dt == DT_BF16 || e->dt == DT_F16);
 }
@@ -131,7 +131,7 @@ static void take(struct matching *m, struct param *p, dtype act, bool tied)
         if (!e) e = head;
     }
     if (e) m->taken[e - m->files->entries] = true;
-    const char *problem = !e ? "missing" : !shape_agrees(p, e) ? "wrong shape" : !is_float(e) ? "wrong dtype" : NULL;
+    const char *problem = !e ? "missing" : !param_shape_agrees(p, e) ? "wrong shape" : !param_dtype_loads(e) ? "wrong dtype" : NULL;
     if (!problem && !other) p->source = e;
     else if (!complain(m)) return;
     else if (!problem) buf_printf(&m->report, "\n  twice: %s and %s", e->name, other);

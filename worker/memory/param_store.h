@@ -76,6 +76,9 @@ const struct st_entry *param_file_entry(const struct st_set *files, const char *
  * under whichever name it is there. `random`: nothing is looked up. */
 status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random);
 
+bool param_shape_agrees(const struct param *p, const struct st_entry *e);
+bool param_dtype_loads(const struct st_entry *e); /* F32, F16, BF16; adapters also F64 */
+
 /* Gives trained parameters their places, last added first. */
 void param_store_index(struct param_store *ps);
 

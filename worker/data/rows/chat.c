@@ -7,7 +7,7 @@
 #include "worker/data/rows/chat_read.h"
 #include "worker/data/rows/rows.h"
 
-/* ---- messages --------------------------------------------------------------------------------------------------------- */
+/* ---- messages --------------------------------------------------------------------------------------------------- */
 
 static void drop(json_t **v)
 {
@@ -79,7 +79,7 @@ const char *masking_name(enum masking m)
     return names[m];
 }
 
-/* ---- order and mask ----------------------------------------------------------------------------------------------------- */
+/* ---- order and mask --------------------------------------------------------------------------------------------- */
 
 struct at_text { char text[80]; };
 
@@ -102,8 +102,8 @@ status chat_check_order(const struct chat *c)
         if (role == ROLE_SYSTEM && i > 0)
             FAIL(ST_DATA, "%s: a system message must come first; move it", at(m).text);
         if (role == ROLE_ASSISTANT && last != ROLE_USER && last != ROLE_TOOL)
-            FAIL(ST_DATA, "%s: an assistant message must follow a user's or a tool's, this follows %s; join or remove it",
-                 at(m).text, i ? role_name(last) : "nothing");
+            FAIL(ST_DATA, "%s: an assistant message must follow a user's or a tool's, this follows %s; join or remove "
+                 "it", at(m).text, i ? role_name(last) : "nothing");
         if (role == ROLE_USER && last == ROLE_USER)
             FAIL(ST_DATA, "%s: two user messages in a row; join them", at(m).text);
         if (role == ROLE_TOOL && last != ROLE_ASSISTANT && last != ROLE_TOOL)
@@ -128,7 +128,7 @@ static void mask(struct chat *c, enum masking masking)
     }
 }
 
-/* ---- what stands beside the conversation ------------------------------------------------------------------------------------ */
+/* ---- what stands beside the conversation ------------------------------------------------------------------------ */
 
 /* Two keys for one thing are fine as long as they say the same. */
 static status take_one(const json_t **have, const char **have_key, const char *key, const json_t *value)
@@ -197,8 +197,8 @@ static status take_tools(const struct beside *b, struct chat *c)
     const json_t *list = tools ? tools : functions;
     json_array_foreach(list, i, f)
         if (!json_is_object(f))
-            FAIL(ST_DATA, "%s[%zu]: expected an object that describes a tool, found %s", tools ? "tools" : "functions", i,
-                 json_says(f));
+            FAIL(ST_DATA, "%s[%zu]: expected an object that describes a tool, found %s", tools ? "tools" : "functions",
+                 i, json_says(f));
     if (tools) c->tools = json_incref((json_t *)tools);
     if (!functions) return ST_OK;
     c->tools = json_array();
@@ -220,7 +220,7 @@ static status one_system(const struct beside *b, struct chat *c)
     return ST_OK;
 }
 
-/* ---- rows ----------------------------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------------------------- */
 
 static status need_object(const json_t *row)
 {
@@ -236,8 +236,9 @@ static status need_shape(const struct shape *s, const json_t *row)
         if (v && !json_is_null(v)) continue;
         const char *other = shape_of(row);
         if (other && strcmp(other, s->name))
-            FAIL(ST_DATA, "%s: found %s; this row looks like %s, the data set is read as %s (as its first row has it); put the "
-                 "rows of each shape into a file and give each its own dataset", s->columns[i], json_says(v), other, s->name);
+            FAIL(ST_DATA, "%s: found %s; this row looks like %s, the data set is read as %s (as its first row has it); "
+                 "put the rows of each shape into a file and give each its own dataset", s->columns[i], json_says(v), other,
+                 s->name);
     }
     return ST_OK;
 }
@@ -255,9 +256,10 @@ static status read_turns(const struct shape *s, const json_t *row, struct chat *
     if (s->system) TRY(chat_say(c, ROLE_SYSTEM, s->system, strlen(s->system)));
     else if (b.system) TRY(read_system(b.system_key, b.system, c));
     if (b.history) TRY(read_history(s, b.history_key, b.history, c));
+    int before = c->n;
     TRY(read[s->kind](s, row, &b, c));
+    if (c->n == before) FAIL(ST_DATA, "%s: no message in it; a conversation needs at least one", c->column);
     if (b.system && !s->system) TRY(one_system(&b, c));
-    if (c->n == 0) FAIL(ST_DATA, "%s: an empty list; a conversation needs at least one message", c->column);
     mask(c, s->masking);
     return ST_OK;
 }

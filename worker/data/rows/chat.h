@@ -72,7 +72,7 @@ enum shape_kind { SHAPE_CHAT, SHAPE_ALPACA, SHAPE_PAIR, SHAPE_TEXT };
 struct shape {
     enum shape_kind kind;
     const char *name;       /* "alpaca", "question/answer", … */
-    const char *columns[3]; /* as they are called in the file, but for their letter case; borrowed from the configuration */
+    const char *columns[3]; /* as the file calls them, but for their letter case; borrowed from the configuration */
     int required;           /* the first so many must be there */
     bool mapped;            /* the configuration says which columns count */
     bool sharegpt;          /* messages have "from" and "value" … */
@@ -81,9 +81,9 @@ struct shape {
     const char *system; /* replaces every system message; NULL = keep theirs */
 };
 
-/* The first shape of README.md's list that the row has; says so in a note where it has others too. ST_DATA when it has no
- * known shape, or a recognised but unsupported one; ST_CONFIG_RUNTIME when the settings contradict each other. Borrows
- * from `set`. */
+/* The first shape of README.md's list that the row has; says so in a note where it has others too. ST_DATA when it has
+ * no known shape, or a recognised but unsupported one; ST_CONFIG_RUNTIME when the settings contradict each other.
+ * Borrows from `set`. */
 status shape_detect(const struct config_dataset *set, const json_t *first_row, struct shape *out);
 
 /* "question/answer": what a row looks like by itself; NULL: like nothing known. */

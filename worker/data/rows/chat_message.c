@@ -59,10 +59,11 @@ static status read_role(const struct reading *r, const json_t *value, const stru
          r->style->role, json_says(value));
 }
 
-/* ---- content ------------------------------------------------------------------------------------------------------------ */
+/* ---- content ---------------------------------------------------------------------------------------------------- */
 
 /* Of a part that is an object. */
-static status part_text(const char *place, const char *key, size_t k, const json_t *part, struct chat *c, const json_t **text)
+static status part_text(const char *place, const char *key, size_t k, const json_t *part, struct chat *c,
+                        const json_t **text)
 {
     static const char *const words[] = {"text", "value", "content"};
     const char *type = json_string_value(json_object_get(part, "type")), *name;
@@ -74,7 +75,8 @@ static status part_text(const char *place, const char *key, size_t k, const json
         FAIL(ST_DATA, "%s%s[%zu]: a part of type %s: only text can be trained on; remove it", place, key, k,
              type ? type : json_says(json_object_get(part, "type")));
     if (!json_is_string(*text))
-        FAIL(ST_DATA, "%s%s[%zu].text: expected a string, found %s", place, key, k, json_says(json_object_get(part, "text")));
+        FAIL(ST_DATA, "%s%s[%zu].text: expected a string, found %s", place, key, k,
+             json_says(json_object_get(part, "text")));
     json_object_foreach((json_t *)part, name, value) {
         const struct key *known = key_find(name, IN_MESSAGE);
         if (value == *text || !strcmp(name, "type")) continue;
@@ -84,12 +86,14 @@ static status part_text(const char *place, const char *key, size_t k, const json
     return ST_OK;
 }
 
-static status read_part(const char *place, const char *key, size_t k, const json_t *part, struct chat *c, struct buf *joined)
+static status read_part(const char *place, const char *key, size_t k, const json_t *part, struct chat *c,
+                        struct buf *joined)
 {
     const json_t *text = part;
     if (json_is_object(part)) TRY(part_text(place, key, k, part, c, &text));
     if (!json_is_string(text))
-        FAIL(ST_DATA, "%s%s[%zu]: expected a part {\"type\": \"text\", \"text\": …}, found %s", place, key, k, json_says(part));
+        FAIL(ST_DATA, "%s%s[%zu]: expected a part {\"type\": \"text\", \"text\": …}, found %s", place, key, k,
+             json_says(part));
     chat_part(c, json_string_value(text), json_string_length(text), false);
     buf_add(joined, json_string_value(text), json_string_length(text));
     return ST_OK;
@@ -108,8 +112,8 @@ static status read_content(const char *place, const char *key, const json_t *val
         return ST_OK;
     }
     if (!json_is_array(value))
-        FAIL(ST_DATA, "%s%s: expected a string or a list of {\"type\": \"text\"} parts, found %s; give the message a text",
-             place, key, json_says(value));
+        FAIL(ST_DATA, "%s%s: expected a string or a list of {\"type\": \"text\"} parts, found %s; give the message a "
+             "text", place, key, json_says(value));
     buf_text(&joined, "");
     json_array_foreach(value, k, part) TRY_DONE(read_part(place, key, k, part, c, &joined));
     *text = json_stringn(joined.data, joined.len);
@@ -129,7 +133,7 @@ status read_system(const char *column, const json_t *value, struct chat *c)
     return ST_OK;
 }
 
-/* ---- calls -------------------------------------------------------------------------------------------------------------- */
+/* ---- calls ------------------------------------------------------------------------------------------------------ */
 
 json_t *wrap_function(const json_t *function)
 {
@@ -197,7 +201,7 @@ static status take_call(struct reading *r, const char *name, const json_t *value
     return ST_OK;
 }
 
-/* ---- one message ---------------------------------------------------------------------------------------------------------- */
+/* ---- one message ------------------------------------------------------------------------------------------------ */
 
 /* A key beside role and content. Flags do not go to the template, what is a call goes as one. */
 static status take_key(struct reading *r, const char *name, json_t *value)

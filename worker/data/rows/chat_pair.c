@@ -22,8 +22,8 @@ status read_list(const char *place, const char *key, const json_t *value, struct
     if (json_is_string(value)) {
         json_t *parsed;
         if (rows_parse(json_string_value(value), json_string_length(value), &parsed))
-            return status_prefix(ST_DATA, "%s%s: expected a list, or one as JSON text (Python's own way of writing lists is not "
-                                 "JSON)", place, key);
+            return status_prefix(ST_DATA, "%s%s: expected a list, or one as JSON text (Python's own way of writing lists "
+                                 "is not JSON)", place, key);
         json_array_append_new(c->parsed, parsed);
         value = parsed;
     }
@@ -60,7 +60,7 @@ status read_chat(const struct shape *s, const json_t *row, const struct beside *
     return list ? read_messages(s, column, list, false, c) : ST_OK;
 }
 
-/* ---- earlier turns ---------------------------------------------------------------------------------------------------------- */
+/* ---- earlier turns ---------------------------------------------------------------------------------------------- */
 
 static const json_t *either(const json_t *turn, const char *const *words, size_t n)
 {
@@ -78,8 +78,8 @@ static status read_turn(const char *column, size_t i, const json_t *turn, struct
                              list ? json_array_get(turn, 1) : either(turn, says, sizeof says / sizeof *says)};
     size_t size = list ? json_array_size(turn) : json_object_size(turn);
     if (size != 2 || !json_is_string(both[0]) || !json_is_string(both[1]))
-        FAIL(ST_DATA, "%s[%zu]: expected [\"question\", \"answer\"], {\"user\": …, \"assistant\": …} or a message, found %s",
-             column, i, json_says(turn));
+        FAIL(ST_DATA, "%s[%zu]: expected [\"question\", \"answer\"], {\"user\": …, \"assistant\": …} or a message, "
+             "found %s", column, i, json_says(turn));
     for (int k = 0; k < 2; k++) {
         TRY(chat_say(c, k ? ROLE_ASSISTANT : ROLE_USER, json_string_value(both[k]), json_string_length(both[k])));
         c->messages[c->n - 1].column = column;
@@ -98,7 +98,7 @@ status read_history(const struct shape *s, const char *column, const json_t *val
     return ST_OK;
 }
 
-/* ---- pairs -------------------------------------------------------------------------------------------------------------------- */
+/* ---- pairs ------------------------------------------------------------------------------------------------------ */
 
 static status take_reasoning(const struct beside *b, struct chat *c)
 {
@@ -113,7 +113,8 @@ static status take_reasoning(const struct beside *b, struct chat *c)
 
 static status beside_text(const char *key, const json_t *value, const char **text, size_t *n)
 {
-    if (!json_is_string(value)) FAIL(ST_DATA, "%s: expected a string, found %s; write it as text", key, json_says(value));
+    if (!json_is_string(value))
+        FAIL(ST_DATA, "%s: expected a string, found %s; write it as text", key, json_says(value));
     *text = json_string_value(value);
     *n = json_string_length(value);
     return ST_OK;
@@ -163,7 +164,8 @@ status read_pair(const struct shape *s, const json_t *row, const struct beside *
 }
 
 /* Dolly calls the input "context". */
-static status alpaca_input(const struct shape *s, const json_t *row, const struct beside *b, const char **input, size_t *n)
+static status alpaca_input(const struct shape *s, const json_t *row, const struct beside *b, const char **input,
+                           size_t *n)
 {
     const json_t *v = row_column(row, s->columns[2]);
     *n = 0;

@@ -150,7 +150,7 @@ static void say_others(const struct config_dataset *set, const json_t *row, cons
         if (!s->rare && allowed(set, s) && present(set, s, row, nulls) && !covered(chosen, s))
             buf_printf(&others, "%s%s", others.len ? ", " : "", s->name);
     if (others.len)
-        log_note("data: the row also fits %s; read as %s, the first of the known shapes (choose another with "
+        log_note("data: the rows also fit %s; read as %s, which comes first in the list of shapes (choose another with "
                  "dataset._component_, column_map, column or conversation_column)", others.data, chosen->name);
     buf_release(&others);
 }

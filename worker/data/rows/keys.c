@@ -12,7 +12,7 @@
 #define IN_TURNS (IN_CHAT | IN_PAIR)
 #define MEDIA    "only text can be trained on; remove it"
 
-/* The one place that knows. README.md shows it to people; a test holds the two together. */
+/* The one place that knows. README.md shows it to people. */
 static const struct key keys[] = {
     {"system", IN_TURNS, USE_SYSTEM, NULL},
     {"system_prompt", IN_TURNS, USE_SYSTEM, NULL},
@@ -32,6 +32,7 @@ static const struct key keys[] = {
 
     {"weight", IN_ROW | IN_MESSAGE, USE_WEIGHT, NULL},
     {"loss_weight", IN_ROW | IN_MESSAGE, USE_WEIGHT, NULL},
+    {"loss_mask", IN_ROW | IN_MESSAGE, USE_WEIGHT, NULL},
     {"train", IN_ROW | IN_MESSAGE, USE_TRAIN, NULL},
     {"trainable", IN_ROW | IN_MESSAGE, USE_TRAIN, NULL},
     {"training", IN_ROW | IN_MESSAGE, USE_TRAIN, NULL},
@@ -53,6 +54,7 @@ static const struct key keys[] = {
     {"documents", IN_TURNS, USE_REFUSED, "documents are not rendered; write them into the prompt, or remove them"},
     {"chat_template_kwargs", IN_TURNS, USE_REFUSED, "they are one for all rows here: set chat_template_kwargs "
                                                             "in the configuration and remove the column"},
+    {"train_detail", IN_MESSAGE, USE_REFUSED, "a turn is trained on as a whole or not at all; use train: true or false"},
     {"refusal", IN_MESSAGE, USE_REFUSED, "write what the assistant shall say into the content"},
 };
 
@@ -96,7 +98,7 @@ status refuse_said(const struct key *key, const char *name, const json_t *value,
     return ST_OK;
 }
 
-/* ---- keys that nothing uses -------------------------------------------------------------------------------------------- */
+/* ---- keys that nothing uses ------------------------------------------------------------------------------------- */
 
 static void names_add(struct key_names *set, const char *name)
 {
@@ -170,7 +172,7 @@ void unused_report(const char *file, const struct unused *u)
     buf_release(&b);
 }
 
-/* ---- flags ---------------------------------------------------------------------------------------------------------------- */
+/* ---- flags ------------------------------------------------------------------------------------------------------ */
 
 /* 1, 0, or -1: neither. */
 static int truth(const json_t *v, bool words)
@@ -186,16 +188,15 @@ static int truth(const json_t *v, bool words)
 
 status flags_read(struct flags *f, const struct key *key, const char *name, const json_t *value, const char *place)
 {
-    bool in_row = !*place;
-    if (json_is_null(value) || (in_row && json_is_string(value) && is_blank(json_string_value(value), json_string_length(value))))
-        return ST_OK;
+    bool in_row = !*place, empty_cell = in_row && json_is_string(value) && !is_said(value);
+    if (json_is_null(value) || empty_cell) return ST_OK;
     int t = truth(value, in_row);
     if (t < 0 && key->use == USE_WEIGHT)
-        FAIL(ST_DATA, "%s%s: found %s: losses are not scaled by a weight; use 0 (not trained on) or 1, or remove it", place,
-             name, json_says(value));
+        FAIL(ST_DATA, "%s%s: found %s: losses are not scaled by a weight; use 0 (not trained on) or 1, or remove it",
+             place, name, json_says(value));
     if (t < 0)
-        FAIL(ST_DATA, "%s%s: found %s: expected true or false (or 1 or 0): whether it is trained on; rename the column if it "
-             "means something else", place, name, json_says(value));
+        FAIL(ST_DATA, "%s%s: found %s: expected true or false (or 1 or 0): whether it is trained on; rename the column "
+             "if it means something else", place, name, json_says(value));
     bool off = key->use == USE_MASKED ? t : !t;
     if (off) f->off = key->name;
     else if (key->use == USE_TRAIN) f->on = key->name;

@@ -74,8 +74,8 @@ void unused_add(struct key_names *set, const char *name, const json_t *value);
 struct flags {
     const char *off, *on;
 };
-/* `place` ("messages[1].", "" for the row) begins the message. In a row, words will do: CSV has no numbers. ST_DATA for a
- * value that is neither 0, 1, true nor false, and when two flags contradict each other. */
+/* `place` ("messages[1].", "" for the row) begins the message. In a row, words will do: CSV has no numbers. ST_DATA for
+ * a value that is neither 0, 1, true nor false, and when two flags contradict each other. */
 status flags_read(struct flags *f, const struct key *key, const char *name, const json_t *value, const char *place);
 
 status refuse_said(const struct key *key, const char *name, const json_t *value, const char *place);

@@ -207,7 +207,8 @@ status rows_parse(const char *text, size_t n, json_t **value)
 {
     json_error_t error;
     *value = NULL;
-    if (too_deep((const unsigned char *)text, n)) FAIL(ST_DATA, "brackets nested more than %d deep; flatten it", ROWS_MAX_DEPTH);
+    if (too_deep((const unsigned char *)text, n))
+        FAIL(ST_DATA, "brackets nested more than %d deep; flatten it", ROWS_MAX_DEPTH);
     *value = load(text, n, &error);
     if (!*value) FAIL(ST_DATA, "column %d: not valid JSON: %s", error.column, error.text);
     return ST_OK;

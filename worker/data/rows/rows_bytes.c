@@ -5,7 +5,7 @@
 
 #include "kernels/base/text.h"
 
-/* ---- whole files -------------------------------------------------------------------------------------------------------- */
+/* ---- whole files ------------------------------------------------------------------------------------------------ */
 
 static status judge_format(const struct rows *r)
 {
@@ -17,8 +17,8 @@ static status judge_format(const struct rows *r)
     };
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
         if (r->bytes >= formats[i].n && !memcmp(r->data, formats[i].magic, formats[i].n))
-            FAIL(ST_NOT_BUILT, "%s: the file is %s, whatever its name, which has no reader yet; unpack it or convert it to "
-                 "JSONL", r->name, formats[i].format);
+            FAIL(ST_NOT_BUILT, "%s: the file is %s, whatever its name, which has no reader yet; unpack it or convert it "
+                 "to JSONL", r->name, formats[i].format);
     return ST_OK;
 }
 
@@ -35,7 +35,8 @@ static const char *utf16_by_zeros(const struct rows *r)
 static status judge_encoding(const struct rows *r)
 {
     static const struct { const char *bom; size_t n; const char *name; } marks[] = {
-        {"\xFF\xFE\0\0", 4, "UTF-32"}, {"\0\0\xFE\xFF", 4, "UTF-32"}, {"\xFF\xFE", 2, "UTF-16"}, {"\xFE\xFF", 2, "UTF-16"}};
+        {"\xFF\xFE\0\0", 4, "UTF-32"}, {"\0\0\xFE\xFF", 4, "UTF-32"},
+        {"\xFF\xFE", 2, "UTF-16"},       {"\xFE\xFF", 2, "UTF-16"}};
     const char *name = NULL;
     for (size_t i = 0; !name && i < sizeof marks / sizeof *marks; i++)
         if (r->bytes >= marks[i].n && !memcmp(r->data, marks[i].bom, marks[i].n)) name = marks[i].name;
@@ -53,9 +54,9 @@ status bytes_judge(const struct rows *r)
     return judge_encoding(r);
 }
 
-/* ---- single rows ---------------------------------------------------------------------------------------------------------- */
+/* ---- single rows ------------------------------------------------------------------------------------------------ */
 
-/* Counts over bytes from 0x80 up. Pairs are read as double-byte encodings read them: a high byte takes the next along. */
+/* Counts over bytes from 0x80 up. Pairs are read as double-byte encodings read them: a high byte takes the next. */
 struct census {
     int utf8, stray;           /* characters of several bytes that are UTF-8; bytes that belong to none */
     int runs, high;            /* runs of high bytes, and the bytes in them */
@@ -127,9 +128,10 @@ const char *bytes_remedy(const struct rows *r, size_t at)
     size_t left = r->bytes - at;
     count_bytes(r->data + at, left < LOOKED_AT ? left : LOOKED_AT, &c);
     if (c.utf8 > 4 * c.stray)
-        snprintf(text, sizeof text, "the rest around it is UTF-8: mend these bytes, or drop them with iconv -c -f UTF-8 -t UTF-8 "
-                 "IN > OUT");
+        snprintf(text, sizeof text, "the rest around it is UTF-8: mend these bytes, or drop them with iconv -c -f UTF-8 "
+                 "-t UTF-8 IN > OUT");
     else
-        snprintf(text, sizeof text, "it looks like %s; convert the file: iconv -f %s -t UTF-8 IN > OUT", guess(&c), guess(&c));
+        snprintf(text, sizeof text, "it looks like %s; convert the file: iconv -f %s -t UTF-8 IN > OUT", guess(&c),
+                 guess(&c));
     return text;
 }

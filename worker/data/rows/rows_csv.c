@@ -49,9 +49,12 @@ static status field(const struct rows *r, size_t at, size_t end, size_t *line, s
         *line += p[at] == '\n';
         if (out) buf_add(out, p + at, 1);
     }
-    if (!ends_field(r, close + 1, end))
-        FAIL(ST_DATA, "%s:%zu: '%c' after a closing quote; write a quote inside a value twice", r->name, *line, p[close + 1]);
     *next = close + 1;
+    if (!out) /* where the record ends is clear all the same; csv_get refuses it, and not the file */
+        while (!ends_field(r, *next, end)) ++*next;
+    else if (!ends_field(r, *next, end))
+        FAIL(ST_DATA, "%s:%zu: '%c' after a closing quote; write a quote inside a value twice", r->name, *line,
+             p[*next]);
     return ST_OK;
 }
 

@@ -137,6 +137,15 @@ status str_case(struct render *r, struct value s, enum letter_case how, struct v
     return ST_OK;
 }
 
+int char_digit(int32_t c)
+{
+    int32_t zero = c;
+    if (c < 0x80) return c >= '0' && c <= '9' ? c - '0' : -1;
+    if (utf8proc_category(c) != UTF8PROC_CATEGORY_ND) return -1;
+    while (utf8proc_category(zero - 1) == UTF8PROC_CATEGORY_ND) zero--; /* they come in tens, from zero */
+    return (c - zero) % 10;
+}
+
 bool char_is_superscript(int32_t c)
 {
     static const struct {

@@ -197,16 +197,10 @@ status tpl_apply_filters(struct render *r, struct frame *f, const struct node *n
 
 /* ---- operators --------------------------------------------------------------------------------------------------- */
 
-static status need_usable(struct render *r, struct value v)
-{
-    return v.kind == V_UNDEFINED && v.missing->unsafe ? tpl_fail_undefined(r, v) : ST_OK;
-}
-
 static status eval_not(struct render *r, struct frame *f, const struct node *n, struct value *out)
 {
     struct value v;
     TRY(tpl_eval(r, f, n->a, &v));
-    TRY(need_usable(r, v));
     *out = value_bool(!value_true(v));
     return ST_OK;
 }
@@ -214,7 +208,6 @@ static status eval_not(struct render *r, struct frame *f, const struct node *n, 
 static status eval_and_or(struct render *r, struct frame *f, const struct node *n, struct value *out)
 {
     TRY(tpl_eval(r, f, n->a, out));
-    TRY(need_usable(r, *out));
     return value_true(*out) == (n->kind == N_AND) ? tpl_eval(r, f, n->b, out) : ST_OK;
 }
 
@@ -289,7 +282,6 @@ static status eval_cond(struct render *r, struct frame *f, const struct node *n,
 {
     struct value test;
     TRY(tpl_eval(r, f, n->a, &test));
-    TRY(need_usable(r, test));
     if (value_true(test)) return tpl_eval(r, f, n->b, out);
     if (n->c) return tpl_eval(r, f, n->c, out);
     *out = value_undefined_hint(r, "the 'if' of an expression was false and it has no 'else'");

@@ -85,7 +85,6 @@ static status exec_if(struct render *r, struct frame *f, const struct node *n)
     for (size_t i = 0; i < n->n; i += 2) {
         struct value test;
         TRY(tpl_eval(r, f, n->v[i], &test));
-        if (test.kind == V_UNDEFINED && test.missing->unsafe) return tpl_fail_undefined(r, test);
         if (value_true(test)) return tpl_exec(r, f, n->v[i + 1]);
     }
     return n->c ? tpl_exec(r, f, n->c) : ST_OK;

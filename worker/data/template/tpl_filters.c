@@ -192,10 +192,12 @@ static bool clean_number(struct value s, char out[400])
     while (from < to && char_is_space(char_at(s.s->p + from, to - from, &len))) from += len;
     while (to > from && char_is_space(char_before(s.s->p, to, &len))) to -= len;
     if (from == to || to - from >= 399) return false;
-    for (size_t i = from; i < to; i++) {
+    for (size_t i = from; i < to; i += len) {
+        int32_t c = char_at(s.s->p + i, to - i, &len);
         bool inner = i > from && i + 1 < to && is_base_digit(s.s->p[i - 1], 36) && is_base_digit(s.s->p[i + 1], 36);
-        if (s.s->p[i] != '_') out[n++] = s.s->p[i];
-        else if (!inner) return false;
+        if (c == '_' && !inner) return false;
+        if (c >= 0x80 && char_digit(c) < 0) return false;
+        if (c != '_') out[n++] = (char)(c < 0x80 ? c : '0' + char_digit(c));
     }
     out[n] = 0;
     return true;

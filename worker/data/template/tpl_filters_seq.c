@@ -34,18 +34,17 @@ static status fold_case(struct render *r, bool case_sensitive, struct value *v)
     return case_sensitive || !is_string(*v) ? ST_OK : str_case(r, *v, CASE_LOWER, v);
 }
 
-/* What to sort by: an attribute, several separated by commas (a list), or the item. */
+/* What `sort` sorts by: a list of the attributes between commas. As in Jinja it is a list for one attribute and for the
+ * item itself too: equal items need no order then. */
 static status sort_key(struct render *r, struct value attribute, bool case_sensitive, struct value *item)
 {
     struct list l = {0};
-    if (!is_string(attribute) || !memchr(attribute.s->p, ',', attribute.s->n)) {
-        TRY(dotted(r, attribute, (struct value){0}, item));
-        return fold_case(r, case_sensitive, item);
-    }
-    for (size_t from = 0, to; from <= attribute.s->n; from = to + 1) {
-        struct value key = *item;
-        for (to = from; to < attribute.s->n && attribute.s->p[to] != ','; to++) continue;
-        TRY(dotted(r, str_cut(r, attribute, from, to), (struct value){0}, &key));
+    size_t n = is_string(attribute) ? attribute.s->n : 0;
+    for (size_t from = 0, to; from <= n; from = to + 1) {
+        struct value key = *item, part = attribute;
+        for (to = from; to < n && attribute.s->p[to] != ','; to++) continue;
+        if (is_string(attribute)) part = str_cut(r, attribute, from, to);
+        TRY(dotted(r, part, (struct value){0}, &key));
         TRY(fold_case(r, case_sensitive, &key));
         TRY(list_push(r, &l, key));
     }
@@ -63,16 +62,16 @@ static status sorted(struct call *c, const struct value *items, size_t n, struct
     return ST_OK;
 }
 
-static status keys_of(struct call *c, const struct value *items, size_t n, int attribute, int case_sensitive,
-                      struct value **out)
+/* The items by one attribute. */
+static status keys_of(struct call *c, const struct value *items, size_t n, struct value attribute,
+                      struct value otherwise, bool case_sensitive, struct list *keys)
 {
-    struct list keys = {0};
     for (size_t i = 0; i < n; i++) {
         struct value key = items[i];
-        TRY(sort_key(c->r, c->arg[attribute], arg_true(c, case_sensitive), &key));
-        TRY(list_push(c->r, &keys, key));
+        TRY(dotted(c->r, attribute, otherwise, &key));
+        TRY(fold_case(c->r, case_sensitive, &key));
+        TRY(list_push(c->r, keys, key));
     }
-    *out = keys.v;
     return ST_OK;
 }
 
@@ -81,11 +80,15 @@ static status keys_of(struct call *c, const struct value *items, size_t n, int a
 status filter_sort(struct call *c, struct value *out)
 {
     const struct value *items;
-    struct value *keys;
+    struct list keys = {0};
     size_t n;
     TRY(value_items(c->r, c->self, &items, &n));
-    TRY(keys_of(c, items, n, 2, 1, &keys));
-    return sorted(c, items, n, keys, arg_true(c, 0), out);
+    for (size_t i = 0; i < n; i++) {
+        struct value key = items[i];
+        TRY(sort_key(c->r, c->arg[2], arg_true(c, 1), &key));
+        TRY(list_push(c->r, &keys, key));
+    }
+    return sorted(c, items, n, keys.v, arg_true(c, 0), out);
 }
 
 status filter_dictsort(struct call *c, struct value *out)
@@ -111,18 +114,17 @@ status filter_dictsort(struct call *c, struct value *out)
 status filter_unique(struct call *c, struct value *out)
 {
     const struct value *items;
-    struct value *keys;
-    struct list seen = {0}, l = {0};
+    struct list keys = {0}, seen = {0}, l = {0};
     size_t n;
     TRY(value_items(c->r, c->self, &items, &n));
-    TRY(keys_of(c, items, n, 1, 0, &keys));
+    TRY(keys_of(c, items, n, c->arg[1], (struct value){0}, arg_true(c, 0), &keys));
     for (size_t i = 0; i < n; i++) {
         bool there = false;
-        if (keys[i].kind == V_LIST || keys[i].kind == V_DICT)
-            return tpl_fail(c->r, "filter 'unique': a '%s' cannot be compared by its hash", kind_names[keys[i].kind]);
-        for (size_t k = 0; k < seen.n && !there; k++) TRY(value_equal(c->r, seen.v[k], keys[i], &there));
+        if (keys.v[i].kind == V_LIST || keys.v[i].kind == V_DICT)
+            return tpl_fail(c->r, "filter 'unique': a '%s' cannot be compared by its hash", kind_names[keys.v[i].kind]);
+        for (size_t k = 0; k < seen.n && !there; k++) TRY(value_equal(c->r, seen.v[k], keys.v[i], &there));
         if (there) continue;
-        TRY(list_push(c->r, &seen, keys[i]));
+        TRY(list_push(c->r, &seen, keys.v[i]));
         TRY(list_push(c->r, &l, items[i]));
     }
     *out = value_iter(c->r, l, c->self.origin);
@@ -145,17 +147,18 @@ status filter_reverse(struct call *c, struct value *out)
 static status extreme(struct call *c, bool most, struct value *out)
 {
     const struct value *items;
-    struct value *keys;
+    struct list keys = {0};
     size_t n, best = 0;
     TRY(value_items(c->r, c->self, &items, &n));
     if (!n) {
         *out = value_undefined_hint(c->r, "no item is the least or the most: the sequence is empty");
         return ST_OK;
     }
-    TRY(keys_of(c, items, n, 1, 0, &keys));
+    TRY(keys_of(c, items, n, c->arg[1], (struct value){0}, arg_true(c, 0), &keys));
     for (size_t i = 1; i < n; i++) {
         bool better;
-        TRY(most ? value_less(c->r, keys[best], keys[i], &better) : value_less(c->r, keys[i], keys[best], &better));
+        struct value a = keys.v[best], b = keys.v[i];
+        TRY(most ? value_less(c->r, a, b, &better) : value_less(c->r, b, a, &better));
         if (better) best = i;
     }
     *out = items[best];
@@ -181,12 +184,7 @@ status filter_groupby(struct call *c, struct value *out)
     struct value all;
     size_t n;
     TRY(value_items(c->r, c->self, &items, &n));
-    for (size_t i = 0; i < n; i++) {
-        struct value key = items[i];
-        TRY(dotted(c->r, c->arg[0], c->arg[1], &key));
-        TRY(fold_case(c->r, arg_true(c, 2), &key));
-        TRY(list_push(c->r, &keys, key));
-    }
+    TRY(keys_of(c, items, n, c->arg[0], c->arg[1], arg_true(c, 2), &keys));
     TRY(sorted(c, items, n, keys.v, false, &all));
     for (size_t i = 0; i < n; i++) {
         bool same = false;

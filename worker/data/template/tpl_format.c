@@ -273,9 +273,9 @@ static status read_spec(struct render *r, struct value text, struct spec *s)
         for (p++; p < end && *p >= '0' && *p <= '9' && s->precision <= MAX_PRECISION; p++)
             s->precision = s->precision * 10 + (*p - '0');
     }
+    if (s->width > MAX_WIDTH || s->precision > MAX_PRECISION) return tpl_fail(r, "a width or precision too large to format");
     if (p < end) s->type = *p++;
     if (p < end || (s->type && !strchr("sdfFeEgGxXob%", s->type))) return bad_spec(r);
-    if (s->width > MAX_WIDTH || s->precision > MAX_PRECISION) return tpl_fail(r, "a width or precision too large to format");
     return ST_OK;
 }
 

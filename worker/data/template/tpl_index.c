@@ -13,11 +13,24 @@ static const struct builtin *const methods[N_KINDS] = {
     [V_BOOL] = tpl_number_methods, [V_CYCLER] = tpl_cycler_methods, [V_LOOP] = tpl_loop_methods,
 };
 
+/* What the sandbox does not show looks undefined, and says so when it is used. */
+static struct value closed(struct render *r, struct value of, struct value name)
+{
+    struct value out = value_undefined(r, of, name);
+    ((struct missing *)out.missing)->unsafe = true;
+    return out;
+}
+
+/* __class__ and its kin: every object of Python has them. */
+static bool is_inner(struct word w)
+{
+    return w.n > 4 && !memcmp(w.p, "__", 2) && !memcmp(w.p + w.n - 2, "__", 2);
+}
+
 static status bind(struct render *r, struct value of, struct value name, const struct builtin *b, struct value *out)
 {
     if (b->unsafe) {
-        *out = value_undefined(r, of, name);
-        ((struct missing *)out->missing)->unsafe = true;
+        *out = closed(r, of, name);
         return ST_OK;
     }
     if (!b->fn) return tpl_fail_unbuilt(r, "the attribute '%s' of a %s is not built here", b->name, kind_names[of.kind]);
@@ -33,6 +46,10 @@ static status python_attr(struct render *r, struct value of, struct value name, 
     struct word w = {name.s->p, name.s->n};
     *found = true;
     if (of.kind == V_UNDEFINED) return tpl_fail_undefined(r, of);
+    if (is_inner(w)) {
+        *out = closed(r, of, name);
+        return ST_OK;
+    }
     if (of.kind == V_NAMESPACE) {
         const struct value *v = dict_get_word(of.d, w);
         if (v) *out = *v;

@@ -143,7 +143,7 @@ static status put_value(struct build *b, const struct json_style *s, struct valu
     if (is_string(v)) return put_string(b, s, v);
     TRY(put_scalar(b, v, &done));
     if (done) return ST_OK;
-    if (v.kind == V_UNDEFINED && (v.missing->hint || v.missing->unsafe)) return tpl_fail_undefined(b->r, v);
+    if (v.kind == V_UNDEFINED) return tpl_fail_undefined(b->r, v);
     if (v.kind != V_DICT && !is_sequence(v))
         return tpl_fail(b->r, "tojson: an object of type %s is not JSON", kind_names[v.kind]);
     TRY(tpl_enter(b->r));

@@ -203,7 +203,7 @@ static status parse_named_arg(struct parser *p, struct named_arg *a, size_t *n, 
     if (*n == TPL_MAX_NESTING) return parse_fail(p, line, "too many named arguments");
     a[*n].name = text_value(p, p->at->word);
     for (size_t i = 0; i < *n; i++)
-        if (word_is(p->at->word, a[i].name.s->p) && a[i].name.s->n == p->at->word.n)
+        if (p->at->word.n == a[i].name.s->n && !memcmp(p->at->word.p, a[i].name.s->p, p->at->word.n))
             return parse_fail(p, line, "an argument is named twice");
     p->at += 2;
     TRY(parse_expression(p, true, &a[*n].node));

@@ -131,7 +131,7 @@ status print_repr(struct build *b, struct value v)
 status print_value(struct build *b, struct value v)
 {
     if (is_string(v)) return build_str(b, v);
-    if (v.kind == V_UNDEFINED) return v.missing->unsafe ? tpl_fail_undefined(b->r, v) : ST_OK;
+    if (v.kind == V_UNDEFINED) return ST_OK;
     return print_repr(b, v);
 }
 

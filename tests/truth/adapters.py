@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""The adapters of golden/adapters.json as PEFT directories, in plain Python.
+
+    adapters.py list
+    adapters.py write NAME DIR [DTYPE]      DTYPE: F32 (default), F16, BF16, F64
+    adapters.py check NAME EVAL.json BOUND  the loss that `trimpot eval --json` printed, beside PEFT's
+    adapters.py same DIR DIR                do both hold the same tensors?
+
+Tensors are formulas, the same for make_adapters.py, which gives PEFT the same values: multiples of 1/128 below 1, so that
+every dtype holds them exactly."""
+import json
+import os
+import struct
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+GOLDEN = os.path.join(HERE, "golden", "adapters.json")
+PACK = {"F32": "f", "F64": "d", "F16": "e"}
+WIDTH = {"F32": 4, "F64": 8, "F16": 2, "BF16": 2}
+
+
+def values(name, count):
+    state = sum((i + 1) * b for i, b in enumerate(name.encode())) * 2654435761 % 2**64
+    out = []
+    for _ in range(count):
+        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+        out.append(((state >> 40) % 65 - 32) / 128)
+    return out
+
+
+def encode(vals, dtype):
+    if dtype == "BF16":
+        return b"".join(struct.pack("<f", v)[2:] for v in vals)
+    return struct.pack(f"<{len(vals)}{PACK[dtype]}", *vals)
+
+
+def write_safetensors(path, tensors):
+    """tensors: {name: (dtype, shape, bytes)}"""
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, (dtype, shape, raw) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + data)
+
+
+def read_raw(path):
+    """{name: (dtype, shape, bytes)}"""
+    with open(path, "rb") as f:
+        blob = f.read()
+    n = struct.unpack_from("<Q", blob)[0]
+    header = json.loads(blob[8:8 + n])
+    header.pop("__metadata__", None)
+    return {k: (e["dtype"], e["shape"], blob[8 + n + e["data_offsets"][0]:8 + n + e["data_offsets"][1]])
+            for k, e in header.items()}
+
+
+def cases():
+    with open(GOLDEN, encoding="utf-8") as f:
+        return {c["name"]: c for c in json.load(f)}
+
+
+def write(case, out, dtype="F32"):
+    os.makedirs(out, exist_ok=True)
+    with open(os.path.join(out, "adapter_config.json"), "w", encoding="utf-8") as f:
+        json.dump(case["config"], f, indent=2, sort_keys=True)
+    tensors = {}
+    for name, shape in case["tensors"].items():
+        tensors[name] = (dtype, shape, encode(values(name, shape[0] * shape[1]), dtype))
+    model = read_raw(os.path.join(HERE, "golden", case["family"], "model", "model.safetensors"))
+    for name, factor in case["base"].items():
+        own = name.replace("base_model.model.", "").replace(".base_layer", "")
+        kind, shape, raw = model[own if own in model else "model.embed_tokens.weight"]
+        floats = struct.unpack(f"<{len(raw) // 4}f", raw)
+        tensors[name] = (kind, shape, struct.pack(f"<{len(floats)}f", *(factor * v for v in floats)))
+    write_safetensors(os.path.join(out, "adapter_model.safetensors"), tensors)
+
+
+def check(case, path, bound):
+    with open(path, encoding="utf-8") as f:
+        got = json.load(f)["loss"]
+    error = abs(got - case["loss"]) / case["loss"]
+    print(f"    {'ok  ' if error <= bound else 'FAIL'} {case['name']}: loss {got:.9g}, PEFT {case['loss']:.9g}")
+    return error <= bound
+
+
+def main(argv):
+    if argv[1] == "list":
+        print("\n".join(f"{c['name']} {c['family']}" for c in cases().values()))
+    elif argv[1] == "write":
+        write(cases()[argv[2]], *argv[3:])
+    elif argv[1] == "same":
+        a, b = (read_raw(os.path.join(d, "adapter_model.safetensors")) for d in argv[2:4])
+        if a != b:
+            print("    differ:", sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k)))
+            return 1
+    elif not check(cases()[argv[2]], argv[3], float(argv[4])):
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv))

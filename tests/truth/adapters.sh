@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# adapters.sh BUILD_DIR: adapters on some layers, modules and ranks (golden/adapters.json, adapters.py): the loss that PEFT
+# gives, in every dtype a file may have; trained on, exported, merged, resumed and on two ranks they stay one and the same.
+. "$(dirname "$0")/../lib.sh"
+built trimpot
+need python3
+golden=$source/tests/truth/golden
+adapters=$source/tests/truth/adapters.py
+two=$([ -e "$build/trimpot_mpi.so" ] && command -v mpirun >/dev/null && echo 2 || true)
+[ -n "$two" ] || say "SKIP two ranks: no mpirun or no trimpot_mpi.so"
+log=$scratch/log
+
+# mean FAMILY OUT options…: the loss of the family's rows, as JSON
+mean()
+{
+    local family=$1 out=$2
+    shift 2
+    "$trimpot" eval --data "$golden/$family/rows.jsonl" --json device=cpu dtype=fp32 "$@" >"$out" 2>"$log" </dev/null ||
+        { fail "eval $*"; tail -3 "$log"; }
+}
+loss() { sed -E 's/.*"loss":([^,]+),.*/\1/' "$1"; }
+near() { awk -v a="$2" -v b="$3" 'BEGIN { d = a - b; exit !((d < 0 ? -d : d) <= 1e-6 * b) }' || fail "$1: $2 and $3"; }
+
+say "losses beside PEFT's"
+while read -r name family; do
+    for dtype in F32 F16 BF16 F64; do
+        rm -rf "$scratch/a"
+        "$adapters" write "$name" "$scratch/a" $dtype
+        mean "$family" "$scratch/json" --model "$golden/$family/model" --adapter "$scratch/a"
+        "$adapters" check "$name" "$scratch/json" 1e-6 >"$scratch/verdict" || fail "$name $dtype"
+    done
+    cat "$scratch/verdict"
+done < <("$adapters" list)
+
+# further RANKS OUTPUT key=value …: four steps from the adapter in $scratch/a, of four rows each whatever the ranks
+further()
+{
+    local n=$1 out=$2
+    shift 2
+    ranks "$n" "$trimpot" run lora_finetune --model "$golden/$family/model" --data "$golden/$family/rows.jsonl" --output "$out" -q \
+        checkpointer.adapter_checkpoint="$scratch/a" device=cpu dtype=fp32 seed=3 batch_size=2 epochs=2 optimizer.lr=2e-3 \
+        save_every_n_steps=2 gradient_accumulation_steps=$((2 / n)) "$@" >"$log" 2>&1 && return
+    fail "$name: run $*"
+    tail -3 "$log"
+}
+same() { cmp -s "$2/adapter/adapter_model.safetensors" "$3/adapter/adapter_model.safetensors" || fail "$name: $1"; }
+
+for case in "layer-0-only qwen2" "mixed-modules llama2" "head-replaced llama2" "ranks-rslora qwen2" "excluded qwen2"; do
+    read -r name family <<<"$case"
+    say "$name, trained on"
+    rm -rf "$scratch"/{a,still,run,half,two}
+    "$adapters" write "$name" "$scratch/a"
+
+    further 1 "$scratch/still" optimizer.lr=0
+    "$adapters" same "$scratch/a" "$scratch/still/adapter" || fail "$name: an adapter that was not moved comes out changed"
+
+    further 1 "$scratch/run" model.lora_dropout=0.1
+    mean "$family" "$scratch/before" --model "$golden/$family/model" --adapter "$scratch/a"
+    mean "$family" "$scratch/adapter" --model "$golden/$family/model" --adapter "$scratch/run/adapter"
+    mean "$family" "$scratch/merged" --model "$scratch/run/export"
+    near "$name: loss of adapter and of merged export" "$(loss "$scratch/adapter")" "$(loss "$scratch/merged")"
+    awk -v a="$(loss "$scratch/adapter")" -v b="$(loss "$scratch/before")" 'BEGIN { exit !(a < b) }' || fail "$name: training did not help"
+    for where in "--model $golden/$family/model --adapter $scratch/run/adapter" "--model $scratch/run/export"; do
+        # shellcheck disable=SC2086
+        "$trimpot" generate $where --prompt "The river" --max-new-tokens 8 device=cpu dtype=fp32 2>>"$log" </dev/null
+    done >"$scratch/said"
+    equal "$name: answers of adapter and of merged export" "$(sort -u "$scratch/said" | wc -l)" "$(($(wc -l <"$scratch/said") / 2))"
+
+    cp -r "$scratch/run" "$scratch/half"
+    rm -rf "$scratch/half"/{adapter,export,checkpoints/step-0000004}
+    further 1 "$scratch/half" model.lora_dropout=0.1 resume_from_checkpoint=true
+    same "resumed" "$scratch/run" "$scratch/half"
+    [ -z "$two" ] || { further 2 "$scratch/two" model.lora_dropout=0.1; same "two ranks" "$scratch/run" "$scratch/two"; }
+done
+finish
