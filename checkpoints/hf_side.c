@@ -70,7 +70,7 @@ static status side_open(struct side *s, const char *dir, const char *name)
     *s = (struct side){.path = mem_printf("%s/%s", dir, name)};
     if (!file_exists(s->path)) return ST_OK;
     status st = file_read(s->path, SIDE_BYTES, &text, &n);
-    if (!st) st = jdoc_parse(s->path, text, n, &s->root, NULL);
+    if (!st) st = jdoc_parse_any_number(s->path, text, n, &s->root);
     if (!st) buf_add(&s->text, text, n);
     free(text);
     return st;

@@ -34,13 +34,39 @@ static void printable(char *s)
         if ((unsigned char)*s < 0x20 || *s == 0x7f) *s = ' ';
 }
 
-status jdoc_parse(const char *path, const char *text, size_t n, json_t **root, size_t *used)
+static bool is_whole(const json_t *v)
+{
+    double x = json_real_value(v);
+    return json_is_real(v) && x == floor(x) && fabs(x) < 0x1p53;
+}
+
+/* Whole numbers that were read as reals. No deeper than check_depth allows. */
+static void whole_again(json_t *o)
+{
+    const char *key;
+    size_t i;
+    json_t *v;
+    json_object_foreach(o, key, v) {
+        if (is_whole(v)) json_object_set_new(o, key, json_integer((json_int_t)json_real_value(v)));
+        else whole_again(v);
+    }
+    json_array_foreach(o, i, v) {
+        if (is_whole(v)) json_array_set_new(o, i, json_integer((json_int_t)json_real_value(v)));
+        else whole_again(v);
+    }
+}
+
+static status parse(const char *path, const char *text, size_t n, bool any_number, json_t **root, size_t *used)
 {
     *root = NULL;
     TRY(check_depth(path, text, n));
     json_error_t e;
     size_t flags = JSON_REJECT_DUPLICATES | (used ? (size_t)JSON_DISABLE_EOF_CHECK : 0);
     json_t *o = json_loadb(text, n, flags, &e);
+    if (!o && any_number && json_error_code(&e) == json_error_numeric_overflow) {
+        o = json_loadb(text, n, flags | JSON_DECODE_INT_AS_REAL, &e);
+        whole_again(o);
+    }
     if (!o) {
         printable(e.text);
         FAIL(ST_CORRUPT, "%s:%d:%d: %s", path, e.line, e.column, e.text);
@@ -52,6 +78,16 @@ status jdoc_parse(const char *path, const char *text, size_t n, json_t **root, s
     if (used) *used = (size_t)e.position;
     *root = o;
     return ST_OK;
+}
+
+status jdoc_parse(const char *path, const char *text, size_t n, json_t **root, size_t *used)
+{
+    return parse(path, text, n, false, root, used);
+}
+
+status jdoc_parse_any_number(const char *path, const char *text, size_t n, json_t **root)
+{
+    return parse(path, text, n, true, root, NULL);
 }
 
 json_t *jdoc_get(const struct jdoc *d, const char *key)

@@ -24,6 +24,10 @@ struct jdoc {
  * object but white space; else it receives the bytes consumed. The caller json_decrefs. */
 status jdoc_parse(const char *path, const char *text, size_t n, json_t **root, size_t *used);
 
+/* A whole number beyond 64 bits is read as a real: transformers writes 1000000000000000019884624838656 for a
+ * model_max_length that it does not know. For files of which other keys are wanted. */
+status jdoc_parse_any_number(const char *path, const char *text, size_t n, json_t **root);
+
 /* NULL when the key is absent or null. */
 json_t *jdoc_get(const struct jdoc *d, const char *key);
 

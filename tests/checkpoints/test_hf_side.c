@@ -154,7 +154,7 @@ static void ends(void **state)
     }
     int32_t *found;
     int n;
-    put("base/generation_config.json", "{\"eos_token_id\": [3, 5]}");
+    put("base/generation_config.json", "{\"eos_token_id\": [3, 5], \"max_length\": 1000000000000000019884624838656}");
     assert_int_equal(hf_generation_ends(at("base"), &found, &n), ST_OK);
     assert_true(n == 2 && found[0] == 3 && found[1] == 5);
     free(found);
@@ -169,6 +169,8 @@ static void templates(void **state)
     static const struct { const char *config, *jinja, *to; } rows[] = {
         {"{\"a\": 1}", NULL, "{\n  \"chat_template\": \"{{ new \\\"q\\\" }}\",\"a\": 1}"},
         {"{\"a\": 1}", "old", "{\"a\": 1}"},
+        {"{\"model_max_length\": 1000000000000000019884624838656}", "old", /* as transformers writes it */
+         "{\"model_max_length\": 1000000000000000019884624838656}"},
         {"{\"chat_template\": \"old\", \"a\": 1.50}", NULL, "{\"chat_template\": \"{{ new \\\"q\\\" }}\", \"a\": 1.50}"},
         {"{\"chat_template\": \"old\"}", "older", "{\"chat_template\": \"{{ new \\\"q\\\" }}\"}"},
         {"{\"chat_template\":\"{{ new \\u0022q\\u0022 }}\"}", NULL, "{\"chat_template\":\"{{ new \\u0022q\\u0022 }}\"}"},

@@ -248,7 +248,7 @@ static void variables(void **state)
     c.torchtune_templates = false;
     c.template_variables = kwargs;
     c.n_template_variables = 3;
-    put("tokenizer_config.json", "{\"bos_token\": null, \"eos_token\": {\"content\": \"E\"}, \"model_max_length\": 5}");
+    put("tokenizer_config.json", "{\"bos_token\": null, \"eos_token\": {\"content\": \"E\"}, \"model_max_length\": 1000000000000000019884624838656}");
     put("special_tokens_map.json", "{\"bos_token\": \"B\", \"pad_token\": \"P\"}");
     assert_int_equal(chat_format_open(&c, &fake_tiny, folder, NULL, 0, &f), ST_OK);
     char *text = json_dumps(f.variables, JSON_COMPACT | JSON_SORT_KEYS);

@@ -54,7 +54,8 @@ static status read_json(const char *path, json_t **root)
     *root = NULL;
     if (!file_exists(path)) return ST_OK;
     TRY(file_read(path, FILE_LIMIT, &text, &n));
-    *root = json_loadb(text, n, JSON_ALLOW_NUL, &e);
+    /* As reals: many a model_max_length is 1e30 written out, and no number is used here. */
+    *root = json_loadb(text, n, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &e);
     free(text);
     if (!*root) FAIL(ST_CORRUPT, "%s:%d:%d: not valid JSON: %s; copy the model's own file again", path, e.line, e.column, e.text);
     return ST_OK;
