@@ -175,6 +175,7 @@ static status run_tokenize(const struct cli *c, struct comm *comm)
         TRY_DONE(rows_open(&j.rows, path, j.kind));
     }
     TRY_DONE(each_row(&j));
+    unused_report(piped ? "standard input" : path, &j.work.chat.unused);
 done:
     if (j.shaped) rendering_release(&j.source.rendering);
     rendered_release(&j.rendered);

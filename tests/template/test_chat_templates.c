@@ -40,36 +40,12 @@ static json_t *load(const char *path)
     return root;
 }
 
-/* What apply_chat_template does to a message before the template sees it, and the callers of the engine have to: keys
- * with null are dropped, reasoning goes by two names. */
-static json_t *as_passed(const json_t *message)
-{
-    static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
-    json_t *out = json_object(), *reasoning = NULL, *value;
-    for (size_t i = 0; i < 3 && !reasoning; i++) {
-        value = json_object_get(message, names[i]);
-        if (value && !json_is_null(value)) reasoning = value;
-    }
-    if (reasoning) json_object_set(out, "thinking", reasoning);
-    const char *key;
-    json_object_foreach((json_t *)message, key, value)
-    {
-        if (!json_is_null(value)) json_object_set(out, key, value);
-    }
-    if (reasoning) json_object_set(out, "reasoning_content", reasoning);
-    return out;
-}
-
 static json_t *load_conversations(void)
 {
-    json_t *talks = load(HERE "conversations.json"), *talk, *message;
-    size_t i, k;
+    json_t *talks = load(HERE "conversations.json"), *talk;
+    size_t i;
     json_array_foreach(talks, i, talk)
-    {
-        json_t *passed = json_array();
-        json_array_foreach(json_object_get(talk, "messages"), k, message) json_array_append_new(passed, as_passed(message));
-        json_object_set_new(talk, "messages", passed);
-    }
+        json_object_set_new(talk, "messages", template_messages(json_object_get(talk, "messages")));
     return talks;
 }
 

@@ -35,6 +35,10 @@ bool template_mentions(const struct template *t, const char *word);
 /* Whether it has a {% generation %} block. */
 bool template_marks_generation(const struct template *t);
 
+/* Messages as transformers hands them to a template: keys whose value is null are left out, and reasoning stands under
+ * both of its names, "thinking" and "reasoning_content". A new reference. */
+json_t *template_messages(const json_t *messages);
+
 struct template_vars {
     const json_t *messages; /* a list of objects */
     const json_t *tools;    /* a list; NULL: the variable is None, as transformers passes it */
