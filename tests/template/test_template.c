@@ -144,7 +144,7 @@ static void refused(void **state)
  * letters' kind: the second message. */
 static void letters(const struct template_text *t, char *out)
 {
-    static const char first[] = ".crtoT", second[] = "?CRKO?";
+    static const char first[] = ".crtoTw", second[] = "?CRKO?W";
     for (size_t i = 0; i < t->text.len; i++) {
         size_t message = origin_message(t->origin[i]);
         out[i] = message > 1 ? '!' : (message ? second : first)[origin_field(t->origin[i])];
@@ -166,7 +166,7 @@ static void provenance(void **state)
     } cases[] = {
         {"bos ~ messages[0].content ~ '!'", "<s>ab é!", "...ccccc."},
         {"messages[0].content + messages[1].content", "ab éYes, no", "cccccCCCCCCC"},
-        {"messages[0].role ~ messages[1].name ~ messages[1].role", "userNbot", "ooooOOOO"},
+        {"messages[0].role ~ messages[1].name ~ messages[1].role", "userNbot", "wwwwOWWW"},
         {"messages[0].reasoning|trim ~ messages[1].thinking", "xhm", "rRR"},
         {"('<' + messages[0].content + '>')[1:-1]", "ab é", "ccccc"},
         {"('<' + messages[0].content + '>')[::-1]", ">é ba<", ".ccccc."},
@@ -189,7 +189,7 @@ static void provenance(void **state)
         {"'%s=%s' % (bos, messages[1].thinking)", "<s>=hm", "....RR"},
         {"'{}={:>4}'.format(bos, messages[1].thinking)", "<s>=  hm", "....RRRR"},
         {"messages[1].content|indent(2, true)", "  Yes, no", "..CCCCCCC"},
-        {"messages|map(attribute='role')|join('+')", "user+bot", "oooo.OOO"},
+        {"messages|map(attribute='role')|join('+')", "user+bot", "wwww.WWW"},
         {"messages[1].items()|map('last')|list|last", "N", "O"},
         {"messages[1].thinking * 2", "hmhm", "RRRR"},
         {"messages[0].content|length", "4", "."},
@@ -233,8 +233,8 @@ static void provenance_of_statements(void **state)
          "cccc."},
         {"{% for c in messages[0].content %}{{ c }},{% endfor %}", "c.c.c.c."},
         {"{% for m in messages recursive %}{{ m.role if m.role else m }}{{ loop([{'role': m.content}]) if loop.depth < 2 }}{% endfor %}",
-         "oooocccc"},
-        {"{% for k, v in messages[0].items() %}{{ k }}{{ v }}{% endfor %}", "ooooooooooooooocccc"},
+         "wwwwcccc"},
+        {"{% for k, v in messages[0].items() %}{{ k }}{{ v }}{% endfor %}", "oooowwwwooooooocccc"},
     };
     struct template_text out = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
