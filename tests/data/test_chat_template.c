@@ -78,6 +78,8 @@ static char *render(const char *template, const struct tokenizer *tok, enum mask
 #define NO_PROMPT EACH "{{ '<|im_start|>' + message.role + '\\n' + message.content|trim + '<|im_end|>' }}{% endfor %}"
 #define BARE EACH "{{ message.role|capitalize + ': ' + message.content + '\\n' }}{% endfor %}" \
     "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
+#define BARE_END EACH "{{ '<|' + message.role + '|>' + message.content + '<|end|>\n' }}{% endfor %}" \
+    "{{ '<|assistant|>' if add_generation_prompt else '<|endoftext|>' }}"
 #define USERS EACH "{% if message.role != 'system' %}{{ message.content + '<|im_end|>' }}{% endif %}{% endfor %}"
 #define TOOLS "{% for t in tools %}{{ t|tojson }}{% endfor %}" CHATML
 
@@ -111,6 +113,8 @@ static const struct {
      IMS "user\na" IME IMS "assistant\n{<think>r</think>b" IME "}"},
     {NO_PROMPT, MASK_DEFAULT, ROW(U(" a ") "," A(" b ")), IMS "user\na" IME IMS "assistant\n{b" IME "}"},
     {BARE, MASK_DEFAULT, ROW(U("a") "," A("b") "," U("c") "," A("d")), "User: a\nAssistant: {b\n}User: c\nAssistant: {d\n}"},
+    {BARE_END, MASK_DEFAULT, ROW(U("a") "," A("b") "," U("c") "," A("d")), /* marks that are no special tokens here */
+     "<|user|>a<|end|>\n<|assistant|>{b<|end|>\n}<|user|>c<|end|>\n<|assistant|>{d<|end|>\n<|endoftext|>}"},
     {USERS, MASK_DEFAULT, ROW(S("s") "," U("a") "," A("b")), "data error: messages[0]: its content" },
     {USERS, MASK_DEFAULT, ROW(S(" ") "," U("a") "," A("b")), "a" IME "{b" IME "}"},
     {CHATML, MASK_DEFAULT, ROW(U("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"reasoning_content\":\"r\"}"),

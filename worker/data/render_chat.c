@@ -23,7 +23,8 @@
 struct turn {
     enum { TURN_NONE, TURN_HERE, TURN_APART } where; /* nowhere of interest, in the full text, in a document of its own */
     size_t begin, own_end;                           /* what it says */
-    size_t limit;                                    /* its end mark lies before this */
+    size_t limit;                                    /* its end mark lies before this; */
+    size_t rest;                                     /* without one it is trained up to here */
 };
 
 static bool is_own(template_origin o, int message)
@@ -96,12 +97,15 @@ static status check_field(const struct job *j, const struct template_text *t, in
  * -1 those that are trained here; templates forget earlier reasoning on purpose. */
 static status check_rendered(const struct job *j, const struct template_text *t, int n, int only)
 {
+    static const char *const reasoning[] = {"reasoning_content", "thinking", "reasoning"};
     static const struct { const char *key; enum template_field field; } always[] = {
         {"content", MESSAGE_CONTENT}, {"tool_calls", MESSAGE_CALLS}, {"tools", MESSAGE_OTHER}, {"functions", MESSAGE_OTHER}};
     for (int i = 0; i < n; i++) {
         bool learned = only >= 0 ? i == only : j->turns[i].where == TURN_HERE && j->c->messages[i].trained;
         for (size_t k = 0; k < sizeof always / sizeof *always; k++) TRY(check_field(j, t, i, always[k].key, always[k].field));
-        if (learned) TRY(check_field(j, t, i, "reasoning_content", MESSAGE_REASONING));
+        for (size_t k = 0; learned && k < sizeof reasoning / sizeof *reasoning; k++) /* by the name the row gave it */
+            if (json_object_get(json_array_get(j->c->json, (size_t)i), reasoning[k]))
+                TRY(check_field(j, t, i, reasoning[k], MESSAGE_REASONING));
     }
     if (!j->c->tools || !json_array_size(j->c->tools)) return ST_OK;
     for (size_t i = 0; i < t->text.len; i++)
@@ -142,7 +146,7 @@ static struct rendered_document mark_turn(const struct job *j, const struct turn
         if (trained) train(out, at + own);
     for (k = own; k < n && (size_t)to[k] <= turn->limit && !is_end_mark(j->r, out->ids.v[at + k]); k++) {}
     bool marked = k < n && (size_t)to[k] <= turn->limit;
-    for (size_t m = own; trained && m < n && (marked ? m <= k : (size_t)to[m] <= turn->limit); m++) train(out, at + m);
+    for (size_t m = own; trained && m < n && (marked ? m <= k : (size_t)to[m] <= turn->rest); m++) train(out, at + m);
     return (struct rendered_document){.body = (int64_t)i, .body_end = (int64_t)own};
 }
 
@@ -164,7 +168,7 @@ static void find_turn(const struct job *j, int i, const struct template_text *t,
                 (!own || prompt->text.len <= first);
     turn->begin = fits ? prompt->text.len : first;
     turn->own_end = own ? end : turn->begin;
-    turn->limit = t->text.len;
+    turn->limit = turn->rest = t->text.len;
 }
 
 /* ---- the two ways to find what is trained ---------------------------------------------------------------------- */
@@ -211,7 +215,7 @@ static status by_generation(const struct job *j)
     for (size_t k = 0; k < t->n_generation; k++) {
         struct template_span s = t->generation[k];
         int who = speaker(j, t, s);
-        struct turn turn = {.begin = s.begin, .own_end = s.end, .limit = s.end};
+        struct turn turn = {.begin = s.begin, .own_end = s.end, .limit = s.end, .rest = s.end};
         struct rendered_document d = mark_turn(j, &turn, who < 0 || j->c->messages[who].trained);
         if (who == last || who < 0) words = d;
     }
@@ -238,7 +242,9 @@ static status place_turn(const struct job *j, int i)
     size_t shared = common(t, full);
     turn->where = shared >= turn->own_end ? TURN_HERE : TURN_APART;
     if (turn->where == TURN_APART) return j->c->messages[i].trained ? turn_apart(j, i) : ST_OK;
-    if (turn->limit > shared) turn->limit = shared;
+    if (turn->limit <= shared) return ST_OK;
+    turn->limit = turn->rest = shared; /* which may reach into the next header: `rest` goes back to a line's end */
+    while (turn->rest > turn->own_end && full->text.data[turn->rest - 1] != '\n') turn->rest--;
     return ST_OK;
 }
 
@@ -269,7 +275,7 @@ static status by_prefixes(const struct job *j)
             TRY(place_turn(j, i));
         } else if (trained && own_bytes(&j->w->full, i, &turn->begin, &turn->own_end)) {
             turn->where = TURN_HERE;
-            turn->limit = turn->own_end;
+            turn->limit = turn->rest = turn->own_end;
         }
         here |= trained && turn->where == TURN_HERE;
         apart |= trained && turn->where == TURN_APART;
