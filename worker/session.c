@@ -49,7 +49,7 @@ status session_tokenizer(const struct config *c, const char *path, const char *m
     if (component) {
         const char *dot = strrchr(component, '.');
         hint.family = dot ? dot + 1 : component;
-    } else hint.family = model_type;
+    } else hint.model_type = model_type;
     TRY(tokenizer_open(path, &hint, tok));
     *rendering = choose_rendering(c, *tok);
     return ST_OK;
