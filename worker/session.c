@@ -53,7 +53,7 @@ status session_tokenizer(const struct config *c, const char *model_type, int64_t
     if (component) {
         const char *dot = strrchr(component, '.');
         hint.family = dot ? dot + 1 : component;
-    } else hint.family = model_type;
+    } else hint.model_type = model_type;
     TRY(tokenizer_open(path, &hint, tok));
     return chat_format_open(c, *tok, path, choose_family(c, *tok), now, format);
 }

@@ -11,7 +11,8 @@
 #include <cmocka.h>
 
 #include "kernels/base/file.h"
-#include "worker/data/tokenizer/tokenizer_impl.h"
+#include "kernels/base/text.h"
+#include "worker/data/tokenizer/open.h"
 
 #define VOCAB             "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"<unk>\":3}"
 #define MODEL             "\"model\":{\"type\":\"BPE\"," VOCAB ",\"merges\":[\"a b\"]}"

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "tests/tokenizer/test_shared.h"
-#include "worker/data/tokenizer/tokenizer_impl.h"
+#include "worker/data/tokenizer/open.h"
 
 static struct tokenizer *open_shared(const char *name, const struct tokenizer_hint *hint)
 {

@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 #include "tests/tokenizer/test_shared.h"
-#include "worker/data/tokenizer/tok_utf8.h"
-#include "worker/data/tokenizer/tokenizer_impl.h"
+#include "worker/data/tokenizer/utf8.h"
+#include "worker/data/tokenizer/open.h"
 
 static json_t *golden(const char *name)
 {

@@ -1,15 +1,11 @@
 #include "worker/data/tokenizer/tokenizer.h"
 
-#include <malloc.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/base/file.h"
-#include "worker/data/tokenizer/tok_utf8.h"
-#include "worker/data/tokenizer/tokenizer_impl.h"
-
-enum { FILE_LIMIT = 256 << 20 };
+#include "worker/data/tokenizer/parts.h"
+#include "worker/data/tokenizer/segment.h"
+#include "worker/data/tokenizer/utf8.h"
 
 void ids_push(struct ids *a, int32_t id)
 {
@@ -20,208 +16,14 @@ void ids_push(struct ids *a, int32_t id)
     a->v[a->n++] = id;
 }
 
-/* ---- opening ---- */
-
-static int32_t named_id(const struct tokenizer *t, const char *text) { return text ? tokenizer_id(t, text) : -1; }
-
-/* bos, eos, pad: what the configuration names, else what the file says, else what the family uses. */
-static void choose_specials(struct tokenizer *t, const struct tok_config *c, const struct tok_family *family)
-{
-    int32_t *const place[] = {&t->bos, &t->eos, &t->pad};
-    const char *const key[] = {"bos_token", "eos_token", "pad_token"};
-    const char *const usual[] = {family->bos, family->eos, family->pad};
-    if (t->bos < 0 && t->has_template && t->prefix.n) t->bos = t->prefix.v[0];
-    for (int i = 0; i < 3; i++) {
-        int32_t id = named_id(t, tok_config_text(c, key[i]));
-        if (id >= 0) *place[i] = id;
-        if (*place[i] < 0) *place[i] = named_id(t, usual[i]);
-    }
-}
-
-static void choose_document(struct tokenizer *t, const struct tok_config *c, const struct tok_family *family)
-{
-    if (t->has_template) return;
-    int add_bos = tok_config_flag(c, "add_bos_token"), add_eos = tok_config_flag(c, "add_eos_token");
-    if (add_bos < 0) add_bos = !t->by_pair && family->bos_added;
-    if (add_bos && t->bos >= 0) ids_push(&t->prefix, t->bos);
-    if (add_eos > 0 && t->eos >= 0) ids_push(&t->suffix, t->eos);
-}
-
-static status check_ids(const struct tokenizer *t, const struct ids *ids)
-{
-    for (size_t i = 0; i < ids->n; i++)
-        if (!tokenizer_piece(t, ids->v[i]))
-            FAIL(ST_CORRUPT, "post_processor: id %d is not in the vocabulary", (int)ids->v[i]);
-    return ST_OK;
-}
-
-static status read_kind(struct tokenizer *t, const struct tok_source *s, const struct tok_config *c,
-                        const struct tok_family *family)
-{
-    if (strcmp(s->kind, "tokenizer.json") == 0) return tok_read_json(t, s->data, s->n);
-    if (strcmp(s->kind, "tiktoken") == 0) return tok_read_tiktoken(t, s->data, s->n, family);
-    if (strcmp(s->kind, "sentencepiece") == 0) return tok_read_spm(t, (const unsigned char *)s->data, s->n);
-    if (!s->merges) FAIL(ST_USAGE, "a vocab.json needs its merges.txt; give merges_file");
-    return tok_read_gpt2(t, s->data, s->n, s->merges, s->merges_n, tok_config_flag(c, "add_prefix_space") > 0, family);
-}
-
-static status build(struct tokenizer *t, const struct tok_source *s, const struct tok_config *c)
-{
-    const char *family_name = s->family, *class_name = tok_config_text(c, "tokenizer_class");
-    if (!family_name && strcmp(s->kind, "tiktoken") == 0) family_name = "llama3"; /* the one family with such files */
-    const struct tok_family *family = tok_family_find(family_name, class_name);
-    TRY(read_kind(t, s, c, family));
-    tok_bpe_words(t);
-    bool bare = strcmp(s->kind, "vocab.json") == 0 || strcmp(s->kind, "tiktoken") == 0;
-    if (s->specials) TRY(tok_read_added(t, s->specials, strlen(s->specials)));
-    TRY(tok_config_added(c, t));
-    if (bare && t->n_added == 0 && family) TRY(tok_family_specials(t, family));
-    TRY(tok_added_finish(t));
-    if (!family) family = tok_family_guess(t);
-    t->size = t->vocab.ids;
-    for (int32_t i = 0; i < t->n_added; i++)
-        if (t->added[i].id >= t->size) t->size = t->added[i].id + 1;
-    choose_specials(t, c, family);
-    choose_document(t, c, family);
-    TRY(check_ids(t, &t->prefix));
-    TRY(check_ids(t, &t->suffix));
-    const char *base = strrchr(s->path, '/');
-    t->describe = mem_printf("%s: %s, %d ids", base ? base + 1 : s->path, t->kind, (int)t->size);
-    return ST_OK;
-}
-
-status tokenizer_from_memory(const struct tok_source *s, struct tokenizer **out)
-{
-    struct tokenizer *t = mem_alloc(sizeof *t);
-    struct tok_config c = {0};
-    t->unk = t->bos = t->eos = t->pad = -1;
-    memset(t->byte_id, 0xff, sizeof t->byte_id);
-    t->path = mem_strdup(s->path);
-    status st = tok_config_open(&c, s->config, s->special_map);
-    if (!st) st = build(t, s, &c);
-    tok_config_close(&c);
-    if (st) {
-        status_prefix(st, "%s", s->path);
-        tokenizer_close(t);
-        return st;
-    }
-    *out = t;
-    return ST_OK;
-}
-
-/* A source and the texts it points to. */
-struct files {
-    struct tok_source s;
-    char *path, *data, *merges, *config, *special_map, *specials;
-};
-
-static char *beside(const char *path, const char *name)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? mem_printf("%.*s/%s", (int)(slash - path), path, name) : mem_strdup(name);
-}
-
-/* A file that need not exist. */
-static status read_optional(const char *path, const char *name, char **text)
-{
-    char *file = beside(path, name);
-    status st = file_exists(file) ? file_read(file, FILE_LIMIT, text, NULL) : ST_OK;
-    free(file);
-    return st;
-}
-
-/* In a directory: the first of the names that exists. */
-static status find_file(const char *path, char **file)
-{
-    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "vocab.json"};
-    if (!file_is_dir(path)) {
-        *file = mem_strdup(path);
-        return ST_OK;
-    }
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        *file = mem_printf("%s/%s", path, names[i]);
-        if (file_exists(*file)) return ST_OK;
-        free(*file);
-    }
-    *file = NULL;
-    FAIL(ST_IO, "%s: has no tokenizer.json, tokenizer.model or vocab.json; copy the model's tokenizer files there",
-         path);
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), k = strlen(end);
-    return n >= k && strcmp(text + n - k, end) == 0;
-}
-
-/* JSON by its brace, protobuf by its first field (number 1, bytes), tiktoken by being neither. */
-static const char *kind_of(const struct files *f, const struct tokenizer_hint *hint)
-{
-    if (f->data[strspn(f->data, " \t\r\n")] == '{')
-        return hint->merges_file || ends_with(f->path, "vocab.json") ? "vocab.json" : "tokenizer.json";
-    return f->s.n && f->data[0] == '\n' ? "sentencepiece" : "tiktoken";
-}
-
-static status read_merges(struct files *f, const struct tokenizer_hint *hint)
-{
-    char *path = hint->merges_file ? mem_strdup(hint->merges_file) : beside(f->path, "merges.txt");
-    status st = file_read(path, FILE_LIMIT, &f->merges, &f->s.merges_n);
-    free(path);
-    return st;
-}
-
-status tokenizer_open(const char *path, const struct tokenizer_hint *hint, struct tokenizer **out)
-{
-    const struct tokenizer_hint none = {0};
-    struct files f = {0};
-    status st;
-    if (!hint) hint = &none;
-    TRY_DONE(find_file(path, &f.path));
-    TRY_DONE(file_read(f.path, FILE_LIMIT, &f.data, &f.s.n));
-    f.s.kind = kind_of(&f, hint);
-    if (strcmp(f.s.kind, "vocab.json") == 0) TRY_DONE(read_merges(&f, hint));
-    TRY_DONE(read_optional(f.path, "tokenizer_config.json", &f.config));
-    TRY_DONE(read_optional(f.path, "special_tokens_map.json", &f.special_map));
-    if (hint->special_tokens_path) TRY_DONE(file_read(hint->special_tokens_path, FILE_LIMIT, &f.specials, NULL));
-    f.s.path = f.path;
-    f.s.data = f.data;
-    f.s.merges = f.merges;
-    f.s.config = f.config;
-    f.s.special_map = f.special_map;
-    f.s.specials = f.specials;
-    f.s.family = hint->family;
-    TRY_DONE(tokenizer_from_memory(&f.s, out));
-done:
-    free(f.path);
-    free(f.data);
-    free(f.merges);
-    free(f.config);
-    free(f.special_map);
-    free(f.specials);
-    malloc_trim(
-        0); /* the JSON tree was several times the file; the plan does not count it, so neither may the process */
-    return st;
-}
-
 void tokenizer_close(struct tokenizer *t)
 {
     if (!t) return;
-    for (int32_t i = 0; i < t->n_added; i++) {
-        free(t->added[i].text);
-        free(t->added[i].form);
-    }
-    free(t->added);
-    tok_vocab_release(&t->vocab);
-    tok_map_release(&t->pairs);
-    tok_map_release(&t->added_by_id);
-    struct tok_trie *const tries[] = {&t->pieces, &t->user_defined, &t->added_raw, &t->added_normalized, &t->added_all};
-    for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) tok_trie_release(tries[i]);
+    tok_model_release(&t->model);
+    tok_added_release(&t->added);
     struct tok_steps *const steps[] = {&t->normalizer, &t->pre_tokenizer, &t->decoder};
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) tok_steps_release(steps[i]);
-    free(t->charsmap.unit);
-    free(t->charsmap.pool);
-    free(t->rank);
-    free(t->score);
+    tok_charsmap_release(&t->charsmap);
     free(t->prefix.v);
     free(t->suffix.v);
     free(t->path);
@@ -234,8 +36,9 @@ void tokenizer_close(struct tokenizer *t)
 /* The caller's text is never copied whole unless somebody asks for origins or it is not UTF-8: `whole` then has it. */
 struct call {
     const struct tokenizer *t;
+    struct tok_pass pass;
     struct tok_work work;
-    struct tok_spans whole, normalised; /* they outlive the work's spans */
+    struct tok_spans whole, normalised; /* they outlive the pass's spans */
     const unsigned char *quoted;        /* per byte of the caller's text; NULL: nothing is quoted */
     struct buf quoted_form;             /* the same per byte of a text derived from it */
     bool specials;
@@ -262,36 +65,38 @@ static struct tok_specials specials_in(struct call *c, const struct tok_spans *s
 /* Bytes [at, end) of the normalised text, which lie between added tokens, to ids. */
 static status encode_normalised(struct call *c, size_t at, size_t end, bool first)
 {
-    struct tok_work *w = &c->work;
+    const struct tok_model *m = &c->t->model;
+    struct tok_spans *in = &c->pass.in;
     if (at == end) return ST_OK;
-    tok_spans_clear(&w->in);
-    tok_span_push(&w->in, 0, (uint32_t)(end - at), first && at == 0);
-    tok_copy(&w->in, &c->normalised, at, end - at);
-    TRY(tok_steps_run(&c->t->pre_tokenizer, w));
-    for (size_t i = 0; i < w->in.n; i++)
-        TRY(c->t->segment(c->t, w, w->in.text.data + w->in.v[i].at, w->in.v[i].n, &c->out));
+    tok_spans_clear(in);
+    tok_span_push(in, 0, (uint32_t)(end - at), first && at == 0);
+    tok_copy(in, &c->normalised, at, end - at);
+    TRY(tok_steps_run(&c->t->pre_tokenizer, &c->pass));
+    for (size_t i = 0; i < in->n; i++) {
+        status st = m->segment(m, &c->work, in, in->v[i].at, in->v[i].n, &c->out);
+        if (st) return status_prefix(st, "%s", c->t->path);
+    }
     return ST_OK;
 }
 
-/* The one span of work.in, which lies between added tokens of the text as it was written, to ids. */
+/* The one span of pass.in, which lies between added tokens of the text as it was written, to ids. */
 static status encode_gap(struct call *c)
 {
     const struct tokenizer *t = c->t;
-    bool first = c->work.in.v[0].first;
-    TRY(tok_steps_run(&t->normalizer, &c->work));
-    struct tok_spans swap = c->work.in;
-    c->work.in = c->normalised;
+    bool first = c->pass.in.v[0].first;
+    TRY(tok_steps_run(&t->normalizer, &c->pass));
+    struct tok_spans swap = c->pass.in;
+    c->pass.in = c->normalised;
     c->normalised = swap;
-    c->work.in.traced = swap.traced;
+    c->pass.in.traced = swap.traced;
     const char *text = c->normalised.text.data;
     size_t n = c->normalised.text.len;
     struct tok_scan scan = {0};
     struct tok_specials specials = {0};
-    if (t->added_normalized.nodes) specials = specials_in(c, &c->normalised);
-    for (tok_added_next(t, &t->added_normalized, text, n, specials, &scan); scan.token;
-         tok_added_next(t, &t->added_normalized, text, n, specials, &scan)) {
+    if (t->added.normalized.nodes) specials = specials_in(c, &c->normalised);
+    while (tok_added_next(&t->added, &t->added.normalized, text, n, specials, &scan)) {
         TRY(encode_normalised(c, scan.last, scan.start, first));
-        tok_emit(&c->out, scan.token->id, &c->normalised, text + scan.at, text + scan.end);
+        tok_emit(&c->out, scan.token->id, &c->normalised, scan.at, scan.end);
     }
     return encode_normalised(c, scan.last, n, first);
 }
@@ -299,7 +104,7 @@ static status encode_gap(struct call *c)
 /* Bytes [at, end) of the caller's text, or of `whole` where that is in use. */
 static status encode_between(struct call *c, const char *text, size_t at, size_t end)
 {
-    struct tok_spans *in = &c->work.in;
+    struct tok_spans *in = &c->pass.in;
     if (at == end) return ST_OK;
     tok_spans_clear(in);
     in->traced = c->whole.traced;
@@ -332,8 +137,7 @@ static status encode(struct call *c, const char *text, size_t n)
     const struct tokenizer *t = c->t;
     struct tok_specials specials = {.found = c->specials};
     status st = ST_OK;
-    if (n > INT32_MAX / 2)
-        FAIL(ST_DATA, "text of %zu bytes is too long to tokenise in one piece; split the row", n);
+    if (n > INT32_MAX / 2) FAIL(ST_DATA, "text of %zu bytes is too long to tokenise in one piece; split the row", n);
     if (c->out.from || !text_is_utf8(text, n, NULL)) {
         copy_whole(c, text, n);
         text = c->whole.text.data;
@@ -346,13 +150,13 @@ static status encode(struct call *c, const char *text, size_t n)
         specials.quoted = (const unsigned char *)quoted.data;
     }
     struct tok_scan scan = {0};
-    for (tok_added_next(t, &t->added_raw, text, n, specials, &scan); scan.token;
-         tok_added_next(t, &t->added_raw, text, n, specials, &scan)) {
+    while (tok_added_next(&t->added, &t->added.raw, text, n, specials, &scan)) {
         TRY_DONE(encode_between(c, text, scan.last, scan.start));
-        tok_emit(&c->out, scan.token->id, &c->whole, text + scan.at, text + scan.end);
+        tok_emit(&c->out, scan.token->id, &c->whole, scan.at, scan.end);
     }
     TRY_DONE(encode_between(c, text, scan.last, n));
 done:
+    tok_pass_release(&c->pass);
     tok_work_release(&c->work);
     tok_spans_release(&c->whole);
     tok_spans_release(&c->normalised);
@@ -370,8 +174,14 @@ status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, b
 status tokenizer_encode_rendered(const struct tokenizer *t, const char *text, size_t n, const unsigned char *quoted,
                                  struct ids *out, struct ids *from, struct ids *to)
 {
-    struct call c = {.t = t, .specials = true, .quoted = quoted, .out = {out, from, to}};
-    return encode(&c, text, n);
+    struct ids unwanted[2] = {0};
+    struct tok_sink sink = {out, from ? from : &unwanted[0], to ? to : &unwanted[1], 0, 0};
+    sink.from_n = sink.from->n;
+    sink.to_n = sink.to->n;
+    struct call c = {.t = t, .specials = true, .quoted = quoted, .out = sink};
+    status st = encode(&c, text, n);
+    for (int i = 0; i < 2; i++) free(unwanted[i].v);
+    return st;
 }
 
 void tokenizer_around(const struct tokenizer *t, const struct ids **prefix, const struct ids **suffix)
@@ -393,17 +203,17 @@ status tokenizer_encode_document(const struct tokenizer *t, const char *text, si
 /* What decoding starts from. */
 static const char *shown_piece(const struct tokenizer *t, int32_t id, size_t *n)
 {
-    const struct tok_added *a = tok_added_of_id(t, id);
-    if (!a) return tok_vocab_piece(&t->vocab, id, n);
+    const struct tok_added *a = tok_added_of_id(&t->added, id);
+    if (!a) return tok_vocab_piece(&t->model.vocab, id, n);
     *n = a->form ? a->form_n : a->n;
     return a->form ? a->form : a->text;
 }
 
 char *tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_specials, size_t *bytes)
 {
-    struct tok_work w = {0};
+    struct tok_pass w = {0};
     struct buf out = {0};
-    buf_add(&w.in.text, "", 0);
+    tok_spans_clear(&w.in);
     buf_add(&out, "", 0);
     for (size_t i = 0; i < n; i++) {
         size_t len;
@@ -416,7 +226,7 @@ char *tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, 
         if (i > 0 && t->decoder.n == 0) buf_add(&out, " ", 1); /* as HF does for files without a decoder */
         buf_add(&out, w.in.text.data + w.in.v[i].at, w.in.v[i].n);
     }
-    tok_work_release(&w);
+    tok_pass_release(&w);
     if (bytes) *bytes = out.len;
     return out.data;
 }
@@ -425,19 +235,19 @@ int32_t tokenizer_size(const struct tokenizer *t) { return t->size; }
 
 int32_t tokenizer_id(const struct tokenizer *t, const char *piece)
 {
-    const struct tok_added *a = tok_added_find(t, piece, strlen(piece));
-    return a ? a->id : tok_vocab_id(&t->vocab, piece, strlen(piece));
+    const struct tok_added *a = tok_added_find(&t->added, piece, strlen(piece));
+    return a ? a->id : tok_vocab_id(&t->model.vocab, piece, strlen(piece));
 }
 
 const char *tokenizer_piece(const struct tokenizer *t, int32_t id)
 {
-    const struct tok_added *a = tok_added_of_id(t, id);
-    return a ? a->text : tok_vocab_piece(&t->vocab, id, NULL);
+    const struct tok_added *a = tok_added_of_id(&t->added, id);
+    return a ? a->text : tok_vocab_piece(&t->model.vocab, id, NULL);
 }
 
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id)
 {
-    const struct tok_added *a = tok_added_of_id(t, id);
+    const struct tok_added *a = tok_added_of_id(&t->added, id);
     return a && a->special;
 }
 

@@ -1,4 +1,4 @@
-#include "worker/data/tokenizer/tok_regex.h"
+#include "worker/data/tokenizer/pattern.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>

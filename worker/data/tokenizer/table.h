@@ -1,4 +1,4 @@
-/* tok_table.h — the lookup tables of tokenizers: integers, byte strings, and prefixes of text. Filled while a file is
+/* table.h — the lookup tables of tokenizers: integers, byte strings, and prefixes of text. Filled while a file is
  * read, constant afterwards. */
 #ifndef TRIMPOT_TOK_TABLE_H
 #define TRIMPOT_TOK_TABLE_H

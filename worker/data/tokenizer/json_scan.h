@@ -1,7 +1,7 @@
-/* tok_scan.h — JSON read in passing. A vocabulary and its merges are most of a tokenizer file: building a tree of them
+/* json_scan.h — JSON read in passing. A vocabulary and its merges are most of a tokenizer file: building a tree of them
  * costs ten times the memory and three times the time of reading them once. Everything else goes to jansson. */
-#ifndef TRIMPOT_TOK_SCAN_H
-#define TRIMPOT_TOK_SCAN_H
+#ifndef TRIMPOT_TOK_JSON_SCAN_H
+#define TRIMPOT_TOK_JSON_SCAN_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,7 +15,7 @@ struct tok_scanner { /* over valid UTF-8 */
     struct buf text; /* of the last string; released by tok_scan_close */
 };
 
-struct tok_part {
+struct tok_extent {
     const char *at;
     size_t n;
 }; /* at == NULL: absent */
@@ -32,6 +32,7 @@ status tok_scan_bad(const struct tok_scanner *s, const char *wanted); /* ST_CORR
 
 /* Finds data.model.vocab (an object) and data.model.merges (a list), and writes the rest, with {} and [] in their
  * places, to `rest`. ST_CORRUPT if data is not an object. */
-status tok_scan_model(const char *data, size_t n, struct tok_part *vocab, struct tok_part *merges, struct buf *rest);
+status tok_scan_model(const char *data, size_t n, struct tok_extent *vocab, struct tok_extent *merges,
+                      struct buf *rest);
 
 #endif

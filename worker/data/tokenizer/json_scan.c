@@ -1,8 +1,8 @@
-#include "worker/data/tokenizer/tok_scan.h"
+#include "worker/data/tokenizer/json_scan.h"
 
 #include <string.h>
 
-#include "worker/data/tokenizer/tok_utf8.h"
+#include "worker/data/tokenizer/utf8.h"
 
 enum { MAX_DEPTH = 64 };
 
@@ -141,7 +141,7 @@ status tok_scan_skip(struct tok_scanner *s)
 }
 
 /* The members of model: notes where the two large ones are. */
-static status scan_members(struct tok_scanner *s, struct tok_part *vocab, struct tok_part *merges)
+static status scan_members(struct tok_scanner *s, struct tok_extent *vocab, struct tok_extent *merges)
 {
     bool more = !tok_scan_take(s, '}');
     while (more) {
@@ -151,7 +151,7 @@ static status scan_members(struct tok_scanner *s, struct tok_part *vocab, struct
         char open = peek(s);
         const char *from = s->at;
         TRY(tok_scan_skip(s));
-        struct tok_part part = {from, (size_t)(s->at - from)};
+        struct tok_extent part = {from, (size_t)(s->at - from)};
         if (is_vocab && open == '{' && !vocab->at) *vocab = part;
         if (is_merges && open == '[' && !merges->at) *merges = part;
         TRY(tok_scan_next(s, '}', &more));
@@ -159,7 +159,7 @@ static status scan_members(struct tok_scanner *s, struct tok_part *vocab, struct
     return ST_OK;
 }
 
-static status scan_root(struct tok_scanner *s, struct tok_part *vocab, struct tok_part *merges)
+static status scan_root(struct tok_scanner *s, struct tok_extent *vocab, struct tok_extent *merges)
 {
     if (!tok_scan_take(s, '{')) return tok_scan_bad(s, "a JSON object");
     bool more = !tok_scan_take(s, '}');
@@ -176,11 +176,11 @@ static status scan_root(struct tok_scanner *s, struct tok_part *vocab, struct to
     return ST_OK;
 }
 
-status tok_scan_model(const char *data, size_t n, struct tok_part *vocab, struct tok_part *merges, struct buf *rest)
+status tok_scan_model(const char *data, size_t n, struct tok_extent *vocab, struct tok_extent *merges, struct buf *rest)
 {
     struct tok_scanner s = {data, data, data + n, {0}};
     size_t bad_at;
-    *vocab = *merges = (struct tok_part){0};
+    *vocab = *merges = (struct tok_extent){0};
     if (!text_is_utf8(data, n, &bad_at)) {
         s.at += bad_at;
         return tok_scan_bad(&s, "UTF-8");
@@ -188,14 +188,14 @@ status tok_scan_model(const char *data, size_t n, struct tok_part *vocab, struct
     status st = scan_root(&s, vocab, merges);
     tok_scan_close(&s);
     TRY(st);
-    const struct tok_part *first = vocab, *second = merges;
+    const struct tok_extent *first = vocab, *second = merges;
     if (merges->at && (!vocab->at || merges->at < vocab->at)) {
         first = merges;
         second = vocab;
     }
     const char *from = data;
     for (int i = 0; i < 2; i++) {
-        const struct tok_part *part = i ? second : first;
+        const struct tok_extent *part = i ? second : first;
         if (!part->at) continue;
         buf_add(rest, from, (size_t)(part->at - from));
         buf_text(rest, part == vocab ? "{" : "[");

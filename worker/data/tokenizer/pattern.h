@@ -1,9 +1,9 @@
-/* tok_regex.h — Hugging Face split patterns, written for Oniguruma (Ruby syntax), run by PCRE2 with JIT.
+/* pattern.h — Hugging Face split patterns, written for Oniguruma (Ruby syntax), run by PCRE2 with JIT.
  *
  * Where the two engines read the same text differently, the pattern is rewritten (\s, \S, \w, \W, {1,m}+) or refused by
  * name (\h, \b, nested classes, …): a pattern that compiles matches the same spans in both. */
-#ifndef TRIMPOT_TOK_REGEX_H
-#define TRIMPOT_TOK_REGEX_H
+#ifndef TRIMPOT_TOK_PATTERN_H
+#define TRIMPOT_TOK_PATTERN_H
 
 #include <stdbool.h>
 #include <stddef.h>

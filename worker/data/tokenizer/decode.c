@@ -1,34 +1,8 @@
-/* Decoder steps: pieces as spans in, text as spans out. Bytes stay bytes: malformed UTF-8 is the caller's to judge. */
+#include "worker/data/tokenizer/decode.h"
+
 #include <string.h>
 
-#include "worker/data/tokenizer/tok_utf8.h"
-#include "worker/data/tokenizer/tokenizer_impl.h"
-
-size_t utf8_good(const char *s, size_t n, size_t *bad)
-{
-    size_t good = n;
-    *bad = 0;
-    if (text_is_utf8(s, n, &good)) return n;
-    /* The longest beginning of a sequence that could have become valid is one mistake. */
-    unsigned char c = (unsigned char)s[good];
-    size_t more = c >= 0xc2 && c < 0xe0 ? 1 : c >= 0xe0 && c < 0xf0 ? 2 : c >= 0xf0 && c < 0xf5 ? 3 : 0;
-    for (size_t k = 0; k <= more && good + k < n; k++, ++*bad) {
-        unsigned char d = (unsigned char)s[good + k];
-        unsigned char low = k == 1 && c == 0xe0 ? 0xa0 : k == 1 && c == 0xf0 ? 0x90 : 0x80;
-        unsigned char high = k == 1 && c == 0xed ? 0x9f : k == 1 && c == 0xf4 ? 0x8f : 0xbf;
-        if (k > 0 && (d < low || d > high)) break;
-    }
-    return good;
-}
-
-void utf8_repair(struct buf *out, const char *s, size_t n)
-{
-    for (size_t i = 0, good, bad; i < n; i += good + bad) {
-        good = utf8_good(s + i, n - i, &bad);
-        buf_add(out, s + i, good);
-        if (bad) buf_text(out, UTF8_REPLACEMENT);
-    }
-}
+#include "worker/data/tokenizer/utf8.h"
 
 static void add_alphabet(struct buf *b, const char *text, size_t n)
 {
@@ -42,9 +16,10 @@ static void add_alphabet(struct buf *b, const char *text, size_t n)
         buf_add(b, (char[]){(char)byte_of_alphabet(utf8_get(text + i, n - i, &len))}, 1);
 }
 
-status decode_bytes(const struct tok_step *s, struct tok_work *w, const struct tok_spans *in, struct tok_spans *out)
+status decode_bytes(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
+                    struct tok_spans *out)
 {
-    (void)s, (void)w;
+    (void)s, (void)matcher;
     for (size_t i = 0; i < in->n; i++) add_alphabet(&out->text, in->text.data + in->v[i].at, in->v[i].n);
     if (in->n) tok_span_push(out, 0, (uint32_t)out->text.len, true);
     return ST_OK;
@@ -65,9 +40,10 @@ static int fallback_byte(const char *text, size_t n)
     return hex(text[3]) * 16 + hex(text[4]);
 }
 
-status decode_fallback(const struct tok_step *s, struct tok_work *w, const struct tok_spans *in, struct tok_spans *out)
+status decode_fallback(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
+                       struct tok_spans *out)
 {
-    (void)s, (void)w;
+    (void)s, (void)matcher;
     bool joined = false; /* the last span is a run of bytes */
     for (size_t i = 0; i < in->n; i++) {
         const char *text = in->text.data + in->v[i].at;
@@ -85,17 +61,19 @@ status decode_fallback(const struct tok_step *s, struct tok_work *w, const struc
     return ST_OK;
 }
 
-status decode_fuse(const struct tok_step *s, struct tok_work *w, const struct tok_spans *in, struct tok_spans *out)
+status decode_fuse(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
+                   struct tok_spans *out)
 {
-    (void)s, (void)w;
+    (void)s, (void)matcher;
     for (size_t i = 0; i < in->n; i++) buf_add(&out->text, in->text.data + in->v[i].at, in->v[i].n);
     tok_span_push(out, 0, (uint32_t)out->text.len, true);
     return ST_OK;
 }
 
-status decode_strip(const struct tok_step *s, struct tok_work *w, const struct tok_spans *in, struct tok_spans *out)
+status decode_strip(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
+                    struct tok_spans *out)
 {
-    (void)w;
+    (void)matcher;
     size_t k = s->text_n;
     for (size_t i = 0; i < in->n; i++) {
         const char *text = in->text.data + in->v[i].at;
@@ -107,9 +85,10 @@ status decode_strip(const struct tok_step *s, struct tok_work *w, const struct t
     return ST_OK;
 }
 
-status decode_metaspace(const struct tok_step *s, struct tok_work *w, const struct tok_spans *in, struct tok_spans *out)
+status decode_metaspace(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
+                        struct tok_spans *out)
 {
-    (void)w;
+    (void)matcher;
     for (size_t i = 0; i < in->n; i++) {
         const char *text = in->text.data + in->v[i].at;
         size_t n = in->v[i].n;

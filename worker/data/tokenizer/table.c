@@ -1,4 +1,4 @@
-#include "worker/data/tokenizer/tok_table.h"
+#include "worker/data/tokenizer/table.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

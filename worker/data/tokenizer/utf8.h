@@ -1,4 +1,4 @@
-/* tok_utf8.h — code points of text that is known to be UTF-8, and the GPT-2 byte alphabet. */
+/* utf8.h — code points of text that is known to be UTF-8, and the GPT-2 byte alphabet. */
 #ifndef TRIMPOT_TOK_UTF8_H
 #define TRIMPOT_TOK_UTF8_H
 

@@ -1,28 +1,18 @@
-/* The components of tokenizer.json: normalizers, pre-tokenizers, decoders and post-processors by their type names. A
- * type is a row of a table; a type without a row is refused by name. */
+#include "worker/data/tokenizer/components.h"
+
 #include <jansson.h>
 #include <string.h>
 
-#include "worker/data/tokenizer/tokenizer_impl.h"
+#include "worker/data/tokenizer/byte_files.h"
+#include "worker/data/tokenizer/decode.h"
+#include "worker/data/tokenizer/normalise.h"
+#include "worker/data/tokenizer/pretokenise.h"
+
+/* Components by their type names: a type is a row of a table; a type without a row is refused by name. */
 
 enum { MAX_NESTING = 64 };
 
 /* ---- fields ---- */
-
-bool tok_json_flag(const json_t *o, const char *key, bool missing)
-{
-    const json_t *v = json_object_get(o, key);
-    return json_is_boolean(v) ? json_is_true(v) : missing;
-}
-
-status tok_json_text(const json_t *o, const char *key, const char **text, size_t *n)
-{
-    const json_t *v = json_object_get(o, key);
-    if (!json_is_string(v)) FAIL(ST_CORRUPT, "'%s' is missing or not a string", key);
-    *text = json_string_value(v);
-    *n = json_string_length(v);
-    return ST_OK;
-}
 
 static status field_choice(const json_t *o, const char *key, const char *const *names, int n, int missing, int *choice)
 {
@@ -33,13 +23,6 @@ static status field_choice(const json_t *o, const char *key, const char *const *
     for (*choice = 0; *choice < n; ++*choice)
         if (strcmp(names[*choice], json_string_value(v)) == 0) return ST_OK;
     FAIL(ST_NOT_BUILT, "'%s': '%s' is not one of %s … %s", key, json_string_value(v), names[0], names[n - 1]);
-}
-
-static void own_text(struct tok_step *s, const char *text, size_t n)
-{
-    s->text = mem_alloc(n + 1);
-    memcpy(s->text, text, n);
-    s->text_n = n;
 }
 
 /* "pattern": {"String": s} or {"Regex": s}; an empty String never matches. */
@@ -84,7 +67,7 @@ static status load_prepend(const json_t *o, struct tok_steps *steps)
     const char *text;
     size_t n;
     TRY(tok_json_text(o, "prepend", &text, &n));
-    own_text(tok_steps_add(steps, step_prepend), text, n);
+    tok_step_text(tok_steps_add(steps, step_prepend), text, n);
     return ST_OK;
 }
 
@@ -94,7 +77,7 @@ static status load_replace(const json_t *o, struct tok_steps *steps)
     size_t n;
     TRY(tok_json_text(o, "content", &text, &n));
     struct tok_step *s = tok_steps_add(steps, step_replace);
-    own_text(s, text, n);
+    tok_step_text(s, text, n);
     return own_pattern(s, o);
 }
 
@@ -134,7 +117,7 @@ static status metaspace_members(const json_t *o, struct tok_step *s)
     size_t n = strlen(text);
     if (json_object_get(o, "replacement")) TRY(tok_json_text(o, "replacement", &text, &n));
     if (n == 0) FAIL(ST_CORRUPT, "'replacement' is empty");
-    own_text(s, text, n);
+    tok_step_text(s, text, n);
     TRY(field_choice(o, "prepend_scheme", schemes, 3, PREPEND_ALWAYS, &s->options));
     if (!tok_json_flag(o, "add_prefix_space", true)) s->options = PREPEND_NEVER;
     return ST_OK;
@@ -197,7 +180,7 @@ static status decoder_strip(const json_t *o, struct tok_steps *steps)
     TRY(tok_json_text(o, "content", &text, &n));
     if (n == 0) FAIL(ST_CORRUPT, "'content' is empty");
     struct tok_step *s = tok_steps_add(steps, decode_strip);
-    own_text(s, text, n);
+    tok_step_text(s, text, n);
     json_int_t left = json_integer_value(json_object_get(o, "start")),
                right = json_integer_value(json_object_get(o, "stop"));
     if (left < 0 || right < 0 || left > INT32_MAX || right > INT32_MAX)
