@@ -10,6 +10,7 @@
 #include "checkpoints/hf.h"
 #include "configs/config.h"
 #include "kernels/base/file.h"
+#include "kernels/base/log.h"
 #include "kernels/base/text.h"
 #include "launcher/verbs.h"
 #include "worker/data/dataset_source.h"
@@ -81,6 +82,7 @@ static status data_row(struct job *j, const json_t *row)
         *s = (struct source){.c = j->config, .set = &j->config->dataset[0]};
         TRY(shape_detect(s->set, row, &s->shape));
         TRY(rendering_init(&s->rendering, s->c, s->set, &j->format, s->shape.kind));
+        if (source_is_chat(s)) log_note("data: %s, chats by %s", s->shape.name, s->rendering.name);
         j->shaped = true;
     }
     TRY(source_render(s, row, &j->work, &j->rendered));

@@ -141,7 +141,7 @@ static const struct {
     {BASE "chat_template: chatml\ntokenizer: {prompt_template: torchtune.data.QuestionAnswerTemplate}\n", NULL,
      "is part of torchtune's rendering; keep one of the two keys"},
     {"checkpointer: {checkpoint_dir: /model}\nchat_template: chatml\n"
-     "dataset: {_component_: torchtune.datasets.samsum_dataset, data_files: x}\n", NULL,
+     "dataset: {_component_: torchtune.datasets.samsum_dataset, data_files: x.json}\n", NULL,
      "the data set component may bring one"},
     {BASE "ac_mode: selective\n", NULL, "ac_option: N recomputes every N-th"},
     {BASE "ac_option: 2\n", NULL, "it chooses blocks for ac_mode: selective only"},
