@@ -219,7 +219,7 @@ static const struct rule {
     {"checkpointer.model_type", model_type_of_other_family, "model._component_ is of another family"},
     {"chat_template", torchtune_and_template, "torchtune_templates: true renders chats another way; keep one of the two keys"},
     {"chat_template", two_templates,
-     "a prompt_template (the data set component may bring one) is part of torchtune's rendering; keep one of the two keys"},
+     "prompt_template is part of torchtune's rendering; keep one of the two keys"},
     {"output_dir", output_in_model, "it lies in checkpointer.checkpoint_dir: the base model is never written to"},
     {"checkpointer.output_dir", checkpoints_in_model,
      "it lies in checkpointer.checkpoint_dir: the base model is never written to"},

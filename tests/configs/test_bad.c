@@ -139,10 +139,7 @@ static const struct {
     {BASE "enable_activation_checkpointing: true\nac_mode: none\n", NULL, "keep one of the two keys"},
     {BASE "chat_template: model\ntorchtune_templates: true\n", NULL, "renders chats another way; keep one of the two keys"},
     {BASE "chat_template: chatml\ntokenizer: {prompt_template: torchtune.data.QuestionAnswerTemplate}\n", NULL,
-     "is part of torchtune's rendering; keep one of the two keys"},
-    {"checkpointer: {checkpoint_dir: /model}\nchat_template: chatml\n"
-     "dataset: {_component_: torchtune.datasets.samsum_dataset, data_files: x.json}\n", NULL,
-     "the data set component may bring one"},
+     "prompt_template is part of torchtune's rendering; keep one of the two keys"},
     {BASE "ac_mode: selective\n", NULL, "ac_option: N recomputes every N-th"},
     {BASE "ac_option: 2\n", NULL, "it chooses blocks for ac_mode: selective only"},
     {BASE, "dataset.packed=true", "a pack needs a size: set tokenizer.max_seq_len"},
