@@ -23,6 +23,7 @@ status template_compile(const char *name, const char *text, size_t n, struct tem
     TRY_DONE(tpl_parse(t, &tokens));
     for (int i = 0; i < t->n_symbols; i++)
         if (word_is(t->symbol[i], "loop")) t->loop_symbol = i;
+    tpl_find_fresh(t);
     *out = t;
     t = NULL;
 done:
@@ -97,7 +98,7 @@ status template_render(const struct template *t, const struct template_vars *var
     r.out = &text;
     r.global = pool_take(&r.pool, globals);
     memset(r.global, 0, globals);
-    status st = tpl_exec(&r, frame_new(&r, NULL), t->body);
+    status st = tpl_exec(&r, frame_new(&r, NULL, t->body), t->body);
     if (!st) hand_over(&text, out);
     pool_release(&r.pool);
     return st;

@@ -116,6 +116,15 @@ static status put_upper(struct build *b, int32_t c, bool title, template_origin 
     return build_codepoint(b, title ? utf8proc_totitle(c) : utf8proc_toupper(c), o);
 }
 
+static status put_folded(struct build *b, int32_t c, template_origin o)
+{
+    utf8proc_int32_t folded[8];
+    int last_class = 0;
+    utf8proc_ssize_t n = utf8proc_decompose_char(c, folded, 8, UTF8PROC_CASEFOLD, &last_class);
+    for (utf8proc_ssize_t i = 0; i < n && i < 8; i++) TRY(build_codepoint(b, folded[i], o));
+    return ST_OK;
+}
+
 status str_case(struct render *r, struct value s, enum letter_case how, struct value *out)
 {
     struct build b = {.r = r};
@@ -125,7 +134,7 @@ status str_case(struct render *r, struct value s, enum letter_case how, struct v
         int32_t c = char_at(s.s->p + at, s.s->n - at, &len);
         template_origin o = str_origin(s, at);
         bool upper, cased = char_is_cased(c, &upper);
-        if (how == CASE_FOLD && c == 0xDF) TRY(build_text(&b, "ss", o));
+        if (how == CASE_FOLD) TRY(put_folded(&b, c, o));
         else if (how == CASE_UPPER || (how == CASE_SWAP && !upper)) TRY(put_upper(&b, c, false, o));
         else if ((how == CASE_TITLE && !inside) || (how == CASE_CAPITAL && !at)) TRY(put_upper(&b, c, true, o));
         else TRY(put_lower(&b, s.s, at, len, c, o));

@@ -68,8 +68,7 @@ static status eval_dict(struct render *r, struct frame *f, const struct node *n,
         struct value key, value;
         TRY(tpl_eval(r, f, n->v[i], &key));
         TRY(tpl_eval(r, f, n->v[i + 1], &value));
-        if (key.kind == V_LIST || key.kind == V_DICT)
-            return tpl_fail(r, "a '%s' cannot be the key of a dict", kind_names[key.kind]);
+        TRY(dict_check_key(r, key));
         TRY(dict_put(r, d, key, value));
     }
     *out = (struct value){.kind = V_DICT, .d = d};

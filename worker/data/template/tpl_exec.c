@@ -4,10 +4,15 @@
 
 #include "worker/data/template/tpl_tree.h"
 
-struct frame *frame_new(struct render *r, struct frame *parent)
+struct frame *frame_new(struct render *r, struct frame *parent, const struct node *body)
 {
     struct frame *f = pool_take(&r->pool, sizeof *f);
     *f = (struct frame){.parent = parent};
+    for (size_t i = 0; body && i < body->n_fresh; i++) {
+        struct word name = r->t->symbol[body->fresh[i]];
+        struct value text = value_text(&r->pool, name.p, name.n, TEMPLATE_ITSELF);
+        frame_set(r, f, body->fresh[i], value_undefined(r, (struct value){0}, text));
+    }
     return f;
 }
 
@@ -59,7 +64,7 @@ static status exec_set(struct render *r, struct frame *f, const struct node *n)
 static status exec_set_block(struct render *r, struct frame *f, const struct node *n)
 {
     struct value v;
-    TRY(tpl_capture(r, frame_new(r, f), n->b, &v));
+    TRY(tpl_capture(r, frame_new(r, f, n->b), n->b, &v));
     if (r->flow != FLOW_ON) return ST_OK;
     if (n->a) TRY(tpl_apply_filters(r, f, n->a, v, &v));
     return tpl_assign(r, f, n->target, v);
@@ -100,7 +105,7 @@ static status exec_leave(struct render *r, struct frame *f, const struct node *n
 static status exec_filter_block(struct render *r, struct frame *f, const struct node *n)
 {
     struct value v;
-    struct frame *inner = frame_new(r, f);
+    struct frame *inner = frame_new(r, f, n->b);
     TRY(tpl_capture(r, inner, n->b, &v));
     if (r->flow != FLOW_ON) return ST_OK;
     TRY(tpl_apply_filters(r, inner, n->a, v, &v));
@@ -110,7 +115,7 @@ static status exec_filter_block(struct render *r, struct frame *f, const struct 
 /* The values are evaluated outside the scope that they open. */
 static status exec_with(struct render *r, struct frame *f, const struct node *n)
 {
-    struct frame *inner = frame_new(r, f);
+    struct frame *inner = frame_new(r, f, n->b);
     for (size_t i = 0; i < n->n; i += 2) {
         struct value v;
         TRY(tpl_eval(r, f, n->v[i + 1], &v));
@@ -123,7 +128,7 @@ static status exec_with(struct render *r, struct frame *f, const struct node *n)
 static status exec_generation(struct render *r, struct frame *f, const struct node *n)
 {
     size_t begin = r->out->n;
-    TRY(tpl_exec(r, frame_new(r, f), n->b));
+    TRY(tpl_exec(r, frame_new(r, f, n->b), n->b));
     for (size_t i = begin; i < r->out->n; i++) r->out->o[i] |= TPL_GENERATED;
     return ST_OK;
 }
@@ -210,7 +215,7 @@ static status bind_parameters(struct render *r, struct frame *f, const struct si
 
 status tpl_macro_call(struct render *r, const struct macro *m, const struct args *a, struct value *out)
 {
-    struct frame *f = frame_new(r, m->frame);
+    struct frame *f = frame_new(r, m->frame, m->body);
     TRY(bind_parameters(r, f, m->signature, a));
     return tpl_capture(r, f, m->body, out);
 }

@@ -144,15 +144,15 @@ static status filter_truncate(struct call *c, struct value *out)
     int64_t length, leeway;
     struct value end;
     struct build b = {.r = c->r};
-    if (!is_string(c->self)) return tpl_fail(c->r, "filter 'truncate' needs a string, not '%s'", kind_names[c->self.kind]);
+    size_t n;
+    if (!value_length(c->self, &n)) return tpl_fail(c->r, "filter 'truncate' needs a string, not '%s'", kind_names[c->self.kind]);
     TRY(arg_int(c, 0, 255, &length));
     TRY(arg_str(c, 2, "...", &end));
     TRY(arg_int(c, 3, 5, &leeway));
     if (length < (int64_t)end.s->chars || leeway < 0) return tpl_fail(c->r, "filter 'truncate': a length that is too small");
-    if ((int64_t)c->self.s->chars - leeway <= length) {
-        *out = c->self;
-        return ST_OK;
-    }
+    *out = c->self;
+    if ((int64_t)n - leeway <= length) return ST_OK;
+    if (!is_string(c->self)) return tpl_fail(c->r, "filter 'truncate' needs a string, not '%s'", kind_names[c->self.kind]);
     size_t keep = str_offset(c->self.s, (size_t)length - end.s->chars), space = keep;
     while (!arg_true(c, 1) && space > 0 && c->self.s->p[space - 1] != ' ') space--;
     TRY(build_cut(&b, c->self, 0, space > 0 && !arg_true(c, 1) ? space - 1 : keep));

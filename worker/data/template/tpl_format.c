@@ -233,7 +233,8 @@ status tpl_percent(struct render *r, struct value format, struct value args, str
         p.at = to;
         if (mark) TRY(put_field(&b, &p));
     }
-    if (p.used < p.n && p.named.kind != V_DICT && args.kind != V_LIST && args.kind != V_RANGE)
+    bool indexable = args.kind == V_DICT || args.kind == V_LIST || args.kind == V_RANGE || args.kind == V_UNDEFINED;
+    if (p.used < p.n && !indexable) /* Python lets pass what could be a mapping */
         return tpl_fail(r, "not all arguments were used by the format string");
     *out = build_done(&b);
     return ST_OK;

@@ -119,7 +119,7 @@ status value_item(struct render *r, struct value of, struct value index, struct 
 /* ---- slices ------------------------------------------------------------------------------------------------------ */
 
 struct reach { /* indices start, start + step, … : count of them */
-    int64_t start, step;
+    int64_t start, stop, step;
     size_t count;
 };
 
@@ -152,7 +152,7 @@ static status reach_of(struct render *r, const struct value bounds[3], size_t le
     int64_t span = back ? start - stop : stop - start;
     uint64_t size = back ? -(uint64_t)step : (uint64_t)step;
     if (size > (uint64_t)n) step = back ? -n - 1 : n + 1; /* one item at most; no overflow later */
-    *out = (struct reach){start, step, span > 0 ? (size_t)(((uint64_t)span - 1) / size + 1) : 0};
+    *out = (struct reach){start, stop, step, span > 0 ? (size_t)(((uint64_t)span - 1) / size + 1) : 0};
     return ST_OK;
 }
 
@@ -191,7 +191,7 @@ static struct value slice_range(struct render *r, const struct range *of, struct
     struct range *made = pool_take(&r->pool, sizeof *made);
     uint64_t start = (uint64_t)of->start, step = (uint64_t)of->step, by = (uint64_t)reach.step;
     made->start = (int64_t)(start + (uint64_t)reach.start * step);
-    made->stop = (int64_t)(start + ((uint64_t)reach.start + reach.count * by) * step);
+    made->stop = (int64_t)(start + (uint64_t)reach.stop * step);
     made->step = (int64_t)(step * by);
     made->n = reach.count;
     return (struct value){.kind = V_RANGE, .range = made};

@@ -14,10 +14,10 @@ struct loop {
     struct value changed; /* what loop.changed() saw last */
 };
 
-/* A frame with the targets set to v. */
-static status frame_for(struct render *r, struct loop *l, struct value v, struct frame **out)
+/* A frame with the targets set to v; body NULL: for the filter. */
+static status frame_for(struct render *r, struct loop *l, struct value v, const struct node *body, struct frame **out)
 {
-    *out = frame_new(r, l->around);
+    *out = frame_new(r, l->around, body);
     return tpl_assign(r, *out, l->node->target, v);
 }
 
@@ -27,7 +27,7 @@ static status passes(struct render *r, struct loop *l, struct value v, bool *out
     struct value test;
     *out = true;
     if (!l->node->test || l->filtered) return ST_OK;
-    TRY(frame_for(r, l, v, &f));
+    TRY(frame_for(r, l, v, NULL, &f));
     TRY(tpl_eval(r, f, l->node->test, &test));
     *out = value_true(test);
     return ST_OK;
@@ -158,7 +158,7 @@ static status run(struct render *r, struct loop *l, bool *any)
         l->index0++;
         l->before = l->now;
         l->now = v;
-        TRY(frame_for(r, l, v, &f));
+        TRY(frame_for(r, l, v, n->b, &f));
         if (r->t->loop_symbol >= 0) frame_set(r, f, r->t->loop_symbol, self);
         TRY(tpl_exec(r, f, n->b));
         enum flow flow = r->flow;
@@ -180,7 +180,7 @@ static status loop_over(struct render *r, struct frame *f, const struct node *n,
         l->source->at = begin;
     }
     TRY(run(r, l, &any));
-    return !any && n->c ? tpl_exec(r, frame_new(r, f), n->c) : ST_OK;
+    return !any && n->c ? tpl_exec(r, frame_new(r, f, n->c), n->c) : ST_OK;
 }
 
 status tpl_exec_for(struct render *r, struct frame *f, const struct node *n)

@@ -35,6 +35,7 @@ static status list_copy(struct call *c, struct value *out)
 static status dict_get_method(struct call *c, struct value *out)
 {
     TRY(tpl_spend(c->r, c->self.d->n));
+    TRY(dict_check_key(c->r, c->arg[0]));
     const struct value *v = dict_get(c->r, c->self.d, c->arg[0]);
     *out = v ? *v : c->arg[1].kind == V_ABSENT ? value_none() : c->arg[1];
     return ST_OK;

@@ -113,6 +113,7 @@ status value_contains(struct render *r, struct value all, struct value one, bool
         return ST_OK;
     }
     if (all.kind == V_DICT) {
+        TRY(dict_check_key(r, one));
         TRY(tpl_spend(r, all.d->n));
         *out = dict_get(r, all.d, one) != NULL;
         return ST_OK;

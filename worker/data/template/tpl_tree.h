@@ -93,6 +93,8 @@ struct node {
     const struct call_args *args;
     const struct builtin *builtin; /* NULL: unknown, fails if it is ever reached */
     const struct signature *signature;
+    const int *fresh; /* [n_fresh] of a body that is a scope: symbols that begin undefined in it */
+    size_t n_fresh;
 };
 
 /* Parameters of a macro or a call block. */
@@ -169,6 +171,9 @@ struct tuple_rules {
 status parse_tuple(struct parser *p, struct tuple_rules rules, struct node **out);
 status parse_filters(struct parser *p, struct node *of, bool first_without_bar, struct node **out);
 
+/* tpl_scope.c: fills `fresh`. */
+void tpl_find_fresh(struct template *t);
+
 /* ---- tpl_eval.c, tpl_exec.c -------------------------------------------------------------------------------------- */
 
 struct binding {
@@ -194,7 +199,8 @@ status tpl_eval_args(struct render *r, struct frame *f, const struct call_args *
 status tpl_apply_filters(struct render *r, struct frame *f, const struct node *n, struct value of, struct value *out);
 status tpl_exec(struct render *r, struct frame *f, const struct node *n);
 status tpl_exec_for(struct render *r, struct frame *f, const struct node *n);
-struct frame *frame_new(struct render *r, struct frame *parent);
+/* The scope of a body; NULL: of an expression. */
+struct frame *frame_new(struct render *r, struct frame *parent, const struct node *body);
 status tpl_assign(struct render *r, struct frame *f, const struct node *target, struct value v);
 /* What a body writes, as a string. */
 status tpl_capture(struct render *r, struct frame *f, const struct node *body, struct value *out);

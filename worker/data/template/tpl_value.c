@@ -222,6 +222,15 @@ const struct value *dict_get(struct render *r, const struct dict *d, struct valu
     return NULL;
 }
 
+status dict_check_key(struct render *r, struct value key)
+{
+    for (size_t i = 0; key.kind == V_TUPLE && i < key.l->n; i++)
+        if (key.l->v[i].kind != V_TUPLE) TRY(dict_check_key(r, key.l->v[i]));
+    if (key.kind == V_LIST || key.kind == V_DICT)
+        return tpl_fail(r, "a '%s' cannot be the key of a dict", kind_names[key.kind]);
+    return ST_OK;
+}
+
 status dict_put(struct render *r, struct dict *d, struct value key, struct value value)
 {
     TRY(tpl_spend(r, d->n));
@@ -255,6 +264,7 @@ static status push_chars(struct render *r, struct value s, struct list *l)
 {
     TRY(tpl_spend(r, s.s->chars * (sizeof(struct str) + 16)));
     size_t len;
+    s.markup = false;
     for (size_t at = 0; at < s.s->n; at += len) {
         char_at(s.s->p + at, s.s->n - at, &len);
         TRY(list_push(r, l, str_cut(r, s, at, at + len)));
@@ -280,8 +290,8 @@ status value_items(struct render *r, struct value v, const struct value **items,
     case V_LIST:
     case V_TUPLE: l = *v.l; break;
     case V_ITER:
-        l.v = (struct value *)v.iter->v + v.iter->at;
         l.n = v.iter->n - v.iter->at;
+        if (l.n) l.v = (struct value *)v.iter->v + v.iter->at;
         v.iter->at = v.iter->n;
         break;
     case V_UNDEFINED: break;

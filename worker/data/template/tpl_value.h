@@ -247,6 +247,8 @@ struct value value_iter(struct render *r, struct list l, template_origin o);
 struct value value_pair(struct render *r, struct value a, struct value b); /* a tuple of two */
 const struct value *dict_get(struct render *r, const struct dict *d, struct value key);
 const struct value *dict_get_word(const struct dict *d, struct word key);
+/* Fails for what Python cannot hash: lists and dicts. */
+status dict_check_key(struct render *r, struct value key);
 status dict_put(struct render *r, struct dict *d, struct value key, struct value value);
 status view_item(struct render *r, const struct view *v, size_t at, struct value *out);
 
