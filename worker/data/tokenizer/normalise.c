@@ -242,7 +242,7 @@ status step_strip(const struct tok_step *s, struct tok_matcher *matcher, const s
 }
 
 /* ---- SentencePiece's normalizer: characters mapped, runs of spaces joined, ▁ for space ----
- * The dummy prefix stands before the text, not before each part between special tokens: what HF calls legacy = false. */
+ * The dummy prefix stands before the text, not before each part between special tokens: legacy = false in HF. */
 
 struct spm_text {
     struct tok_spans *out;
@@ -255,13 +255,18 @@ struct spm_text {
 static void spm_put(struct spm_text *o, const char *s, size_t n, size_t at, size_t end)
 {
     bool itself = s == o->in->text.data + at && n == end - at; /* not mapped: each byte is from one byte */
-    size_t i = 0;
+    size_t i = 0, run;
     while (o->after_space && i < n && s[i] == ' ') i++;
     if (i == n) return;
-    for (; i < n; i++) {
+    for (; i < n; i = run) {
         bool mark = s[i] == ' ' && o->options & SPM_ESCAPE;
-        size_t from = itself ? at + i : at, to = itself ? at + i + 1 : end;
-        tok_put(o->out, mark ? SPACE_MARK : s + i, mark ? strlen(SPACE_MARK) : 1, o->in, from, to);
+        for (run = i + 1; !mark && run < n && s[run] != ' '; run++) continue;
+        if (mark)
+            tok_put(o->out, SPACE_MARK, strlen(SPACE_MARK), o->in, itself ? at + i : at, itself ? at + i + 1 : end);
+        else if (itself)
+            tok_copy(o->out, o->in, at + i, run - i);
+        else
+            tok_put(o->out, s + i, run - i, o->in, at, end);
     }
     o->after_space = o->options & SPM_TRIM && s[n - 1] == ' ';
 }
