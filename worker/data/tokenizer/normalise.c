@@ -195,6 +195,15 @@ static void put_match(struct tok_spans *out, const struct tok_step *s, const str
     tok_put(out, s->text, s->text_n, in, p->at + start, p->at + end);
 }
 
+/* Whether a text whose first bytes are replaced still begins where the caller's does, in HF's eyes: what replaces
+ * several characters stands for the last of them. */
+static bool still_first(const struct tok_step *s, const struct tok_part *p, size_t replaced)
+{
+    size_t len = 0;
+    if (replaced) utf8_get(p->text, p->n, &len);
+    return replaced == 0 || (s->text_n > 0 && replaced <= len);
+}
+
 status step_replace(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
                     struct tok_spans *out)
 {
@@ -212,15 +221,17 @@ status step_replace(const struct tok_step *s, struct tok_matcher *matcher, const
         uint32_t start = (uint32_t)out->text.len;
         struct tok_match m = {0};
         size_t from = 0;
+        bool first = p.first;
         do {
             if (s->regex) TRY_DONE(tok_regex_next(s->regex, matcher, p.text, p.n, &m));
             tok_copy(out, source, p.at + from, (m.found ? m.start : p.n) - from);
             if (m.found && p.n) put_match(out, s, source, &p, &m);
             if (m.found && !p.n) buf_add(&out->text, s->text, s->text_n);
+            if (m.found && m.start == 0) first = first && still_first(s, &p, m.end);
             from = m.end;
             if (out->text.len > (size_t)1 << 30) FAIL_DONE(ST_DATA, "Replace makes the text longer than 1 GB");
         } while (m.found);
-        tok_span_push(out, start, (uint32_t)out->text.len - start, p.first);
+        tok_span_push(out, start, (uint32_t)out->text.len - start, first);
     }
 done:
     tok_spans_release(&repaired);
@@ -235,7 +246,7 @@ status step_strip(const struct tok_step *s, struct tok_matcher *matcher, const s
         struct tok_part p = tok_part_of(in, k);
         size_t from = s->left ? tok_spaces_ahead(p.text, p.n) : 0;
         size_t less = s->right ? tok_spaces_behind(p.text + from, p.n - from) : 0;
-        tok_span_push(out, (uint32_t)out->text.len, (uint32_t)(p.n - from - less), p.first);
+        tok_span_push(out, (uint32_t)out->text.len, (uint32_t)(p.n - from - less), p.first && from == 0);
         tok_copy(out, in, p.at + from, p.n - from - less);
     }
     return ST_OK;
