@@ -5,8 +5,8 @@ same few vocabularies.
     pip install transformers==5.24.0 tokenizers sentencepiece tiktoken protobuf
     python3 tests/tokenizer/make_directories.py SHARED_DATA_FOLDER
 
-Each case is a set of vocabulary files of the shared data under the names a model directory has them, and small JSON files
-beside them. What transformers says is written as it is, and the test wants the same; cases where this project differs on
+Each case is a set of vocabulary files of the shared data (or a small SentencePiece model of its own, in hexadecimal) under the
+names a model directory has them, and small JSON files beside them. What transformers says is written as it is, and the test wants the same; cases where this project differs on
 purpose are not here but in test_directories.c, with the reason."""
 import json
 import os
@@ -16,6 +16,7 @@ import tempfile
 
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_OFFLINE"] = "1"
+import sentencepiece
 from transformers import AutoTokenizer
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -33,6 +34,22 @@ STRINGS = [
     "<s> a</s>b <s>", "<unk> a", "[INST] x [/INST]y", "<|im_start|>user\nHi<|im_end|>\n", "<|endoftext|> a<|endoftext|>",
     "a<think> b</think> c", "<think> Hello", "x [PAD] y[PAD]", "<T> <tool>z <T>", "▁<PRE> a▁<MID> b", "<bos>a<eos> <pad>",
 ]
+
+
+MODELS = []
+
+
+def trained(kind, bytes_, prefix, trim):
+    """A small model with user-defined and control pieces; settings that the shared ones do not have."""
+    with tempfile.TemporaryDirectory() as d:
+        sentencepiece.SentencePieceTrainer.train(
+            input=os.path.join(sys.argv[1], "text/tinyshakespeare.txt"), model_prefix=os.path.join(d, "m"), model_type=kind,
+            vocab_size=440 if bytes_ else 180, byte_fallback=bytes_, add_dummy_prefix=prefix, remove_extra_whitespaces=trim,
+            normalization_rule_name="identity", user_defined_symbols=["<T>", "the", "  "], control_symbols=["<tool>"],
+            input_sentence_size=3000, num_threads=1, minloglevel=2)
+        with open(os.path.join(d, "m.model"), "rb") as f:
+            MODELS.append(f.read().hex())
+    return {"tokenizer.model": {"model": len(MODELS) - 1}}
 
 
 def token(content, **flags):
@@ -66,6 +83,12 @@ def cases():
     yield UNIGRAM, "llama", {"tokenizer_config": dict(llama)}
     yield UNIGRAM, "mistral", {"tokenizer_config": dict(llama)}
     yield T5, "llama", {"tokenizer_config": dict(llama)}
+
+    for model in [trained("bpe", True, True, False), trained("bpe", False, True, True), trained("bpe", True, False, True),
+                  trained("unigram", True, True, True), trained("unigram", False, False, False)]:
+        for name, model_type, legacy in [("LlamaTokenizer", "llama", True), ("LlamaTokenizer", "mistral", True), ("LlamaTokenizer", "mistral", False),
+                                         ("GemmaTokenizer", "gemma", True)]:
+            yield model, model_type, {"tokenizer_config": {"tokenizer_class": name, "legacy": legacy, "add_bos_token": True}}
 
     qwen = {"tokenizer_class": "Qwen2Tokenizer"}
     for model_type in ["llama", "qwen2"]:
@@ -103,7 +126,11 @@ def one(files, model_type, texts):
     texts = {**texts, "config": {"model_type": model_type}}
     with tempfile.TemporaryDirectory() as d:
         for name, source in files.items():
-            shutil.copyfile(os.path.join(DATA, source), os.path.join(d, name))
+            if isinstance(source, dict):
+                with open(os.path.join(d, name), "wb") as f:
+                    f.write(bytes.fromhex(MODELS[source["model"]]))
+            else:
+                shutil.copyfile(os.path.join(DATA, source), os.path.join(d, name))
         for name, value in texts.items():
             with open(os.path.join(d, name + ".json"), "w") as f:
                 json.dump(value, f)
@@ -120,5 +147,6 @@ def one(files, model_type, texts):
 
 
 with open(os.path.join(HERE, "golden", "directories.json"), "w") as f:
-    json.dump({"strings": STRINGS, "cases": [one(*c) for c in cases()]}, f, ensure_ascii=True, separators=(",", ":"))
+    done = [one(*c) for c in cases()]
+    json.dump({"strings": STRINGS, "models": MODELS, "cases": done}, f, ensure_ascii=True, separators=(",", ":"))
     f.write("\n")

@@ -23,7 +23,7 @@ struct bad {
     const char *what, *kind, *data;
     status st;
     const char *says;
-    const char *merges, *config;
+    const char *merges, *config, *special_map, *added;
 };
 
 /* clang-format off */
@@ -93,6 +93,17 @@ static const struct bad TEXTS[] = {
     {"config is a list", "tokenizer.json", JSON("\"added_tokens\":[]"), ST_CORRUPT, "tokenizer_config.json: is not a JSON object", NULL, "[]"},
     {"config id broken", "tokenizer.json", JSON("\"added_tokens\":[]"), ST_CORRUPT, "'x7' is not an id", NULL, "{\"added_tokens_decoder\":{\"x7\":{\"content\":\"y\"}}}"},
     {"config id taken", "tokenizer.json", JSON("\"added_tokens\":[{\"id\":9,\"content\":\"x\"}]"), ST_CORRUPT, "added_tokens_decoder[9]: id 9 belongs to two", NULL, "{\"added_tokens_decoder\":{\"9\":{\"content\":\"y\"}}}"},
+
+    {"decoder is a list", "tokenizer.json", JSON("\"added_tokens\":[]"), ST_CORRUPT, "added_tokens_decoder is not an object", NULL, "{\"added_tokens_decoder\":[]}"},
+    {"map broken", "tokenizer.json", JSON("\"added_tokens\":[]"), ST_CORRUPT, "special_tokens_map.json: line 1", NULL, NULL, "{,"},
+    {"added_tokens.json broken", "tokenizer.json", JSON("\"added_tokens\":[]"), ST_CORRUPT, "added_tokens.json: is not a JSON object", NULL, NULL, NULL, "[]"},
+    {"added_tokens.json without id", "vocab.json", "{\"a\":0,\"b\":1,\"ab\":2}", ST_CORRUPT, "added_tokens.json: 'x': not an id in 0 … 4194303", "a b\n", NULL, NULL, "{\"x\":\"y\"}"},
+    {"added_tokens.json id broken", "vocab.json", "{\"a\":0,\"b\":1,\"ab\":2}", ST_CORRUPT, "added_tokens.json: 'x': not an id", "a b\n", NULL, NULL, "{\"x\":3.5}"},
+    {"added_tokens.json id negative", "vocab.json", "{\"a\":0,\"b\":1,\"ab\":2}", ST_CORRUPT, "added_tokens.json: 'x': not an id", "a b\n", NULL, NULL, "{\"x\":-1}"},
+    {"added_tokens.json id huge", "vocab.json", "{\"a\":0,\"b\":1,\"ab\":2}", ST_CORRUPT, "added_tokens.json: 'x': not an id", "a b\n", NULL, NULL, "{\"x\":1e300}"},
+    {"added_tokens.json id twice", "vocab.json", "{\"a\":0,\"b\":1,\"ab\":2}", ST_CORRUPT, "added_tokens.json: id 5 belongs to two", "a b\n", NULL, NULL, "{\"x\":5,\"y\":5}"},
+    {"added_tokens.json empty text", "vocab.json", "{\"a\":0,\"b\":1,\"ab\":2}", ST_CORRUPT, "added_tokens.json: an added token with id 5 has no text", "a b\n", NULL, NULL, "{\"\":5}"},
+    {"class unknown", "vocab.json", "{\"a\":0,\"b\":1,\"ab\":2}", ST_NOT_BUILT, "tokenizer_class 'MyTokenizer' is not built in", "a b\n", "{\"tokenizer_class\":\"MyTokenizer\"}"},
 
     {"vocab broken", "vocab.json", "{\"a\":0,", ST_CORRUPT, "vocab: line 1, column 8: a string expected", "a b\n"},
     {"vocab with more behind", "vocab.json", "{\"a\":0} x", ST_CORRUPT, "the end of the file expected", "a b\n"},
@@ -172,7 +183,9 @@ static void every_bad_file(void **state)
                                .n = strlen(b->data),
                                .merges = b->merges,
                                .merges_n = b->merges ? strlen(b->merges) : 0,
-                               .config = b->config};
+                               .config = b->config,
+                               .special_map = b->special_map,
+                               .added = b->added};
         expect(&s, b->what, b->st, b->says);
     }
     for (size_t i = 0; i < sizeof MODELS / sizeof *MODELS; i++) {

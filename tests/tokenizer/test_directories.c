@@ -48,6 +48,17 @@ static bool put_shared(const char *name, const char *source)
     return there;
 }
 
+/* A file of the golden's own, in hexadecimal. */
+static void put_hex(const char *name, const char *hex)
+{
+    char *path = mem_printf("%s/%s", dir, name);
+    struct buf bytes = {0};
+    for (unsigned byte; sscanf(hex, "%2x", &byte) == 1; hex += 2) buf_add(&bytes, (char[]){(char)byte}, 1);
+    assert_int_equal(file_replace(path, bytes.data, bytes.len), ST_OK);
+    buf_release(&bytes);
+    free(path);
+}
+
 static int wrong;
 
 static bool same_ids(const struct ids *got, const json_t *want)
@@ -93,12 +104,19 @@ static void check_strings(const struct tokenizer *t, const char *texts, const js
     free(document.v);
 }
 
-static void check_case(const json_t *strings, const json_t *c)
+static void check_case(const json_t *root, const json_t *c)
 {
     const char *name;
     json_t *v;
     fresh_directory();
-    json_object_foreach(json_object_get(c, "files"), name, v) if (!put_shared(name, json_string_value(v))) skip();
+    json_object_foreach(json_object_get(c, "files"), name, v)
+    {
+        size_t own = (size_t)json_integer_value(json_object_get(v, "model"));
+        if (json_is_object(v))
+            put_hex(name, json_string_value(json_array_get(json_object_get(root, "models"), own)));
+        else if (!put_shared(name, json_string_value(v)))
+            skip();
+    }
     json_object_foreach(json_object_get(c, "texts"), name, v)
     {
         char *file = mem_printf("%s.json", name), *text = json_dumps(v, 0);
@@ -109,7 +127,7 @@ static void check_case(const json_t *strings, const json_t *c)
     struct tokenizer *t = NULL;
     if (tokenizer_open(dir, NULL, &t)) fail_msg("%s", status_message());
     char *texts = json_dumps(json_object_get(c, "texts"), 0);
-    check_strings(t, texts, strings, c);
+    check_strings(t, texts, json_object_get(root, "strings"), c);
     const struct {
         const char *name;
         int32_t id;
@@ -131,7 +149,7 @@ static void as_transformers(void **state)
     if (!root) fail_msg("directories.json: line %d: %s", e.line, e.text);
     size_t i;
     wrong = 0;
-    json_array_foreach(json_object_get(root, "cases"), i, c) check_case(json_object_get(root, "strings"), c);
+    json_array_foreach(json_object_get(root, "cases"), i, c) check_case(root, c);
     printf("%zu directories\n", json_array_size(json_object_get(root, "cases")));
     json_decref(root);
     assert_int_equal(wrong, 0);

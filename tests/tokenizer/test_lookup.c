@@ -211,12 +211,31 @@ static void threads(void **state)
     tokenizer_close(t);
 }
 
+/* A tokenizer.json of Llama 3 without any configuration, in a directory of model_type llama. */
+static void guessed_roles(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"added_tokens\":[{\"id\":2,\"content\":\"<|begin_of_text|>\",\"special\":true},{\"id\":3,\"content\":"
+        "\"<|end_of_text|>\",\"special\":true}],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}";
+    const char *const model_config[] = {NULL, "{\"model_type\":\"llama\"}", "{not json"};
+    for (int i = 0; i < 3; i++) {
+        struct tok_source source = {.path = "f", .kind = "tokenizer.json", .data = json, .n = sizeof json - 1,
+                                    .model_config = model_config[i], .model_type = i == 2 ? "llama" : NULL};
+        struct tokenizer *t = NULL;
+        assert_int_equal(tokenizer_from_memory(&source, &t), ST_OK);
+        assert_int_equal(tokenizer_bos(t), 2);
+        assert_int_equal(tokenizer_eos(t), 3);
+        tokenizer_close(t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(roles),       cmocka_unit_test(hints),        cmocka_unit_test(llama3_specials),
         cmocka_unit_test(broken_utf8), cmocka_unit_test(dummy_prefix), cmocka_unit_test(partial_characters),
-        cmocka_unit_test(threads),
+        cmocka_unit_test(threads),     cmocka_unit_test(guessed_roles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -151,6 +151,7 @@ static void every_component(void **state)
     "\"model\":{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"fuse_unk\":true," model "\"vocab\":{" LETTERS "},"          \
     "\"merges\":[\"a b\",\"▁ a\",\"▁ ab\"]}}"
 #define NORMALIZER(type) "\"normalizer\":{\"type\":\"" type "\"},"
+#define METASPACE        "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"prepend_scheme\":\"first\"},"
 #define LLAMA                                                                                                          \
     "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"▁\"},{\"type\":"     \
     "\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"▁\"}]},"
@@ -175,6 +176,8 @@ static const struct {
      NULL,
      {{"a", "A"}, {"i", "\u0130"}, {"<unk>", "\u0130"}, {"b", "B"}}},
     {"stripped", WITH(NORMALIZER("Strip"), ""), "  ab  ", NULL, {{"ab", NULL, 2, 4}}},
+    {"Metaspace puts a space in front of the first text", WITH(METASPACE, ""), "ab", NULL, {{"▁ab", "ab"}}},
+    {"but not where something was stripped", WITH(NORMALIZER("Strip") METASPACE, ""), " ab", NULL, {{"ab", "ab"}}},
     {"broken UTF-8",
      WITH("", ""),
      "a\xe4\xb8"

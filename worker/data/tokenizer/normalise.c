@@ -195,6 +195,15 @@ static void put_match(struct tok_spans *out, const struct tok_step *s, const str
     tok_put(out, s->text, s->text_n, in, p->at + start, p->at + end);
 }
 
+/* Whether a text whose first bytes are replaced still begins where the caller's does, in HF's eyes: what replaces
+ * several characters stands for the last of them. */
+static bool still_first(const struct tok_step *s, const struct tok_part *p, size_t replaced)
+{
+    size_t len = 0;
+    if (replaced) utf8_get(p->text, p->n, &len);
+    return replaced == 0 || (s->text_n > 0 && replaced <= len);
+}
+
 status step_replace(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
                     struct tok_spans *out)
 {
@@ -212,15 +221,17 @@ status step_replace(const struct tok_step *s, struct tok_matcher *matcher, const
         uint32_t start = (uint32_t)out->text.len;
         struct tok_match m = {0};
         size_t from = 0;
+        bool first = p.first;
         do {
             if (s->regex) TRY_DONE(tok_regex_next(s->regex, matcher, p.text, p.n, &m));
             tok_copy(out, source, p.at + from, (m.found ? m.start : p.n) - from);
             if (m.found && p.n) put_match(out, s, source, &p, &m);
             if (m.found && !p.n) buf_add(&out->text, s->text, s->text_n);
+            if (m.found && m.start == 0) first = first && still_first(s, &p, m.end);
             from = m.end;
             if (out->text.len > (size_t)1 << 30) FAIL_DONE(ST_DATA, "Replace makes the text longer than 1 GB");
         } while (m.found);
-        tok_span_push(out, start, (uint32_t)out->text.len - start, p.first);
+        tok_span_push(out, start, (uint32_t)out->text.len - start, first);
     }
 done:
     tok_spans_release(&repaired);
@@ -235,14 +246,14 @@ status step_strip(const struct tok_step *s, struct tok_matcher *matcher, const s
         struct tok_part p = tok_part_of(in, k);
         size_t from = s->left ? tok_spaces_ahead(p.text, p.n) : 0;
         size_t less = s->right ? tok_spaces_behind(p.text + from, p.n - from) : 0;
-        tok_span_push(out, (uint32_t)out->text.len, (uint32_t)(p.n - from - less), p.first);
+        tok_span_push(out, (uint32_t)out->text.len, (uint32_t)(p.n - from - less), p.first && from == 0);
         tok_copy(out, in, p.at + from, p.n - from - less);
     }
     return ST_OK;
 }
 
 /* ---- SentencePiece's normalizer: characters mapped, runs of spaces joined, ▁ for space ----
- * The dummy prefix stands before the text, not before each part between special tokens: what HF calls legacy = false. */
+ * The dummy prefix stands before the text, not before each part between special tokens: legacy = false in HF. */
 
 struct spm_text {
     struct tok_spans *out;
@@ -255,13 +266,18 @@ struct spm_text {
 static void spm_put(struct spm_text *o, const char *s, size_t n, size_t at, size_t end)
 {
     bool itself = s == o->in->text.data + at && n == end - at; /* not mapped: each byte is from one byte */
-    size_t i = 0;
+    size_t i = 0, run;
     while (o->after_space && i < n && s[i] == ' ') i++;
     if (i == n) return;
-    for (; i < n; i++) {
+    for (; i < n; i = run) {
         bool mark = s[i] == ' ' && o->options & SPM_ESCAPE;
-        size_t from = itself ? at + i : at, to = itself ? at + i + 1 : end;
-        tok_put(o->out, mark ? SPACE_MARK : s + i, mark ? strlen(SPACE_MARK) : 1, o->in, from, to);
+        for (run = i + 1; !mark && run < n && s[run] != ' '; run++) continue;
+        if (mark)
+            tok_put(o->out, SPACE_MARK, strlen(SPACE_MARK), o->in, itself ? at + i : at, itself ? at + i + 1 : end);
+        else if (itself)
+            tok_copy(o->out, o->in, at + i, run - i);
+        else
+            tok_put(o->out, s + i, run - i, o->in, at, end);
     }
     o->after_space = o->options & SPM_TRIM && s[n - 1] == ' ';
 }

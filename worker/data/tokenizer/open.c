@@ -57,14 +57,17 @@ static status find_unsaid(const struct tok_source *s, const struct tok_config *c
     if (!u->model_type) u->model_type = s->model_type;
     /* tiktoken files of other families are refused by name */
     u->family = tok_family_find(s->family ? s->family : u->kind == KIND_TIKTOKEN ? "llama3" : u->model_type);
+    if (u->kind == KIND_JSON && u->family && !*u->family->name) u->family = NULL; /* its pieces say more than "llama" */
     const struct tok_class *class = tok_config_class(c, &class_name);
     if (s->family || !class_name) return ST_OK;
-    u->names = class;
-    if (u->kind == KIND_JSON) return ST_OK;
+    if (u->kind == KIND_JSON) {
+        u->names = class;
+        return ST_OK;
+    }
     bool reads = class && (u->kind == KIND_BYTES ? class->pattern || class->spm == SPM_AS_BACKEND : class->spm);
     if (!reads) return class_not_built(class_name, u->kind);
     if (u->kind == KIND_TIKTOKEN || (u->kind == KIND_BYTES && !class->pattern)) return ST_OK; /* it says no more */
-    u->class = class;
+    u->class = u->names = class;
     return ST_OK;
 }
 
@@ -84,6 +87,7 @@ static struct tok_spm_rules spm_rules(const struct unsaid *u, const struct tok_c
     enum tok_spm_as as = u->class->spm;
     int legacy = tok_config_flag(c, "legacy"), prefix = tok_config_flag(c, "add_prefix_space");
     if (u->model_type && tok_reads_as_backend(u->model_type)) as = SPM_AS_BACKEND;
+    /* legacy unsaid: true for the backend, false for the classes */
     if (as == SPM_AS_BACKEND) return (struct tok_spm_rules){as, legacy ? PREPEND_ALWAYS : PREPEND_FIRST};
     if (as == SPM_AS_CODE_LLAMA) legacy = 0;
     return (struct tok_spm_rules){as, prefix == 0 ? PREPEND_NEVER : legacy > 0 ? PREPEND_ALWAYS : PREPEND_FIRST};
@@ -135,7 +139,7 @@ static void choose_specials(struct tokenizer *t, const struct tok_config *c, con
             *place[i] = -1;
         else if (id >= 0)
             *place[i] = id;
-        else if (*place[i] < 0 && !u->class)
+        else if (*place[i] < 0 && !u->names)
             *place[i] = named_id(t, usual[i]);
     }
 }

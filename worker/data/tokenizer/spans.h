@@ -17,7 +17,7 @@
 
 struct tok_span {
     uint32_t at, n;
-    bool first; /* begins where the caller's text begins (Metaspace "first") */
+    bool first; /* begins where the caller's text begins, nothing was dropped in front (Metaspace "first") */
 };
 
 struct tok_origin { /* the bytes [from, to) of the caller's text */

@@ -220,7 +220,8 @@ static void rank_by_score(struct tok_model *to, const struct proto *m)
     free(order);
 }
 
-static void unigram_scores(struct tok_model *to, struct proto *m)
+/* every: pieces of all types are found in text, as in HF. */
+static void unigram_scores(struct tok_model *to, struct proto *m, bool every)
 {
     float least = 3.402823466e38f, most = -least;
     for (int32_t i = 0; i < m->n; i++) {
@@ -228,7 +229,7 @@ static void unigram_scores(struct tok_model *to, struct proto *m)
         const char *piece = tok_vocab_piece(&to->vocab, i, &n);
         if (m->type[i] == PIECE_NORMAL && m->score[i] < least) least = m->score[i];
         if (m->type[i] == PIECE_NORMAL && m->score[i] > most) most = m->score[i];
-        if (in_text(m, i)) tok_trie_add(&to->pieces, piece, n, i);
+        if (every || in_text(m, i)) tok_trie_add(&to->pieces, piece, n, i);
     }
     to->unk_score = least - 10.0f;
     to->user_score = most;
@@ -288,7 +289,7 @@ static status as_itself(struct tokenizer *t, struct proto *m)
     if (m->model_type == MODEL_BPE)
         rank_by_score(&t->model, m);
     else
-        unigram_scores(&t->model, m);
+        unigram_scores(&t->model, m, false);
     return ST_OK;
 }
 
@@ -400,7 +401,7 @@ static status as_backend(struct tokenizer *t, struct proto *m, struct tok_spm_ru
     if (m->byte_fallback) tok_byte_pieces(&t->model);
     t->model.unk = (int32_t)m->unk;
     if (m->model_type == MODEL_UNIGRAM) {
-        unigram_scores(&t->model, m);
+        unigram_scores(&t->model, m, true);
         return ST_OK;
     }
     struct by_score *order = by_score(m);

@@ -83,12 +83,12 @@ static status encode_normalised(struct call *c, size_t at, size_t end, bool firs
 static status encode_gap(struct call *c)
 {
     const struct tokenizer *t = c->t;
-    bool first = c->pass.in.v[0].first;
     TRY(tok_steps_run(&t->normalizer, &c->pass));
     struct tok_spans swap = c->pass.in;
     c->pass.in = c->normalised;
     c->normalised = swap;
     c->pass.in.traced = swap.traced;
+    bool first = c->normalised.v[0].first;
     const char *text = c->normalised.text.data;
     size_t n = c->normalised.text.len;
     struct tok_scan scan = {0};
