@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/base/file.h"
+#include "kernels/base/log.h"
 #include "worker/data/tokenizer/byte_files.h"
 #include "worker/data/tokenizer/classes.h"
 #include "worker/data/tokenizer/config.h"
@@ -144,11 +145,30 @@ static void choose_specials(struct tokenizer *t, const struct tok_config *c, con
     }
 }
 
+static bool holds(const struct ids *ids, int32_t id)
+{
+    size_t i = 0;
+    while (i < ids->n && ids->v[i] != id) i++;
+    return i < ids->n;
+}
+
+/* A flag that is not followed is told where it would have changed something. */
+static void tell_flag(const struct tokenizer *t, const char *key, int flag, const struct ids *around, int32_t id)
+{
+    if (flag >= 0 && id >= 0 && holds(around, id) != (flag > 0))
+        log_note("%s: tokenizer_config.json's %s is not followed: the post_processor of tokenizer.json decides, as in transformers 5",
+                 t->path, key);
+}
+
 /* A tokenizer.json says it by its post-processor: transformers ignores add_bos_token and add_eos_token beside one. */
 static void choose_document(struct tokenizer *t, const struct tok_config *c, const struct unsaid *u)
 {
-    if (u->kind == KIND_JSON) return;
     int add_bos = tok_config_flag(c, "add_bos_token"), add_eos = tok_config_flag(c, "add_eos_token");
+    if (u->kind == KIND_JSON) {
+        tell_flag(t, "add_bos_token", add_bos, &t->prefix, t->bos);
+        tell_flag(t, "add_eos_token", add_eos, &t->suffix, t->eos);
+        return;
+    }
     if (add_bos < 0) add_bos = u->class ? u->class->bos_added : u->kind != KIND_BYTES && u->family->bos_added;
     if (add_bos && t->bos >= 0) ids_push(&t->prefix, t->bos);
     if (add_eos > 0 && t->eos >= 0) ids_push(&t->suffix, t->eos);
