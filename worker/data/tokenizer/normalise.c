@@ -282,6 +282,20 @@ static void spm_put(struct spm_text *o, const char *s, size_t n, size_t at, size
     o->after_space = o->options & SPM_TRIM && s[n - 1] == ' ';
 }
 
+/* Bytes at the beginning of text that nothing is done to: no spaces, no pieces to keep, nothing that is mapped. */
+static size_t unmapped_bytes(const struct tok_step *s, const char *text, size_t n)
+{
+    size_t i = 0, len;
+    int32_t piece;
+    const char *to;
+    for (; i < n && text[i] != ' '; i += len) {
+        if (s->keep->starts[(unsigned char)text[i]] && tok_trie_longest(s->keep, text + i, n - i, &piece)) break;
+        if (s->charsmap->units && tok_charsmap_match(s->charsmap, text + i, n - i, &to)) break;
+        utf8_get(text + i, n - i, &len);
+    }
+    return i;
+}
+
 status step_spm(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
                 struct tok_spans *out)
 {
@@ -296,7 +310,8 @@ status step_spm(const struct tok_step *s, struct tok_matcher *matcher, const str
         for (size_t i = 0, len; i < p.n; i += len) {
             int32_t piece;
             const char *to = p.text + i;
-            size_t to_n = len = tok_trie_longest(s->keep, p.text + i, p.n - i, &piece);
+            size_t to_n = len = unmapped_bytes(s, p.text + i, p.n - i);
+            if (!len) to_n = len = tok_trie_longest(s->keep, p.text + i, p.n - i, &piece);
             if (!len) {
                 len = tok_charsmap_match(s->charsmap, p.text + i, p.n - i, &to);
                 to_n = len ? strlen(to) : 0;

@@ -90,9 +90,14 @@ status step_bytes(const struct tok_step *s, struct tok_matcher *matcher, const s
     for (size_t k = 0; k < in->n; k++) {
         struct tok_part p = tok_part_of(in, k);
         uint32_t at = (uint32_t)out->text.len;
-        for (size_t i = 0; i < p.n; i++) {
+        for (size_t i = 0, run; i < p.n; i = run) {
+            for (run = i; run < p.n && p.text[run] > ' ' && p.text[run] < 0x7f;) run++; /* themselves */
+            if (run > i) tok_copy(out, in, p.at + i, run - i);
+            if (run == p.n) break;
             char to[4];
-            tok_put(out, to, utf8_put(to, alphabet_of_byte((unsigned char)p.text[i])), in, p.at + i, p.at + i + 1);
+            tok_put(out, to, utf8_put(to, alphabet_of_byte((unsigned char)p.text[run])), in, p.at + run,
+                    p.at + run + 1);
+            run++;
         }
         tok_span_push(out, at, (uint32_t)out->text.len - at, p.first);
     }
@@ -109,9 +114,11 @@ status step_metaspace(const struct tok_step *s, struct tok_matcher *matcher, con
         bool marked = (p.n && *p.text == ' ') || (p.n >= s->text_n && memcmp(p.text, s->text, s->text_n) == 0);
         if (p.n && !marked && (s->options == PREPEND_ALWAYS || (s->options == PREPEND_FIRST && p.first)))
             tok_put(out, s->text, s->text_n, in, p.at, p.at + 1);
-        for (size_t i = 0; i < p.n; i++) {
-            bool space = p.text[i] == ' ';
-            tok_put(out, space ? s->text : p.text + i, space ? s->text_n : 1, in, p.at + i, p.at + i + 1);
+        for (size_t i = 0, run; i < p.n; i = run + 1) {
+            const char *space = memchr(p.text + i, ' ', p.n - i);
+            run = space ? (size_t)(space - p.text) : p.n;
+            tok_copy(out, in, p.at + i, run - i);
+            if (space) tok_put(out, s->text, s->text_n, in, p.at + run, p.at + run + 1);
         }
         tok_span_push(out, at, (uint32_t)out->text.len - at, p.first);
     }

@@ -48,10 +48,8 @@ void tok_trace(struct tok_spans *s, size_t n, struct tok_origin o, uint32_t step
     for (size_t i = s->text.len - n; i < s->text.len; i++, o.from += step, o.to += step) s->origin[i] = o;
 }
 
-void tok_copy(struct tok_spans *s, const struct tok_spans *from, size_t at, size_t n)
+void tok_trace_copy(struct tok_spans *s, const struct tok_spans *from, size_t at, size_t n)
 {
-    buf_add(&s->text, from->text.data + at, n);
-    if (!s->traced || n == 0) return;
     tok_trace(s, 0, from->origin[at], 0); /* makes room */
     memcpy(s->origin + s->text.len - n, from->origin + at, n * sizeof *s->origin);
 }

@@ -40,10 +40,18 @@ void tok_span_push(struct tok_spans *s, uint32_t at, uint32_t n, bool first); /*
 void tok_span_end(struct tok_spans *s, size_t start, bool first);
 /* Appends the bytes as a span of their own; not traced. */
 void tok_span_add(struct tok_spans *s, const char *bytes, size_t n, bool first);
-/* Appends the n bytes of `from` at `at`, each with its own origin. */
-void tok_copy(struct tok_spans *s, const struct tok_spans *from, size_t at, size_t n);
 /* The last n bytes of s->text: the first is from o, each other from `step` bytes behind the one before it. */
 void tok_trace(struct tok_spans *s, size_t n, struct tok_origin o, uint32_t step);
+
+/* The last n bytes of s->text are those of `from` at `at`. n > 0. */
+void tok_trace_copy(struct tok_spans *s, const struct tok_spans *from, size_t at, size_t n);
+
+/* Appends the n bytes of `from` at `at`, each with its own origin. */
+static inline void tok_copy(struct tok_spans *s, const struct tok_spans *from, size_t at, size_t n)
+{
+    buf_add(&s->text, from->text.data + at, n);
+    if (s->traced && n) tok_trace_copy(s, from, at, n);
+}
 
 /* Appends bytes that all stand for the bytes [at, end) of `from`, of which there is at least one. */
 static inline void tok_put(struct tok_spans *s, const char *bytes, size_t n, const struct tok_spans *from, size_t at,
