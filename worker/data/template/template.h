@@ -72,7 +72,9 @@ struct template_text {
 void template_text_release(struct template_text *t);
 
 /* ST_DATA when the template itself raises (raise_exception's words are in the message), when a variable it needs is
- * undefined or of another type, and when a limit is met: all "NAME:LINE: …". */
+ * undefined or of another type, when a limit is met, and ST_NOT_BUILT for what shows only now: all "NAME:LINE: …".
+ * Messages are shown as transformers shows them: keys that are null are absent, and the first of reasoning_content,
+ * thinking and reasoning is found under the first two names. */
 status template_render(const struct template *t, const struct template_vars *vars, struct template_text *out);
 
 #endif
