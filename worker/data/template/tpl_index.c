@@ -33,7 +33,8 @@ static status bind(struct render *r, struct value of, struct value name, const s
         *out = closed(r, of, name);
         return ST_OK;
     }
-    if (!b->fn) return tpl_fail_unbuilt(r, "the attribute '%s' of a %s is not built here", b->name, kind_names[of.kind]);
+    if (!b->fn)
+        return tpl_fail_unbuilt(r, "the attribute '%s' of a %s is not built here", b->name, kind_names[of.kind]);
     struct bound *m = pool_take(&r->pool, sizeof *m);
     *m = (struct bound){.what = b, .self = of};
     *out = (struct value){.kind = V_BOUND, .bound = m};

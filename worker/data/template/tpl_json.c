@@ -95,7 +95,8 @@ static status put_key(struct build *b, const struct json_style *s, struct value 
     if (is_string(key)) return put_string(b, s, key);
     TRY(build_add(b, "\"", 1, key.origin));
     TRY(put_scalar(b, key, &done));
-    if (!done) return tpl_fail(b->r, "tojson: the keys of a dict must be strings or numbers, not '%s'", kind_names[key.kind]);
+    if (!done)
+        return tpl_fail(b->r, "tojson: the keys of a dict must be strings or numbers, not '%s'", kind_names[key.kind]);
     return build_add(b, "\"", 1, key.origin);
 }
 

@@ -53,7 +53,7 @@ static status fail_at(struct render *r, status code, const char *fmt, va_list ap
 {
     char what[1024];
     vsnprintf(what, sizeof what, fmt, ap);
-    for (size_t n = strlen(what), bad; n && !text_is_utf8(what, n, &bad); n = bad) what[bad] = 0; /* cut in a character */
+    for (size_t n = strlen(what), bad; n && !text_is_utf8(what, n, &bad); n = bad) what[bad] = 0; /* cut within one */
     FAIL(code, "%s:%d: %s", r->t->name, r->line, what);
 }
 
@@ -81,7 +81,7 @@ status tpl_spend(struct render *r, size_t bytes)
         return tpl_fail(r, "the chat template works without end on this row (limit %s)", text_bytes(TPL_MAX_WORK));
     r->work += bytes;
     if (bytes > TPL_MAX_MEMORY || r->pool.total + bytes > TPL_MAX_MEMORY)
-        return tpl_fail(r, "the chat template needs too much memory on this row (limit %s)", text_bytes(TPL_MAX_MEMORY));
+        return tpl_fail(r, "the chat template needs more than %s of memory on this row", text_bytes(TPL_MAX_MEMORY));
     return ST_OK;
 }
 
