@@ -359,6 +359,8 @@ static void endless(void **state)
         {"{% set ns = namespace(a=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% endfor %}{{ ns.a|tojson }}", "nested too deeply"},
         {"{% set ns = namespace(a=[], b=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% set ns.b = [ns.b] %}{% endfor %}{{ ns.a == ns.b }}", "nested too deeply"},
         {"{% set ns = namespace(a=[], b=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% set ns.b = [ns.b] %}{% endfor %}{{ ns.a < ns.b }}", "nested too deeply"},
+        {"{{ [[21.1, 3] * 62103] * 62 }}", "without end"},
+        {"{{ ([[21.1, 3] * 62103] * 62)|tojson }}", "without end"},
         {"{{ range(100001) }}", "more than 100000"},
         {"{{ 'a'.center(1000000000) }}", "more than"},
         {"{{ '%99999999d' % 1 }}", "a width or precision"},
