@@ -78,7 +78,7 @@ status tpl_fail_unbuilt(struct render *r, const char *fmt, ...)
 status tpl_spend(struct render *r, size_t bytes)
 {
     if (bytes > TPL_MAX_WORK || r->work + bytes > TPL_MAX_WORK)
-        return tpl_fail(r, "the chat template works without end on this row (limit %s)", text_bytes(TPL_MAX_WORK));
+        return tpl_fail(r, "the chat template works without end on this row; it was stopped");
     r->work += bytes;
     if (bytes > TPL_MAX_MEMORY || r->pool.total + bytes > TPL_MAX_MEMORY)
         return tpl_fail(r, "the chat template needs more than %s of memory on this row", text_bytes(TPL_MAX_MEMORY));
