@@ -144,7 +144,7 @@ add("{% if yes %}a{% endif %}", "{% if no %}a{% else %}b{% endif %}", "{% if no 
     "{% set gen = nums|select('odd') %}{{ gen|list }}{{ gen|list }}", "{% set gen = nums|map('string') %}{{ gen|first }}{{ gen|first }}{{ gen|list }}", "{% set gen = nums|reject('odd') %}{% for x in gen %}{{ x }}{% endfor %}{% for x in gen %}{{ x }}{% endfor %}.", "{% set gen = nums|map('string') %}{% for x in gen %}{{ x }}{% break %}{% endfor %}{{ gen|list }}", "{% if []|select %}generators are true{% endif %}", "{% set r = nums|reverse %}{{ r|list }}{{ r|list }}", "{% set i = d|items %}{{ i|list }}{{ i|list|length }}", "{{ 2 in (nums|map('int')) }}",
     "{% with a = 1, b = 2 %}{{ a }}{{ b }}{% endwith %}{{ a }}", "{% set a = 1 %}{% with a = 2, b = a %}{{ a }}{{ b }}{% endwith %}{{ a }}", "{% with %}{% set q = 1 %}{{ q }}{% endwith %}{{ q }}", "{% with (a, b) = (1, 2) %}{{ a + b }}{% endwith %}", "{% print s, n %}", "{% print s %}", "{% filter upper %}abc{{ s }}{% endfilter %}", "{% filter replace('a', 'b')|upper %}banana{% endfilter %}", "{% filter trim %}  x {% set q = 1 %}{% endfilter %}{{ q }}", "{% filter nope %}a{% endfilter %}", "{% filter indent(2) %}a\nb\n{% endfilter %}|")
 # ---- macros ----------------------------------------------------------------------------------------------------------
-add("{% macro m() %}x{% endmacro %}{{ m() }}{{ m() }}", "{% macro m(a) %}[{{ a }}]{% endmacro %}{{ m(1) }}{{ m(a=2) }}{{ m() }}", "{% macro m(a, b=2, c='x') %}{{ a }}{{ b }}{{ c }}{% endmacro %}{{ m(1) }} {{ m(1, 5) }} {{ m(1, c=7) }} {{ m(c=3, a=4) }}", "{% macro m(a, b=a) %}{{ a }}{{ b }}{% endmacro %}{{ m(1) }}", "{% macro m(a) %}{% endmacro %}{{ m(1, 2) }}", "{% macro m(a) %}{% endmacro %}{{ m(b=1) }}", "{% macro m(a) %}{% endmacro %}{{ m(1, a=2) }}", "{% macro m(a, a2) %}{{ a }}{{ a2 is defined }}{% endmacro %}{{ m(1) }}", "{% macro m() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, x=3) }}{{ m() }}", "{% macro m(a) %}{{ a }}{{ varargs|join(',') }}{% endmacro %}{{ m(1, 2, 3) }}", "{% macro m(a=1, b) %}{% endmacro %}", "{% macro m(x) %}{{ x }}{% if x > 0 %}{{ m(x - 1) }}{% endif %}{% endmacro %}{{ m(3) }}", "{% macro m() %}{{ q }}{% endmacro %}{% set q = 5 %}{{ m() }}", "{% macro m() %}{{ q is defined }}{% endmacro %}{% for q in nums %}{{ m() }}{% endfor %}", "{% macro m() %}{% set q = 1 %}{% endmacro %}{{ m() }}{{ q is defined }}", "{% for x in nums %}{% macro m() %}{{ x }}{% endmacro %}{{ m() }}{% endfor %}", "{{ m() }}{% macro m() %}x{% endmacro %}", "{% macro m() %} x {% endmacro %}{{ m()|trim|length }}{{ m() is string }}", "{% macro m(x) %}{% for i in x %}{{ i }}{% endfor %}{% endmacro %}{{ m(nums) ~ m('ab') }}", "{% macro a() %}A{{ b() }}{% endmacro %}{% macro b() %}B{% endmacro %}{{ a() }}", "{% macro m(x='é') %}{{ x|upper }}{% endmacro %}{{ m() }}{{ m is callable }}", "{% macro m(a, b) %}{{ a }}-{{ b }}{% endmacro %}{{ m(*[1, 2]) }}{{ m(**{'a': 3, 'b': 4}) }}{{ m(5, **{'b': 6}) }}{{ m(*[7], b=8) }}", "{% macro m() %}{{ loop is defined }}{% endmacro %}{% for x in nums %}{{ m() }}{% endfor %}", "{% if yes %}{% macro m() %}in{% endmacro %}{% endif %}{{ m() }}",
+add("{% macro m() %}x{% endmacro %}{{ m() }}{{ m() }}", "{% macro m(a) %}[{{ a }}]{% endmacro %}{{ m(1) }}{{ m(a=2) }}{{ m() }}", "{% macro m(a, b=2, c='x') %}{{ a }}{{ b }}{{ c }}{% endmacro %}{{ m(1) }} {{ m(1, 5) }} {{ m(1, c=7) }} {{ m(c=3, a=4) }}", "{% macro m(a, b=a) %}{{ a }}{{ b }}{% endmacro %}{{ m(1) }}", "{% macro m(a) %}{% endmacro %}{{ m(1, 2) }}", "{% macro m(a) %}{% endmacro %}{{ m(b=1) }}", "{% macro m(a) %}{% endmacro %}{{ m(1, a=2) }}", "{% macro m(a, a2) %}{{ a }}{{ a2 is defined }}{% endmacro %}{{ m(1) }}", "{% macro m() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, x=3) }}{{ m() }}", "{% macro m(a) %}{{ a }}{{ varargs|join(',') }}{% endmacro %}{{ m(1, 2, 3) }}", "{% macro m(a=1, b) %}{% endmacro %}", "{% macro m(x) %}{{ x }}{% if x > 0 %}{{ m(x - 1) }}{% endif %}{% endmacro %}{{ m(3) }}", "{% macro m() %}{{ q }}{% endmacro %}{% set q = 5 %}{{ m() }}", "{% macro m() %}{{ q is defined }}{% endmacro %}{% for q in nums %}{{ m() }}{% endfor %}", "{% macro m() %}{% set q = 1 %}{% endmacro %}{{ m() }}{{ q is defined }}", "{% for x in nums %}{% macro m() %}{{ x }}{% endmacro %}{{ m() }}{% endfor %}", "{{ m() }}{% macro m() %}x{% endmacro %}", "{% macro m() %} x {% endmacro %}{{ m()|trim|length }}{{ m() is string }}", "{% macro m(x) %}{% for i in x %}{{ i }}{% endfor %}{% endmacro %}{{ m(nums) ~ m('ab') }}", "{% macro a() %}A{{ b() }}{% endmacro %}{% macro b() %}B{% endmacro %}{{ a() }}", "{% macro m(x='é') %}{{ x|upper }}{% endmacro %}{{ m() }}{{ m is callable }}", "{% macro m(a, b) %}{{ a }}-{{ b }}{% endmacro %}{{ m(*[1, 2]) }}{{ m(**{'a': 3, 'b': 4}) }}{{ m(5, **{'b': 6}) }}{{ m(*[7], b=8) }}", "{% macro m(a, b=2) %}{% endmacro %}{{ m.name }}{{ m.arguments }}", "{{ namespace(_a=1) }}", "{% set ns = namespace() %}{% set ns._a = 1 %}", "{{ dict is callable }}{{ dict(d, z=1) }}", "{% macro m() %}{{ loop is defined }}{% endmacro %}{% for x in nums %}{{ m() }}{% endfor %}", "{% if yes %}{% macro m() %}in{% endmacro %}{% endif %}{{ m() }}",
     "{% macro box() %}[{{ caller() }}]{% endmacro %}{% call box() %}in{{ n }}{% endcall %}", "{% macro each(l) %}{% for x in l %}{{ caller(x) }};{% endfor %}{% endmacro %}{% call(v) each(nums) %}<{{ v }}>{% endcall %}", "{% macro m() %}{{ caller is defined }}{% endmacro %}{{ m() }}", "{% macro m() %}x{% endmacro %}{% call m() %}y{% endcall %}", "{% macro m() %}{{ caller() }}{% endmacro %}{{ m() }}", "{% macro m(a) %}{{ a }}{{ caller(b=2) }}{% endmacro %}{% call(a=1, b=5) m(9) %}{{ a }}{{ b }}{% endcall %}", "{% call s %}{% endcall %}", "{% set q = 1 %}{% macro m() %}{{ caller() }}{% endmacro %}{% call m() %}{{ q }}{% set q = 2 %}{{ q }}{% endcall %}{{ q }}", "{% macro m(x) %}{{ x }}{% endmacro %}{{ [1, 2]|map('string')|join(m('-')) }}", "{% macro f(x) %}{{ x if x is string else x|tojson }}{% endmacro %}{{ f(s) }}{{ f(d) }}", "{% macro m(a, b=missing) %}{{ b is defined }}{% endmacro %}{{ m(1) }}{{ m(1, 2) }}")
 # ---- what a scope knows of a name before it sets it --------------------------------------------------------------------
 add("{% for x in [1] %}{{ n }}{% endfor %}{% set n = 1 %}{{ n }}", "{{ n }}{% for x in [1] %}{{ n }}{% endfor %}{% set n = 1 %}{{ n }}", "{% for x in [1] %}{{ n }}{% endfor %}{% if yes %}{% set n = 1 %}{% endif %}{{ n }}", "{% macro m() %}{{ n }}{% endmacro %}{{ m() }}{% set n = 1 %}{{ m() }}", "{% for x in nums %}{% for y in [1] %}{{ n }}{% endfor %}{% set n = x %}{{ n }},{% endfor %}{{ n }}", "{% set n %}{{ n }}{% endset %}[{{ n }}]", "{% set q %}{% for x in [1] %}{{ n }}{% endfor %}{% set n = 2 %}{{ n }}{% endset %}{{ q }}{{ n }}", "{% for x in [1] %}{{ s }}{% endfor %}{% if no %}{% set s = 1 %}{% else %}{% set s = 2 %}{% endif %}{{ s }}", "{% with n = n %}{{ n }}{% endwith %}{% with q = 1 %}{% for x in [1] %}{{ n }}{% endfor %}{% set n = 3 %}{{ n }}{% endwith %}{{ n }}", "{% macro m(a=n) %}{{ a }}{% set n = 5 %}{{ n }}{% endmacro %}{{ m() }}", "{% macro m() %}{% for x in [1] %}{{ n }}{% endfor %}{% set n = 5 %}{{ n }}{% endmacro %}{{ m() }}{{ n }}", "{% generation %}{% for x in [1] %}{{ n }}{% endfor %}{% set n = 5 %}{{ n }}{% endgeneration %}{{ n }}", "{% for x in [] %}{% else %}{% for y in [1] %}{{ n }}{% endfor %}{% set n = 1 %}{{ n }}{% endfor %}", "{% for x in nums if n %}{{ x }}{% endfor %}{% set n = 0 %}", "{% set n = n + 1 %}{{ n }}", "{% for x in nums %}{% set n = n + 1 %}{{ n }}{% endfor %}{{ n }}", "{% for x in [1] %}{{ m is defined }}{% endfor %}{% macro m() %}{% endmacro %}", "{% for x in [1] %}{{ add_generation_prompt }}{% endfor %}{% set add_generation_prompt = false %}", "{% for x in [1] %}{{ a }}{{ n }}{% endfor %}{% set a, n = 1, 2 %}", "{% filter upper %}{% for x in [1] %}{{ s }}{% endfor %}{% set s = 'q' %}{{ s }}{% endfilter %}")
@@ -176,10 +176,36 @@ def environment():
         return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    class Namespace(jinja2.utils.Namespace):
+        def __init__(*args, **kwargs):
+            for name in dict(*args[1:], **kwargs):
+                Namespace.check(name)
+            jinja2.utils.Namespace.__init__(*args, **kwargs)
+
+        def __setitem__(self, name, value):
+            Namespace.check(name)
+            jinja2.utils.Namespace.__setitem__(self, name, value)
+
+        @staticmethod
+        def check(name):
+            if isinstance(name, str) and name.startswith("_"):
+                raise jinja2.exceptions.SecurityError(name)
+
     env.filters["tojson"] = tojson
+    env.globals["namespace"] = Namespace
     env.globals["raise_exception"] = raise_exception
     env.globals["strftime_now"] = lambda form: datetime.datetime.fromtimestamp(NOW).strftime(form)
     return env
+
+
+def as_transformers(messages):
+    """What apply_chat_template does to messages first: null keys go, reasoning gets the names that templates read."""
+    shown = []
+    for message in messages:
+        message = {k: v for k, v in message.items() if v is not None}
+        reasoning = next((message[k] for k in ("reasoning_content", "thinking", "reasoning") if k in message), None)
+        shown.append(message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning})
+    return shown
 
 
 def outcome(env, template):
@@ -188,7 +214,7 @@ def outcome(env, template):
     except Exception as e:  # whatever Jinja or Python raises is a refusal
         return [template, None, "compile", f"{type(e).__name__}: {e}"]
     try:
-        text = compiled.render(messages=MESSAGES, tools=TOOLS, documents=None, add_generation_prompt=True, **VARS)
+        text = compiled.render(messages=as_transformers(MESSAGES), tools=TOOLS, documents=None, add_generation_prompt=True, **VARS)
     except Exception as e:
         return [template, None, "render", f"{type(e).__name__}: {e}"]
     return [template, text]

@@ -107,7 +107,10 @@ static void refused(void **state)
         {"{% if a %}{{ x | pprint }}{% endif %}", "the filter 'pprint'", ST_NOT_BUILT},
         {"{{ 'a'.encode('utf-8') }}", "name.jinja:1: the method .encode()", ST_NOT_BUILT},
         {"{{ 'a'.expandtabs() }}", "name.jinja:1: the attribute 'expandtabs' of a str", ST_NOT_BUILT},
-        {"{{ lipsum() }}", "name.jinja:1: the function 'lipsum'", ST_NOT_BUILT},
+        {"{{ lipsum() }}", "name.jinja:1: the global 'lipsum'", ST_NOT_BUILT},
+        {"{{ self }}", "name.jinja:1: the global 'self'", ST_NOT_BUILT},
+        {"{{ namespace(_a=1) }}", "name.jinja:1: a namespace has no attributes that begin with '_'", ST_DATA},
+        {"{% set ns = namespace() %}{% set ns._a = 1 %}", "name.jinja:1: a namespace has no attributes", ST_DATA},
         {"{{ 99999999999999999999 }}", "an integer beyond 64 bits", ST_NOT_BUILT},
         {"{{ '\\N{DIGIT ONE}' }}", "\\N{", ST_NOT_BUILT},
         {"{{ x | frobnicate }}", "name.jinja:1: no filter is named 'frobnicate'", ST_CORRUPT},
@@ -190,7 +193,7 @@ static void provenance(void **state)
         {"'{}={:>4}'.format(bos, messages[1].thinking)", "<s>=  hm", "....RRRR"},
         {"messages[1].content|indent(2, true)", "  Yes, no", "..CCCCCCC"},
         {"messages|map(attribute='role')|join('+')", "user+bot", "wwww.WWW"},
-        {"messages[1].items()|map('last')|list|last", "N", "O"},
+        {"(messages[1].items()|map('last')|list)[-2]", "N", "O"},
         {"messages[1].thinking * 2", "hmhm", "RRRR"},
         {"messages[0].content|length", "4", "."},
         {"messages[1].content|list|first ~ messages[1].content|last", "Yo", "CC"},
@@ -356,12 +359,14 @@ static void endless(void **state)
         {"{% set ns = namespace(a=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% endfor %}{{ ns.a|tojson }}", "nested too deeply"},
         {"{% set ns = namespace(a=[], b=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% set ns.b = [ns.b] %}{% endfor %}{{ ns.a == ns.b }}", "nested too deeply"},
         {"{% set ns = namespace(a=[], b=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% set ns.b = [ns.b] %}{% endfor %}{{ ns.a < ns.b }}", "nested too deeply"},
+        {"{{ [[21.1, 3] * 62103] * 62 }}", "without end"},
+        {"{{ ([[21.1, 3] * 62103] * 62)|tojson }}", "without end"},
         {"{{ range(100001) }}", "more than 100000"},
         {"{{ 'a'.center(1000000000) }}", "more than"},
         {"{{ '%99999999d' % 1 }}", "a width or precision"},
         {"{{ '{:99999999}'.format(1) }}", "a width or precision"},
         {"{{ 'a'|indent(999999999) ~ 'a\nb'|indent(999999999) }}", "more than"},
-        {"{{ ('a' * 60000000).replace('a', 'bb') }}", "name.jinja:1: "},
+        {"{{ ('a' * 60000000).replace('a' * 30000000, 'b' * 40000000) }}", "name.jinja:1: "},
         {"{{ [1]|tojson(indent=99999) }}", "an indent"},
         {"{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}", "nested too deeply"},
     };
@@ -405,13 +410,48 @@ static void variables(void **state)
                                "{{ documents }}|{{ tools_in_user_message }}|{{ x }}|{{ bos_token }}";
     assert_int_equal(render(text, &g, &out), ST_OK);
     assert_string_equal(out.text.data, "ab|True|None|None|False|[1, None]|");
-    g = (struct given){.messages = "[\"text\", 5]", .tools = "[]"};
+    g = (struct given){.tools = "[]"};
     assert_int_equal(render("{{ messages }}{{ tools }}{{ add_generation_prompt }}", &g, &out), ST_OK);
-    assert_string_equal(out.text.data, "['text', 5][]False");
+    assert_string_equal(out.text.data, "[][]False");
+    g = (struct given){.messages = "[{}, 5]"};
+    assert_int_equal(render("{{ messages }}", &g, &out), ST_DATA);
+    assert_string_equal(status_message(), "name.jinja:1: message 1 is not an object");
     assert_int_equal(render("", &g, &out), ST_OK);
     assert_int_equal(out.text.len, 0);
     assert_string_equal(out.text.data, "");
     assert_int_equal(out.n_generation, 0);
+    template_text_release(&out);
+}
+
+/* As transformers: null is absent, and reasoning has two names; whose it is stays known. */
+static void messages_as_transformers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *message, *keys, *reasoning, *thinking;
+    } cases[] = {
+        {"{\"role\": \"a\", \"content\": null, \"tool_calls\": null}", "role", "", ""},
+        {"{\"role\": \"a\", \"reasoning\": \"r\"}", "thinking role reasoning reasoning_content", "r", "r"},
+        {"{\"role\": \"a\", \"thinking\": \"t\"}", "thinking role reasoning_content", "t", "t"},
+        {"{\"reasoning_content\": \"c\", \"role\": \"a\", \"thinking\": \"t\"}", "thinking reasoning_content role", "c", "t"},
+        {"{\"role\": \"a\", \"reasoning_content\": null, \"reasoning\": \"r\"}", "thinking role reasoning reasoning_content",
+         "r", "r"},
+        {"{\"role\": \"a\", \"reasoning_content\": \"\", \"reasoning\": \"r\"}", "thinking role reasoning_content reasoning",
+         "", ""},
+    };
+    struct template_text out = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *messages = mem_printf("[%s]", cases[i].message);
+        char *want = mem_printf("%s|%s|%s", cases[i].keys, cases[i].reasoning, cases[i].thinking);
+        static const char text[] = "{{ messages[0]|join(' ') }}|{{ messages[0].reasoning_content }}|{{ messages[0].thinking }}";
+        assert_int_equal(render(text, &(struct given){.messages = messages}, &out), ST_OK);
+        assert_string_equal(out.text.data, want);
+        size_t from = strlen(cases[i].keys) + 1;
+        for (size_t k = 0; k < strlen(cases[i].reasoning); k++)
+            assert_int_equal(origin_field(out.origin[from + k]), MESSAGE_REASONING);
+        free(messages);
+        free(want);
+    }
     template_text_release(&out);
 }
 
@@ -453,6 +493,7 @@ int main(void)
         cmocka_unit_test(provenance_of_statements),                cmocka_unit_test(generation),
         cmocka_unit_test(deep_text),  cmocka_unit_test(endless),   cmocka_unit_test(questions),
         cmocka_unit_test(variables),  cmocka_unit_test(threads),
+        cmocka_unit_test(messages_as_transformers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,7 +56,6 @@ static bool wrote(const struct template_text *t, int message, enum template_fiel
 struct job {
     const struct rendering *r;
     const struct chat *c;
-    json_t *messages; /* c's, as a template sees them */
     const struct chat_template *t;
     struct render_work *w;
     struct rendered *out;
@@ -65,7 +64,7 @@ struct job {
 
 static status render(const struct job *j, int messages, bool generation_prompt, struct template_text *out)
 {
-    struct template_vars vars = {.messages = j->messages, .tools = j->c->tools, .extra = j->r->format->variables,
+    struct template_vars vars = {.messages = j->c->json, .tools = j->c->tools, .extra = j->r->format->variables,
                                  .n_messages = (size_t)messages, .add_generation_prompt = generation_prompt,
                                  .now = j->r->format->now};
     return template_render(j->t->compiled, &vars, out);
@@ -84,7 +83,7 @@ static status check_field(const struct job *j, const struct template_text *t, in
                           enum template_field field)
 {
     const struct message *m = &j->c->messages[i];
-    if (!says_something(json_object_get(json_array_get(j->messages, (size_t)i), key)) || wrote(t, i, field)) return ST_OK;
+    if (!says_something(json_object_get(json_array_get(j->c->json, (size_t)i), key)) || wrote(t, i, field)) return ST_OK;
     char *place = m->at < 0 ? mem_strdup(m->column ? m->column : role_name(m->role)) : mem_printf("%s[%d]", m->column, m->at);
     status st = status_fail(ST_DATA, "%s: its %s is nowhere in what the %s renders, so it would not be learned from; take it "
                             "out, write it into a message that is rendered, or set chat_template to one that renders it",
@@ -103,9 +102,8 @@ static status check_rendered(const struct job *j, const struct template_text *t,
     for (int i = 0; i < n; i++) {
         bool learned = only >= 0 ? i == only : j->turns[i].where == TURN_HERE && j->c->messages[i].trained;
         for (size_t k = 0; k < sizeof always / sizeof *always; k++) TRY(check_field(j, t, i, always[k].key, always[k].field));
-        for (size_t k = 0; learned && k < sizeof reasoning / sizeof *reasoning; k++) /* by the name the row gave it */
-            if (json_object_get(json_array_get(j->c->json, (size_t)i), reasoning[k]))
-                TRY(check_field(j, t, i, reasoning[k], MESSAGE_REASONING));
+        for (size_t k = 0; learned && k < sizeof reasoning / sizeof *reasoning; k++)
+            TRY(check_field(j, t, i, reasoning[k], MESSAGE_REASONING));
     }
     if (!j->c->tools || !json_array_size(j->c->tools)) return ST_OK;
     for (size_t i = 0; i < t->text.len; i++)
@@ -289,15 +287,8 @@ static status open_job(struct job *j, const struct rendering *r, const struct ch
 {
     *j = (struct job){.r = r, .c = c, .w = w};
     TRY(chat_format_template(r->format, json_array_size(c->tools) > 0, &j->t));
-    j->messages = template_messages(c->json);
     j->turns = mem_alloc((size_t)(c->n + 1) * sizeof *j->turns);
     return ST_OK;
-}
-
-static void close_job(struct job *j)
-{
-    json_decref(j->messages);
-    free(j->turns);
 }
 
 status template_chat(const struct rendering *r, const struct chat *c, struct render_work *w, struct rendered *out)
@@ -307,7 +298,7 @@ status template_chat(const struct rendering *r, const struct chat *c, struct ren
     j.out = out;
     status st = render(&j, c->n, false, &w->full);
     if (!st) st = (template_marks_generation(j.t->compiled) ? by_generation : by_prefixes)(&j);
-    close_job(&j);
+    free(j.turns);
     return st;
 }
 
@@ -318,6 +309,6 @@ status template_prompt(const struct rendering *r, const struct chat *c, struct r
     TRY(open_job(&j, r, c, w));
     status st = render(&j, last < 0 ? c->n : last, true, &w->full);
     if (!st) st = encode(&j, &w->full, out);
-    close_job(&j);
+    free(j.turns);
     return st;
 }

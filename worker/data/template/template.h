@@ -35,10 +35,6 @@ bool template_mentions(const struct template *t, const char *word);
 /* Whether it has a {% generation %} block. */
 bool template_marks_generation(const struct template *t);
 
-/* Messages as transformers hands them to a template: keys whose value is null are left out, and reasoning stands under
- * both of its names, "thinking" and "reasoning_content". A new reference. */
-json_t *template_messages(const json_t *messages);
-
 struct template_vars {
     const json_t *messages; /* a list of objects */
     const json_t *tools;    /* a list; NULL: the variable is None, as transformers passes it */
@@ -77,7 +73,9 @@ struct template_text {
 void template_text_release(struct template_text *t);
 
 /* ST_DATA when the template itself raises (raise_exception's words are in the message), when a variable it needs is
- * undefined or of another type, and when a limit is met: all "NAME:LINE: …". */
+ * undefined or of another type, when a limit is met, and ST_NOT_BUILT for what shows only now: all "NAME:LINE: …".
+ * Messages are shown as transformers shows them: keys that are null are absent, and the first of reasoning_content,
+ * thinking and reasoning is found under the first two names. */
 status template_render(const struct template *t, const struct template_vars *vars, struct template_text *out);
 
 #endif

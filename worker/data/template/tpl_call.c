@@ -55,7 +55,8 @@ static status bind(struct call *c, const char *what)
     bool by_position = c->what->params[0] == '/';
     size_t n = params_of(c->what->params + (by_position ? 1 + (c->what->params[1] == ' ') : 0), params);
     if (c->given->n > n)
-        return tpl_fail(c->r, "%s '%s' takes at most %zu arguments, %zu are given", what, c->what->name, n, c->given->n);
+        return tpl_fail(c->r, "%s '%s' takes at most %zu arguments, %zu are given", what, c->what->name, n,
+                        c->given->n);
     for (size_t i = 0; i < c->given->n; i++) c->arg[i] = c->given->v[i];
     TRY(bind_named(c, what, params, n, by_position));
     for (size_t i = 0; i < n; i++)

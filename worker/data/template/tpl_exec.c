@@ -36,6 +36,7 @@ static status assign_attr(struct render *r, struct frame *f, const struct node *
     else TRY(tpl_global(r, target->symbol, &of));
     r->line = target->line;
     if (of.kind != V_NAMESPACE) return tpl_fail(r, "cannot assign an attribute of something that is no namespace");
+    TRY(namespace_check(r, target->value));
     return dict_put(r, of.d, target->value, v);
 }
 

@@ -115,7 +115,8 @@ static status filter_indent(struct call *c, struct value *out)
     struct build b = {.r = c->r}, quirk = {.r = c->r};
     struct value width, lines, newline = value_text(&c->r->pool, "\n", 1, TEMPLATE_ITSELF);
     bool first = arg_true(c, 1), blank = arg_true(c, 2);
-    if (!is_string(c->self)) return tpl_fail(c->r, "filter 'indent' needs a string, not '%s'", kind_names[c->self.kind]);
+    if (!is_string(c->self))
+        return tpl_fail(c->r, "filter 'indent' needs a string, not '%s'", kind_names[c->self.kind]);
     if (is_string(c->arg[0])) {
         width = c->arg[0];
     } else {
@@ -145,14 +146,17 @@ static status filter_truncate(struct call *c, struct value *out)
     struct value end;
     struct build b = {.r = c->r};
     size_t n;
-    if (!value_length(c->self, &n)) return tpl_fail(c->r, "filter 'truncate' needs a string, not '%s'", kind_names[c->self.kind]);
+    if (!value_length(c->self, &n))
+        return tpl_fail(c->r, "filter 'truncate' needs a string, not '%s'", kind_names[c->self.kind]);
     TRY(arg_int(c, 0, 255, &length));
     TRY(arg_str(c, 2, "...", &end));
     TRY(arg_int(c, 3, 5, &leeway));
-    if (length < (int64_t)end.s->chars || leeway < 0) return tpl_fail(c->r, "filter 'truncate': a length that is too small");
+    if (length < (int64_t)end.s->chars || leeway < 0)
+        return tpl_fail(c->r, "filter 'truncate': a length that is too small");
     *out = c->self;
     if ((int64_t)n - leeway <= length) return ST_OK;
-    if (!is_string(c->self)) return tpl_fail(c->r, "filter 'truncate' needs a string, not '%s'", kind_names[c->self.kind]);
+    if (!is_string(c->self))
+        return tpl_fail(c->r, "filter 'truncate' needs a string, not '%s'", kind_names[c->self.kind]);
     size_t keep = str_offset(c->self.s, (size_t)length - end.s->chars), space = keep;
     while (!arg_true(c, 1) && space > 0 && c->self.s->p[space - 1] != ' ') space--;
     TRY(build_cut(&b, c->self, 0, space > 0 && !arg_true(c, 1) ? space - 1 : keep));
@@ -340,7 +344,8 @@ static status filter_round(struct call *c, struct value *out)
 static status filter_length(struct call *c, struct value *out)
 {
     size_t n;
-    if (!value_length(c->self, &n)) return tpl_fail(c->r, "an object of type '%s' has no length", kind_names[c->self.kind]);
+    if (!value_length(c->self, &n))
+        return tpl_fail(c->r, "an object of type '%s' has no length", kind_names[c->self.kind]);
     *out = value_int((int64_t)n);
     return ST_OK;
 }
@@ -348,7 +353,8 @@ static status filter_length(struct call *c, struct value *out)
 static status filter_default(struct call *c, struct value *out)
 {
     bool replace = c->self.kind == V_UNDEFINED || (arg_true(c, 1) && !value_true(c->self));
-    *out = !replace ? c->self : c->arg[0].kind == V_ABSENT ? value_text(&c->r->pool, "", 0, TEMPLATE_ITSELF) : c->arg[0];
+    *out = replace ? c->arg[0] : c->self;
+    if (out->kind == V_ABSENT) *out = value_text(&c->r->pool, "", 0, TEMPLATE_ITSELF);
     return ST_OK;
 }
 

@@ -53,7 +53,8 @@ static status sort_key(struct render *r, struct value attribute, bool case_sensi
 }
 
 /* A copy of the items, with their keys, in order. */
-static status sorted(struct call *c, const struct value *items, size_t n, struct value *keys, bool reverse, struct value *out)
+static status sorted(struct call *c, const struct value *items, size_t n, struct value *keys, bool reverse,
+                     struct value *out)
 {
     struct list l = {0};
     for (size_t i = 0; i < n; i++) TRY(list_push(c->r, &l, items[i]));
@@ -99,7 +100,8 @@ status filter_dictsort(struct call *c, struct value *out)
     if (!str_is(by, "key") && !str_is(by, "value"))
         return tpl_fail(c->r, "filter 'dictsort' sorts by 'key' or by 'value'");
     if (c->self.kind == V_UNDEFINED) return tpl_fail_undefined(c->r, c->self);
-    if (c->self.kind != V_DICT) return tpl_fail(c->r, "filter 'dictsort' needs a dict, not '%s'", kind_names[c->self.kind]);
+    if (c->self.kind != V_DICT)
+        return tpl_fail(c->r, "filter 'dictsort' needs a dict, not '%s'", kind_names[c->self.kind]);
     for (size_t i = 0; i < c->self.d->n; i++) {
         struct pair *p = &c->self.d->v[i];
         struct value key = str_is(by, "key") ? p->key : p->value;

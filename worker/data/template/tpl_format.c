@@ -274,7 +274,8 @@ static status read_spec(struct render *r, struct value text, struct spec *s)
         for (p++; p < end && *p >= '0' && *p <= '9' && s->precision <= MAX_PRECISION; p++)
             s->precision = s->precision * 10 + (*p - '0');
     }
-    if (s->width > MAX_WIDTH || s->precision > MAX_PRECISION) return tpl_fail(r, "a width or precision too large to format");
+    if (s->width > MAX_WIDTH || s->precision > MAX_PRECISION)
+        return tpl_fail(r, "a width or precision too large to format");
     if (p < end) s->type = *p++;
     if (p < end || (s->type && !strchr("sdfFeEgGxXob%", s->type))) return bad_spec(r);
     return ST_OK;
@@ -314,7 +315,8 @@ static status find_field(struct fields *f, struct value name, struct value *out)
         number = number && s->p[i] >= '0' && s->p[i] <= '9' && i < 9;
         if (number) index = index * 10 + (size_t)(s->p[i] - '0');
     }
-    if (end < s->n) return tpl_fail_unbuilt(f->r, "attributes and items inside a field of .format() are not built here");
+    if (end < s->n)
+        return tpl_fail_unbuilt(f->r, "attributes and items inside a field of .format() are not built here");
     if (!end || number) {
         f->automatic |= !end;
         f->numbered |= number;

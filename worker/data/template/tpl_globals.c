@@ -87,13 +87,22 @@ static status put_pairs(struct call *c, struct value from, struct dict *d)
     return ST_OK;
 }
 
+status namespace_check(struct render *r, struct value name)
+{
+    if (is_string(name) && name.s->n && *name.s->p == '_')
+        return tpl_fail(r, "a namespace has no attributes that begin with '_'");
+    return ST_OK;
+}
+
 static status make_dict(struct call *c, enum kind kind, struct value *out)
 {
     struct dict *d = pool_take(&c->r->pool, sizeof *d);
     *d = (struct dict){0};
     if (c->given->n > 1) return tpl_fail(c->r, "'%s' takes one argument by position", c->what->name);
     if (c->given->n) TRY(put_pairs(c, c->given->v[0], d));
-    for (size_t i = 0; i < c->given->n_named; i++) TRY(dict_put(c->r, d, c->given->named[i].key, c->given->named[i].value));
+    for (size_t i = 0; i < c->given->n_named; i++)
+        TRY(dict_put(c->r, d, c->given->named[i].key, c->given->named[i].value));
+    for (size_t i = 0; kind == V_NAMESPACE && i < d->n; i++) TRY(namespace_check(c->r, d->v[i].key));
     *out = (struct value){.kind = (uint8_t)kind, .d = d};
     return ST_OK;
 }
@@ -154,6 +163,7 @@ const struct builtin tpl_globals[] = {
     {"cycler", NULL, global_cycler, false},
     {"joiner", "?sep", global_joiner, false},
     {"lipsum", NULL, NULL, false},
+    {"self", NULL, NULL, false},
     {NULL, NULL, NULL, false},
 };
 
@@ -192,7 +202,7 @@ static status find_global(struct render *r, struct word name, struct value *out)
         *out = value_undefined(r, (struct value){0}, value_text(&r->pool, name.p, name.n, TEMPLATE_ITSELF));
         return ST_OK;
     }
-    if (!b->fn) return tpl_fail_unbuilt(r, "the function '%s' is not built here", b->name);
+    if (!b->fn) return tpl_fail_unbuilt(r, "the global '%s' is not built here", b->name);
     struct bound *bound = pool_take(&r->pool, sizeof *bound);
     *bound = (struct bound){.what = b};
     *out = (struct value){.kind = V_BOUND, .bound = bound};

@@ -33,10 +33,25 @@ static status bind(struct render *r, struct value of, struct value name, const s
         *out = closed(r, of, name);
         return ST_OK;
     }
-    if (!b->fn) return tpl_fail_unbuilt(r, "the attribute '%s' of a %s is not built here", b->name, kind_names[of.kind]);
+    if (!b->fn)
+        return tpl_fail_unbuilt(r, "the attribute '%s' of a %s is not built here", b->name, kind_names[of.kind]);
     struct bound *m = pool_take(&r->pool, sizeof *m);
     *m = (struct bound){.what = b, .self = of};
     *out = (struct value){.kind = V_BOUND, .bound = m};
+    return ST_OK;
+}
+
+/* A macro's name, or the names of its parameters. */
+static status macro_attr(struct render *r, const struct signature *s, bool name, struct value *out)
+{
+    struct list l = {0};
+    *out = value_text(&r->pool, s->name.p, s->name.n, TEMPLATE_ITSELF);
+    if (name) return ST_OK;
+    for (size_t i = 0; i < s->n; i++) {
+        struct word w = r->t->symbol[s->symbol[i]];
+        TRY(list_push(r, &l, value_text(&r->pool, w.p, w.n, TEMPLATE_ITSELF)));
+    }
+    *out = value_list(r, l, V_TUPLE, TEMPLATE_ITSELF);
     return ST_OK;
 }
 
@@ -60,6 +75,8 @@ static status python_attr(struct render *r, struct value of, struct value name, 
         *out = of.l->v[word_is(w, "list")];
         return ST_OK;
     }
+    if (of.kind == V_MACRO && (word_is(w, "name") || word_is(w, "arguments")))
+        return macro_attr(r, of.macro->signature, word_is(w, "name"), out);
     if (of.kind == V_LOOP) {
         TRY(tpl_loop_attr(r, of.loop, w, out, found));
         if (*found) return ST_OK;

@@ -52,6 +52,7 @@ static status put_scalar(struct build *b, struct value v, bool *done)
     case V_BOOL: return build_text(b, v.b ? "true" : "false", v.origin);
     case V_INT: snprintf(text, sizeof text, "%" PRId64, v.i); return build_text(b, text, v.origin);
     case V_FLOAT:
+        TRY(tpl_spend(b->r, TPL_FLOAT_WORK));
         print_float(v.f, text);
         if (!strcmp(text, "nan")) strcpy(text, "NaN");
         if (strstr(text, "inf")) strcpy(text, v.f < 0 ? "-Infinity" : "Infinity");
@@ -95,7 +96,8 @@ static status put_key(struct build *b, const struct json_style *s, struct value 
     if (is_string(key)) return put_string(b, s, key);
     TRY(build_add(b, "\"", 1, key.origin));
     TRY(put_scalar(b, key, &done));
-    if (!done) return tpl_fail(b->r, "tojson: the keys of a dict must be strings or numbers, not '%s'", kind_names[key.kind]);
+    if (!done)
+        return tpl_fail(b->r, "tojson: the keys of a dict must be strings or numbers, not '%s'", kind_names[key.kind]);
     return build_add(b, "\"", 1, key.origin);
 }
 

@@ -389,7 +389,8 @@ status tpl_lex(const char *name, const char *text, size_t n, struct pool *pool, 
 {
     struct lexer l = {.name = name, .pool = pool, .line = 1, .line_starts = true, .out = out};
     size_t bad;
-    if (n > TPL_MAX_SOURCE) FAIL(ST_CORRUPT, "%s: a chat template of %zu bytes; the limit is %d", name, n, TPL_MAX_SOURCE);
+    if (n > TPL_MAX_SOURCE)
+        FAIL(ST_CORRUPT, "%s: a chat template of %zu bytes; the limit is %d", name, n, TPL_MAX_SOURCE);
     if (!text_is_utf8(text, n, &bad)) FAIL(ST_CORRUPT, "%s: byte %zu of the chat template is not UTF-8", name, bad);
     normalise(&l, text, n);
     while (l.at < l.n) TRY(lex_root(&l));

@@ -1,4 +1,4 @@
-/* The methods of lists, tuples, dicts and numbers. The sandbox is the immutable one: what would change them is closed. */
+/* The methods of lists, tuples, dicts and numbers. The sandbox is the immutable one: what changes them is closed. */
 #include "worker/data/template/tpl_methods.h"
 
 static status list_index(struct call *c, struct value *out)

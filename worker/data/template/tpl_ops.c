@@ -285,8 +285,10 @@ static status merge(struct render *r, const struct entry *from, size_t a, size_t
     size_t i = a, j = m;
     for (size_t k = a; k < z; k++) {
         bool right = i == m;
-        if (i < m && j < z)
-            TRY(reverse ? value_less(r, from[i].key, from[j].key, &right) : value_less(r, from[j].key, from[i].key, &right));
+        if (i < m && j < z) {
+            struct value first = from[i].key, second = from[j].key;
+            TRY(reverse ? value_less(r, first, second, &right) : value_less(r, second, first, &right));
+        }
         to[k] = right ? from[j++] : from[i++];
     }
     return ST_OK;

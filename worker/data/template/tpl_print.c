@@ -107,7 +107,10 @@ static status print_scalar(struct build *b, struct value v, bool *done)
     case V_NONE: return build_text(b, "None", v.origin);
     case V_BOOL: return build_text(b, v.b ? "True" : "False", v.origin);
     case V_INT: snprintf(text, sizeof text, "%" PRId64, v.i); return build_text(b, text, v.origin);
-    case V_FLOAT: print_float(v.f, text); return build_text(b, text, v.origin);
+    case V_FLOAT:
+        TRY(tpl_spend(b->r, TPL_FLOAT_WORK));
+        print_float(v.f, text);
+        return build_text(b, text, v.origin);
     case V_RANGE: return repr_range(b, v);
     case V_STRING:
         if (v.markup) TRY(build_text(b, "Markup(", v.origin));
@@ -120,6 +123,7 @@ static status print_scalar(struct build *b, struct value v, bool *done)
 status print_repr(struct build *b, struct value v)
 {
     bool done;
+    TRY(tpl_spend(b->r, TPL_NODE_WORK));
     TRY(print_scalar(b, v, &done));
     if (done) return ST_OK;
     TRY(tpl_enter(b->r));

@@ -1,4 +1,4 @@
-/* Which variables begin undefined in a scope. Jinja settles this from the text alone: where the first thing that a scope
+/* Which variables begin undefined in a scope. Jinja settles this from the text alone: where the first thing a scope
  * does with a name, outside of any `if`, is to set it, and no scope around it knows the name, then the name is the
  * scope's own from the start. What stands before the `set`, nested loops and macros included, sees it undefined, even
  * if the template was given a variable of that name.

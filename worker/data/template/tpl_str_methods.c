@@ -73,7 +73,8 @@ static status str_count(struct call *c, struct value *out)
     TRY(arg_str(c, 0, "", &what));
     TRY(window(c, c->self, 1, &from, &to, &empty));
     if (!what.s->n && !empty) n = chars_before(c->self.s, to) - chars_before(c->self.s, from) + 1;
-    for (; what.s->n && !empty && (at = find(c->self.s, from, to, what.s, false)) != SIZE_MAX; n++) from = at + what.s->n;
+    for (; what.s->n && !empty && (at = find(c->self.s, from, to, what.s, false)) != SIZE_MAX; n++)
+        from = at + what.s->n;
     *out = value_int(n);
     return ST_OK;
 }

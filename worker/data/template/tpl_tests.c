@@ -21,7 +21,7 @@ static status is_float(struct call *c, struct value *out) { return answer(out, c
 static status is_number_test(struct call *c, struct value *out) { return answer(out, is_number(c->self)); }
 static status is_string_test(struct call *c, struct value *out) { return answer(out, is_string(c->self)); }
 static status is_mapping(struct call *c, struct value *out) { return answer(out, c->self.kind == V_DICT); }
-static status is_escaped(struct call *c, struct value *out) { return answer(out, is_string(c->self) && c->self.markup); }
+static status is_escaped(struct call *c, struct value *out) { return answer(out, c->self.markup); }
 
 static status is_sequence_test(struct call *c, struct value *out)
 {

@@ -194,6 +194,8 @@ struct macro {
 void frame_set(struct render *r, struct frame *f, int symbol, struct value v);
 const struct value *frame_get(const struct frame *f, int symbol);
 status tpl_global(struct render *r, int symbol, struct value *out);
+/* transformers' namespaces refuse names that begin with an underscore. */
+status namespace_check(struct render *r, struct value name);
 status tpl_eval(struct render *r, struct frame *f, const struct node *n, struct value *out);
 status tpl_eval_args(struct render *r, struct frame *f, const struct call_args *a, struct args *out);
 status tpl_apply_filters(struct render *r, struct frame *f, const struct node *n, struct value of, struct value *out);

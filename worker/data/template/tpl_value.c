@@ -53,7 +53,7 @@ static status fail_at(struct render *r, status code, const char *fmt, va_list ap
 {
     char what[1024];
     vsnprintf(what, sizeof what, fmt, ap);
-    for (size_t n = strlen(what), bad; n && !text_is_utf8(what, n, &bad); n = bad) what[bad] = 0; /* cut in a character */
+    for (size_t n = strlen(what), bad; n && !text_is_utf8(what, n, &bad); n = bad) what[bad] = 0; /* cut within one */
     FAIL(code, "%s:%d: %s", r->t->name, r->line, what);
 }
 
@@ -78,10 +78,10 @@ status tpl_fail_unbuilt(struct render *r, const char *fmt, ...)
 status tpl_spend(struct render *r, size_t bytes)
 {
     if (bytes > TPL_MAX_WORK || r->work + bytes > TPL_MAX_WORK)
-        return tpl_fail(r, "the chat template works without end on this row (limit %s)", text_bytes(TPL_MAX_WORK));
+        return tpl_fail(r, "the chat template works without end on this row; it was stopped");
     r->work += bytes;
     if (bytes > TPL_MAX_MEMORY || r->pool.total + bytes > TPL_MAX_MEMORY)
-        return tpl_fail(r, "the chat template needs too much memory on this row (limit %s)", text_bytes(TPL_MAX_MEMORY));
+        return tpl_fail(r, "the chat template needs more than %s of memory on this row", text_bytes(TPL_MAX_MEMORY));
     return ST_OK;
 }
 
@@ -393,6 +393,29 @@ static status from_object(struct render *r, const json_t *j, template_origin o, 
     return ST_OK;
 }
 
+/* What transformers does to a message before a template sees it: keys without a value go, and reasoning is found under
+ * the names that templates read, `thinking` (in front where it is new) and `reasoning_content`. */
+static status as_transformers(struct render *r, struct value *message, template_origin o)
+{
+    static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
+    const struct value *found = NULL;
+    struct dict *kept = pool_take(&r->pool, sizeof *kept), *given = message->d;
+    size_t n = 0;
+    *kept = (struct dict){0};
+    for (size_t i = 0; i < given->n; i++)
+        if (given->v[i].value.kind != V_NONE) given->v[n++] = given->v[i];
+    given->n = n;
+    for (int i = 0; i < 3 && !found; i++) found = dict_get_word(given, (struct word){names[i], strlen(names[i])});
+    if (!found) return ST_OK;
+    struct value keys[2]; /* reasoning_content, thinking */
+    for (int i = 0; i < 2; i++) keys[i] = value_text(&r->pool, names[i], strlen(names[i]), o);
+    TRY(dict_put(r, kept, keys[1], *found));
+    for (size_t i = 0; i < n; i++) TRY(dict_put(r, kept, given->v[i].key, given->v[i].value));
+    TRY(dict_put(r, kept, keys[0], *found));
+    message->d = kept;
+    return ST_OK;
+}
+
 status value_from_messages(struct render *r, const json_t *messages, size_t n, struct value *out)
 {
     struct list l = {0};
@@ -400,7 +423,9 @@ status value_from_messages(struct render *r, const json_t *messages, size_t n, s
         const json_t *m = json_array_get(messages, i);
         template_origin o = (template_origin)i << 3 | MESSAGE_OTHER;
         struct value item;
-        TRY(json_is_object(m) ? from_object(r, m, o, true, &item) : value_from_json(r, m, o, &item));
+        if (!json_is_object(m)) return tpl_fail(r, "message %zu is not an object", i);
+        TRY(from_object(r, m, o, true, &item));
+        TRY(as_transformers(r, &item, o));
         TRY(list_push(r, &l, item));
     }
     *out = value_list(r, l, V_LIST, TEMPLATE_ITSELF);

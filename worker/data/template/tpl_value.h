@@ -19,6 +19,7 @@ enum {
     TPL_MAX_MEMORY = 512 << 20,   /* bytes of one rendering */
     TPL_MAX_WORK = 1 << 30,       /* bytes touched by one rendering; a node counts TPL_NODE_WORK */
     TPL_NODE_WORK = 32,
+    TPL_FLOAT_WORK = 512,         /* to find a number's shortest digits */
     TPL_MAX_RANGE = 100000,       /* as Jinja's sandbox */
     TPL_MAX_ARGS = 8,             /* parameters of a built-in */
 };
