@@ -23,12 +23,19 @@ static status check_config(const struct session *x)
     if (peft_targets(p, "model.embed_tokens"))
         FAIL(ST_NOT_BUILT, "%s/adapter_config.json: target_modules selects model.embed_tokens; adapters on the embedding "
              "(lora_embedding_A, lora_embedding_B) are not built", dir);
-    if (x->shape.tied && peft_targets(p, "lm_head"))
-        FAIL(ST_NOT_BUILT, "%s/adapter_config.json: target_modules selects lm_head, but this model's head is its embedding "
-             "(tie_word_embeddings), and an adapter on one of the two alone is not built; give the base a head of its own "
-             "(tie_word_embeddings: false and lm_head.weight, a copy of model.embed_tokens.weight) and use the adapter with that",
-             dir);
     return ST_OK;
+}
+
+/* An adapter on a head that is the embedding changes the head alone, as in PEFT: they are two tensors from here on, and an
+ * export has both. */
+static void untie_head(struct session *x)
+{
+    if (!x->shape.tied || !peft_targets(&x->peft, "lm_head")) return;
+    x->shape.tied = false;
+    x->shape.untied = true;
+    if (x->comm->rank == 0)
+        log_note("adapter  %s changes the head, which config.json ties to the embedding: the embedding stays, and an export has a "
+                 "head of its own", adapter_dir(x));
 }
 
 status adapter_open(struct session *x)
@@ -37,6 +44,7 @@ status adapter_open(struct session *x)
     if (!dir) return ST_OK;
     TRY(peft_config_read(dir, &x->peft));
     TRY(check_config(x));
+    untie_head(x);
     TRY(st_open(dir, "adapter_model", &x->adapter));
     x->has_adapter = true;
     return ST_OK;

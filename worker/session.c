@@ -229,7 +229,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     struct model_plan plan = plan_model(x, &bounds);
     bool masters = plan.full && cfg->dtype == CONFIG_BF16 && cfg->master_weights == TRI_FP32;
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
-    TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied, random));
+    TRY(param_store_match(&x->model.params, &x->files, dir, x->hf.tie_word_embeddings, random));
     TRY(adapter_match(x));
     if (use == SESSION_TRAIN) TRY(open_training(x, start ? start->micro_batches : 0, cfg->optimizer_in_bwd ? session_consume : NULL));
     struct work_bounds work = work_of(x);

@@ -4,7 +4,7 @@
     adapters.py list
     adapters.py write NAME DIR [DTYPE]      DTYPE: F32 (default), F16, BF16, F64
     adapters.py check NAME EVAL.json BOUND  the loss that `trimpot eval --json` printed, beside PEFT's
-    adapters.py same DIR DIR                do both hold the same tensors?
+    adapters.py same DIR DIR                do both hold the same tensors? (copies of the base's that PEFT saves along may lack)
 
 Tensors are formulas, the same for make_adapters.py, which gives PEFT the same values: multiples of 1/128 below 1, so that
 every dtype holds them exactly."""
@@ -93,6 +93,7 @@ def main(argv):
         write(cases()[argv[2]], *argv[3:])
     elif argv[1] == "same":
         a, b = (read_raw(os.path.join(d, "adapter_model.safetensors")) for d in argv[2:4])
+        a = {k: v for k, v in a.items() if k in b or ".lora_" in k}
         if a != b:
             print("    differ:", sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k)))
             return 1

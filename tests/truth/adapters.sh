@@ -45,7 +45,7 @@ further()
 }
 same() { cmp -s "$2/adapter/adapter_model.safetensors" "$3/adapter/adapter_model.safetensors" || fail "$name: $1"; }
 
-for case in "layer-0-only qwen2" "mixed-modules llama2" "head-replaced llama2" "ranks-rslora qwen2" "excluded qwen2"; do
+for case in "layer-0-only qwen2" "mixed-modules llama2" "head-replaced llama2" "head-tied qwen2" "ranks-rslora qwen2" "excluded qwen2"; do
     read -r name family <<<"$case"
     say "$name, trained on"
     rm -rf "$scratch"/{a,still,run,half,two}

@@ -34,6 +34,7 @@ CASES = [
     ("defaults", "qwen2", dict(target_modules=None)),
     ("all-linear", "llama2", dict(target_modules="all-linear", use_rslora=True)),
     ("head", "llama2", dict(target_modules=["q_proj", "lm_head"])),
+    ("head-tied", "qwen2", dict(target_modules=["q_proj", "lm_head"])),
     ("head-only", "llama2", dict(target_modules=["lm_head"], layers_to_transform=[1])),
     ("head-replaced", "llama2", dict(target_modules=["v_proj", "lm_head"]), 0.75),
     ("embeddings-came-along", "llama2", dict(target_modules=["q_proj"]), 0.75, True),

@@ -125,10 +125,11 @@ static void take(struct matching *m, struct param *p, dtype act, bool tied)
     const char *other;
     const struct st_entry *e = find_as(m->files, p->name, &other);
     /* tied: whichever of the two is there is both */
-    if (tied && !strcmp(p->name, PARAM_EMBED)) {
-        const struct st_entry *head = param_file_entry(m->files, PARAM_HEAD);
-        if (head) m->taken[head - m->files->entries] = true;
-        if (!e) e = head;
+    bool embed = !strcmp(p->name, PARAM_EMBED), head = !strcmp(p->name, PARAM_HEAD);
+    if (tied && (embed || head)) {
+        const struct st_entry *twin = param_file_entry(m->files, embed ? PARAM_HEAD : PARAM_EMBED);
+        if (twin) m->taken[twin - m->files->entries] = true;
+        if (!e) e = twin;
     }
     if (e) m->taken[e - m->files->entries] = true;
     const char *problem = !e ? "missing" : !param_shape_agrees(p, e) ? "wrong shape" : !param_dtype_loads(e) ? "wrong dtype" : NULL;

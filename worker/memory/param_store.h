@@ -72,8 +72,8 @@ int param_add(struct param_store *ps, enum param_kind kind, int64_t dim0, int64_
 const struct st_entry *param_file_entry(const struct st_set *files, const char *name);
 
 /* Finds every non-adapter parameter's tensor in the file set; all missing, misshapen, doubled and extra tensors are
- * listed in one ST_SHAPE message; weights that are already quantised are ST_NOT_BUILT. `tied`: the embedding is the head,
- * under whichever name it is there. `random`: nothing is looked up. */
+ * listed in one ST_SHAPE message; weights that are already quantised are ST_NOT_BUILT. `tied`: config.json ties embedding and
+ * head, so that either tensor stands for both where the other is missing. `random`: nothing is looked up. */
 status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random);
 
 bool param_shape_agrees(const struct param *p, const struct st_entry *e);
