@@ -2,11 +2,11 @@
 """PyTorch's side of real.py. Needs torch, transformers, peft. Prints one JSON object per line.
 
     peer.py answers MODEL_DIR ROWS.jsonl NEW_TOKENS THREADS             greedy, through the model's chat template, fp32
-    peer.py train MODEL_DIR ROWS.jsonl full|lora fp32|bf16 STEPS BATCH RATE THREADS
+    peer.py train MODEL_DIR ROWS.jsonl full|lora fp32|bf16 STEPS BATCH RATE SECONDS THREADS
 
 Rows are {question, answer}. A batch is padded to its longest row; the answer and the mark that ends it are trained. The
 optimizer is torch.optim.AdamW; in bf16 full fine-tuning its states and the weights are bf16, in LoRA the adapters stay
-fp32, as PEFT makes them."""
+fp32, as PEFT makes them. No step begins after SECONDS: without AVX-512 PyTorch takes minutes for one in bf16."""
 import json
 import sys
 import time
@@ -72,7 +72,7 @@ def exact_loss(model, rows):
     return total / n
 
 
-def train(directory, rows, kind, dtype, steps, batch, rate):
+def train(directory, rows, kind, dtype, steps, batch, rate, limit):
     tokenizer = AutoTokenizer.from_pretrained(directory)
     model = AutoModelForCausalLM.from_pretrained(directory, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
     if kind == "lora":
@@ -82,7 +82,10 @@ def train(directory, rows, kind, dtype, steps, batch, rate):
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0.01)
     data = [labelled(tokenizer, row) for row in read(rows)]
     print(json.dumps({"exact": exact_loss(model, data[:batch])}), flush=True)
+    start = time.time()
     for step in range(steps):
+        if time.time() - start > limit:
+            break
         chosen = [data[(step * batch + i) % len(data)] for i in range(batch)]
         began = time.time()
         loss = model(**padded(chosen, tokenizer.pad_token_id), use_cache=False).loss
@@ -98,11 +101,11 @@ def main(verb, directory, rows, *rest):
     if verb == "answers":
         answers(directory, rows, int(rest[0]))
     else:
-        kind, dtype, steps, batch, rate = rest[:-1]
-        train(directory, rows, kind, dtype, int(steps), int(batch), float(rate))
+        kind, dtype, steps, batch, rate, limit = rest[:-1]
+        train(directory, rows, kind, dtype, int(steps), int(batch), float(rate), float(limit))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (6, 10) or sys.argv[1] not in ("answers", "train"):
+    if len(sys.argv) not in (6, 11) or sys.argv[1] not in ("answers", "train"):
         sys.exit(__doc__)
     main(*sys.argv[1:])
