@@ -76,6 +76,7 @@ static char *render(const char *template, const struct tokenizer *tok, enum mask
     "{% if message.role == 'assistant' and loop.last %}{{ '<think>' + message.reasoning_content|default('') + '</think>' }}{% endif %}" \
     "{{ message.content + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 #define NO_PROMPT EACH "{{ '<|im_start|>' + message.role + '\\n' + message.content|trim + '<|im_end|>' }}{% endfor %}"
+#define TOUCHING EACH "{% generation %}{{ message.content }}{% endgeneration %}{% endfor %}"
 #define BARE EACH "{{ message.role|capitalize + ': ' + message.content + '\\n' }}{% endfor %}" \
     "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
 #define BARE_END EACH "{{ '<|' + message.role + '|>' + message.content + '<|end|>\n' }}{% endfor %}" \
@@ -106,6 +107,7 @@ static const struct {
      IMS "user\na" IME "\n" IMS "assistant\n{b" IME "}\n" IMS "user\nc" IME "\n" IMS "assistant\n{d" IME "}\n"},
     {MARKED, MASK_TRAIN_ON_LAST, ROW(U("a") "," A("b") "," U("c") "," A("d")),
      IMS "user\na" IME "\n" IMS "assistant\nb" IME "\n" IMS "user\nc" IME "\n" IMS "assistant\n{d" IME "}\n"},
+    {TOUCHING, MASK_TRAIN_ON_LAST, ROW(A("b") "," A("d")), "b{d}"},
     {FORGETS, MASK_DEFAULT, ROW(U("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"reasoning_content\":\"r\"}," U("c") "," A("d")),
      IMS "user\na" IME IMS "assistant\n{<think>r</think>b" IME "} | "
      IMS "user\na" IME IMS "assistant\nb" IME IMS "user\nc" IME IMS "assistant\n{<think></think>d" IME "}"},

@@ -178,14 +178,24 @@ static int last_assistant(const struct chat *c)
     return i;
 }
 
-/* Whose words a {% generation %} block holds: the first assistant whose byte is in it; -1: nobody's. */
-static int speaker(const struct job *j, const struct template_text *t, struct template_span s)
+/* Which assistant wrote a byte; -1: none. */
+static int speaker(const struct job *j, template_origin o)
 {
-    for (size_t i = s.begin; i < s.end; i++)
-        if (origin_field(t->origin[i]) != TEMPLATE_ITSELF && origin_field(t->origin[i]) != TEMPLATE_TOOLS &&
-            j->c->messages[origin_message(t->origin[i])].role == ROLE_ASSISTANT)
-            return (int)origin_message(t->origin[i]);
-    return -1;
+    if (origin_field(o) == TEMPLATE_ITSELF || origin_field(o) == TEMPLATE_TOOLS) return -1;
+    return j->c->messages[origin_message(o)].role == ROLE_ASSISTANT ? (int)origin_message(o) : -1;
+}
+
+/* The first part of a {% generation %} block that one assistant's words fill, and who that is (-1: nobody's words). Blocks
+ * that touch are one span: where another's words begin, another part does. */
+static struct template_span part_of(const struct job *j, const struct template_text *t, struct template_span s, int *who)
+{
+    *who = -1;
+    for (size_t i = s.begin; i < s.end; i++) {
+        int now = speaker(j, t->origin[i]);
+        if (now >= 0 && *who >= 0 && now != *who) s.end = i;
+        if (*who < 0) *who = now;
+    }
+    return s;
 }
 
 /* Tokenises a text as the document under construction, nothing of it trained yet. */
@@ -211,11 +221,13 @@ static status by_generation(const struct job *j)
     for (int i = 0; i < j->c->n; i++) j->turns[i].where = TURN_HERE;
     TRY(begin_document(j, t, j->c->n, -1));
     for (size_t k = 0; k < t->n_generation; k++) {
-        struct template_span s = t->generation[k];
-        int who = speaker(j, t, s);
-        struct turn turn = {.begin = s.begin, .own_end = s.end, .limit = s.end, .rest = s.end};
-        struct rendered_document d = mark_turn(j, &turn, who < 0 || j->c->messages[who].trained);
-        if (who == last || who < 0) words = d;
+        for (struct template_span s, rest = t->generation[k]; rest.begin < rest.end; rest.begin = s.end) {
+            int who;
+            s = part_of(j, t, rest, &who);
+            struct turn turn = {.begin = s.begin, .own_end = s.end, .limit = s.end, .rest = s.end};
+            struct rendered_document d = mark_turn(j, &turn, who < 0 || j->c->messages[who].trained);
+            if (who == last || who < 0) words = d;
+        }
     }
     end_document(j, words);
     return ST_OK;
