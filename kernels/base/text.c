@@ -130,6 +130,17 @@ bool text_is_utf8(const char *s, size_t n, size_t *bad_at)
     return true;
 }
 
+/* Bytes that one U+FFFD stands for where s is no UTF-8: as much as begins a character, at least one. What Unicode recommends
+ * and other programs do. */
+static size_t broken_character(const char *s, size_t n)
+{
+    unsigned char lead = (unsigned char)*s;
+    size_t more = lead >= 0xC2 && lead < 0xE0 ? 1 : lead >= 0xE0 && lead < 0xF0 ? 2 : lead >= 0xF0 && lead < 0xF5 ? 3 : 0, i;
+    unsigned char low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80, high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+    for (i = 1; i < n && i <= more && (unsigned char)s[i] >= low && (unsigned char)s[i] <= high; i++) low = 0x80, high = 0xBF;
+    return i;
+}
+
 void buf_tame(struct buf *b, const char *s, size_t n)
 {
     size_t at = 0, bad;
@@ -142,7 +153,9 @@ void buf_tame(struct buf *b, const char *s, size_t n)
             buf_add(b, c1 || c == 0x7F || (c < 0x20 && c != '\n' && c != '\t') ? "?" : &s[at], 1);
             at += c1;
         }
-        if (at < n) buf_text(b, "\xEF\xBF\xBD"), at++;
+        if (at == n) break;
+        buf_text(b, "\xEF\xBF\xBD");
+        at += broken_character(s + at, n - at);
     }
 }
 

@@ -20,7 +20,7 @@ void buf_clear(struct buf *b); /* keeps the memory */
 void buf_release(struct buf *b);
 
 /* Text from outside as a terminal or a JSON reader may see it: control characters but newline and tab become '?', bytes
- * that are no UTF-8 become U+FFFD. */
+ * that are no UTF-8 become U+FFFD, one for each beginning of a character. */
 void buf_tame(struct buf *b, const char *s, size_t n);
 
 /* A path as one word of a shell's command line, for commands that are printed to be pasted: quoted only where it must be,
