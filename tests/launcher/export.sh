@@ -49,6 +49,15 @@ equal "as the adapter's run trained" "$(answer --model m --adapter own/adapter)"
 printf '{"eos' >own/adapter/generation_config.json
 expect 15 "own/adapter/generation_config.json:1:" "$trimpot" generate --model m --adapter own/adapter --prompt x
 
+# An adapter is asked in the words that it was trained on, whatever template its base has.
+"${train[@]}" --output marks chat_template=chatml || die "a run with another template"
+grep -q im_start marks/adapter/chat_template.jinja || fail "the template that was trained on"
+asked() { "$trimpot" generate --data rows.jsonl --max-new-tokens 1 "$@" 2>/dev/null | grep -c '<|im_start|>user' || :; }
+equal "asked as trained" "$(asked --model m --adapter marks/adapter)" 1
+equal "asked as configured" "$(asked --model m --adapter marks/adapter chat_template=model)" 0
+equal "the base is asked as itself" "$(asked --model m)" 0
+equal "the export is asked as trained" "$(asked --model marks/export)" 1
+
 # No token ends an answer by its name: the model writes on behind <|eot_id|>.
 "$trimpot" generate --model m --data rows.jsonl --max-new-tokens 40 >all.txt 2>/dev/null
 grep -q '"answer":"[^"]*assistant' all.txt || fail "a list of names still ends answers: $(cat all.txt)"

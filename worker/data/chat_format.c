@@ -211,11 +211,12 @@ status chat_format_open(const struct config *c, const struct tokenizer *tok, con
                         const char *family, int64_t now, struct chat_format *f)
 {
     char *home = folder_of(tokenizer_path);
-    const char *dirs[2] = {home, c->checkpointer.checkpoint_dir};
+    const char *adapter = c->checkpointer.adapter_checkpoint, *dirs[] = {home, c->checkpointer.checkpoint_dir};
     int n_dirs = dirs[1] && strcmp(dirs[0], dirs[1]) ? 2 : 1;
     *f = (struct chat_format){.tok = tok, .family = family, .now = now,
                               .torchtune = !c->chat_template && c->torchtune_templates};
     status st = take_variables(f, c, dirs, n_dirs);
+    if (!st && adapter && !c->chat_template) st = take_directory(f, adapter);
     if (!st) st = choose(f, c, dirs, n_dirs);
     for (int i = 0; i < CHAT_TEMPLATES && !st; i++)
         if (f->templates[i].text) compile(&f->templates[i]);

@@ -2,7 +2,8 @@
  *
  *   chat_template: model | FILE | name                          → that template
  *   else torchtune_templates, or a tokenizer component          → torchtune's rendering (render_torchtune.h)
- *   else a template in the tokenizer's or the model's directory → that template
+ *   else a template in the directory of the adapter that is loaded (what it was trained with),
+ *        the tokenizer or the model                             → that template
  *   else                                                        → a built-in template, said loudly
  *
  * Where transformers looks, in its order: chat_template.jinja with additional_chat_templates/, chat_template in
