@@ -24,7 +24,7 @@ static void check(const struct template *t, const struct template_text *out, siz
     size_t bad, at = 0;
     assert(text_is_utf8(out->text.data, out->text.len, &bad));
     for (size_t i = 0; i < out->text.len; i++) {
-        assert(origin_field(out->origin[i]) <= TEMPLATE_TOOLS);
+        assert(origin_field(out->origin[i]) <= MESSAGE_ROLE);
         assert(origin_message(out->origin[i]) == 0 || origin_message(out->origin[i]) < n_messages);
     }
     assert(out->n_generation == 0 || template_marks_generation(t));
