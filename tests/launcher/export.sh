@@ -6,7 +6,7 @@ built trimpot
 need python3
 base=$source/configs/quickstart/base
 cd "$scratch"
-cp -r "$base" m
+cp -r "$base" m && rm m/generation_config.json # a base that does not say where its turns end
 head -1 "$source/configs/quickstart/heldout.jsonl" >rows.jsonl
 train=("$trimpot" run lora_finetune --model m --data rows.jsonl device=cpu seed=1 max_steps_per_epoch=1 -q)
 
