@@ -14,6 +14,8 @@ import shutil
 import struct
 import sys
 
+from adapters import write_safetensors
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 GOLDEN = os.path.join(HERE, "golden")
 BOUND = 1e-5
@@ -29,17 +31,6 @@ def read(path):
     header, data = json.loads(raw[8:8 + n]), raw[8 + n:]
     header.pop("__metadata__", None)
     return {k: (v["dtype"], v["shape"], data[v["data_offsets"][0]:v["data_offsets"][1]]) for k, v in header.items()}
-
-
-def write(path, tensors):
-    header, data = {"__metadata__": {"format": "pt"}}, b""
-    for name, (dtype, shape, raw) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text + data)
 
 
 def upside_down(tensor):
@@ -87,7 +78,7 @@ def half_head(t):
 # ---- files ------------------------------------------------------------------------------------------------------------
 
 def single(directory, tensors):
-    write(os.path.join(directory, "model.safetensors"), tensors)
+    write_safetensors(os.path.join(directory, "model.safetensors"), tensors)
 
 
 def shards(directory, tensors, wrong=(), unnamed=(), extra=()):
@@ -96,7 +87,7 @@ def shards(directory, tensors, wrong=(), unnamed=(), extra=()):
     files = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     weight_map = {}
     for file, part in zip(files, (names[:len(names) // 2], names[len(names) // 2:])):
-        write(os.path.join(directory, file), {k: tensors[k] for k in part})
+        write_safetensors(os.path.join(directory, file), {k: tensors[k] for k in part})
         weight_map.update({k: file for k in part})
     for k in wrong:
         weight_map[k] = files[weight_map[k] == files[0]]
@@ -113,7 +104,7 @@ def index(directory, weight_map):
 
 def single_beside_stale_index(directory, tensors):
     single(directory, tensors)
-    write(os.path.join(directory, "model-00001-of-00001.safetensors"),
+    write_safetensors(os.path.join(directory, "model-00001-of-00001.safetensors"),
           {k: upside_down(v) for k, v in tensors.items()})
     index(directory, {k: "model-00001-of-00001.safetensors" for k in tensors})
 

@@ -81,7 +81,7 @@ static status take_json(struct chat_format *f, const char *dir, const char *name
     return st;
 }
 
-bool chat_format_has_template(const struct chat_format *f)
+static bool has_template(const struct chat_format *f)
 {
     for (int i = 0; i < CHAT_TEMPLATES; i++)
         if (f->templates[i].text) return true;
@@ -93,8 +93,8 @@ static status take_directory(struct chat_format *f, const char *dir)
     for (int slot = 0; slot < CHAT_TEMPLATES; slot++)
         TRY(take_jinja(f, slot, mem_printf("%s/additional_chat_templates/%s.jinja", dir, slot_names[slot])));
     TRY(take_jinja(f, CHAT_DEFAULT, mem_printf("%s/chat_template.jinja", dir)));
-    if (!chat_format_has_template(f)) TRY(take_json(f, dir, "tokenizer_config.json"));
-    if (!chat_format_has_template(f)) TRY(take_json(f, dir, "chat_template.json"));
+    if (!has_template(f)) TRY(take_json(f, dir, "tokenizer_config.json"));
+    if (!has_template(f)) TRY(take_json(f, dir, "chat_template.json"));
     return ST_OK;
 }
 
@@ -171,13 +171,10 @@ static status take_configured(struct chat_format *f, const char *wanted)
     return st;
 }
 
-/* The family's own built-in format, else ChatML. */
 static void take_built_in(struct chat_format *f)
 {
-    const char *name = !f->family ? "chatml" : !strncmp(f->family, "qwen2", 5) ? "chatml" : f->family;
-    char *text = chat_named(name, f->tok);
-    if (!text) text = chat_named(name = "chatml", f->tok);
-    put(f, CHAT_DEFAULT, mem_printf("built-in %s", name), text);
+    const char *name = chat_named_for(f->family);
+    put(f, CHAT_DEFAULT, mem_printf("built-in %s", name), chat_named(name, f->tok));
     f->built_in = true;
 }
 
@@ -198,8 +195,8 @@ static status choose(struct chat_format *f, const struct config *c, const char *
 {
     const char *wanted = c->chat_template;
     if (wanted && strcmp(wanted, "model")) return take_configured(f, wanted);
-    for (int i = 0; i < n_dirs && !chat_format_has_template(f); i++) TRY(take_directory(f, dirs[i]));
-    if (chat_format_has_template(f) || f->torchtune) return ST_OK;
+    for (int i = 0; i < n_dirs && !has_template(f); i++) TRY(take_directory(f, dirs[i]));
+    if (has_template(f) || f->torchtune) return ST_OK;
     if (wanted)
         FAIL(ST_CONFIG_RUNTIME, "chat_template: model: %s has no chat template (chat_template.jinja, or chat_template in "
              "tokenizer_config.json); name a file or a built-in one such as chatml", dirs[0]);

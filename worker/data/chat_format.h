@@ -48,10 +48,10 @@ void chat_format_close(struct chat_format *f);
 
 /* The template for rows with or without tools. Its own failure when it does not compile. */
 status chat_format_template(const struct chat_format *f, bool tools, const struct chat_template **t);
-bool chat_format_has_template(const struct chat_format *f);
 
 /* Built-in templates (chat_named.c). Caller frees both. NULL: no such name. */
 char *chat_named(const char *name, const struct tokenizer *tok);
 char *chat_named_list(void);
+const char *chat_named_for(const char *family); /* the name that fits a family: its own, else chatml; NULL: no family */
 
 #endif

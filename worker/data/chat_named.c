@@ -73,6 +73,13 @@ char *chat_named(const char *name, const struct tokenizer *tok)
     return mem_printf("{%%- set end = %s%s%s %%}%s%s", quote, end, quote, bos ? "{{- bos_token }}" : "", t->text);
 }
 
+const char *chat_named_for(const char *family)
+{
+    const struct named *t = named;
+    while (family && t < named + N_NAMED && strcmp(t->name, family)) t++;
+    return family && t < named + N_NAMED ? t->name : named[0].name;
+}
+
 char *chat_named_list(void)
 {
     struct buf b = {0};

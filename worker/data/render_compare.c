@@ -108,7 +108,7 @@ char *render_template_text(const struct rendering *r, const struct chat *c, stru
     if (r->templated) return mem_strdup(own);
     const char *family = torchtune_family(r);
     if (own && renders_alike(r, own, c, work)) return mem_strdup(own);
-    char *named = family ? chat_named(!strcmp(family, "qwen2") ? "chatml" : family, r->tok) : NULL;
+    char *named = family ? chat_named(chat_named_for(family), r->tok) : NULL;
     if (named && renders_alike(r, named, c, work)) return named;
     free(named);
     return NULL;

@@ -251,7 +251,7 @@ status dict_put(struct render *r, struct dict *d, struct value key, struct value
     return ST_OK;
 }
 
-status view_item(struct render *r, const struct view *v, size_t at, struct value *out)
+static status view_item(struct render *r, const struct view *v, size_t at, struct value *out)
 {
     const struct pair *p = &v->dict->v[at];
     *out = v->what == VIEW_KEYS ? p->key : v->what == VIEW_VALUES ? p->value : value_pair(r, p->key, p->value);

@@ -251,7 +251,6 @@ const struct value *dict_get_word(const struct dict *d, struct word key);
 /* Fails for what Python cannot hash: lists and dicts. */
 status dict_check_key(struct render *r, struct value key);
 status dict_put(struct render *r, struct dict *d, struct value key, struct value value);
-status view_item(struct render *r, const struct view *v, size_t at, struct value *out);
 
 /* The items of anything that Python iterates over. An iterator is used up by it unless it is being looped over. */
 status value_items(struct render *r, struct value v, const struct value **items, size_t *n);

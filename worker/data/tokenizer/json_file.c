@@ -125,14 +125,23 @@ static bool any_step(const struct tok_steps *s, tok_step_run *run)
     return false;
 }
 
+/* A tokenizer.json but its two long lists, which are only found. *root is the caller's, on success. */
+static status load_rest(const char *data, size_t n, struct tok_extent *vocab, struct tok_extent *merges, json_t **root)
+{
+    struct buf rest = {0};
+    *root = NULL;
+    status st = tok_scan_model(data, n, vocab, merges, &rest);
+    if (!st) st = tok_load_json(rest.data, rest.len, 0, root);
+    buf_release(&rest);
+    return st;
+}
+
 status tok_read_json(struct tokenizer *t, const char *data, size_t n)
 {
-    json_t *root = NULL;
+    json_t *root;
     struct tok_extent vocab, merges;
-    struct buf rest = {0};
     status st;
-    TRY_DONE(tok_scan_model(data, n, &vocab, &merges, &rest));
-    TRY_DONE(tok_load_json(rest.data, rest.len, 0, &root));
+    TRY(load_rest(data, n, &vocab, &merges, &root));
     st = load_model(&t->model, json_object_get(root, "model"), data, vocab, merges);
     if (st) TRY_DONE(status_prefix(st, "model"));
     TRY_DONE(tok_load_pipeline(t, root));
@@ -141,22 +150,16 @@ status tok_read_json(struct tokenizer *t, const char *data, size_t n)
               : t->model.byte_id['a'] >= 0            ? "byte-fallback BPE"
                                                       : "BPE";
 done:
-    buf_release(&rest);
     json_decref(root);
     return st;
 }
 
 status tok_read_added(struct tokenizer *t, const char *data, size_t n)
 {
-    json_t *root = NULL;
+    json_t *root;
     struct tok_extent vocab, merges;
-    struct buf rest = {0};
-    status st;
-    TRY_DONE(tok_scan_model(data, n, &vocab, &merges, &rest));
-    TRY_DONE(tok_load_json(rest.data, rest.len, 0, &root));
-    TRY_DONE(load_added(t, json_object_get(root, "added_tokens")));
-done:
-    buf_release(&rest);
+    TRY(load_rest(data, n, &vocab, &merges, &root));
+    status st = load_added(t, json_object_get(root, "added_tokens"));
     json_decref(root);
     return st;
 }
