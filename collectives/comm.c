@@ -1,6 +1,7 @@
 #include "collectives/comm.h"
 
 #include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -41,12 +42,13 @@ status comm_open(const struct launch *l, const char *plugin_dir, struct comm *ou
     TRY(load_plugin(plugin_dir, l->how, &open));
     struct comm c = {0};
     TRY(open(&c));
-    if (l->expected_world && c.size != l->expected_world) {
+    int promised = l->expected_world ? l->expected_world : l->rank + 1;
+    if (l->expected_world ? c.size != promised : c.size < promised) {
         int world = c.size;
         c.fn->close(&c);
-        FAIL(ST_USAGE, "started by %s: the environment promises %d ranks, MPI_COMM_WORLD has %d; the launcher belongs to "
-             "another MPI, or its variables are left over in this shell (unset OMPI_COMM_WORLD_SIZE, or --dist self)",
-             l->how, l->expected_world, world);
+        FAIL(ST_USAGE, "started by %s: %s promises %d ranks%s, MPI_COMM_WORLD has %d; the launcher belongs to another MPI, or its "
+             "variables are left over in this shell (`unset ${!OMPI_*} ${!PMIX_*}`, or --dist self)", l->how, l->promise, promised,
+             l->expected_world ? "" : " or more", world);
     }
     *out = c;
     return ST_OK;
@@ -102,18 +104,70 @@ done:
     return st;
 }
 
+/* Rank `root`'s text on all ranks; the caller frees. */
+static status share_text(struct comm *c, const char *mine, int root, char **out)
+{
+    int64_t bytes = (int64_t)strlen(mine) + 1;
+    *out = NULL;
+    TRY(c->fn->bcast(c, &bytes, sizeof bytes, root));
+    *out = mem_alloc((size_t)bytes);
+    if (c->rank == root) memcpy(*out, mine, (size_t)bytes);
+    return c->fn->bcast(c, *out, (size_t)bytes, root);
+}
+
+static size_t line_length(const char *s) { return strcspn(s, "\n"); }
+
+/* Both move to the first line in which they differ; false = in none. */
+static bool find_difference(const char **a, const char **b)
+{
+    while (strcmp(*a, *b) != 0) {
+        size_t n = line_length(*a), m = line_length(*b);
+        if (n != m || memcmp(*a, *b, n) != 0) return true;
+        *a += n + (*a)[n] != 0;
+        *b += m + (*b)[m] != 0;
+    }
+    return false;
+}
+
+static status refuse_difference(struct comm *c, const struct comm_same *row, int other)
+{
+    char host[65] = "", *text[2] = {0}, *hosts[2] = {0};
+    status st = ST_OK;
+    gethostname(host, sizeof host - 1);
+    for (int i = 0; i < 2 && !st; i++) {
+        st = share_text(c, row->text, i ? other : 0, &text[i]);
+        if (!st) st = share_text(c, host, i ? other : 0, &hosts[i]);
+    }
+    const char *a = text[0], *b = text[1];
+    if (!st && find_difference(&a, &b)) {
+        a += strspn(a, " ");
+        b += strspn(b, " ");
+        st = status_fail(ST_CONFIG_RUNTIME, "%s differs between ranks: rank 0 on %s has '%.*s', rank %d on %s has '%.*s'; %s", row->what,
+                         hosts[0], (int)line_length(a), a, other, hosts[1], (int)line_length(b), b, row->remedy);
+    }
+    for (int i = 0; i < 2; i++) free(text[i]), free(hosts[i]);
+    return st;
+}
+
+status comm_check_same(struct comm *c, const struct comm_same *rows, int n)
+{
+    uint64_t *all = mem_alloc((size_t)c->size * (size_t)n * sizeof *all), *mine = mem_alloc((size_t)n * sizeof *mine);
+    for (int i = 0; i < n; i++) mine[i] = XXH3_64bits(rows[i].text, strlen(rows[i].text));
+    status st = c->fn->all_gather(c, mine, all, (size_t)n * sizeof *mine);
+    for (int i = 0; !st && i < n; i++)
+        for (int r = 1; !st && r < c->size; r++)
+            if (all[r * n + i] != all[i]) st = refuse_difference(c, &rows[i], r);
+    free(all);
+    free(mine);
+    return comm_agree(c, st);
+}
+
 status comm_check_equal(struct comm *c, const char *what, uint64_t hash)
 {
-    uint64_t *all = mem_alloc((size_t)c->size * sizeof *all);
-    status st = c->fn->all_gather(c, &hash, all, sizeof hash);
-    int other = 0;
-    for (int r = 1; !st && r < c->size && !other; r++) other = all[r] != all[0] ? r : 0;
-    if (other)
-        st = status_fail(ST_CONFIG_RUNTIME, "%s differs between ranks: rank 0 has %016llx, rank %d has %016llx; start all "
-                         "ranks from the same binary, with the same arguments and files", what,
-                         (unsigned long long)all[0], other, (unsigned long long)all[other]);
-    free(all);
-    return comm_agree(c, st);
+    char text[20];
+    snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
+    const struct comm_same row = {what, text, "start all ranks from the same binary, with the same arguments and files"};
+    return comm_check_same(c, &row, 1);
 }
 
 /* Decided from values that all ranks share: where one rank returns such a code, all do. */

@@ -16,6 +16,7 @@
 #include "kernels/base/text.h"
 #include "launcher/cli_option.h"
 #include "launcher/signals.h"
+#include "launcher/startup.h"
 
 #define MEMBER(kind, name) kind, offsetof(struct cli, name)
 
@@ -270,7 +271,14 @@ void cli_release(struct cli *c)
     *c = (struct cli){0};
 }
 
-static const char *environment(const char *name) { return getenv(name); }
+static status open_ranks(const struct cli *c, struct launch *l, struct comm *comm)
+{
+    TRY(launch_find(c->dist, l));
+    TRY(launch_guard(l));
+    status st = comm_open(l, c->program_dir, comm);
+    launch_guarded();
+    return st;
+}
 
 static status run_verb(const struct cli *c, struct comm *comm, const struct verb *const *verbs, int n_verbs)
 {
@@ -303,16 +311,16 @@ int cli_main(int argc, char **argv, const struct verb *const *verbs, int n_verbs
     log_init(0, 1, level);
 
     int code;
-    status st = launch_detect(c.dist, environment, &l);
-    if (!st) st = comm_open(&l, c.program_dir, &comm);
+    status st = open_ranks(&c, &l, &comm);
     if (st) {
-        log_error("%s", complaint ? complaint : status_message());
+        if (!l.echo) log_error("%s", complaint ? complaint : status_message());
         code = parsed ? parsed : st;
     } else {
         log_init(comm.rank, comm.size, level);
         watch_open(&comm);
-        if (l.warning) log_warn("%s", l.warning);
+        if (l.warning && c.verb && c.verb->every_rank) log_warn("%s", l.warning);
         st = comm_agree(&comm, parsed ? status_fail(parsed, "%s", complaint) : ST_OK);
+        if (!st) st = startup_check(&comm, argc, argv);
         if (!st) st = run_verb(&c, &comm, verbs, n_verbs);
         if (!st) st = flush_results();
         code = comm_end(&comm, st);

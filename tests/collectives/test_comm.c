@@ -152,8 +152,6 @@ static status run(struct comm *c, int argc, char **argv)
     return check_all(c);
 }
 
-static const char *environment(const char *name) { return getenv(name); }
-
 int main(int argc, char **argv)
 {
     char path[PATH_MAX] = "";
@@ -161,7 +159,7 @@ int main(int argc, char **argv)
     struct comm c;
     ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
     if (n > 0) *strrchr(path, '/') = 0;
-    status st = launch_detect(NULL, environment, &l);
+    status st = launch_find(NULL, &l);
     if (!st) st = comm_open(&l, path, &c);
     if (st) {
         log_error("%s", status_message());
