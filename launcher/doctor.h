@@ -109,9 +109,10 @@ void doctor_world_init(struct doctor_world *w, const struct doctor_record *recor
 void doctor_world_release(struct doctor_world *w);
 
 /* "line 31 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): srun --mpi=pmix …": the script's first line that begins
- * with `start`, as it stands there; `otherwise` where there is none. */
+ * with `start` and has `word`, as it stands there; `otherwise` where there is none. */
 enum doctor_script { DOCTOR_SRUN, DOCTOR_MPIRUN };
-void doctor_quote(const struct doctor_world *w, enum doctor_script which, const char *start, const char *otherwise, struct buf *fix);
+void doctor_quote(const struct doctor_world *w, enum doctor_script which, const char *start, const char *word, const char *otherwise,
+                  struct buf *fix);
 
 /* ---- doctor_rules.c --------------------------------------------------------------------------------------------- */
 

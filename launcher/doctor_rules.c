@@ -16,7 +16,7 @@ static void quote_start(const struct doctor_world *w, enum doctor_script which, 
         [DOCTOR_SRUN] = {"srun ", "srun --mpi=pmix -K1 … trimpot run …"},
         [DOCTOR_MPIRUN] = {"mpirun ", "mpirun --map-by ppr:N:node:PE=K --bind-to core trimpot run …"},
     };
-    doctor_quote(w, which, lines[which].start, lines[which].otherwise, fix);
+    doctor_quote(w, which, lines[which].start, "trimpot run", lines[which].otherwise, fix);
 }
 
 /* Both forms of starting all ranks of a job. */
@@ -83,7 +83,7 @@ static bool short_of_time(const struct doctor_world *w, int rank, struct buf *wh
     int64_t left = w->of[rank].time_left_s;
     if (left < 0 || left >= 300) return false;
     buf_text(what, "the job ends within five minutes");
-    doctor_quote(w, DOCTOR_SRUN, "#SBATCH --time", "#SBATCH --time=…", fix);
+    doctor_quote(w, DOCTOR_SRUN, "#SBATCH", "--time", "#SBATCH --time=…", fix);
     return true;
 }
 
@@ -196,7 +196,8 @@ static bool uneven_ranks(const struct doctor_world *w, int rank, struct buf *wha
     int mine = w->hosts[w->host[rank]].ranks, first = w->hosts[0].ranks;
     if (mine == first) return false;
     buf_printf(what, "%d rank%s on this host, %d on %s", mine, mine == 1 ? "" : "s", first, w->of[0].host);
-    buf_text(fix, "as many on each: mpirun --map-by ppr:N:node, srun --ntasks-per-node=N");
+    buf_text(fix, "as many on each: mpirun --map-by ppr:N:node, srun --ntasks-per-node=N\n");
+    doctor_quote(w, DOCTOR_SRUN, "#SBATCH", "--ntasks-per-node", "#SBATCH --ntasks-per-node=N", fix);
     return true;
 }
 
@@ -360,8 +361,9 @@ static bool no_hard_links(const struct doctor_world *w, int rank, struct buf *wh
 {
     const struct doctor_files *f = &w->of[rank].files;
     if (!usable(f) || !f->tried || !f->link_refusal) return false;
-    buf_printf(what, "--output %s: no hard links there (%s), by which a run takes the folder for itself", f->path, strerror(f->link_refusal));
-    buf_text(fix, "an --output on another file system");
+    buf_printf(what, "--output %s: no hard links there (%s): of two runs that start on it at once, both may take it on old network "
+               "file systems", f->path, strerror(f->link_refusal));
+    buf_text(fix, "an --output on another file system, or one run at a time");
     return true;
 }
 
@@ -401,7 +403,7 @@ static const struct rule { const char *name; rule_fn *finds; enum doctor_weight 
     {"lock", folder_taken, DOCTOR_WARNING, ST_OK},
     {"full", folder_full, DOCTOR_WARNING, ST_OK},
     {"in-memory", folder_in_memory, DOCTOR_WARNING, ST_OK},
-    {"hard-links", no_hard_links, DOCTOR_WARNING, ST_OK},
+    {"hard-links", no_hard_links, DOCTOR_REMARK, ST_OK},
     {"memory", small_group, DOCTOR_WARNING, ST_OK},
     {"shm", small_shm, DOCTOR_WARNING, ST_OK},
     {"nofile", few_files, DOCTOR_WARNING, ST_OK},

@@ -51,26 +51,36 @@ void doctor_world_release(struct doctor_world *w)
 
 static const char *const scripts[] = {[DOCTOR_SRUN] = "srun.sbatch", [DOCTOR_MPIRUN] = "mpirun.sbatch"};
 
-void doctor_quote(const struct doctor_world *w, enum doctor_script which, const char *start, const char *otherwise, struct buf *fix)
+/* Cuts the first line off, with the lines that a backslash ties to it; returns what follows. */
+static char *next_line(char *line, int *lines)
+{
+    char *end = line + strcspn(line, "\n");
+    for (*lines = 1; end > line && end[0] && end[-1] == '\\'; ++*lines) {
+        size_t blanks = strspn(end + 1, " \t");
+        end[-1] = ' ';
+        memmove(end, end + 1 + blanks, strlen(end + 1 + blanks) + 1);
+        end += strcspn(end, "\n");
+    }
+    if (*end) *end++ = 0;
+    return end;
+}
+
+void doctor_quote(const struct doctor_world *w, enum doctor_script which, const char *start, const char *word, const char *otherwise,
+                  struct buf *fix)
 {
     char *path = mem_printf("%s/%s", w->scripts, scripts[which]), *text = NULL;
-    int number = 0, at = 0;
-    const char *found = otherwise;
+    int number = 1, lines = 0;
+    const char *found = NULL;
     if (file_read(path, 1 << 16, &text, NULL) != ST_OK) text = NULL;
-    for (char *line = text, *next; line && *line && !number; line = next) {
-        next = line + strcspn(line, "\n");
-        if (*next) *next++ = 0;
-        at++;
+    for (char *line = text, *next; line && *line; line = next, number += lines) {
+        next = next_line(line, &lines);
         line += strspn(line, " \t");
-        if (strncmp(line, start, strlen(start)) == 0) {
-            number = at;
-            found = line;
-        }
+        if (strncmp(line, start, strlen(start)) != 0 || !strstr(line, word)) continue;
+        found = line;
+        break;
     }
-    if (number)
-        buf_printf(fix, "line %d of slurm/%s (trimpot cp slurm/%s FILE): %s", number, scripts[which], scripts[which], found);
-    else
-        buf_printf(fix, "slurm/%s (trimpot cp slurm/%s FILE): %s", scripts[which], scripts[which], found);
+    if (found) buf_printf(fix, "line %d of ", number);
+    buf_printf(fix, "slurm/%s (trimpot cp slurm/%s FILE): %s", scripts[which], scripts[which], found ? found : otherwise);
     free(text);
     free(path);
 }
