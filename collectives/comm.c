@@ -12,26 +12,36 @@
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
-/* The plugin's one symbol (comm_mpi.c): MPI_Init and the table. */
+/* The plugin's symbols (comm_mpi.c): MPI_Init and the table; what the library says of itself. */
 typedef status mpi_open_fn(struct comm *out);
-static const char PLUGIN[] = "trimpot_mpi.so", PLUGIN_SYMBOL[] = "trimpot_comm_mpi_open";
+typedef void mpi_library_fn(char *text, size_t bytes);
+static const char PLUGIN[] = "trimpot_mpi.so", OPEN[] = "trimpot_comm_mpi_open", LIBRARY[] = "trimpot_comm_mpi_library";
 
-static status load_plugin(const char *dir, const char *how, mpi_open_fn **open)
+/* *function: a pointer to the function of that name. */
+static status plugin_function(const char *dir, const char *name, void *function)
 {
     char *path = mem_printf("%s/%s", dir, PLUGIN);
     void *plugin = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
     status st = ST_OK;
     if (!plugin) {
         const char *why = dlerror();
-        FAIL_DONE(ST_NOT_BUILT, "started by %s, but MPI support does not load: %s; build with libopenmpi-dev installed, "
-                  "or run one process with --dist self", how, why ? why : path);
+        FAIL_DONE(ST_NOT_BUILT, "MPI support does not load: %s; build with libopenmpi-dev installed, or run one process with "
+                  "--dist self", why ? why : path);
     }
-    void *symbol = dlsym(plugin, PLUGIN_SYMBOL);
-    if (!symbol) FAIL_DONE(ST_NOT_BUILT, "%s: has no %s; it belongs to another build: rebuild both", path, PLUGIN_SYMBOL);
-    memcpy(open, &symbol, sizeof symbol);
+    void *symbol = dlsym(plugin, name);
+    if (!symbol) FAIL_DONE(ST_NOT_BUILT, "%s: has no %s; it belongs to another build: rebuild both", path, name);
+    memcpy(function, &symbol, sizeof symbol);
 done:
     free(path);
     return st;
+}
+
+status comm_library(const char *plugin_dir, char *text, size_t bytes)
+{
+    mpi_library_fn *library = NULL;
+    TRY(plugin_function(plugin_dir, LIBRARY, &library));
+    library(text, bytes);
+    return ST_OK;
 }
 
 status comm_open(const struct launch *l, const char *plugin_dir, struct comm *out)
@@ -39,7 +49,8 @@ status comm_open(const struct launch *l, const char *plugin_dir, struct comm *ou
     comm_self_open(out);
     if (!l->mpi) return ST_OK;
     mpi_open_fn *open = NULL;
-    TRY(load_plugin(plugin_dir, l->how, &open));
+    status loaded = plugin_function(plugin_dir, OPEN, &open);
+    if (loaded) return status_prefix(loaded, "started by %s", l->how);
     struct comm c = {0};
     TRY(open(&c));
     int promised = l->expected_world ? l->expected_world : l->rank + 1;

@@ -237,3 +237,13 @@ status trimpot_comm_mpi_open(struct comm *out)
     MPI_TRY(MPI_Comm_size, (w->host, &out->local_size));
     return ST_OK;
 }
+
+void trimpot_comm_mpi_library(char *text, size_t bytes);
+
+void trimpot_comm_mpi_library(char *text, size_t bytes)
+{
+    char words[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int n = 0;
+    MPI_Get_library_version(words, &n); /* allowed before MPI_Init */
+    snprintf(text, bytes, "%s", words);
+}
