@@ -8,29 +8,40 @@
 #include <xxhash.h>
 
 #include "collectives/comm_self.h"
+#include "collectives/watch.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
-/* The plugin's one symbol (comm_mpi.c): MPI_Init and the table. */
+/* The plugin's symbols (comm_mpi.c): MPI_Init and the table; what the library says of itself. */
 typedef status mpi_open_fn(struct comm *out);
-static const char PLUGIN[] = "trimpot_mpi.so", PLUGIN_SYMBOL[] = "trimpot_comm_mpi_open";
+typedef void mpi_library_fn(char *text, size_t bytes);
+static const char PLUGIN[] = "trimpot_mpi.so", OPEN[] = "trimpot_comm_mpi_open", LIBRARY[] = "trimpot_comm_mpi_library";
 
-static status load_plugin(const char *dir, const char *how, mpi_open_fn **open)
+/* *function: a pointer to the function of that name. */
+static status plugin_function(const char *dir, const char *name, void *function)
 {
     char *path = mem_printf("%s/%s", dir, PLUGIN);
     void *plugin = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
     status st = ST_OK;
     if (!plugin) {
         const char *why = dlerror();
-        FAIL_DONE(ST_NOT_BUILT, "started by %s, but MPI support does not load: %s; build with libopenmpi-dev installed, "
-                  "or run one process with --dist self", how, why ? why : path);
+        FAIL_DONE(ST_NOT_BUILT, "MPI support does not load: %s; build with libopenmpi-dev installed, or run one process with "
+                  "--dist self", why ? why : path);
     }
-    void *symbol = dlsym(plugin, PLUGIN_SYMBOL);
-    if (!symbol) FAIL_DONE(ST_NOT_BUILT, "%s: has no %s; it belongs to another build: rebuild both", path, PLUGIN_SYMBOL);
-    memcpy(open, &symbol, sizeof symbol);
+    void *symbol = dlsym(plugin, name);
+    if (!symbol) FAIL_DONE(ST_NOT_BUILT, "%s: has no %s; it belongs to another build: rebuild both", path, name);
+    memcpy(function, &symbol, sizeof symbol);
 done:
     free(path);
     return st;
+}
+
+status comm_library(const char *plugin_dir, char *text, size_t bytes)
+{
+    mpi_library_fn *library = NULL;
+    TRY(plugin_function(plugin_dir, LIBRARY, &library));
+    library(text, bytes);
+    return ST_OK;
 }
 
 status comm_open(const struct launch *l, const char *plugin_dir, struct comm *out)
@@ -38,7 +49,8 @@ status comm_open(const struct launch *l, const char *plugin_dir, struct comm *ou
     comm_self_open(out);
     if (!l->mpi) return ST_OK;
     mpi_open_fn *open = NULL;
-    TRY(load_plugin(plugin_dir, l->how, &open));
+    status loaded = plugin_function(plugin_dir, OPEN, &open);
+    if (loaded) return status_prefix(loaded, "started by %s", l->how);
     struct comm c = {0};
     TRY(open(&c));
     int promised = l->expected_world ? l->expected_world : l->rank + 1;
@@ -53,10 +65,14 @@ status comm_open(const struct launch *l, const char *plugin_dir, struct comm *ou
     return ST_OK;
 }
 
+enum { PEER_GRACE_S = 3, END_S = 10 };
+
+static bool peer_blamed(struct comm *c) { return c->size > 1 && watch_blamed(PEER_GRACE_S); }
+
 void comm_fail(struct comm *c, int code)
 {
-    enum { PEER_GRACE_S = 3 };
-    if (code == ST_PEER && c->size > 1) sleep(PEER_GRACE_S);
+    if (code == ST_PEER && peer_blamed(c)) sleep(END_S); /* the watch ends this process before */
+    watch_tell(code);
     c->fn->abort(c, code);
 }
 
@@ -77,12 +93,17 @@ status comm_agree(struct comm *c, status mine)
     if (st) goto done;
 
     int worst = 0;
-    bool repeated = false;
+    bool repeated = false, alone = true;
     for (int r = 1; r < c->size; r++)
         if (all[r].code > all[worst].code) worst = r;
-    for (int r = 0; r < c->rank; r++) repeated |= all[r].code == vote.code && all[r].words == vote.words;
+    for (int r = 0; r < c->size; r++) {
+        if (r == c->rank || all[r].code != vote.code || all[r].words != vote.words) continue;
+        repeated |= r < c->rank;
+        alone = false;
+    }
 
     c->agreed.code = (status)all[worst].code;
+    if (!passed_on) c->agreed.alone = mine && alone;
     c->agreed.silent = passed_on ? silent : mine ? repeated : true;
     st = mine;
     if (!mine && c->agreed.code)
@@ -163,16 +184,26 @@ status comm_check_equal(struct comm *c, const char *what, uint64_t hash)
 /* Decided from values that all ranks share: where one rank returns such a code, all do. */
 static bool is_common(status st) { return st == ST_STOPPED || st == ST_NOT_SAVED || st == ST_NONFINITE; }
 
+/* What one rank alone says is said with its place; what MPI says of a dead peer, only where the watch does not. */
+static void say_end(struct comm *c, status st, bool voted, bool agreed)
+{
+    bool silent = voted ? c->agreed.silent : agreed ? c->rank != 0 : st == ST_PEER && peer_blamed(c);
+    bool alone = voted ? c->agreed.alone && c->rank != 0 : !agreed;
+    if (st == ST_STOPPED) log_note("%s", status_message());
+    else if (!silent) log_error("%s%s", status_message(), alone ? watch_place() : "");
+}
+
 int comm_end(struct comm *c, status st)
 {
-    bool voted = st && c->agreed.mine == st && c->agreed.words == words();
-    bool agreed = voted || is_common(st), silent = voted ? c->agreed.silent : agreed && c->rank != 0;
-    if (st == ST_STOPPED)
-        log_note("%s", status_message());
-    else if (st && !silent)
-        log_error("%s", status_message());
+    bool voted = st && c->agreed.mine == st && c->agreed.words == words(), agreed = !st || voted || is_common(st);
     int code = voted ? (int)c->agreed.code : (int)st;
-    if (st && !agreed) comm_fail(c, code);
+    if (st) say_end(c, st, voted, agreed);
+    if (!agreed) comm_fail(c, code);
+    else if ((st = c->fn->barrier(c))) { /* nobody leaves before all have come: the watch sees who dies until then */
+        say_end(c, st, false, false);
+        comm_fail(c, st);
+    }
+    watch_close();
     c->fn->close(c);
     return code;
 }

@@ -40,6 +40,7 @@ struct comm {
         status code, mine;      /* the job's code, this rank's; ST_OK = all is well */
         uint64_t words;         /* hash of the message then: a later failure has other words */
         bool silent;            /* a lower rank prints it in the same words */
+        bool alone;             /* no other rank says it */
     } agreed;
     void *impl;
 };
@@ -70,6 +71,10 @@ void launch_guarded(void);
 
 /* Opens self or mpi as detected; world ≠ expected is ST_USAGE. plugin_dir: folder of the binary. */
 status comm_open(const struct launch *l, const char *plugin_dir, struct comm *out);
+
+/* Loads the plugin only, whatever the launch: the MPI library's own words of itself ("Open MPI v4.1.4, package: …"), or
+ * ST_NOT_BUILT with the reason. */
+status comm_library(const char *plugin_dir, char *text, size_t bytes);
 
 /* After a failure that only this rank knows: ends all ranks with `code` (self: returns). A rank that failed only because
  * of a peer (ST_PEER) first gives that peer time to end the job with the true code. */

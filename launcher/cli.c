@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "collectives/watch.h"
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
@@ -40,6 +41,7 @@ const struct cli_option cli_options[] = {
     {"json", 0, CLI_JSON, MEMBER(OPTION_FLAG, json), NULL, "machine-readable output"},
     {"dry-run", 0, CLI_DRY_RUN, MEMBER(OPTION_FLAG, dry_run), NULL, "check everything, print the plan, train nothing"},
     {"print-config", 0, CLI_PRINT_CONFIG, MEMBER(OPTION_FLAG, print_config), NULL, "print the effective configuration, stop"},
+    {"timeout", 0, CLI_TIMEOUT, MEMBER(OPTION_INT, timeout), "SECONDS", "give up after so long (20)", 1, 3600},
     {"force", 0, CLI_FORCE, MEMBER(OPTION_FLAG, force), NULL, "replace an existing file"},
     {"dist", 0, CLI_COMMON, MEMBER(OPTION_TEXT, dist), "self|mpi", "override how the launcher was detected"},
     {"quiet", 'q', CLI_COMMON, MEMBER(OPTION_FLAG, quiet), NULL, "results, warnings and errors only"},
@@ -234,7 +236,7 @@ static void find_folders(struct cli *c)
 
 status cli_parse(int argc, char **argv, const struct verb *const *verbs, int n_verbs, struct cli *out)
 {
-    *out = (struct cli){.max_new_tokens = -1, .top_k = -1, .seed = -1, .max_seq_len = -1, .temperature = NAN, .top_p = NAN};
+    *out = (struct cli){.max_new_tokens = -1, .top_k = -1, .seed = -1, .max_seq_len = -1, .timeout = -1, .temperature = NAN, .top_p = NAN};
     size_t words = (size_t)(argc > 0 ? argc : 1);
     out->args = mem_alloc(words * sizeof *out->args);
     out->overrides = mem_alloc(words * sizeof *out->overrides);
@@ -267,16 +269,22 @@ void cli_release(struct cli *c)
     free(c->override_at);
     free(c->program_dir);
     free(c->recipes_dir);
+    free(c->launch_message);
     *c = (struct cli){0};
 }
 
-static status open_ranks(const struct cli *c, struct launch *l, struct comm *comm)
+/* A verb that diagnoses launches has a guard of its own, and goes on alone where there is no world. */
+static status open_ranks(struct cli *c, struct comm *comm)
 {
-    TRY(launch_find(c->dist, l));
-    TRY(launch_guard(l));
-    status st = comm_open(l, c->program_dir, comm);
+    bool diagnoses = c->verb && c->verb->diagnoses;
+    status st = launch_find(c->dist, &c->launch);
+    if (!st && !diagnoses) st = launch_guard(&c->launch);
+    if (!st) st = comm_open(&c->launch, c->program_dir, comm);
     launch_guarded();
-    return st;
+    if (!st || !diagnoses) return st;
+    c->launch_failure = st;
+    c->launch_message = mem_strdup(status_message());
+    return comm_open(&(struct launch){.how = "alone"}, c->program_dir, comm);
 }
 
 static status run_verb(const struct cli *c, struct comm *comm, const struct verb *const *verbs, int n_verbs)
@@ -301,7 +309,6 @@ static status flush_results(void)
 int cli_main(int argc, char **argv, const struct verb *const *verbs, int n_verbs)
 {
     struct cli c;
-    struct launch l;
     struct comm comm;
     signals_prepare();
     status parsed = cli_parse(argc, argv, verbs, n_verbs, &c);
@@ -310,15 +317,21 @@ int cli_main(int argc, char **argv, const struct verb *const *verbs, int n_verbs
     log_init(0, 1, level);
 
     int code;
-    status st = open_ranks(&c, &l, &comm);
+    if (!parsed && !c.help && c.verb->guard && c.verb->guard(&c, &code)) {
+        cli_release(&c);
+        return code;
+    }
+    status st = open_ranks(&c, &comm);
     if (st) {
-        if (!l.echo) log_error("%s", complaint ? complaint : status_message());
+        if (!c.launch.echo) log_error("%s", complaint ? complaint : status_message());
         code = parsed ? parsed : st;
     } else {
         log_init(comm.rank, comm.size, level);
-        if (l.warning && c.verb && c.verb->every_rank) log_warn("%s", l.warning);
+        watch_open(&comm);
+        bool diagnoses = c.verb && c.verb->diagnoses;
+        if (c.launch.warning && c.verb && c.verb->every_rank && !diagnoses) log_warn("%s", c.launch.warning);
         st = comm_agree(&comm, parsed ? status_fail(parsed, "%s", complaint) : ST_OK);
-        if (!st) st = startup_check(&comm, argc, argv);
+        if (!st && !diagnoses) st = startup_check(&comm, argc, argv);
         if (!st) st = run_verb(&c, &comm, verbs, n_verbs);
         if (!st) st = flush_results();
         code = comm_end(&comm, st);

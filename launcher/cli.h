@@ -20,7 +20,7 @@ enum cli_bit {
     CLI_TOKENIZER = 1 << 5, CLI_PROMPT = 1 << 6, CLI_MAX_NEW_TOKENS = 1 << 7, CLI_TEMPERATURE = 1 << 8,
     CLI_TOP_K = 1 << 9, CLI_TOP_P = 1 << 10, CLI_SEED = 1 << 11, CLI_NO_SPECIAL = 1 << 12, CLI_JSON = 1 << 13,
     CLI_DRY_RUN = 1 << 14, CLI_FORCE = 1 << 15, CLI_PRINT_CONFIG = 1 << 16, CLI_MAX_SEQ_LEN = 1 << 17,
-    CLI_CHECKPOINT = 1 << 18,
+    CLI_CHECKPOINT = 1 << 18, CLI_TIMEOUT = 1 << 19,
     CLI_COMMON = 1 << 30, /* --help -q -v --dist: every verb */
 };
 
@@ -28,7 +28,7 @@ enum cli_bit {
 struct cli {
     const struct verb *verb;
     const char *config, *model, *data, *output, *adapter, *tokenizer, *prompt, *checkpoint, *dist;
-    int64_t max_new_tokens, top_k, seed, max_seq_len;
+    int64_t max_new_tokens, top_k, seed, max_seq_len, timeout;
     double temperature, top_p;
     bool no_special, json, dry_run, force, print_config, help, quiet, verbose;
 
@@ -40,6 +40,10 @@ struct cli {
 
     char *program_dir;       /* folder of the binary: the plugin is there */
     char *recipes_dir;       /* configs/recipes of the source tree, else <program_dir>/../share/trimpot/recipes */
+
+    struct launch launch;    /* as detected; filled in before the verb runs, as are the next two */
+    status launch_failure;   /* of launch_detect or comm_open: only a verb that diagnoses lives to see one */
+    char *launch_message;
 };
 
 struct verb {
@@ -53,6 +57,9 @@ struct verb {
     bool overrides;          /* takes key=value and ~key */
     bool paths;              /* its arguments are paths: one that exists is none of these two, whatever its name */
     bool every_rank;         /* runs on all ranks; other verbs run on rank 0 while the others wait */
+    bool diagnoses;          /* launches are its subject: where the ranks cannot be opened it runs alone and is told why */
+    /* Optional, before the launch is looked at: true ends this process with *code (another one, forked, goes on). */
+    bool (*guard)(const struct cli *c, int *code);
     status (*run)(const struct cli *c, struct comm *comm);
 };
 

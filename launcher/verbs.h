@@ -8,5 +8,6 @@ extern const struct verb verb_run, verb_plan;                                   
 extern const struct verb verb_eval, verb_generate, verb_export;                   /* verb_model.c */
 extern const struct verb verb_ls, verb_cp, verb_cat, verb_validate, verb_version; /* verb_configs.c */
 extern const struct verb verb_tokenize;                                           /* verb_tokenize.c */
+extern const struct verb verb_doctor;                                             /* verb_doctor.c */
 
 #endif
