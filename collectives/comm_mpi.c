@@ -204,6 +204,37 @@ static void mpi_close(struct comm *c)
     MPI_Finalize();
 }
 
+/* Which kernel this is, and which of its containers. */
+static void host_id(char *id, size_t bytes)
+{
+    memset(id, 0, bytes);
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (f && !fgets(id, (int)bytes, f)) *id = 0;
+    if (f) fclose(f);
+    size_t n = strlen(id);
+    gethostname(id + n, bytes - n - 1);
+}
+
+/* The ranks of this host. Not MPI_Comm_split_type: Open MPI 4.1 believes PMIX_HOSTNAME, which the daemons of an mpirun inside a
+ * step of srun inherit from the first node, so that a rank on another one would count as local what does not count it. */
+static status find_host(struct comm *c)
+{
+    enum { ID_BYTES = 128 };
+    struct mpi_world *w = impl(c);
+    char mine[ID_BYTES], *all = calloc((size_t)c->size, ID_BYTES);
+    if (!all) FAIL(ST_OOM, "MPI: out of host memory");
+    host_id(mine, sizeof mine);
+    status st = mpi_all_gather(c, mine, all, ID_BYTES);
+    int first = 0;
+    while (!st && memcmp(all + first * ID_BYTES, mine, ID_BYTES) != 0) first++;
+    free(all);
+    TRY(st);
+    MPI_TRY(MPI_Comm_split, (w->world, first, c->rank, &w->host));
+    MPI_TRY(MPI_Comm_rank, (w->host, &c->local_rank));
+    MPI_TRY(MPI_Comm_size, (w->host, &c->local_size));
+    return ST_OK;
+}
+
 static const struct comm_table mpi_table = {
     .name = "mpi",
     .barrier = mpi_barrier,
@@ -232,10 +263,7 @@ status trimpot_comm_mpi_open(struct comm *out)
     MPI_TRY(MPI_Comm_set_errhandler, (w->world, MPI_ERRORS_RETURN));
     MPI_TRY(MPI_Comm_rank, (w->world, &out->rank));
     MPI_TRY(MPI_Comm_size, (w->world, &out->size));
-    MPI_TRY(MPI_Comm_split_type, (w->world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &w->host));
-    MPI_TRY(MPI_Comm_rank, (w->host, &out->local_rank));
-    MPI_TRY(MPI_Comm_size, (w->host, &out->local_size));
-    return ST_OK;
+    return find_host(out);
 }
 
 void trimpot_comm_mpi_library(char *text, size_t bytes);

@@ -277,12 +277,12 @@ void cli_release(struct cli *c)
 /* A verb that diagnoses launches has a guard of its own, and goes on alone where there is no world. */
 static status open_ranks(struct cli *c, struct comm *comm)
 {
-    bool diagnoses = c->verb && c->verb->diagnoses;
+    bool diagnoses = c->verb && c->verb->diagnoses && !c->help;
     status st = launch_find(c->dist, &c->launch);
     if (!st && !diagnoses) st = launch_guard(&c->launch);
     if (!st) st = comm_open(&c->launch, c->program_dir, comm);
     launch_guarded();
-    if (!st || !diagnoses) return st;
+    if (!st || !(diagnoses || c->help)) return st;
     c->launch_failure = st;
     c->launch_message = mem_strdup(status_message());
     return comm_open(&(struct launch){.how = "alone"}, c->program_dir, comm);
