@@ -40,7 +40,7 @@ expect 14 "standard output" bash -c '"$0" ls >/dev/full' "$trimpot"
 expect 2 "PMI_RANK='0'" env PMI_RANK=0 "$trimpot" version
 expect 0 "trimpot " env PMI_RANK=0 "$trimpot" version --dist self
 expect 2 "2 independent copies" env SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 "$trimpot" run lora_finetune
-expect 0 "several tasks" env SLURM_JOB_ID=1 SLURM_NTASKS=4 "$trimpot" version
+expect 0 "inside an allocation of 4 tasks" env SLURM_JOB_ID=1 SLURM_NTASKS=4 "$trimpot" version
 expect 2 "OMPI_COMM_WORLD_SIZE='x'" env OMPI_COMM_WORLD_SIZE=x "$trimpot" version
 expect 2 "neither self nor mpi" "$trimpot" version --dist both
 
