@@ -39,7 +39,7 @@ struct cli {
     int n_overrides;
 
     char *program_dir;       /* folder of the binary: the plugin is there */
-    char *recipes_dir;       /* configs/recipes of the source tree, else <program_dir>/../share/trimpot/recipes */
+    char *shipped_dir;       /* configs of the source tree, else <program_dir>/../share/trimpot */
 };
 
 struct verb {
