@@ -180,7 +180,7 @@ bool doctor_guard(const struct cli *c, int *code)
     if (how == ENDED && shared->reported) return true;
     if (how == LATE) kill(child, SIGKILL);
     *code = describe(how, *code, seconds);
-    char *scripts = mem_printf("%s/../slurm", c->recipes_dir);
+    char *scripts = mem_printf("%s/slurm", c->shipped_dir);
     report(c, scripts);
     free(scripts);
     return true;

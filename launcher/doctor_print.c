@@ -56,9 +56,11 @@ static void slurm(const struct doctor_world *w, const struct doctor_record *r, s
         buf_text(b, "not in a job");
         return;
     }
-    buf_printf(b, "job %s, %s%s", r->job, *r->step ? "step " : "no step", r->step);
+    bool mpirun = strcmp(r->how, "mpirun") == 0; /* the step and its tasks are those of mpirun's daemons */
+    buf_printf(b, "job %s", r->job);
+    if (!mpirun) buf_printf(b, ", %s%s", *r->step ? "step " : "no step", r->step);
     if (*r->partition) buf_printf(b, ", partition %s", r->partition);
-    if (r->tasks > 0) buf_printf(b, ", %" PRId64 " task%s", r->tasks, r->tasks == 1 ? "" : "s");
+    if (r->tasks > 0 && !mpirun) buf_printf(b, ", %" PRId64 " task%s", r->tasks, r->tasks == 1 ? "" : "s");
     if (r->time_left_s >= 0) buf_printf(b, ", %" PRId64 " min left", r->time_left_s / 60);
 }
 

@@ -44,7 +44,7 @@ static const char *line_of(const char *path, char *line, int bytes)
 /* Launchers' variables in the order in which they decide. */
 static const char *const launchers[] = {
     "OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE", "PMI_ID", "MPI_LOCALRANKID",
-    "MV2_COMM_WORLD_RANK", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK",
+    "MV2_COMM_WORLD_RANK", "SLURM_STEP_NUM_TASKS", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK",
 };
 
 /* A process's number among its siblings; SLURM_PROCID is 0 in every rank that mpirun starts, so it comes last. */

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/../lib.sh"
 . "$source/tests/cluster/libcluster.sh"
 built trimpot trimpot_mpi.so
-need python3
+need cc timeout
 cluster_enter "$@"
 cluster_hosts 4
 slurm_up
@@ -61,7 +61,7 @@ has apart '^fault: ranks 1-3 on tpn2, tpn3, tpn4: --output /dev/shm/run is not t
 report copies 2 srun --mpi=none -N4 -n4 "${doctor[@]}"
 equal 'copies: reports' "$(grep -c '^trimpot .*: 1 rank on 1 host' copies.out)" 1
 has copies '^fault: .*SLURM_STEP_NUM_TASKS'
-has copies '^  fix .*slurm/srun.sbatch .*srun --mpi=pmix'
+has copies '^  fix line [0-9]+ of slurm/srun.sbatch .*: srun --mpi=pmix .*trimpot run'
 equal 'copies: all speak' "$(grep -o 'rank [1-3] on tpn[2-4]: ' copies.err | sort -u | wc -l)" 3
 
 # In a batch job: alone, by mpirun, by srun.
@@ -80,18 +80,20 @@ for name in alone batch-mpirun batch-srun; do
     say "---- $name"
     cat "$name.out"
     equal "$name: exit code" "$(cat "$name.rc")" 0
-    has "$name" "^Slurm +job $job, "
+    has "$name" "^Slurm +job $job, .*partition low"
 done
 eight=('0-1 tpn1 0-1' '2-3 tpn2 0-1' '4-5 tpn3 0-1' '6-7 tpn4 0-1')
 has alone '^warning: .*SLURM_NTASKS'
-has alone '^  fix .*slurm/srun.sbatch'
+has alone '^  fix line [0-9]+ of slurm/srun.sbatch'
+has alone '^      or line [0-9]+ of slurm/mpirun.sbatch .*: mpirun .*trimpot run'
 table batch-mpirun "${eight[@]}"
 table batch-srun "${eight[@]}"
 hasnt batch-srun '^fault'
 
-# A host that cannot be reached: said within the deadline.
-host_cut tpn4
+# A stopped rank, which no launcher notices: said by the rank that waits for it, within the deadline; -K1 ends the rest.
+cc -shared -fPIC -o ill.so "$source/tests/launcher/preload/ill.c" -ldl || die "ill.c"
 SECONDS=0
-report cut 21 hosts_mpirun 4 1 "${doctor[@]}" --timeout 4 || true
-host_heal tpn4
+report stopped 21 srun --mpi=pmix -K1 -N4 -n4 env LD_PRELOAD="$scratch/ill.so" ILL=init-stop ILL_RANK=2 "${doctor[@]}" --timeout 3
+has stopped '^fault: no end within 3 s .* while waiting for MPI_Init; process [0-9]+ of the same program is stopped'
+[ "$SECONDS" -le 13 ] || fail "a stopped rank took $SECONDS s"
 finish

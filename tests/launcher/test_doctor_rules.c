@@ -247,9 +247,9 @@ static void test_quote(void **state)
     char dir[] = "/tmp/trimpot-test-doctor.XXXXXX";
     static const char script[] = "#!/bin/bash\n#SBATCH --nodes=2 \\\n  --x\n# srun is meant\n  srun --mpi=pmix \\\n      trimpot run x\nsrun again trimpot run\n";
     static const struct { const char *start, *word, *text; } cases[] = {
-        {"srun ", "trimpot run", "line 5 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): srun --mpi=pmix  trimpot run x"},
+        {"srun ", "trimpot run", "line 5 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): srun --mpi=pmix trimpot run x"},
         {"srun ", "again", "line 7 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): srun again trimpot run"},
-        {"#SBATCH", "--x", "line 2 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): #SBATCH --nodes=2  --x"},
+        {"#SBATCH", "--x", "line 2 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): #SBATCH --nodes=2 --x"},
         {"mpirun ", "", "slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): otherwise"},
     };
     assert_non_null(mkdtemp(dir));
