@@ -161,7 +161,7 @@ static void output(const struct doctor_world *w, const struct doctor_record *r, 
 {
     const struct doctor_files *f = &r->files;
     if (!f->asked) {
-        buf_text(b, "not asked (--output DIR)");
+        buf_printf(b, *f->path ? "%s: not looked at, it did not come to that" : "not asked (--output DIR)", f->path);
         return;
     }
     buf_text(b, f->path);

@@ -212,6 +212,7 @@ static void probe_limits(struct doctor_record *r)
 void doctor_probe(const struct cli *c, struct doctor_record *r)
 {
     *r = (struct doctor_record){.size = 1, .local_size = 1};
+    COPY(r->files.path, c->output); /* looked at later: doctor_files.c */
     probe_launch(c->dist, r);
     probe_slurm(r);
     probe_cores(r);
