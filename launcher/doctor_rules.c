@@ -63,8 +63,10 @@ static bool alone_in_allocation(const struct doctor_world *w, int rank, struct b
 {
     const struct doctor_record *r = &w->of[rank];
     if (!*r->warning) return false;
-    buf_text(what, r->warning);
-    if (r->tasks > 1) buf_printf(what, " (SLURM_NTASKS=%" PRId64 ")", r->tasks);
+    if (r->tasks > 1)
+        buf_printf(what, "1 process inside an allocation of %" PRId64 " tasks (SLURM_NTASKS): the others have none", r->tasks);
+    else
+        buf_text(what, r->warning);
     quote_both(w, fix);
     return true;
 }

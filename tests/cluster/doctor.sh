@@ -94,7 +94,7 @@ hasnt batch-srun '^fault'
 # TERM or KILL, and srun's code is the largest.
 cc -shared -fPIC -o ill.so "$source/tests/launcher/preload/ill.c" -ldl || die "ill.c"
 SECONDS=0
-report stopped '21|137|143' srun --mpi=pmix -K1 -N4 -n4 env LD_PRELOAD="$scratch/ill.so" ILL=init-stop ILL_RANK=2 "${doctor[@]}" --timeout 3
-has stopped '^fault: no end within 3 s .* while waiting for MPI_Init; process [0-9]+ of the same program is stopped'
-[ "$SECONDS" -le 13 ] || fail "a stopped rank took $SECONDS s"
+report stopped '21|137|143' srun --mpi=pmix -K1 -N4 -n4 env LD_PRELOAD="$scratch/ill.so" ILL=init-stop ILL_RANK=2 "${doctor[@]}" --timeout 5
+has stopped '^fault: no end within 5 s .* while waiting for MPI_Init; process [0-9]+ of the same program is stopped'
+[ "$SECONDS" -le 18 ] || fail "a stopped rank took $SECONDS s"
 finish

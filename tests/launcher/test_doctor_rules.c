@@ -91,7 +91,7 @@ static const struct row {
     {read_only, 4, 1, "folder", "4", "out cannot be written: Read-only", ST_IO, "mounted for writing"},
     {not_shared, 4, 4, "not-shared", "4-7", "not the folder that rank 0 sees on node0 (here: nfs4 from nas:/data)", ST_USAGE, "NFS"},
     {no_tmp, 0, 8, "tmp", "0-7", "/tmp cannot be written", ST_IO, "TMPDIR"},
-    {allocation, 0, 1, "allocation", "0", "1 process in an allocation", ST_OK, "slurm/srun.sbatch"},
+    {allocation, 0, 1, "allocation", "0", "1 process inside an allocation of 8 tasks", ST_OK, "slurm/srun.sbatch"},
     {isa, 5, 2, "other-isa", "5-6", "cpu: AVX2, but rank 0 on node0 is cpu: AVX-512", ST_OK, "TRIMPOT_ISA=avx2"},
     {per_task, 3, 1, "cpus-per-task", "3", "4 cores, but the job asked for 8", ST_OK, "slurm/mpirun.sbatch"},
     {skew, 4, 4, "clock", "4-7", "3 s behind that of rank 0", ST_OK, "chronyc"},
