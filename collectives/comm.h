@@ -40,6 +40,7 @@ struct comm {
         status code, mine;      /* the job's code, this rank's; ST_OK = all is well */
         uint64_t words;         /* hash of the message then: a later failure has other words */
         bool silent;            /* a lower rank prints it in the same words */
+        bool alone;             /* no other rank says it */
     } agreed;
     void *impl;
 };
@@ -48,13 +49,25 @@ struct comm {
 struct launch {
     bool mpi;            /* load the plugin and call MPI_Init */
     int expected_world;  /* 0 = unknown */
+    int rank;            /* as the environment has it, −1 = unknown; the true one is MPI's */
     const char *how;     /* "bare", "mpirun", "srun --mpi=pmix", … for the header */
+    const char *promise; /* the variable that says so, for messages */
     const char *warning; /* NULL, or one line to print */
+    bool echo;           /* the launch was refused, and another process of it says so */
 };
 
 /* dist: NULL, "self" or "mpi" (overrides detection). ST_USAGE for launches that would start N independent copies.
  * Pure function of the environment, unit-tested with invented environments through `getenv_fn`. */
 status launch_detect(const char *dist, const char *(*getenv_fn)(const char *), struct launch *out);
+
+/* launch_detect for this process, and what its environment cannot tell: is the launcher that it names still there? ST_USAGE
+ * where nothing listens at the address of its server any more: MPI_Init would end the process with pages of text. */
+status launch_find(const char *dist, struct launch *out);
+
+/* Around comm_open: MPI_Init may end the process, or wait for ever for a rank that never comes. Then one line says what
+ * happened, and after TRIMPOT_INIT_TIMEOUT seconds (120; 0 = never) the process ends with ST_WATCHDOG. */
+status launch_guard(const struct launch *l);
+void launch_guarded(void);
 
 /* Opens self or mpi as detected; world ≠ expected is ST_USAGE. plugin_dir: folder of the binary. */
 status comm_open(const struct launch *l, const char *plugin_dir, struct comm *out);
@@ -72,7 +85,10 @@ void comm_fail(struct comm *c, int code);
  * exit code of every rank (comm_end). */
 status comm_agree(struct comm *c, status mine);
 
-/* Do all ranks hold the same value? ST_CONFIG_RUNTIME on every rank, naming `what` and both offenders, if not. */
+/* Do all ranks hold the same? ST_CONFIG_RUNTIME on every rank, if not, with the hosts of two ranks that differ, the first line
+ * in which they do, and the remedy. One gather of 8 bytes a row where all is well. */
+struct comm_same { const char *what, *text, *remedy; };
+status comm_check_same(struct comm *c, const struct comm_same *rows, int n);
 status comm_check_equal(struct comm *c, const char *what, uint64_t hash);
 
 /* The end of a process, with the status its work ended with; returns the exit code. Prints the message, once where all

@@ -1,6 +1,7 @@
 /* The plugin: the only file that calls MPI. MPI 3.1 counts are int, so that bulk transfers go in chunks. */
 #include <fcntl.h>
 #include <mpi.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,8 @@ struct mpi_world {
     MPI_Comm world, host;          /* all ranks; the ranks of this host */
     struct { void *base; size_t bytes; } shared[SHARED_MAX];
     int n_shared;
+    pthread_t main;                /* the thread that MPI was opened by */
+    bool any_thread;               /* MPI lets other threads call it */
 };
 
 static struct mpi_world *impl(struct comm *c) { return c->impl; }
@@ -181,8 +184,10 @@ static status mpi_share(struct comm *c, size_t bytes, void **peers)
     return mpi_barrier(c);
 }
 
+/* The watch's thread aborts while the main thread waits in MPI: the one call that needs MPI_THREAD_MULTIPLE. */
 static void mpi_abort(struct comm *c, int code)
 {
+    if (!impl(c)->any_thread && !pthread_equal(pthread_self(), impl(c)->main)) _exit(code);
     fflush(NULL);
     MPI_Abort(impl(c)->world, code);
 }
@@ -197,6 +202,37 @@ static void mpi_close(struct comm *c)
     free(w);
     c->impl = NULL;
     MPI_Finalize();
+}
+
+/* Which kernel this is, and which of its containers. */
+static void host_id(char *id, size_t bytes)
+{
+    memset(id, 0, bytes);
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (f && !fgets(id, (int)bytes, f)) *id = 0;
+    if (f) fclose(f);
+    size_t n = strlen(id);
+    gethostname(id + n, bytes - n - 1);
+}
+
+/* The ranks of this host. Not MPI_Comm_split_type: Open MPI 4.1 believes PMIX_HOSTNAME, which the daemons of an mpirun inside a
+ * step of srun inherit from the first node, so that a rank on another one would count as local what does not count it. */
+static status find_host(struct comm *c)
+{
+    enum { ID_BYTES = 128 };
+    struct mpi_world *w = impl(c);
+    char mine[ID_BYTES], *all = calloc((size_t)c->size, ID_BYTES);
+    if (!all) FAIL(ST_OOM, "MPI: out of host memory");
+    host_id(mine, sizeof mine);
+    status st = mpi_all_gather(c, mine, all, ID_BYTES);
+    int first = 0;
+    while (!st && memcmp(all + first * ID_BYTES, mine, ID_BYTES) != 0) first++;
+    free(all);
+    TRY(st);
+    MPI_TRY(MPI_Comm_split, (w->world, first, c->rank, &w->host));
+    MPI_TRY(MPI_Comm_rank, (w->host, &c->local_rank));
+    MPI_TRY(MPI_Comm_size, (w->host, &c->local_size));
+    return ST_OK;
 }
 
 static const struct comm_table mpi_table = {
@@ -217,18 +253,17 @@ status trimpot_comm_mpi_open(struct comm *out);
 status trimpot_comm_mpi_open(struct comm *out)
 {
     int granted;
-    MPI_TRY(MPI_Init_thread, (NULL, NULL, MPI_THREAD_FUNNELED, &granted));
+    MPI_TRY(MPI_Init_thread, (NULL, NULL, MPI_THREAD_MULTIPLE, &granted));
     struct mpi_world *w = calloc(1, sizeof *w);
     if (!w) FAIL(ST_OOM, "MPI: out of host memory");
     *out = (struct comm){.fn = &mpi_table, .impl = w};
+    w->main = pthread_self();
+    w->any_thread = granted >= MPI_THREAD_MULTIPLE;
     MPI_TRY(MPI_Comm_dup, (MPI_COMM_WORLD, &w->world));
     MPI_TRY(MPI_Comm_set_errhandler, (w->world, MPI_ERRORS_RETURN));
     MPI_TRY(MPI_Comm_rank, (w->world, &out->rank));
     MPI_TRY(MPI_Comm_size, (w->world, &out->size));
-    MPI_TRY(MPI_Comm_split_type, (w->world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &w->host));
-    MPI_TRY(MPI_Comm_rank, (w->host, &out->local_rank));
-    MPI_TRY(MPI_Comm_size, (w->host, &out->local_size));
-    return ST_OK;
+    return find_host(out);
 }
 
 void trimpot_comm_mpi_library(char *text, size_t bytes);

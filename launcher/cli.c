@@ -10,11 +10,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "collectives/comm_self.h"
+#include "collectives/watch.h"
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 #include "launcher/cli_option.h"
 #include "launcher/signals.h"
+#include "launcher/startup.h"
 
 #define MEMBER(kind, name) kind, offsetof(struct cli, name)
 
@@ -271,13 +274,15 @@ void cli_release(struct cli *c)
     *c = (struct cli){0};
 }
 
-static const char *environment(const char *name) { return getenv(name); }
-
+/* A verb that diagnoses launches has a guard of its own, and goes on alone where there is no world. */
 static status open_ranks(struct cli *c, struct comm *comm)
 {
-    status st = launch_detect(c->dist, environment, &c->launch);
+    bool diagnoses = c->verb && c->verb->diagnoses && !c->help;
+    status st = launch_find(c->dist, &c->launch);
+    if (!st && !diagnoses) st = launch_guard(&c->launch);
     if (!st) st = comm_open(&c->launch, c->program_dir, comm);
-    if (!st || !c->verb || !c->verb->diagnoses) return st;
+    launch_guarded();
+    if (!st || !(diagnoses || c->help)) return st;
     c->launch_failure = st;
     c->launch_message = mem_strdup(status_message());
     return comm_open(&(struct launch){.how = "alone"}, c->program_dir, comm);
@@ -292,7 +297,9 @@ static status run_verb(const struct cli *c, struct comm *comm, const struct verb
         return ST_OK;
     }
     if (c->verb->every_rank) return c->verb->run(c, comm);
-    return comm_agree(comm, comm->rank == 0 ? c->verb->run(c, comm) : ST_OK);
+    struct comm alone; /* the other ranks wait for the outcome: no collective of the verb's own may wait for them */
+    comm_self_open(&alone);
+    return comm_agree(comm, comm->rank == 0 ? c->verb->run(c, &alone) : ST_OK);
 }
 
 /* Output that cannot be written (a full disk, a closed pipe) is a failure, not a success. */
@@ -319,12 +326,15 @@ int cli_main(int argc, char **argv, const struct verb *const *verbs, int n_verbs
     }
     status st = open_ranks(&c, &comm);
     if (st) {
-        log_error("%s", complaint ? complaint : status_message());
+        if (!c.launch.echo) log_error("%s", complaint ? complaint : status_message());
         code = parsed ? parsed : st;
     } else {
         log_init(comm.rank, comm.size, level);
-        if (c.launch.warning && !(c.verb && c.verb->diagnoses)) log_warn("%s", c.launch.warning);
+        watch_open(&comm);
+        bool diagnoses = c.verb && c.verb->diagnoses;
+        if (c.launch.warning && c.verb && c.verb->every_rank && !diagnoses) log_warn("%s", c.launch.warning);
         st = comm_agree(&comm, parsed ? status_fail(parsed, "%s", complaint) : ST_OK);
+        if (!st && !diagnoses) st = startup_check(&comm, argc, argv);
         if (!st) st = run_verb(&c, &comm, verbs, n_verbs);
         if (!st) st = flush_results();
         code = comm_end(&comm, st);

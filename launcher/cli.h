@@ -56,7 +56,7 @@ struct verb {
     int min_args, max_args;
     bool overrides;          /* takes key=value and ~key */
     bool paths;              /* its arguments are paths: one that exists is none of these two, whatever its name */
-    bool every_rank;         /* runs on all ranks; other verbs run on rank 0 while the others wait */
+    bool every_rank;         /* runs on all ranks; other verbs run on rank 0, as a world of one, while the others wait */
     bool diagnoses;          /* launches are its subject: where the ranks cannot be opened it runs alone and is told why */
     /* Optional, before the launch is looked at: true ends this process with *code (another one, forked, goes on). */
     bool (*guard)(const struct cli *c, int *code);

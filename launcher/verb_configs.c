@@ -116,6 +116,7 @@ static status run_validate(const struct cli *c, struct comm *comm)
 static status run_version(const struct cli *c, struct comm *comm)
 {
     const char *build = *TRIMPOT_BUILD_ID ? TRIMPOT_BUILD_ID : "unknown";
+    if (comm->rank != 0) return ST_OK;
     if (c->json)
         printf("{\"version\":\"%s\",\"build\":\"%s\",\"ranks\":%d,\"comm\":\"%s\"}\n", TRIMPOT_VERSION, build, comm->size,
                comm->fn->name);
@@ -188,5 +189,6 @@ const struct verb verb_version = {
             "  trimpot version\n"
             "  mpirun -n 2 trimpot version --json\n",
     .options = CLI_JSON,
+    .every_rank = true,
     .run = run_version,
 };

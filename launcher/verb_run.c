@@ -5,16 +5,18 @@
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 #include "launcher/signals.h"
+#include "launcher/startup.h"
 #include "launcher/verbs.h"
 #include "worker/header.h"
 #include "worker/train.h"
 
-static status load(const struct cli *c, struct config **out)
+static status load(const struct cli *c, struct comm *comm, struct config **out)
 {
     struct config_args args = {.recipe = c->args[0], .config = c->config, .model = c->model, .data = c->data, .output = c->output,
                                .overrides = c->overrides, .override_at = c->override_at, .n_overrides = c->n_overrides,
                                .shipped_dir = c->shipped_dir};
-    return config_load(&args, true, out);
+    TRY(comm_agree(comm, config_load(&args, true, out)));
+    return startup_check_config(comm, *out);
 }
 
 static unsigned requests(void)
@@ -57,8 +59,8 @@ static status plan(const struct cli *c, const struct config *cfg, struct comm *c
 static status run_plan(const struct cli *c, struct comm *comm)
 {
     struct config *cfg = NULL;
-    TRY(comm_agree(comm, load(c, &cfg)));
-    status st = plan(c, cfg, comm);
+    status st = load(c, comm, &cfg);
+    if (!st) st = plan(c, cfg, comm);
     config_free(cfg);
     return st;
 }
@@ -69,8 +71,11 @@ static status run_run(const struct cli *c, struct comm *comm)
 {
     struct config *cfg = NULL;
     static const struct train_hooks hooks = {.requests = requests};
-    TRY(comm_agree(comm, load(c, &cfg)));
-    status st = ST_OK;
+    status st = load(c, comm, &cfg);
+    if (st) {
+        config_free(cfg);
+        return st;
+    }
     if (c->print_config) {
         char *text = config_text(cfg);
         if (comm->rank == 0) fputs(text, stdout);

@@ -44,12 +44,13 @@ has mpirun 'the same folder on all ranks'
 table mpirun '0-1 tpn1 0-1' '2-3 tpn2 0-1' '4-5 tpn3 0-1' '6-7 tpn4 0-1'
 
 report srun 0 srun --mpi=pmix -N4 -n4 "${doctor[@]}"
-has srun '^launcher +srun --mpi=pmix \(PMIX_NAMESPACE=slurm\.pmix\.'
+has srun '^launcher +srun --mpi=pmix \(SLURM_STEP_NUM_TASKS=4\)$'
+has srun '^MPI .*PMIx namespace slurm\.pmix\.'
 has srun '^Slurm +job [0-9]+, step 0, partition low, 4 tasks'
 table srun "${four[@]}"
 
-# Not all hosts alike: one has another processor, as far as trimpot is told, and another limit.
-report unlike 0 srun --mpi=pmix -N4 -n4 bash -c '[ "$(hostname)" != tpn3 ] || { ulimit -n 200; export TRIMPOT_ISA=avx2; }; exec "$@"' bash "${doctor[@]}"
+# Not all hosts alike: one has another limit.
+report unlike 0 srun --mpi=pmix -N4 -n4 bash -c '[ "$(hostname)" != tpn3 ] || ulimit -n 200; exec "$@"' bash "${doctor[@]}"
 has unlike '^rank .*open files'
 has unlike '^2 +tpn3 .* 200'
 has unlike '^warning: rank 2 on tpn3: at most 200 open files'

@@ -9,7 +9,7 @@ expect 14 'only rank 2 failed' timeout 60 mpirun -n 4 "$program" agree 2 14
 expect 20 'only rank 0 failed' timeout 60 mpirun -n 2 "$program" agree 0 20
 expect 2 'every rank says this' timeout 60 mpirun -n 4 "$program" same 2
 equal 'times the common message is printed' "$(grep -c 'every rank says this' "$scratch/expect.out")" 1
-expect 13 'the configuration differs between ranks: rank 0 has 0000000000000000, rank 3' timeout 60 mpirun -n 4 "$program" differ
+expect 13 "the configuration differs between ranks: rank 0 on $(hostname) has '0000000000000000', rank 3 on" timeout 60 mpirun -n 4 "$program" differ
 expect 15 'rank 1 failed alone' timeout 60 mpirun -n 3 "$program" alone 1 15
 expect 85 'every rank says this' timeout 60 mpirun -n 2 "$program" same 85
 
@@ -19,12 +19,15 @@ expect 85 'stopped on request' timeout 60 mpirun -n 4 "$program" stop
 equal 'times the request is noted' "$(grep -c 'stopped on request' "$scratch/expect.out")" 1
 if grep -q MPI_ABORT "$scratch/expect.out"; then fail "stopping on request aborts"; fi
 
-expect 2 'promises 4 ranks, MPI_COMM_WORLD has 1' env OMPI_COMM_WORLD_SIZE=4 timeout 60 "$program"
+expect 2 'promises 4 ranks, MPI_COMM_WORLD has 1' env OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_RANK=0 PMIX_RANK=0 PMIX_NAMESPACE=9 \
+    timeout 60 "$program"
+expect 2 'PMIX_RANK promises 2 ranks or more, MPI_COMM_WORLD has 1' env PMIX_RANK=1 PMIX_NAMESPACE=job timeout 60 "$program"
 expect 2 "PMI_RANK='0'" env PMI_RANK=0 PMI_SIZE=2 "$program"
 expect 2 '2 independent copies' env SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 "$program"
 mkdir "$scratch/alone"
 cp "$program" "$scratch/alone/"
-expect 18 'trimpot_mpi.so' timeout 60 mpirun -n 1 "$scratch/alone/test_comm"
+expect 18 'trimpot_mpi.so' timeout 60 mpirun -n 2 "$scratch/alone/test_comm"
+[ -n "$(mpirun -n 1 "$scratch/alone/test_comm" 2>&1 | grep '^hash.*alone')" ] || fail "a world of one needs MPI"
 
 # A bare run maps no MPI library.
 if ldd "$program" | grep -q libmpi; then fail "the program itself is linked with MPI"; fi

@@ -16,6 +16,7 @@
 #include <xxhash.h>
 
 #include "collectives/tree.h"
+#include "collectives/watch.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 #include "tests/collectives/reference.h"
@@ -151,8 +152,6 @@ static status run(struct comm *c, int argc, char **argv)
     return check_all(c);
 }
 
-static const char *environment(const char *name) { return getenv(name); }
-
 int main(int argc, char **argv)
 {
     char path[PATH_MAX] = "";
@@ -160,12 +159,13 @@ int main(int argc, char **argv)
     struct comm c;
     ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
     if (n > 0) *strrchr(path, '/') = 0;
-    status st = launch_detect(NULL, environment, &l);
+    status st = launch_find(NULL, &l);
     if (!st) st = comm_open(&l, path, &c);
     if (st) {
         log_error("%s", status_message());
         return st;
     }
     log_init(c.rank, c.size, LOG_INFO);
+    watch_open(&c);
     return comm_end(&c, run(&c, argc, argv));
 }

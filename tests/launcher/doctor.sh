@@ -126,7 +126,7 @@ if [ "$mpi" ]; then
     mkdir other
     cp "$trimpot" "$build/trimpot_mpi.so" other/
     printf x >>other/trimpot
-    finds binary 2 'than rank 0' mpirun -n 2 bash -c '[ "$OMPI_COMM_WORLD_RANK" = 0 ] || exec other/trimpot doctor "$@"; exec "$0" doctor "$@"' "$trimpot"
+    finds binary 13 'than rank 0' mpirun -n 2 bash -c '[ "$OMPI_COMM_WORLD_RANK" = 0 ] || exec other/trimpot doctor "$@"; exec "$0" doctor "$@"' "$trimpot"
     # Not the same folder: ranks that stand in different ones, as hosts with disks of their own.
     finds not-shared 2 'is not the folder that rank 0 sees' mpirun -n 2 bash -c 'mkdir -p "d$OMPI_COMM_WORLD_RANK/out" && cd "d$OMPI_COMM_WORLD_RANK" &&
         exec "$0" doctor --output out --timeout 12 "$@"' "$trimpot"
