@@ -228,10 +228,10 @@ static void find_folders(struct cli *c)
     char *slash = strrchr(path, '/');
     if (slash) *slash = 0;
     c->program_dir = mem_strdup(slash ? path : ".");
-    c->recipes_dir = mem_strdup(TRIMPOT_SOURCE_DIR "/configs/recipes");
-    if (!file_is_dir(c->recipes_dir)) {
-        free(c->recipes_dir);
-        c->recipes_dir = mem_printf("%s/../share/trimpot/recipes", c->program_dir);
+    c->shipped_dir = mem_strdup(TRIMPOT_SOURCE_DIR "/configs");
+    if (!file_is_dir(c->shipped_dir)) {
+        free(c->shipped_dir);
+        c->shipped_dir = mem_printf("%s/../share/trimpot", c->program_dir);
     }
 }
 
@@ -269,7 +269,7 @@ void cli_release(struct cli *c)
     free(c->overrides);
     free(c->override_at);
     free(c->program_dir);
-    free(c->recipes_dir);
+    free(c->shipped_dir);
     free(c->launch_message);
     *c = (struct cli){0};
 }

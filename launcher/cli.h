@@ -39,7 +39,7 @@ struct cli {
     int n_overrides;
 
     char *program_dir;       /* folder of the binary: the plugin is there */
-    char *recipes_dir;       /* configs/recipes of the source tree, else <program_dir>/../share/trimpot/recipes */
+    char *shipped_dir;       /* configs of the source tree, else <program_dir>/../share/trimpot */
 
     struct launch launch;    /* as detected; filled in before the verb runs, as are the next two */
     status launch_failure;   /* of launch_detect or comm_open: only a verb that diagnoses lives to see one */

@@ -28,7 +28,7 @@ static status load(const struct cli *c, const char *data, struct config **out)
     const struct config_setting adapter = {"checkpointer.adapter_checkpoint", c->adapter, "--adapter"};
     struct config_args args = {.recipe = c->adapter ? "lora_finetune" : "full_finetune", .model = c->model, .data = data,
                                .settings = &adapter, .n_settings = 1, .overrides = c->overrides, .override_at = c->override_at,
-                               .n_overrides = c->n_overrides, .no_rows = !data, .recipes_dir = c->recipes_dir};
+                               .n_overrides = c->n_overrides, .no_rows = !data, .shipped_dir = c->shipped_dir};
     return config_load(&args, true, out);
 }
 
@@ -228,7 +228,7 @@ static status run_export(const struct cli *c, struct comm *comm)
     const struct config_setting settings[] = {{"output_dir", c->args[0], "OUTPUT_DIR"}, {"resume_from_checkpoint", "true", "export"}};
     struct config_args args = {.config = yaml, .settings = settings, .n_settings = sizeof settings / sizeof *settings,
                                .overrides = c->overrides, .override_at = c->override_at, .n_overrides = c->n_overrides,
-                               .recipes_dir = c->recipes_dir};
+                               .shipped_dir = c->shipped_dir};
     status st = file_exists(yaml) ? config_load(&args, true, &cfg)
                                   : status_fail(ST_USAGE, "argument 2 ('%s'): no config.resolved.yaml there; give the output_dir of a run", c->args[0]);
     if (!st && !c->output) st = lock_folder(cfg, comm, &lock);

@@ -14,7 +14,7 @@ static status load(const struct cli *c, struct comm *comm, struct config **out)
 {
     struct config_args args = {.recipe = c->args[0], .config = c->config, .model = c->model, .data = c->data, .output = c->output,
                                .overrides = c->overrides, .override_at = c->override_at, .n_overrides = c->n_overrides,
-                               .recipes_dir = c->recipes_dir};
+                               .shipped_dir = c->shipped_dir};
     TRY(comm_agree(comm, config_load(&args, true, out)));
     return startup_check_config(comm, *out);
 }
