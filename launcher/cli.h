@@ -53,6 +53,7 @@ struct verb {
     bool overrides;          /* takes key=value and ~key */
     bool paths;              /* its arguments are paths: one that exists is none of these two, whatever its name */
     bool every_rank;         /* runs on all ranks; other verbs run on rank 0 while the others wait */
+    bool signals;            /* answers USR1, USR2, TERM, HUP and INT (signals.h) from the first moment on */
     status (*run)(const struct cli *c, struct comm *comm);
 };
 
