@@ -309,12 +309,16 @@ static status flush_results(void)
     return ST_OK;
 }
 
+/* Not what only prints: `trimpot run --help | head` ends as any program does. */
+static bool answers_signals(const struct cli *c) { return c->verb && c->verb->signals && !c->help && !c->print_config; }
+
 int cli_main(int argc, char **argv, const struct verb *const *verbs, int n_verbs)
 {
     struct cli c;
     struct comm comm;
     signals_prepare();
     status parsed = cli_parse(argc, argv, verbs, n_verbs, &c);
+    if (!parsed && answers_signals(&c)) parsed = signals_install();
     char *complaint = parsed ? mem_strdup(status_message()) : NULL;
     enum log_level level = c.quiet ? LOG_QUIET : c.verbose ? LOG_DEBUG : LOG_INFO;
     log_init(0, 1, level);
@@ -337,6 +341,7 @@ int cli_main(int argc, char **argv, const struct verb *const *verbs, int n_verbs
         if (!st && !diagnoses) st = startup_check(&comm, argc, argv);
         if (!st) st = run_verb(&c, &comm, verbs, n_verbs);
         if (!st) st = flush_results();
+        signals_end();
         code = comm_end(&comm, st);
     }
     free(complaint);

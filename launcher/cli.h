@@ -60,6 +60,7 @@ struct verb {
     bool diagnoses;          /* launches are its subject: where the ranks cannot be opened it runs alone and is told why */
     /* Optional, before the launch is looked at: true ends this process with *code (another one, forked, goes on). */
     bool (*guard)(const struct cli *c, int *code);
+    bool signals;            /* answers USR1, USR2, TERM, HUP and INT (signals.h) from the first moment on */
     status (*run)(const struct cli *c, struct comm *comm);
 };
 

@@ -81,10 +81,7 @@ static status run_run(const struct cli *c, struct comm *comm)
         if (comm->rank == 0) fputs(text, stdout);
         free(text);
     } else if (c->dry_run) st = plan(c, cfg, comm);
-    else {
-        st = comm_agree(comm, signals_install());
-        if (!st) st = train(cfg, comm, &hooks);
-    }
+    else st = train(cfg, comm, &hooks);
     config_free(cfg);
     return st;
 }
@@ -101,7 +98,7 @@ const struct verb verb_run = {
             "  trimpot run lora_finetune --config my.yaml resume_from_checkpoint=true\n",
     .keys = config_reference,
     .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_DRY_RUN | CLI_PRINT_CONFIG | CLI_JSON,
-    .min_args = 1, .max_args = 1, .overrides = true, .every_rank = true, .run = run_run,
+    .min_args = 1, .max_args = 1, .overrides = true, .every_rank = true, .signals = true, .run = run_run,
 };
 
 const struct verb verb_plan = {
