@@ -11,12 +11,16 @@ cluster_hosts 4
 slurm_up
 
 # What starts a command on four ranks; the last two are the body of a batch script.
-declare -A by=([bare]='' [mpirun]='hosts_mpirun 4 1' [uneven]="${hosts_mpirun_line[*]} --host tpn1:3,tpn2:1" [srun]='srun -N4 -n4'
-    [sbatch_mpirun]='mpirun' [sbatch_srun]='srun')
+declare -A by=([bare]='' [mpirun]='hosts_mpirun 4 1' [uneven]="${hosts_mpirun_line[*]} --host tpn1:3,tpn2:1"
+    [srun]='srun -N4 -n4' [sbatch_mpirun]='mpirun' [sbatch_srun]='srun')
 launches='mpirun uneven srun sbatch_mpirun sbatch_srun'
 
 # submit LAUNCH command…: sets job.
-submit() { job=$(sbatch --parsable -N4 -n4 -o "$scratch/job" --open-mode=truncate <(printf '#!/bin/sh\nexec %s "$@"' "${by[$1]}") "${@:2}"); }
+submit()
+{
+    printf '#!/bin/sh\nexec %s "$@"\n' "${by[$1]}" >"$scratch/script"
+    job=$(sbatch --parsable -N4 -n4 -o "$scratch/job" --open-mode=truncate "$scratch/script" "${@:2}")
+}
 
 # launch NAME command…: to its end; exit code and output are the command's.
 launch()
@@ -55,7 +59,12 @@ done
 
 # ---- bits ------------------------------------------------------------------------------------------------------------
 # line LAUNCH OUTPUT RECIPE key=value …: sets line, with a total batch of 8 whatever the ranks.
-line() { line=("$trimpot" run "$3" "${common[@]}" --output "$2" gradient_accumulation_steps=$([ "$1" = bare ] && echo 8 || echo 2) "${@:4}"); }
+line()
+{
+    local each=2
+    [ "$1" != bare ] || each=8
+    line=("$trimpot" run "$3" "${common[@]}" --output "$2" gradient_accumulation_steps=$each "${@:4}")
+}
 go()
 {
     line "$@"
@@ -136,6 +145,6 @@ stops sbatch_srun 85 bare scancel USR2
 stops sbatch_mpirun 85 bare 'scancel --batch' USR2
 stops srun 85 bare scancel TERM
 # mpirun passes TERM on after a second, gives two more and keeps no exit code: the checkpoint counts.
-whole_run 40
+whole_run 60
 stops mpirun '85 143 1 0' bare kill TERM
 finish
