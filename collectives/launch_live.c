@@ -178,7 +178,7 @@ status launch_guard(const struct launch *l)
     unsigned seconds = 0;
     int ends[2];
     bool echo = is_echo();
-    char host[65] = "", who[160] = "", ended[640];
+    char host[65] = "", who[160] = "", ended[760];
     if (!l->mpi) return ST_OK;
     TRY(init_timeout(&seconds));
     gethostname(host, sizeof host - 1);
@@ -186,9 +186,11 @@ status launch_guard(const struct launch *l)
     snprintf(guard.late, sizeof guard.late, "error: MPI_Init%s has not returned for %u s: a rank has not started, has ended or is stopped, or "
              "hosts cannot reach each other (firewall; btl_tcp_if_include); `trimpot doctor` under the same launcher looks closer, "
              "TRIMPOT_INIT_TIMEOUT=SECONDS waits longer\n", who, seconds);
+    /* Seen: with Slurm's default a rank leaves the barrier at the end of MPI_Init too early, and its first message crashes another. */
+    const char *race = getenv("SLURM_STEP_ID") ? "; a crash in it under srun: `export SLURM_PMIX_FENCE=ring`" : "";
     snprintf(ended, sizeof ended, "error: MPI_Init%s failed and ended this process; what MPI printed stands above. It fails for the second "
              "MPI program in the shell of one rank (give each its own mpirun or srun), where MPI and launcher belong to different "
-             "installations, and in variables left over from another launch (`unset ${!OMPI_*} ${!PMIX_*}`, or --dist self)\n", who);
+             "installations, and in variables left over from another launch (`unset ${!OMPI_*} ${!PMIX_*}`, or --dist self)%s\n", who, race);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return ST_OK;
     guard.to_child = ends[1];
     guard.child = fork();
