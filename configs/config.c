@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "configs/schema.h"
+#include "configs/shipped.h"
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
 
@@ -174,7 +175,7 @@ static status find_config(const struct config_args *args, char **path)
         *path = mem_strdup(args->config);
         return ST_OK;
     }
-    return config_recipe_path(args->recipes_dir, args->config, path);
+    return shipped_recipe(args->shipped_dir, args->config, path);
 }
 
 status config_load(const struct config_args *args, bool require_paths, struct config **out)

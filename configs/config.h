@@ -116,7 +116,7 @@ struct config_args {
     const char *const *overrides; int n_overrides; /* key=value, ~key, in order: the values are YAML */
     const int *override_at;   /* for messages: the number of each on the command line (VERB = 1); NULL: 1, 2, … */
     bool no_rows;             /* the verb reads none: data files may be missing */
-    const char *recipes_dir;  /* where shipped recipes live */
+    const char *shipped_dir;  /* where shipped recipes live (shipped.h) */
 };
 
 /* Parses, checks and resolves. On failure ST_USAGE and one message that lists every error of the file and of the
@@ -140,9 +140,5 @@ char *config_diff(const char *old_yaml, const struct config *now, bool *changes_
 
 /* For `trimpot run --help` and the reference page: all keys with default, type, sentence. Caller frees. */
 char *config_reference(void);
-
-/* Shipped recipes: names without .yaml, sorted, n in *count (caller frees each and the array); the path of one. */
-char **config_recipes(const char *recipes_dir, int *count);
-status config_recipe_path(const char *recipes_dir, const char *name, char **path); /* ST_USAGE with the nearest name */
 
 #endif

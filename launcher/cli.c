@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "collectives/comm_self.h"
 #include "collectives/watch.h"
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
@@ -227,10 +228,10 @@ static void find_folders(struct cli *c)
     char *slash = strrchr(path, '/');
     if (slash) *slash = 0;
     c->program_dir = mem_strdup(slash ? path : ".");
-    c->recipes_dir = mem_strdup(TRIMPOT_SOURCE_DIR "/configs/recipes");
-    if (!file_is_dir(c->recipes_dir)) {
-        free(c->recipes_dir);
-        c->recipes_dir = mem_printf("%s/../share/trimpot/recipes", c->program_dir);
+    c->shipped_dir = mem_strdup(TRIMPOT_SOURCE_DIR "/configs");
+    if (!file_is_dir(c->shipped_dir)) {
+        free(c->shipped_dir);
+        c->shipped_dir = mem_printf("%s/../share/trimpot", c->program_dir);
     }
 }
 
@@ -268,7 +269,7 @@ void cli_release(struct cli *c)
     free(c->overrides);
     free(c->override_at);
     free(c->program_dir);
-    free(c->recipes_dir);
+    free(c->shipped_dir);
     free(c->launch_message);
     *c = (struct cli){0};
 }
@@ -296,7 +297,9 @@ static status run_verb(const struct cli *c, struct comm *comm, const struct verb
         return ST_OK;
     }
     if (c->verb->every_rank) return c->verb->run(c, comm);
-    return comm_agree(comm, comm->rank == 0 ? c->verb->run(c, comm) : ST_OK);
+    struct comm alone; /* the other ranks wait for the outcome: no collective of the verb's own may wait for them */
+    comm_self_open(&alone);
+    return comm_agree(comm, comm->rank == 0 ? c->verb->run(c, &alone) : ST_OK);
 }
 
 /* Output that cannot be written (a full disk, a closed pipe) is a failure, not a success. */
@@ -306,12 +309,16 @@ static status flush_results(void)
     return ST_OK;
 }
 
+/* Not what only prints: `trimpot run --help | head` ends as any program does. */
+static bool answers_signals(const struct cli *c) { return c->verb && c->verb->signals && !c->help && !c->print_config; }
+
 int cli_main(int argc, char **argv, const struct verb *const *verbs, int n_verbs)
 {
     struct cli c;
     struct comm comm;
     signals_prepare();
     status parsed = cli_parse(argc, argv, verbs, n_verbs, &c);
+    if (!parsed && answers_signals(&c)) parsed = signals_install();
     char *complaint = parsed ? mem_strdup(status_message()) : NULL;
     enum log_level level = c.quiet ? LOG_QUIET : c.verbose ? LOG_DEBUG : LOG_INFO;
     log_init(0, 1, level);
@@ -334,6 +341,7 @@ int cli_main(int argc, char **argv, const struct verb *const *verbs, int n_verbs
         if (!st && !diagnoses) st = startup_check(&comm, argc, argv);
         if (!st) st = run_verb(&c, &comm, verbs, n_verbs);
         if (!st) st = flush_results();
+        signals_end();
         code = comm_end(&comm, st);
     }
     free(complaint);

@@ -39,7 +39,7 @@ struct cli {
     int n_overrides;
 
     char *program_dir;       /* folder of the binary: the plugin is there */
-    char *recipes_dir;       /* configs/recipes of the source tree, else <program_dir>/../share/trimpot/recipes */
+    char *shipped_dir;       /* configs of the source tree, else <program_dir>/../share/trimpot */
 
     struct launch launch;    /* as detected; filled in before the verb runs, as are the next two */
     status launch_failure;   /* of launch_detect or comm_open: only a verb that diagnoses lives to see one */
@@ -56,10 +56,11 @@ struct verb {
     int min_args, max_args;
     bool overrides;          /* takes key=value and ~key */
     bool paths;              /* its arguments are paths: one that exists is none of these two, whatever its name */
-    bool every_rank;         /* runs on all ranks; other verbs run on rank 0 while the others wait */
+    bool every_rank;         /* runs on all ranks; other verbs run on rank 0, as a world of one, while the others wait */
     bool diagnoses;          /* launches are its subject: where the ranks cannot be opened it runs alone and is told why */
     /* Optional, before the launch is looked at: true ends this process with *code (another one, forked, goes on). */
     bool (*guard)(const struct cli *c, int *code);
+    bool signals;            /* answers USR1, USR2, TERM, HUP and INT (signals.h) from the first moment on */
     status (*run)(const struct cli *c, struct comm *comm);
 };
 

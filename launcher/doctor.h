@@ -43,7 +43,7 @@ struct doctor_record {
     /* launch */
     char how[32], by[96];   /* "mpirun", "OMPI_COMM_WORLD_SIZE=4" */
     char others[160];       /* other launchers' variables that are set */
-    char warning[160];      /* launch_detect's */
+    char warning[200];      /* launch_detect's */
     char failure[480];      /* of launch_detect or comm_open, or what the guard saw */
     int failure_code;
     int rank, size, local_rank, local_size;
@@ -60,6 +60,7 @@ struct doctor_record {
     char isa[96];           /* what computes, or why nothing does */
     int isa_refusal;        /* status */
     uint64_t binary;        /* hash of the program */
+    char libc[16];
     int64_t gpus;           /* NVIDIA devices visible here */
     char gpus_chosen[64];   /* CUDA_VISIBLE_DEVICES */
     bool infiniband;

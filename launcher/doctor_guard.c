@@ -80,10 +80,11 @@ static void find_stopped(char *text, size_t bytes)
 
 enum ending { ENDED, KILLED, LATE };
 
-/* SIGCHLD is blocked: it is waited for, not handled. Processes that are not the first wait a second longer: its report
- * comes before their exit codes end the job. */
+/* SIGCHLD is blocked: it is waited for, not handled. Processes that are not the first wait longer: its report comes before
+ * their exit codes end the job. */
 static enum ending wait_for(pid_t child, double seconds, const sigset_t *child_ends, int *code)
 {
+    enum { LATER_S = 2 };
     double begun = clock_s();
     for (;;) {
         int how = 0;
@@ -91,7 +92,7 @@ static enum ending wait_for(pid_t child, double seconds, const sigset_t *child_e
             *code = WIFEXITED(how) ? WEXITSTATUS(how) : 128 + WTERMSIG(how);
             return WIFEXITED(how) ? ENDED : KILLED;
         }
-        double left = begun + seconds + (shared->record.number > 0) - clock_s();
+        double left = begun + seconds + (shared->record.number > 0 ? LATER_S : 0) - clock_s();
         if (left <= 0) return LATE;
         if (left > 1) left = 1;
         sigtimedwait(child_ends, NULL, &(struct timespec){.tv_sec = (time_t)left, .tv_nsec = (long)((left - (double)(time_t)left) * 1e9)});
@@ -130,6 +131,8 @@ static void report(const struct cli *c, const char *scripts)
         (c->json ? doctor_json : doctor_text)(&w, f, n, &text);
     if (text.len) fwrite(text.data, 1, text.len, stdout);
     fflush(stdout);
+    /* Launchers that end the job upon an exit code may drop what they have not passed on yet. */
+    if (text.len && shared->record.number == 0) sleep(1);
     buf_release(&text);
     doctor_spare(f, n);
     doctor_world_release(&w);
@@ -154,6 +157,7 @@ static void go_on(const struct cli *c, const sigset_t *mask, pid_t guard)
 
 bool doctor_guard(const struct cli *c, int *code)
 {
+    enum { REPORT_S = 5 };
     double seconds = c->timeout > 0 ? (double)c->timeout : DOCTOR_SECONDS;
     sigset_t child_ends, before;
     pid_t guard = getpid();
@@ -179,8 +183,9 @@ bool doctor_guard(const struct cli *c, int *code)
     enum ending how = wait_for(child, seconds, &child_ends, code);
     if (how == ENDED && shared->reported) return true;
     if (how == LATE) kill(child, SIGKILL);
+    alarm(REPORT_S); /* the scripts that are quoted may lie on the file system that hangs: no report then, but an end */
     *code = describe(how, *code, seconds);
-    char *scripts = mem_printf("%s/../slurm", c->recipes_dir);
+    char *scripts = mem_printf("%s/slurm", c->shipped_dir);
     report(c, scripts);
     free(scripts);
     return true;

@@ -56,9 +56,11 @@ static void slurm(const struct doctor_world *w, const struct doctor_record *r, s
         buf_text(b, "not in a job");
         return;
     }
-    buf_printf(b, "job %s, %s%s", r->job, *r->step ? "step " : "no step", r->step);
+    bool mpirun = strcmp(r->how, "mpirun") == 0; /* the step and its tasks are those of mpirun's daemons */
+    buf_printf(b, "job %s", r->job);
+    if (!mpirun) buf_printf(b, ", %s%s", *r->step ? "step " : "no step", r->step);
     if (*r->partition) buf_printf(b, ", partition %s", r->partition);
-    if (r->tasks > 0) buf_printf(b, ", %" PRId64 " task%s", r->tasks, r->tasks == 1 ? "" : "s");
+    if (r->tasks > 0 && !mpirun) buf_printf(b, ", %" PRId64 " task%s", r->tasks, r->tasks == 1 ? "" : "s");
     if (r->time_left_s >= 0) buf_printf(b, ", %" PRId64 " min left", r->time_left_s / 60);
 }
 
@@ -66,6 +68,12 @@ static void program(const struct doctor_world *w, const struct doctor_record *r,
 {
     (void)w;
     buf_printf(b, "%016" PRIx64, r->binary);
+}
+
+static void libc(const struct doctor_world *w, const struct doctor_record *r, struct buf *b)
+{
+    (void)w;
+    buf_text(b, r->libc);
 }
 
 static void isa(const struct doctor_world *w, const struct doctor_record *r, struct buf *b)
@@ -159,7 +167,7 @@ static void output(const struct doctor_world *w, const struct doctor_record *r, 
 {
     const struct doctor_files *f = &r->files;
     if (!f->asked) {
-        buf_text(b, "not asked (--output DIR)");
+        buf_printf(b, *f->path ? "%s: not looked at, it did not come to that" : "not asked (--output DIR)", f->path);
         return;
     }
     buf_text(b, f->path);
@@ -184,7 +192,7 @@ static void output(const struct doctor_world *w, const struct doctor_record *r, 
 
 /* Columns with one group are one line where they are equal on all ranks. `table`: stands in the table even then. */
 static const struct column { const char *group, *title; text_fn *text; bool table; } columns[] = {
-    {"launcher", "launcher", launcher}, {"MPI", "MPI", mpi}, {"Slurm", "Slurm", slurm}, {"program", "hash", program},
+    {"launcher", "launcher", launcher}, {"MPI", "MPI", mpi}, {"Slurm", "Slurm", slurm}, {"program", "hash", program}, {"program", "C library", libc},
     {"processor", "processor", isa}, {"cores", "cores", cores, true},
     {"cores", "host's cores", host_cores}, {"cores", "threads", threads}, {"GPU", "GPU", gpu}, {"memory", "memory", memory}, {"memory", "control group's limit", group},
     {"memory", "/dev/shm", shm}, {"limits", "open files", nofile}, {"limits", "stack", stack}, {"limits", "locked memory", memlock},
@@ -381,7 +389,7 @@ static const struct { const char *key; enum kind kind; size_t member; } fields[]
     FIELD(TEXT, others), FIELD(TEXT, failure), FIELD(INT, failure_code), FIELD(TEXT, mpi), FIELD(TEXT, mpi_refusal), FIELD(TEXT, pmix),
     FIELD(TEXT, job), FIELD(TEXT, step), FIELD(TEXT, partition), FIELD(INT64, tasks), FIELD(INT64, step_tasks),
     FIELD(INT64, cpus_per_task), FIELD(INT64, cpus_on_node), FIELD(INT64, time_left_s), FIELD(INT64, cores), FIELD(INT64, host_cores),
-    FIELD(INT64, threads), FIELD(TEXT, omp), FIELD(TEXT, isa), FIELD(HASH, binary), FIELD(INT64, gpus), FIELD(TEXT, gpus_chosen),
+    FIELD(INT64, threads), FIELD(TEXT, omp), FIELD(TEXT, isa), FIELD(HASH, binary), FIELD(TEXT, libc), FIELD(INT64, gpus), FIELD(TEXT, gpus_chosen),
     FIELD(BOOL, infiniband), FIELD(INT64, memory), FIELD(INT64, memory_free), FIELD(INT64, memory_limit), FIELD(INT64, shm),
     FIELD(INT64, shm_free), FIELD(TEXT, tmp), FIELD(INT64, nofile), FIELD(INT64, memlock), FIELD(INT64, stack),
     FIELD(INT64, address_space), FIELD(INT64, file_size), FIELD(INT64, core), FIELD(INT64, clock_ns), FILES(BOOL, asked),

@@ -1,6 +1,7 @@
 /* What can be seen without asking another process or another machine's disk. */
 #include <dirent.h>
 #include <errno.h>
+#include <gnu/libc-version.h>
 #include <omp.h>
 #include <sched.h>
 #include <stdio.h>
@@ -44,7 +45,7 @@ static const char *line_of(const char *path, char *line, int bytes)
 /* Launchers' variables in the order in which they decide. */
 static const char *const launchers[] = {
     "OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE", "PMI_ID", "MPI_LOCALRANKID",
-    "MV2_COMM_WORLD_RANK", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK",
+    "MV2_COMM_WORLD_RANK", "SLURM_STEP_NUM_TASKS", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK",
 };
 
 /* A process's number among its siblings; SLURM_PROCID is 0 in every rank that mpirun starts, so it comes last. */
@@ -61,13 +62,16 @@ static void probe_launch(const char *dist, struct doctor_record *r)
     if (launch_detect(dist, environment, &l) == ST_OK) {
         COPY(r->how, l.how);
         COPY(r->warning, l.warning);
+        const char *value = l.promise && *l.promise ? getenv(l.promise) : NULL;
+        if (value) snprintf(r->by, sizeof r->by, "%s=%s", l.promise, value);
     }
     for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++) {
         const char *value = getenv(launchers[i]);
-        if (!value) continue;
+        size_t n = strlen(launchers[i]);
+        if (!value || (strncmp(r->by, launchers[i], n) == 0 && r->by[n] == '=')) continue;
         if (!*r->by)
             snprintf(r->by, sizeof r->by, "%s=%s", launchers[i], value);
-        else if (used + strlen(launchers[i]) + 2 < sizeof r->others)
+        else if (used + n + 2 < sizeof r->others)
             used += (size_t)snprintf(r->others + used, sizeof r->others - used, "%s%s", used ? " " : "", launchers[i]);
     }
     r->number = -1;
@@ -118,6 +122,7 @@ static void probe_host(struct doctor_record *r)
     gethostname(r->host, sizeof r->host - 1);
     line_of("/proc/sys/kernel/random/boot_id", r->boot, sizeof r->boot);
     COPY(r->isa, backend_cpu.describe());
+    COPY(r->libc, gnu_get_libc_version());
     struct stream *s = NULL;
     r->isa_refusal = backend_cpu.dev.stream_open(&s, 1);
     if (s) backend_cpu.dev.stream_close(s);
@@ -212,6 +217,7 @@ static void probe_limits(struct doctor_record *r)
 void doctor_probe(const struct cli *c, struct doctor_record *r)
 {
     *r = (struct doctor_record){.size = 1, .local_size = 1};
+    COPY(r->files.path, c->output); /* looked at later: doctor_files.c */
     probe_launch(c->dist, r);
     probe_slurm(r);
     probe_cores(r);

@@ -63,8 +63,10 @@ static bool alone_in_allocation(const struct doctor_world *w, int rank, struct b
 {
     const struct doctor_record *r = &w->of[rank];
     if (!*r->warning) return false;
-    buf_text(what, r->warning);
-    if (r->tasks > 1) buf_printf(what, " (SLURM_NTASKS=%" PRId64 ")", r->tasks);
+    if (r->tasks > 1)
+        buf_printf(what, "1 process inside an allocation of %" PRId64 " tasks (SLURM_NTASKS): the others have none", r->tasks);
+    else
+        buf_text(what, r->warning);
     quote_both(w, fix);
     return true;
 }
@@ -112,8 +114,19 @@ static bool other_isa(const struct doctor_world *w, int rank, struct buf *what, 
 {
     const struct doctor_record *r = &w->of[rank], *first = &w->of[0];
     if (r->isa_refusal || first->isa_refusal || strcmp(r->isa, first->isa) == 0) return false;
-    buf_printf(what, "%s, but rank 0 on %s is %s: other bits, and the slowest sets the pace", r->isa, first->host, first->isa);
-    buf_text(fix, "one instruction set for all ranks: export TRIMPOT_ISA=avx2 before srun, or mpirun -x TRIMPOT_ISA=avx2");
+    buf_printf(what, "%s, but rank 0 on %s is %s: they would compute other bits", r->isa, first->host, first->isa);
+    buf_text(fix, "one instruction set for all ranks: export TRIMPOT_ISA=avx2 before srun, or mpirun -x TRIMPOT_ISA=avx2; or hosts of one "
+             "kind: #SBATCH --constraint=…");
+    return true;
+}
+
+static bool other_libc(const struct doctor_world *w, int rank, struct buf *what, struct buf *fix)
+{
+    const struct doctor_record *r = &w->of[rank];
+    if (strcmp(r->libc, w->of[0].libc) == 0) return false;
+    buf_printf(what, "C library %s, but rank 0 on %s has %s: its mathematical functions differ in their last bits", r->libc,
+               w->of[0].host, w->of[0].libc);
+    buf_text(fix, "hosts with the same system, or one container image");
     return true;
 }
 
@@ -388,13 +401,14 @@ enum { AS_RECORDED = -1 }; /* the code is the record's */
 static const struct rule { const char *name; rule_fn *finds; enum doctor_weight weight; int code; } rules[] = {
     {"launch", launch_failed, DOCTOR_FAULT, AS_RECORDED},
     {"isa", isa_missing, DOCTOR_FAULT, ST_DEVICE},
-    {"binary", other_binary, DOCTOR_FAULT, ST_USAGE},
+    {"binary", other_binary, DOCTOR_FAULT, ST_CONFIG_RUNTIME},
+    {"other-isa", other_isa, DOCTOR_FAULT, ST_CONFIG_RUNTIME},
+    {"libc", other_libc, DOCTOR_FAULT, ST_CONFIG_RUNTIME},
     {"folder-silent", folder_silent, DOCTOR_FAULT, ST_IO},
     {"folder", folder_refused, DOCTOR_FAULT, ST_IO},
     {"not-shared", folder_not_shared, DOCTOR_FAULT, ST_USAGE},
     {"tmp", no_tmp, DOCTOR_FAULT, ST_IO},
     {"allocation", alone_in_allocation, DOCTOR_WARNING, ST_OK},
-    {"other-isa", other_isa, DOCTOR_WARNING, ST_OK},
     {"cpus-per-task", fewer_than_asked, DOCTOR_WARNING, ST_OK},
     {"idle-cores", idle_cores, DOCTOR_WARNING, ST_OK},
     {"crowded-cores", crowded_cores, DOCTOR_WARNING, ST_OK},

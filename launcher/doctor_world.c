@@ -56,10 +56,11 @@ static char *next_line(char *line, int *lines)
 {
     char *end = line + strcspn(line, "\n");
     for (*lines = 1; end > line && end[0] && end[-1] == '\\'; ++*lines) {
-        size_t blanks = strspn(end + 1, " \t");
-        end[-1] = ' ';
-        memmove(end, end + 1 + blanks, strlen(end + 1 + blanks) + 1);
-        end += strcspn(end, "\n");
+        char *next = end + 1 + strspn(end + 1, " \t"), *to = end - 1;
+        while (to > line && to[-1] == ' ') to--;
+        *to++ = ' ';
+        memmove(to, next, strlen(next) + 1);
+        end = to + strcspn(to, "\n");
     }
     if (*end) *end++ = 0;
     return end;

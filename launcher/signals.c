@@ -6,6 +6,7 @@
  * its life has them open, and there the kernel delivers them. */
 #include "launcher/signals.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -17,21 +18,23 @@
 struct answer {
     int signal;
     unsigned flags;
-    int again_s; /* the same signal again within so many seconds ends the process at once; 0 = never, −1 = always */
+    long from_s, to_s; /* the same signal again, so many seconds later, ends the process at once; sooner it is the same one */
 };
 
+/* One TERM comes as several: cancelled, Slurm sends it to the ranks, and to srun or mpirun, which send it on, mpirun a
+ * second later. */
 static const struct answer answers[] = {
-    {SIGUSR1, SIGNAL_SAVE, 0},
-    {SIGUSR2, SIGNAL_SAVE | SIGNAL_STOP, 0},
-    {SIGHUP, SIGNAL_SAVE | SIGNAL_STOP, 0},
-    {SIGTERM, SIGNAL_SAVE | SIGNAL_STOP, -1},
-    {SIGINT, SIGNAL_SAVE | SIGNAL_STOP, 5},
+    {SIGUSR1, SIGNAL_SAVE, LONG_MAX, 0},
+    {SIGUSR2, SIGNAL_SAVE | SIGNAL_STOP, LONG_MAX, 0},
+    {SIGHUP, SIGNAL_SAVE | SIGNAL_STOP, LONG_MAX, 0},
+    {SIGTERM, SIGNAL_SAVE | SIGNAL_STOP, 5, LONG_MAX},
+    {SIGINT, SIGNAL_SAVE | SIGNAL_STOP, 0, 5},
 };
 enum { ANSWERS = sizeof answers / sizeof *answers };
 
 static atomic_uint received; /* flags since the last take */
-static atomic_bool stopping;
-static atomic_long last_s[ANSWERS]; /* second of the latest one, 0 = none yet */
+static atomic_bool stopping, ended;
+static atomic_long last_s[ANSWERS]; /* second of the latest one that counted, 0 = none yet */
 
 static long now_s(void)
 {
@@ -42,11 +45,12 @@ static long now_s(void)
 
 static void on_signal(int signal)
 {
+    if (atomic_load(&ended)) return;
     for (int i = 0; i < ANSWERS; i++) {
         if (answers[i].signal != signal) continue;
-        long now = now_s(), last = atomic_exchange(&last_s[i], now);
-        int again_s = answers[i].again_s;
-        if (last && again_s && (again_s < 0 || now - last <= again_s)) _exit(128 + signal);
+        long now = now_s(), last = atomic_load(&last_s[i]), gap = now - last;
+        if (last && gap >= answers[i].from_s && gap <= answers[i].to_s) _exit(128 + signal);
+        if (!last || gap >= answers[i].from_s) atomic_store(&last_s[i], now);
         if (answers[i].flags & SIGNAL_STOP) atomic_store(&stopping, true);
         atomic_fetch_or(&received, answers[i].flags);
     }
@@ -94,3 +98,5 @@ unsigned signals_take(void)
 }
 
 bool signals_stopping(void) { return atomic_load(&stopping); }
+
+void signals_end(void) { atomic_store(&ended, true); }

@@ -1,7 +1,8 @@
 /* signals.h — what other programs ask of a run.
  *
  *   USR1              save at the next step boundary, go on
- *   USR2, TERM, HUP   save at the next step boundary, then every rank exits 85; a second TERM exits at once
+ *   USR2, TERM, HUP   save at the next step boundary, then every rank exits 85; a second TERM, 5 s after the first or later,
+ *                     exits at once
  *   INT               the same; a second INT within 5 s exits at once
  *   CONT, PIPE, XFSZ  ignored
  *
@@ -20,7 +21,8 @@ enum signal_flag { SIGNAL_SAVE = 1, SIGNAL_STOP = 2 }; /* stop implies save */
  * as on a full disk, and not the end of the process. */
 void signals_prepare(void);
 
-/* Before the first parallel region: only threads started later are spared the signals. ST_FAIL without a thread. */
+/* Before MPI is started and before the first parallel region: a signal must find its answer, not the end of the process, from the
+ * first moment on, and only threads started later are spared. ST_FAIL without a thread. */
 status signals_install(void);
 
 /* Flags received since the last take; a stop stays set, a save is taken once. Ranks OR the result. */
@@ -28,5 +30,8 @@ unsigned signals_take(void);
 
 /* Has a stop been asked for? For loops before the first step (loading, tokenising), which then end with ST_STOPPED. */
 bool signals_stopping(void);
+
+/* The run is over, its exit code is known: what comes now changes nothing. srun -K1 sends TERM to all ranks when the first exits. */
+void signals_end(void);
 
 #endif

@@ -4,24 +4,26 @@
 #include <string.h>
 
 #include "configs/config.h"
+#include "configs/shipped.h"
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 #include "launcher/verbs.h"
 
-enum { RECIPE_LIMIT = 1 << 20 }; /* bytes; ours have a few hundred */
+enum { SHIPPED_LIMIT = 1 << 20 }; /* bytes; ours have a few hundred, or thousand */
 
-/* What a recipe says of itself: its first line, when that is a comment. */
-static char *first_comment(const char *recipes_dir, const char *name)
+/* What a shipped file says of itself: its first line, when that is a comment; a script's follows the #! line. */
+static char *first_comment(const char *path)
 {
-    char *path = NULL, *text = NULL, *line = NULL;
-    if (config_recipe_path(recipes_dir, name, &path) == ST_OK && file_read(path, RECIPE_LIMIT, &text, NULL) == ST_OK &&
-        text[0] == '#') {
-        char *from = text + 1 + strspn(text + 1, " ");
-        from[strcspn(from, "\r\n")] = 0;
-        line = mem_strdup(from);
+    char *text = NULL, *line = NULL;
+    if (file_read(path, SHIPPED_LIMIT, &text, NULL) == ST_OK) {
+        const char *from = strncmp(text, "#!", 2) == 0 ? text + strcspn(text, "\n") : text;
+        from += *from == '\n';
+        if (*from == '#') {
+            from += 1 + strspn(from + 1, " ");
+            line = mem_printf("%.*s", (int)strcspn(from, "\r\n"), from);
+        }
     }
-    free(path);
     free(text);
     return line;
 }
@@ -29,21 +31,18 @@ static char *first_comment(const char *recipes_dir, const char *name)
 static status run_ls(const struct cli *c, struct comm *comm)
 {
     (void)comm;
-    int n = 0;
-    char **names = config_recipes(c->recipes_dir, &n);
+    int n = 0, shown = 0;
+    struct shipped *files = shipped_list(c->shipped_dir, &n);
     const char *prefix = c->n_args ? c->args[0] : "";
-    int shown = 0;
     for (int i = 0; i < n; i++) {
-        if (strncmp(names[i], prefix, strlen(prefix)) == 0) {
-            char *about = first_comment(c->recipes_dir, names[i]);
-            printf(about ? "%-44s %s\n" : "%s\n", names[i], about);
-            free(about);
-            shown++;
-        }
-        free(names[i]);
+        if (strncmp(files[i].name, prefix, strlen(prefix)) != 0) continue;
+        char *about = first_comment(files[i].path);
+        printf(about ? "%-44s %s\n" : "%s\n", files[i].name, about);
+        free(about);
+        shown++;
     }
-    free(names);
-    if (n == 0) FAIL(ST_IO, "%s: no recipes there; keep the binary beside its source tree or its share folder", c->recipes_dir);
+    shipped_free(files, n);
+    if (n == 0) FAIL(ST_IO, "%s: no recipes there; keep the binary beside its source tree or its share folder", c->shipped_dir);
     if (shown == 0) FAIL(ST_USAGE, "argument 2 ('%s'): no recipe's name begins so; `trimpot ls` lists all %d", prefix, n);
     return ST_OK;
 }
@@ -51,38 +50,45 @@ static status run_ls(const struct cli *c, struct comm *comm)
 static status run_cat(const struct cli *c, struct comm *comm)
 {
     (void)comm;
-    char *path = NULL, *text = NULL;
+    struct shipped f;
+    char *text = NULL;
     size_t bytes = 0;
-    status st = config_recipe_path(c->recipes_dir, c->args[0], &path);
-    if (!st) st = file_read(path, RECIPE_LIMIT, &text, &bytes);
+    TRY(shipped_find(c->shipped_dir, c->args[0], &f));
+    status st = file_read(f.path, SHIPPED_LIMIT, &text, &bytes);
     if (!st) fwrite(text, 1, bytes, stdout);
-    free(path);
+    shipped_release(&f);
     free(text);
     return st;
 }
 
-/* A folder as the target, or a name without .yaml, means a file there. */
-static char *target_path(const char *target, const char *recipe)
+/* A folder as the target means a file there, of the same name. */
+static char *target_path(const char *target, const char *from)
 {
-    const char *slash = strrchr(recipe, '/');
-    if (file_is_dir(target)) return mem_printf("%s/%s.yaml", target, slash ? slash + 1 : recipe);
-    return mem_strdup(target);
+    const char *slash = target[0] && target[strlen(target) - 1] == '/' ? "" : "/";
+    return file_is_dir(target) ? mem_printf("%s%s%s", target, slash, strrchr(from, '/') + 1) : mem_strdup(target);
+}
+
+static status copy(const struct cli *c, const struct shipped *f, const char *to)
+{
+    if (file_exists(to) && !c->force)
+        FAIL(ST_USAGE, "argument 3 ('%s'): exists; choose another name, or --force replaces it", to);
+    TRY(file_copy(f->path, to));
+    struct buf word = {0};
+    buf_shell_path(&word, to);
+    log_note("copied to %s; edit it, then: %s %s", to, shipped_command(f), word.data);
+    buf_release(&word);
+    return ST_OK;
 }
 
 static status run_cp(const struct cli *c, struct comm *comm)
 {
     (void)comm;
-    char *from = NULL, *to = target_path(c->args[1], c->args[0]);
-    status st = config_recipe_path(c->recipes_dir, c->args[0], &from);
-    if (!st && file_exists(to) && !c->force)
-        st = status_fail(ST_USAGE, "argument 3 ('%s'): exists; choose another name, or --force replaces it", to);
-    if (!st) st = file_copy(from, to);
-    struct buf word = {0};
-    buf_shell_path(&word, to);
-    if (!st) log_note("copied to %s; edit it, then: trimpot validate %s", to, word.data);
-    buf_release(&word);
-    free(from);
+    struct shipped f;
+    TRY(shipped_find(c->shipped_dir, c->args[0], &f));
+    char *to = target_path(c->args[1], f.path);
+    status st = copy(c, &f, to);
     free(to);
+    shipped_release(&f);
     return st;
 }
 
@@ -93,7 +99,7 @@ static status run_validate(const struct cli *c, struct comm *comm)
     if (c->n_args && c->config) FAIL(ST_USAGE, "trimpot validate: '%s' and --config %s: one of them", c->args[0], c->config);
     struct config_args args = {.config = file, .model = c->model, .data = c->data, .output = c->output,
                                .overrides = c->overrides, .override_at = c->override_at, .n_overrides = c->n_overrides,
-                               .recipes_dir = c->recipes_dir};
+                               .shipped_dir = c->shipped_dir};
     struct config *config = NULL;
     TRY(config_load(&args, false, &config));
     if (c->print_config) {
@@ -110,6 +116,7 @@ static status run_validate(const struct cli *c, struct comm *comm)
 static status run_version(const struct cli *c, struct comm *comm)
 {
     const char *build = *TRIMPOT_BUILD_ID ? TRIMPOT_BUILD_ID : "unknown";
+    if (comm->rank != 0) return ST_OK;
     if (c->json)
         printf("{\"version\":\"%s\",\"build\":\"%s\",\"ranks\":%d,\"comm\":\"%s\"}\n", TRIMPOT_VERSION, build, comm->size,
                comm->fn->name);
@@ -120,22 +127,26 @@ static status run_version(const struct cli *c, struct comm *comm)
 
 const struct verb verb_ls = {
     .name = "ls",
-    .line = "list the shipped recipes",
+    .line = "list the shipped recipes and batch scripts",
     .arguments = "[PREFIX]",
     .help = "examples:\n"
             "  trimpot ls\n"
-            "  trimpot ls llama3_2/\n",
+            "  trimpot ls llama3_2/\n"
+            "  trimpot ls slurm/\n",
     .max_args = 1,
     .run = run_ls,
 };
 
 const struct verb verb_cp = {
     .name = "cp",
-    .line = "copy a shipped recipe to a file of your own",
-    .arguments = "RECIPE FILE_OR_DIR",
+    .line = "copy a shipped recipe or batch script to a file of your own",
+    .arguments = "NAME FILE_OR_DIR",
     .help = "examples:\n"
             "  trimpot cp llama3_2/1B_lora my.yaml\n"
-            "  trimpot run lora_finetune --config my.yaml\n",
+            "  trimpot run lora_finetune --config my.yaml\n"
+            "\n"
+            "  trimpot cp slurm/srun.sbatch my.sbatch\n"
+            "  sbatch my.sbatch\n",
     .options = CLI_FORCE,
     .min_args = 2,
     .max_args = 2,
@@ -144,10 +155,11 @@ const struct verb verb_cp = {
 
 const struct verb verb_cat = {
     .name = "cat",
-    .line = "print a shipped recipe",
-    .arguments = "RECIPE",
+    .line = "print a shipped recipe or batch script",
+    .arguments = "NAME",
     .help = "examples:\n"
-            "  trimpot cat llama3_2/1B_lora\n",
+            "  trimpot cat llama3_2/1B_lora\n"
+            "  trimpot cat slurm/mpirun.sbatch\n",
     .min_args = 1,
     .max_args = 1,
     .run = run_cat,
@@ -177,5 +189,6 @@ const struct verb verb_version = {
             "  trimpot version\n"
             "  mpirun -n 2 trimpot version --json\n",
     .options = CLI_JSON,
+    .every_rank = true,
     .run = run_version,
 };

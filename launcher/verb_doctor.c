@@ -56,7 +56,7 @@ static status gather(struct comm *comm, struct doctor_record *mine, struct docto
 
 static status print(const struct cli *c, const struct doctor_record *all, int size, int *code)
 {
-    char *scripts = mem_printf("%s/../slurm", c->recipes_dir);
+    char *scripts = mem_printf("%s/slurm", c->shipped_dir);
     struct doctor_world w;
     struct buf text = {0};
     int n = 0;

@@ -144,7 +144,7 @@ static status load_config(struct job *j)
                                .overrides = c->overrides,
                                .override_at = c->override_at,
                                .n_overrides = c->n_overrides,
-                               .recipes_dir = c->recipes_dir};
+                               .shipped_dir = c->shipped_dir};
     status st = config_load(&args, false, &j->config);
     free(longest);
     if (!st) st = source_kind(&j->config->dataset[0], names[j->kind], &j->kind);

@@ -126,10 +126,10 @@ if [ "$mpi" ]; then
     mkdir other
     cp "$trimpot" "$build/trimpot_mpi.so" other/
     printf x >>other/trimpot
-    finds binary 2 'than rank 0' mpirun -n 2 bash -c '[ "$OMPI_COMM_WORLD_RANK" = 0 ] || exec other/trimpot doctor "$@"; exec "$0" doctor "$@"' "$trimpot"
+    finds binary 13 'than rank 0' mpirun -n 2 bash -c '[ "$OMPI_COMM_WORLD_RANK" = 0 ] || exec other/trimpot doctor "$@"; exec "$0" doctor "$@"' "$trimpot"
     # Not the same folder: ranks that stand in different ones, as hosts with disks of their own.
     finds not-shared 2 'is not the folder that rank 0 sees' mpirun -n 2 bash -c 'mkdir -p "d$OMPI_COMM_WORLD_RANK/out" && cd "d$OMPI_COMM_WORLD_RANK" &&
-        exec "$0" doctor --output out --timeout 8 "$@"' "$trimpot"
+        exec "$0" doctor --output out --timeout 12 "$@"' "$trimpot"
     [ -z "$(find d0 d1 -type f)" ] || fail "files are left behind"
 fi
 
@@ -151,13 +151,13 @@ if [ "$mpi" ]; then
         in_time 5 "$kind"
     done
     SECONDS=0
-    expect 21 'is stopped on this host' mpirun -n 3 -x LD_PRELOAD="$scratch/ill.so" -x ILL=init-stop -x ILL_RANK=1 "$trimpot" doctor --timeout 3
+    expect 21 'is stopped on this host' mpirun -n 3 -x LD_PRELOAD="$scratch/ill.so" -x ILL=init-stop -x ILL_RANK=1 "$trimpot" doctor --timeout 5
     grep -q 'open files' expect.out || fail "a stopped rank: no report"
-    in_time 10 'a stopped rank'
+    in_time 13 'a stopped rank'
     SECONDS=0
-    expect 21 'MPI_Finalize' mpirun -n 2 -x LD_PRELOAD="$scratch/ill.so" -x ILL=end-hang -x ILL_RANK=1 "$trimpot" doctor --timeout 4
+    expect 21 'MPI_Finalize' mpirun -n 2 -x LD_PRELOAD="$scratch/ill.so" -x ILL=end-hang -x ILL_RANK=1 "$trimpot" doctor --timeout 7
     grep -q 'open files' expect.out || fail "a hanging end: no report"
-    in_time 10 'a hanging end'
+    in_time 15 'a hanging end'
     finds clock 0 '100 s ahead of that of rank 0' mpirun -n 3 -x LD_PRELOAD="$scratch/ill.so" -x ILL=late -x ILL_RANK=2 "$trimpot" doctor
 fi
 finish

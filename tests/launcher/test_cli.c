@@ -72,7 +72,7 @@ static void test_everything(void **state)
     assert_int_equal(c.override_at[1], 7);
     assert_string_equal(c.overrides[2], "dataset.data_files=[a, b]");
     assert_non_null(c.program_dir);
-    assert_non_null(c.recipes_dir);
+    assert_non_null(c.shipped_dir);
     cli_release(&c);
 }
 
@@ -117,7 +117,7 @@ static void test_refused(void **state)
         {"trimpot|zzzzzzzz", "no such verb; `trimpot --help`"},
         {"trimpot|help|rum", "did you mean run?"},
         {"trimpot|run", "its arguments are missing; usage: trimpot run RECIPE"},
-        {"trimpot|cp|a", "an argument is missing; usage: trimpot cp RECIPE FILE_OR_DIR"},
+        {"trimpot|cp|a", "an argument is missing; usage: trimpot cp NAME FILE_OR_DIR"},
         {"trimpot|run|a|b", "argument 3 ('b'): one too many"},
         {"trimpot|run|a|--modle|x", "argument 3 ('--modle'): `trimpot run` has no such option; did you mean --model?"},
         {"trimpot|run|a|--prompt|x", "`trimpot run` has no such option"},

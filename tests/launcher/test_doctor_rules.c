@@ -31,7 +31,7 @@ static void healthy(void)
         world[i] = (struct doctor_record){
             .how = "mpirun", .by = "OMPI_COMM_WORLD_SIZE=8", .rank = i, .size = RANKS, .local_rank = i % EACH, .local_size = EACH,
             .number = i, .mpi = "Open MPI v4.1.4", .tasks = -1, .step_tasks = -1, .cpus_per_task = -1, .cpus_on_node = -1,
-            .time_left_s = -1, .host_cores = 16, .threads = 4, .isa = "cpu: AVX-512", .binary = 7, .memory = INT64_C(64000000000),
+            .time_left_s = -1, .host_cores = 16, .threads = 4, .isa = "cpu: AVX-512", .binary = 7, .libc = "2.36", .memory = INT64_C(64000000000),
             .memory_free = INT64_C(60000000000), .memory_limit = -1, .shm = INT64_C(32000000000), .shm_free = INT64_C(32000000000),
             .tmp = "/tmp", .nofile = 1024, .memlock = -1, .stack = 8 << 20, .address_space = -1, .file_size = -1, .core = 0,
             .files = {.asked = true, .answered = true, .exists = true, .tried = i % EACH == 0, .left = i == 0, .found = true,
@@ -55,6 +55,7 @@ WRONG(not_shared, r->files.found = false)
 WRONG(no_tmp, r->tmp_refusal = EACCES)
 WRONG(allocation, strcpy(r->warning, "1 process in an allocation"); strcpy(r->job, "9"); r->tasks = 8)
 WRONG(isa, strcpy(r->isa, "cpu: AVX2"))
+WRONG(libc, strcpy(r->libc, "2.31"))
 WRONG(per_task, strcpy(r->job, "9"); r->cpus_per_task = 8)
 WRONG(bound, set_mask(r, 0, 4))
 WRONG(bound_in_slurm, strcpy(r->job, "9"); r->cpus_on_node = 4; set_mask(r, 0, 4); r->threads = 1)
@@ -86,13 +87,14 @@ static const struct row {
 } rows[] = {
     {launch, 2, 1, "launch", "2", "no plugin", ST_NOT_BUILT, "trimpot_mpi.so"},
     {no_isa, 4, 4, "isa", "4-7", "needs AVX2", ST_DEVICE, "--exclude"},
-    {binary, 4, 4, "binary", "4-7", "0000000000000008) than rank 0 on node0", ST_USAGE, "share"},
+    {binary, 4, 4, "binary", "4-7", "0000000000000008) than rank 0 on node0", ST_CONFIG_RUNTIME, "share"},
     {silent, 4, 4, "folder-silent", "4-7", "does not answer", ST_IO, "dmesg"},
     {read_only, 4, 1, "folder", "4", "out cannot be written: Read-only", ST_IO, "mounted for writing"},
     {not_shared, 4, 4, "not-shared", "4-7", "not the folder that rank 0 sees on node0 (here: nfs4 from nas:/data)", ST_USAGE, "NFS"},
     {no_tmp, 0, 8, "tmp", "0-7", "/tmp cannot be written", ST_IO, "TMPDIR"},
-    {allocation, 0, 1, "allocation", "0", "1 process in an allocation", ST_OK, "slurm/srun.sbatch"},
-    {isa, 5, 2, "other-isa", "5-6", "cpu: AVX2, but rank 0 on node0 is cpu: AVX-512", ST_OK, "TRIMPOT_ISA=avx2"},
+    {allocation, 0, 1, "allocation", "0", "1 process inside an allocation of 8 tasks", ST_OK, "slurm/srun.sbatch"},
+    {isa, 5, 2, "other-isa", "5-6", "cpu: AVX2, but rank 0 on node0 is cpu: AVX-512", ST_CONFIG_RUNTIME, "TRIMPOT_ISA=avx2"},
+    {libc, 4, 4, "libc", "4-7", "C library 2.31, but rank 0 on node0 has 2.36", ST_CONFIG_RUNTIME, "container image"},
     {per_task, 3, 1, "cpus-per-task", "3", "4 cores, but the job asked for 8", ST_OK, "slurm/mpirun.sbatch"},
     {skew, 4, 4, "clock", "4-7", "3 s behind that of rank 0", ST_OK, "chronyc"},
     {names, 0, 8, "host-name", "0-3", "4 ranks say they are on node0, but 2 share", ST_OK, "hostname"},
@@ -212,7 +214,7 @@ static void test_folding(void **state)
     assert_non_null(strstr(text.data, "\n4     node1  0           cpu: AVX-512"));
     assert_non_null(strstr(text.data, "\n5     node1  1           cpu: ?[31mAVX2"));
     assert_non_null(strstr(text.data, "\n6-7   node1  2-3         cpu: AVX-512"));
-    assert_non_null(strstr(text.data, "\nwarning: rank 5 on node1: cpu: ?[31mAVX2"));
+    assert_non_null(strstr(text.data, "\nfault: rank 5 on node1: cpu: ?[31mAVX2"));
     assert_null(strchr(text.data, '\033'));
     buf_clear(&text);
     doctor_json(&w, f, n, &text);
@@ -247,9 +249,9 @@ static void test_quote(void **state)
     char dir[] = "/tmp/trimpot-test-doctor.XXXXXX";
     static const char script[] = "#!/bin/bash\n#SBATCH --nodes=2 \\\n  --x\n# srun is meant\n  srun --mpi=pmix \\\n      trimpot run x\nsrun again trimpot run\n";
     static const struct { const char *start, *word, *text; } cases[] = {
-        {"srun ", "trimpot run", "line 5 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): srun --mpi=pmix  trimpot run x"},
+        {"srun ", "trimpot run", "line 5 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): srun --mpi=pmix trimpot run x"},
         {"srun ", "again", "line 7 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): srun again trimpot run"},
-        {"#SBATCH", "--x", "line 2 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): #SBATCH --nodes=2  --x"},
+        {"#SBATCH", "--x", "line 2 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): #SBATCH --nodes=2 --x"},
         {"mpirun ", "", "slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): otherwise"},
     };
     assert_non_null(mkdtemp(dir));

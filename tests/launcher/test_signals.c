@@ -18,6 +18,8 @@ static void send(int signal)
     nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
 }
 
+enum { OVER = 1000, LATER = -5 }; /* in a list of signals: the run is over; seconds pass */
+
 /* In a child: sends itself the signals (0 ends the list); returns its wait status. It exits with what it then takes,
  * plus 4 when it is stopping. */
 static int child(const int *list)
@@ -25,7 +27,11 @@ static int child(const int *list)
     pid_t pid = fork();
     if (pid == 0) {
         if (signals_install()) _exit(99);
-        for (; *list; list++) send(*list);
+        for (; *list; list++) {
+            if (*list == OVER) signals_end();
+            else if (*list < 0) nanosleep(&(struct timespec){.tv_sec = -*list}, NULL);
+            else send(*list);
+        }
         unsigned flags = signals_take();
         _exit((int)(flags + (signals_stopping() ? 4u : 0u)));
     }
@@ -37,7 +43,7 @@ static int child(const int *list)
 static void test_flags(void **state)
 {
     (void)state;
-    static const struct { int list[3], code; } rows[] = {
+    static const struct { int list[4], code; } rows[] = {
         {{0}, 0},
         {{SIGUSR1}, SIGNAL_SAVE},
         {{SIGUSR1, SIGUSR1}, SIGNAL_SAVE},
@@ -46,10 +52,13 @@ static void test_flags(void **state)
         {{SIGHUP}, SIGNAL_SAVE | SIGNAL_STOP | 4},
         {{SIGTERM}, SIGNAL_SAVE | SIGNAL_STOP | 4},
         {{SIGINT}, SIGNAL_SAVE | SIGNAL_STOP | 4},
-        {{SIGTERM, SIGTERM}, 128 + SIGTERM},
+        {{SIGTERM, SIGTERM, SIGTERM}, SIGNAL_SAVE | SIGNAL_STOP | 4},
+        {{SIGTERM, LATER, SIGTERM}, 128 + SIGTERM},
         {{SIGINT, SIGINT}, 128 + SIGINT},
         {{SIGINT, SIGTERM}, SIGNAL_SAVE | SIGNAL_STOP | 4},
         {{SIGPIPE, SIGCONT}, 0},
+        {{SIGINT, OVER, SIGINT}, SIGNAL_SAVE | SIGNAL_STOP | 4},
+        {{OVER, SIGTERM}, 0},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         int how = child(rows[i].list);

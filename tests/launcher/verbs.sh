@@ -17,7 +17,25 @@ while read -r name _; do
     "$trimpot" cat "$name" >one.yaml || fail "cat $name"
     "$trimpot" validate "$name" --model "$scratch/model" --data rows.jsonl >/dev/null || fail "validate $name"
     "$trimpot" validate one.yaml --model "$scratch/model" --data rows.jsonl >/dev/null || fail "validate a copy of $name"
-done <ls.txt
+done < <(grep -v '^slurm/' ls.txt)
+
+# The batch scripts: beside the recipes, copied under their own names, no configurations; bash and shellcheck read them.
+for name in slurm/mpirun.sbatch slurm/srun.sbatch; do
+    grep -q "^$name .*EDIT" ls.txt || fail "ls has no $name, or not what it is"
+    "$trimpot" cat "$name" >one.sbatch || fail "cat $name"
+    cmp one.sbatch "$source/configs/$name" || fail "cat $name prints something else"
+    equal "$name: lines to edit" "$(grep -c '# EDIT [123]$' one.sbatch)" 3
+    bash -n one.sbatch || fail "$name: bash cannot read it"
+    ! command -v shellcheck >/dev/null || shellcheck --severity=warning one.sbatch || fail "$name: shellcheck"
+    expect 2 "a batch script, no configuration; \`trimpot cp $name FILE\`, edit it, then: sbatch FILE" \
+        "$trimpot" run lora_finetune --config "$name"
+    mkdir -p "scripts dir"
+    expect 0 "edit it, then: sbatch 'scripts dir/${name#slurm/}'" "$trimpot" cp "$name" "scripts dir/"
+    cmp one.sbatch "scripts dir/${name#slurm/}" || fail "cp $name"
+done
+equal 'what the scripts do after the run' "$(sed -n '/^# ---- back/,$p' "scripts dir/srun.sbatch")" \
+    "$(sed -n '/^# ---- back/,$p' "scripts dir/mpirun.sbatch")"
+expect 2 "did you mean slurm/srun.sbatch?" "$trimpot" cp slurm/srun.sbatsh mine.sbatch
 
 "$trimpot" -q cp llama3_2/1B_lora mine.yaml 2>/dev/null || "$trimpot" cp llama3_2/1B_lora mine.yaml 2>/dev/null
 "$trimpot" cat llama3_2/1B_lora | cmp - mine.yaml || fail "cp and cat differ"
@@ -40,14 +58,13 @@ expect 14 "standard output" bash -c '"$0" ls >/dev/full' "$trimpot"
 expect 2 "PMI_RANK='0'" env PMI_RANK=0 "$trimpot" version
 expect 0 "trimpot " env PMI_RANK=0 "$trimpot" version --dist self
 expect 2 "2 independent copies" env SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 "$trimpot" run lora_finetune
-expect 0 "several tasks" env SLURM_JOB_ID=1 SLURM_NTASKS=4 "$trimpot" version
+expect 0 "inside an allocation of 4 tasks" env SLURM_JOB_ID=1 SLURM_NTASKS=4 "$trimpot" version
 expect 2 "OMPI_COMM_WORLD_SIZE='x'" env OMPI_COMM_WORLD_SIZE=x "$trimpot" version
 expect 2 "neither self nor mpi" "$trimpot" version --dist both
 
 # A binary that was moved still finds the recipes beside it.
-mkdir -p moved/bin moved/share
+mkdir -p moved/bin
 cp "$trimpot" moved/bin/
-cp -r "$source/configs/recipes" moved/share/ 2>/dev/null || true
 equal 'ls of a moved binary' "$(moved/bin/trimpot ls | wc -l)" "$(wc -l <ls.txt)"
 
 verbs=$("$trimpot" --help | sed -n '/^verbs:/,/^$/p' | awk 'NR > 1 && NF {print $1}')

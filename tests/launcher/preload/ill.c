@@ -16,6 +16,7 @@
 static int has(const char *what)
 {
     const char *ill = getenv("ILL"), *on = getenv("ILL_RANK"), *rank = getenv("OMPI_COMM_WORLD_RANK");
+    if (!rank) rank = getenv("PMIX_RANK");
     return ill && strcmp(ill, what) == 0 && (!on || (rank && strcmp(on, rank) == 0));
 }
 
