@@ -153,7 +153,10 @@ static void watch_init(int from, bool echo, const char *ended)
     enum { OTHERS_WAIT_MS = 400 };
     char word;
     ssize_t n;
+    sigset_t none;
     for (int i = 1; i < NSIG; i++) signal(i, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     while ((n = read(from, &word, 1)) < 0 && errno == EINTR) continue;
     if (n == 0) {
         if (echo) poll(NULL, 0, OTHERS_WAIT_MS);
