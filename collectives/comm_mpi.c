@@ -226,7 +226,7 @@ static status find_host(struct comm *c)
     host_id(mine, sizeof mine);
     status st = mpi_all_gather(c, mine, all, ID_BYTES);
     int first = 0;
-    while (!st && memcmp(all + first * ID_BYTES, mine, ID_BYTES) != 0) first++;
+    while (!st && first < c->rank && memcmp(all + first * ID_BYTES, mine, ID_BYTES) != 0) first++;
     free(all);
     TRY(st);
     MPI_TRY(MPI_Comm_split, (w->world, first, c->rank, &w->host));

@@ -153,7 +153,10 @@ static void watch_init(int from, bool echo, const char *ended)
     enum { OTHERS_WAIT_MS = 400 };
     char word;
     ssize_t n;
+    sigset_t none;
     for (int i = 1; i < NSIG; i++) signal(i, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     while ((n = read(from, &word, 1)) < 0 && errno == EINTR) continue;
     if (n == 0) {
         if (echo) poll(NULL, 0, OTHERS_WAIT_MS);
@@ -178,7 +181,7 @@ status launch_guard(const struct launch *l)
     unsigned seconds = 0;
     int ends[2];
     bool echo = is_echo();
-    char host[65] = "", who[160] = "", ended[640];
+    char host[65] = "", who[160] = "", ended[760];
     if (!l->mpi) return ST_OK;
     TRY(init_timeout(&seconds));
     gethostname(host, sizeof host - 1);
@@ -186,9 +189,11 @@ status launch_guard(const struct launch *l)
     snprintf(guard.late, sizeof guard.late, "error: MPI_Init%s has not returned for %u s: a rank has not started, has ended or is stopped, or "
              "hosts cannot reach each other (firewall; btl_tcp_if_include); `trimpot doctor` under the same launcher looks closer, "
              "TRIMPOT_INIT_TIMEOUT=SECONDS waits longer\n", who, seconds);
+    /* Seen: with Slurm's default a rank leaves the barrier at the end of MPI_Init too early, and its first message crashes another. */
+    const char *race = getenv("SLURM_STEP_ID") ? "; a crash in it under srun: `export SLURM_PMIX_FENCE=ring`" : "";
     snprintf(ended, sizeof ended, "error: MPI_Init%s failed and ended this process; what MPI printed stands above. It fails for the second "
              "MPI program in the shell of one rank (give each its own mpirun or srun), where MPI and launcher belong to different "
-             "installations, and in variables left over from another launch (`unset ${!OMPI_*} ${!PMIX_*}`, or --dist self)\n", who);
+             "installations, and in variables left over from another launch (`unset ${!OMPI_*} ${!PMIX_*}`, or --dist self)%s\n", who, race);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return ST_OK;
     guard.to_child = ends[1];
     guard.child = fork();

@@ -8,6 +8,7 @@ cluster_enter "$@"
 . "$source/tests/e2e/libe2e.sh"
 cluster_hosts 2
 slurm_up LaunchParameters=use_interactive_step
+export SLURM_PMIX_FENCE=ring # Slurm 22.05's default now and then lets Open MPI 4.1 crash in MPI_Init
 
 out=$scratch/out
 run=("$trimpot" run full_finetune "${common[@]}" output_dir="$out" max_steps_per_epoch=1 epochs=1 gradient_accumulation_steps=4)
