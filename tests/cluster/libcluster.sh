@@ -124,7 +124,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
-SchedulerParameters=sched_interval=2,bf_interval=2
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SwitchType=switch/none
@@ -156,6 +156,9 @@ slurm_up()
     mkdir -p "$cluster/state"
     # proctrack/linuxproc needs no cgroups; left to itself slurmd looks for what this machine has, and dies where it is unusual.
     echo CgroupPlugin=cgroup/v1 >"$cluster/cgroup.conf"
+    # Slurm's other fence is a tree that does not wait in steps of fewer nodes than TreeWidth: the barrier at the end of
+    # MPI_Init then holds nobody back, and once in fifty starts a message finds a rank still within MPI_Init, which dies of it.
+    echo PMIxCollFence=ring >"$cluster/mpi.conf"
     export SLURM_CONF=$cluster/slurm.conf
     slurm_conf "$@" >"$SLURM_CONF"
     head -c 1024 /dev/urandom >"$cluster/munge.key"
