@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "collectives/comm_self.h"
+#include "collectives/watch.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
@@ -51,10 +52,14 @@ status comm_open(const struct launch *l, const char *plugin_dir, struct comm *ou
     return ST_OK;
 }
 
+enum { PEER_GRACE_S = 3, END_S = 10 };
+
+static bool peer_blamed(struct comm *c) { return c->size > 1 && watch_blamed(PEER_GRACE_S); }
+
 void comm_fail(struct comm *c, int code)
 {
-    enum { PEER_GRACE_S = 3 };
-    if (code == ST_PEER && c->size > 1) sleep(PEER_GRACE_S);
+    if (code == ST_PEER && peer_blamed(c)) sleep(END_S); /* the watch ends this process before */
+    watch_tell(code);
     c->fn->abort(c, code);
 }
 
@@ -75,12 +80,17 @@ status comm_agree(struct comm *c, status mine)
     if (st) goto done;
 
     int worst = 0;
-    bool repeated = false;
+    bool repeated = false, alone = true;
     for (int r = 1; r < c->size; r++)
         if (all[r].code > all[worst].code) worst = r;
-    for (int r = 0; r < c->rank; r++) repeated |= all[r].code == vote.code && all[r].words == vote.words;
+    for (int r = 0; r < c->size; r++) {
+        if (r == c->rank || all[r].code != vote.code || all[r].words != vote.words) continue;
+        repeated |= r < c->rank;
+        alone = false;
+    }
 
     c->agreed.code = (status)all[worst].code;
+    if (!passed_on) c->agreed.alone = mine && alone;
     c->agreed.silent = passed_on ? silent : mine ? repeated : true;
     st = mine;
     if (!mine && c->agreed.code)
@@ -109,16 +119,26 @@ status comm_check_equal(struct comm *c, const char *what, uint64_t hash)
 /* Decided from values that all ranks share: where one rank returns such a code, all do. */
 static bool is_common(status st) { return st == ST_STOPPED || st == ST_NOT_SAVED || st == ST_NONFINITE; }
 
+/* What one rank alone says is said with its place; what MPI says of a dead peer, only where the watch does not. */
+static void say_end(struct comm *c, status st, bool voted, bool agreed)
+{
+    bool silent = voted ? c->agreed.silent : agreed ? c->rank != 0 : st == ST_PEER && peer_blamed(c);
+    bool alone = voted ? c->agreed.alone && c->rank != 0 : !agreed;
+    if (st == ST_STOPPED) log_note("%s", status_message());
+    else if (!silent) log_error("%s%s", status_message(), alone ? watch_place() : "");
+}
+
 int comm_end(struct comm *c, status st)
 {
-    bool voted = st && c->agreed.mine == st && c->agreed.words == words();
-    bool agreed = voted || is_common(st), silent = voted ? c->agreed.silent : agreed && c->rank != 0;
-    if (st == ST_STOPPED)
-        log_note("%s", status_message());
-    else if (st && !silent)
-        log_error("%s", status_message());
+    bool voted = st && c->agreed.mine == st && c->agreed.words == words(), agreed = !st || voted || is_common(st);
     int code = voted ? (int)c->agreed.code : (int)st;
-    if (st && !agreed) comm_fail(c, code);
+    if (st) say_end(c, st, voted, agreed);
+    if (!agreed) comm_fail(c, code);
+    else if ((st = c->fn->barrier(c))) { /* nobody leaves before all have come: the watch sees who dies until then */
+        say_end(c, st, false, false);
+        comm_fail(c, st);
+    }
+    watch_close();
     c->fn->close(c);
     return code;
 }

@@ -40,6 +40,7 @@ struct comm {
         status code, mine;      /* the job's code, this rank's; ST_OK = all is well */
         uint64_t words;         /* hash of the message then: a later failure has other words */
         bool silent;            /* a lower rank prints it in the same words */
+        bool alone;             /* no other rank says it */
     } agreed;
     void *impl;
 };

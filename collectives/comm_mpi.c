@@ -1,6 +1,7 @@
 /* The plugin: the only file that calls MPI. MPI 3.1 counts are int, so that bulk transfers go in chunks. */
 #include <fcntl.h>
 #include <mpi.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,8 @@ struct mpi_world {
     MPI_Comm world, host;          /* all ranks; the ranks of this host */
     struct { void *base; size_t bytes; } shared[SHARED_MAX];
     int n_shared;
+    pthread_t main;                /* the thread that MPI was opened by */
+    bool any_thread;               /* MPI lets other threads call it */
 };
 
 static struct mpi_world *impl(struct comm *c) { return c->impl; }
@@ -181,8 +184,10 @@ static status mpi_share(struct comm *c, size_t bytes, void **peers)
     return mpi_barrier(c);
 }
 
+/* The watch's thread aborts while the main thread waits in MPI: the one call that needs MPI_THREAD_MULTIPLE. */
 static void mpi_abort(struct comm *c, int code)
 {
+    if (!impl(c)->any_thread && !pthread_equal(pthread_self(), impl(c)->main)) _exit(code);
     fflush(NULL);
     MPI_Abort(impl(c)->world, code);
 }
@@ -217,10 +222,12 @@ status trimpot_comm_mpi_open(struct comm *out);
 status trimpot_comm_mpi_open(struct comm *out)
 {
     int granted;
-    MPI_TRY(MPI_Init_thread, (NULL, NULL, MPI_THREAD_FUNNELED, &granted));
+    MPI_TRY(MPI_Init_thread, (NULL, NULL, MPI_THREAD_MULTIPLE, &granted));
     struct mpi_world *w = calloc(1, sizeof *w);
     if (!w) FAIL(ST_OOM, "MPI: out of host memory");
     *out = (struct comm){.fn = &mpi_table, .impl = w};
+    w->main = pthread_self();
+    w->any_thread = granted >= MPI_THREAD_MULTIPLE;
     MPI_TRY(MPI_Comm_dup, (MPI_COMM_WORLD, &w->world));
     MPI_TRY(MPI_Comm_set_errhandler, (w->world, MPI_ERRORS_RETURN));
     MPI_TRY(MPI_Comm_rank, (w->world, &out->rank));

@@ -15,6 +15,7 @@
 #ifndef TRIMPOT_WATCH_H
 #define TRIMPOT_WATCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "collectives/comm.h"
@@ -36,7 +37,8 @@ enum watch_phase {
  * each host that is not watched is named in one warning with the remedy. */
 void watch_open(struct comm *c);
 
-/* The main thread is now here. step: optimizer steps done, −1 outside the loop. A store or two: callable in the loop. */
+/* The main thread is now here. step: the one being made, the last one for evaluation, save and export; from 1 as in
+ * metrics.jsonl, 0 = none yet. One store: callable in the loop. */
 void watch_at(enum watch_phase phase, int64_t step);
 
 /* Seconds of silence after which a peer is given up; 0 = never. Until told, 30. */
@@ -48,7 +50,11 @@ const char *watch_place(void);
 /* This rank ends the job for a reason of its own and prints it: the others name no second cause. Before fn->abort. */
 void watch_tell(int code);
 
-/* All ranks end in order: from here on a closed connection means nothing. Before fn->close. */
+/* Is the job being ended, its cause named by another? Waits so long for it. A rank whose MPI calls fail because a peer is
+ * gone has nothing to add. */
+bool watch_blamed(double wait_s);
+
+/* All ranks end in order: from here on a closed connection means nothing. After a barrier, before fn->close. */
 void watch_close(void);
 
 #endif

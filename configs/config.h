@@ -94,6 +94,7 @@ struct config {
     bool stochastic_rounding; enum tri master_weights, state_dtype; /* master: TRI_AUTO = none */
     int64_t virtual_ranks; int64_t memory_budget; /* bytes, -1 = what the machine has */
     int64_t max_skipped_steps; bool warmup_start_one;
+    int64_t peer_timeout; /* seconds, 0 = never */
     int64_t head_chunk_rows;
 
     bool log_stdout_metrics; int64_t log_every_n_steps;

@@ -328,6 +328,8 @@ const struct row schema[] = {
      .sentence = "Rows of logits that exist at a time; null: the plan chooses."},
     {"max_skipped_steps", T_INT, C(max_skipped_steps), .def = "10", FROM(1), .unit = "optimizer steps",
      .resume = RESUME_FREE, .sentence = "Steps with a non-finite gradient, one after another, that end the run."},
+    {"peer_timeout", T_INT, C(peer_timeout), .def = "30", FROM(0), .unit = "seconds", .resume = RESUME_FREE,
+     .sentence = "Silence after which a rank counts as stopped or cut off and the job ends (code 21); 0: never."},
     {"warmup_start", T_CHOICE, C(warmup_start_one), .def = "zero", CHOICES(warmup_choices),
      .sentence = "Warm-up begins at rate 0 (torchtune) or at 1/num_warmup_steps."},
     SILENT("deterministic", T_BOOL, "false", "Deterministic kernels: the CPU's are, whatever this says."),

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "collectives/watch.h"
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
@@ -313,6 +314,7 @@ int cli_main(int argc, char **argv, const struct verb *const *verbs, int n_verbs
         code = parsed ? parsed : st;
     } else {
         log_init(comm.rank, comm.size, level);
+        watch_open(&comm);
         if (l.warning) log_warn("%s", l.warning);
         st = comm_agree(&comm, parsed ? status_fail(parsed, "%s", complaint) : ST_OK);
         if (!st) st = run_verb(&c, &comm, verbs, n_verbs);

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "collectives/watch.h"
 #include "kernels/base/log.h"
 #include "worker/adapter.h"
 
@@ -87,6 +88,7 @@ static status open_data(struct session *x)
 {
     const struct config *c = x->cfg;
     if (!c->n_dataset) return ST_OK;
+    watch_at(WATCH_DATA, 0);
     TRY(dataset_open(c, c->dataset, c->n_dataset, &x->format, &x->data));
     TRY(check_data(x, x->data));
     if (x->use != SESSION_TRAIN) return ST_OK;
@@ -250,6 +252,7 @@ status session_check_budget(const struct session *x)
 
 status session_bind(struct session *x)
 {
+    watch_at(WATCH_LOAD, 0);
     TRY(plan_bind(&x->plan, x->be));
     layout(x);
     TRY(model_prepare(&x->model, x->s));

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "collectives/watch.h"
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
@@ -44,6 +45,7 @@ static void save(struct run *r)
 {
     if (r->tried_at == r->at.step) return;
     r->tried_at = r->at.step;
+    watch_at(WATCH_SAVE, r->at.step);
     if (!snapshot_save(&r->x, &r->at)) r->saved_at = r->at.step;
     else if (r->x.comm->rank == 0) log_warn("%s; training goes on", status_message()); /* the same on every rank */
 }
@@ -64,7 +66,10 @@ static status one_step(struct run *r)
     const struct config *c = x->cfg;
     struct step_metrics m = {.total = x->total_steps, .val_loss = NAN};
     TRY(train_step(x, &r->at, &m));
-    if (x->val && due_at(c->run_val_every_n_steps, r->at.step)) TRY(evaluate(x, x->val, c->batch_size_val, &m.val_loss));
+    if (x->val && due_at(c->run_val_every_n_steps, r->at.step)) {
+        watch_at(WATCH_EVAL, r->at.step);
+        TRY(evaluate(x, x->val, c->batch_size_val, &m.val_loss));
+    }
     m.step = r->at.step;
     m.skipped = r->at.skipped;
     m.epoch = (double)r->at.step / (double)x->steps_per_epoch;
@@ -167,9 +172,11 @@ status train(const struct config *c, struct comm *comm, const struct train_hooks
 {
     struct run r = {.hooks = hooks, .saved_at = -1, .tried_at = -1};
     status st;
+    watch_timeout((double)c->peer_timeout);
     TRY_DONE(comm_agree(comm, open_run(&r, c, comm)));
     TRY_DONE(comm_agree(comm, begin(&r)));
     TRY_DONE(loop(&r));
+    watch_at(WATCH_EXPORT, r.at.step);
     TRY_DONE(comm_agree(comm, comm->rank == 0 ? export_run(&r.x) : ST_OK));
     header_farewell(&r.x, &r.at);
     if (r.saved_at != r.at.step)

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "collectives/watch.h"
 #include "kernels/base/log.h"
 
 static int64_t blocks_of(const struct param *p) { return (p->count + NORM_BLOCK - 1) / NORM_BLOCK; }
@@ -105,6 +106,7 @@ status train_step(struct session *x, struct progress *at, struct step_metrics *m
     double started = clock_s(), sum;
     struct item_order order = order_of(x, at->step);
     int64_t first = at->step % x->steps_per_epoch * x->step_items;
+    watch_at(WATCH_COMPUTE, at->step + 1);
     batch_count(&order, first, x->step_items, &m->tokens, &m->supervised);
     x->now.step = at->step;
     x->now.lr = x->cfg->optimizer.lr * schedule_at(x->cfg, at->step, x->total_steps);
@@ -114,9 +116,11 @@ status train_step(struct session *x, struct progress *at, struct step_metrics *m
     m->data_s = clock_s() - started;
     TRY(run_micro_batches(x, at->step, first, &m->data_s));
     double reducing = clock_s();
+    watch_at(WATCH_REDUCE, at->step + 1);
     TRY(grad_reduce(&x->sink));
     TRY(share_losses(x, &sum));
     m->comm_s = clock_s() - reducing;
+    watch_at(WATCH_UPDATE, at->step + 1);
 
     TRY(all_square_sums(x));
     m->loss = m->supervised ? sum / (double)m->supervised : 0;

@@ -1,6 +1,7 @@
 #include "kernels/base/log.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@
 static struct {
     int rank, ranks;
     enum log_level level;
-    bool bar_open;
+    atomic_bool bar_open; /* warnings and errors come from other threads too */
     double bar_drawn;
 } self = {.ranks = 1, .level = LOG_INFO};
 

@@ -17,6 +17,7 @@
 #include <xxhash.h>
 
 #include "collectives/tree.h"
+#include "collectives/watch.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 #include "tests/collectives/reference.h"
@@ -174,5 +175,6 @@ int main(int argc, char **argv)
         return st;
     }
     log_init(c.rank, c.size, LOG_INFO);
+    watch_open(&c);
     return comm_end(&c, run(&c, argc, argv));
 }

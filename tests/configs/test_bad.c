@@ -55,6 +55,7 @@ static const struct {
     {BASE "seed: abc\n", NULL, "t.yaml:3:7: seed is 'abc': expected a whole number of at least 0, or null"},
     {BASE "seed: -1\n", NULL, "seed is '-1': expected a whole number"},
     {BASE "seed: 99999999999999999999\n", NULL, "seed is '99999999999999999999': expected"},
+    {BASE "peer_timeout: -1\n", NULL, "peer_timeout is '-1': expected a whole number of at least 0, in seconds (default 30)"},
     {BASE "batch_size: 0\n", NULL, "batch_size is '0': expected a whole number from 1 to 1000000, in rows (default 2)"},
     {BASE "batch_size: 2.5\n", NULL, "batch_size is '2.5': expected a whole number"},
     {BASE "batch_size: null\n", NULL, "batch_size is null: expected a whole number"},

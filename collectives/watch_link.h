@@ -1,0 +1,77 @@
+/* watch_link.h — the sockets under watch.h: fixed records over TCP between two ranks that know the job's nonce. Nothing
+ * here waits and nothing fails loudly; all descriptors are closed on exec. Used by the watch's thread alone. */
+#ifndef TRIMPOT_WATCH_LINK_H
+#define TRIMPOT_WATCH_LINK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { WATCH_ADDRESSES = 16 };
+
+enum watch_record_kind {
+    RECORD_HELLO = 1, /* both ways, before anything else */
+    RECORD_BEAT,      /* I am alive, and here */
+    RECORD_TOLD,      /* I end the job with this code, and have said why */
+    RECORD_EXIT,      /* exit() was called with this code */
+    RECORD_END,       /* the job ends with this code, and the cause is named */
+    RECORD_BYE        /* I end in order */
+};
+
+struct watch_record {
+    uint64_t nonce[2];
+    int32_t kind, rank, code, unused;
+    int64_t place;
+};
+
+/* How the listening socket of a rank is reached from other ranks. */
+struct watch_door {
+    int32_t n, port;
+    struct { uint8_t v6, bytes[16]; } at[WATCH_ADDRESSES]; /* network order; IPv4 in the first four bytes */
+};
+
+struct watch_link {
+    int fd;               /* −1: none */
+    size_t in_n, out_left; /* bytes of `in` that have come; the last bytes of `out` that wait */
+    unsigned char in[sizeof(struct watch_record)], out[sizeof(struct watch_record)];
+};
+
+enum watch_event {
+    LINK_NOTHING, /* for now */
+    LINK_RECORD,
+    LINK_ENDED,   /* the process at the other end is gone, or closed it */
+    LINK_BROKEN   /* the network says no: that is not the same */
+};
+
+/* A connection to be, address after address. It is made once the other side has answered with the nonce and its rank. */
+struct watch_dial {
+    struct watch_link link;
+    struct watch_door door;
+    int rank; /* whom it is for */
+    enum { DIAL_IDLE, DIAL_CONNECTING, DIAL_GREETED, DIAL_MADE, DIAL_GIVEN_UP } state;
+    int next; /* address */
+    double until, give_up;
+};
+
+/* Listens on all addresses and names them; −1 where that is not possible. */
+int watch_door_open(struct watch_door *out);
+
+/* Puts the loopback addresses in front: for two ranks of one host. */
+void watch_door_near(struct watch_door *d);
+
+void watch_link_open(struct watch_link *l, int fd);
+void watch_link_close(struct watch_link *l);
+
+/* Where the other side does not read, records are dropped whole. */
+void watch_link_send(struct watch_link *l, const struct watch_record *r);
+enum watch_event watch_link_receive(struct watch_link *l, struct watch_record *out);
+
+void watch_dial_open(struct watch_dial *d, const struct watch_door *door, int rank, double now);
+
+/* What poll should look for. */
+short watch_dial_events(const struct watch_dial *d);
+
+/* One step, `ready` = what poll found. Greets with `hello`; true when the connection has just been made. */
+bool watch_dial_step(struct watch_dial *d, short ready, const struct watch_record *hello, double now);
+
+#endif
