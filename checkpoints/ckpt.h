@@ -5,7 +5,8 @@
  *
  * State is a few flat vectors ("classes": weights, m, v, master …), each with a global flat index that is the same on
  * any number of ranks; rank r of P writes [lo, hi) of every class, multiples of CKPT_ALIGN, and any P' reads any
- * ranges back. Nothing but the final rename makes a checkpoint exist; nothing but the manifest is trusted. */
+ * ranges back. Nothing but the final rename makes a checkpoint exist; nothing but the manifest is trusted. While it is
+ * written it is step-0000030.tmp, or step-0000030.WRITER.tmp. */
 #ifndef TRIMPOT_CKPT_H
 #define TRIMPOT_CKPT_H
 
@@ -24,12 +25,18 @@ struct ckpt_class { const char *name; dtype dt; int64_t count; void *data; };
 
 struct ckpt_tensor { const char *name; int rank; int64_t dim[4]; int64_t offset; }; /* where it lies in every class */
 
+/* Rank 0 asks it before anything is written, right before the rename, and before anything is removed: may this run still
+ * change the directory? What it returns if not is the outcome on every rank. NULL, or no check: it may. */
+struct ckpt_guard { status (*check)(void *arg); void *arg; };
+
 /* Small things every rank agrees on; text is JSON, kept verbatim in the manifest. */
 struct ckpt_state {
     int64_t step;               /* optimizer steps done */
     const struct ckpt_class *classes; int n_classes;
     const struct ckpt_tensor *tensors; int n_tensors;
     const char *meta_json;      /* object: seed, epoch, cursor, M, V, optimizer t, skip counters, hashes, config … */
+    const char *writer;         /* two runs that both believe the directory to be theirs write to two .tmp; may be NULL */
+    struct ckpt_guard guard;
 };
 
 /* Collective. Returns ST_OK when committed; otherwise every rank returns the same failure, nothing exists, and
@@ -52,7 +59,7 @@ void ckpt_info_free(struct ckpt_info *i);
 
 /* Removes all but the newest `keep` (≥ 1) checkpoints that verify, never the newest; by rename to .trash first. Also
  * clears leftovers of dead saves (*.tmp). Rank 0 works, all call. */
-status ckpt_retain(struct comm *comm, const char *checkpoints_dir, int64_t keep);
+status ckpt_retain(struct comm *comm, const char *checkpoints_dir, int64_t keep, const struct ckpt_guard *guard);
 
 /* Parses a manifest image; fuzz entry. */
 status ckpt_manifest_parse(const char *path, const char *text, size_t n, struct ckpt_manifest **manifest);

@@ -260,10 +260,11 @@ static status remove_leftovers(const char *checkpoints_dir)
     return st;
 }
 
-static status retain(const char *checkpoints_dir, int64_t keep)
+static status retain(const char *checkpoints_dir, int64_t keep, const struct ckpt_guard *guard)
 {
     int64_t *steps, kept = 0;
     int n;
+    TRY(ckpt_may_change(guard));
     TRY(ckpt_list_steps(checkpoints_dir, &steps, &n));
     status st = ST_OK;
     for (int i = 0; i < n && !st; i++) {
@@ -278,7 +279,7 @@ static status retain(const char *checkpoints_dir, int64_t keep)
     return st ? st : remove_leftovers(checkpoints_dir);
 }
 
-status ckpt_retain(struct comm *comm, const char *checkpoints_dir, int64_t keep)
+status ckpt_retain(struct comm *comm, const char *checkpoints_dir, int64_t keep, const struct ckpt_guard *guard)
 {
-    return vote_root(comm, comm->rank == 0 ? retain(checkpoints_dir, keep < 1 ? 1 : keep) : ST_OK);
+    return vote_root(comm, comm->rank == 0 ? retain(checkpoints_dir, keep < 1 ? 1 : keep, guard) : ST_OK);
 }

@@ -6,6 +6,8 @@
 
 char *ckpt_step_path(const char *checkpoints_dir, int64_t step, const char *suffix); /* …/step-0000030SUFFIX; caller frees */
 
+static inline status ckpt_may_change(const struct ckpt_guard *g) { return g && g->check ? g->check(g->arg) : ST_OK; }
+
 /* Steps that have a directory of the final name, newest first; caller frees. A missing directory has none. */
 status ckpt_list_steps(const char *checkpoints_dir, int64_t **steps, int *n);
 

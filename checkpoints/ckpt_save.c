@@ -44,6 +44,7 @@ static status check_free_space(const char *dir, const struct ckpt_state *s)
 static status prepare(const char *checkpoints_dir, const char *tmp, const struct ckpt_state *s)
 {
     TRY(check_state(s));
+    TRY(ckpt_may_change(&s->guard));
     TRY(file_mkdirs(checkpoints_dir));
     TRY(file_remove_tree(tmp));
     TRY(check_free_space(checkpoints_dir, s));
@@ -113,6 +114,7 @@ static status commit(const char *checkpoints_dir, const char *tmp, const struct 
     TRY_DONE(file_sync_dir(tmp));
     ckpt_manifest_text(s, shards, ranks, &text);
     TRY_DONE(file_replace(manifest, text.data, text.len));
+    TRY_DONE(ckpt_may_change(&s->guard));
     TRY_DONE(install(checkpoints_dir, tmp, final));
 done:
     buf_release(&text);
@@ -131,7 +133,8 @@ static status write_shards(struct comm *comm, const char *tmp, const struct ckpt
 
 status ckpt_save(struct comm *comm, const char *checkpoints_dir, const struct ckpt_state *s)
 {
-    char *tmp = ckpt_step_path(checkpoints_dir, s->step, ".tmp");
+    char *suffix = s->writer ? mem_printf(".%s.tmp", s->writer) : mem_strdup(".tmp");
+    char *tmp = ckpt_step_path(checkpoints_dir, s->step, suffix);
     struct ckpt_shard *all = mem_alloc((size_t)comm->size * sizeof *all);
     status st = vote_root(comm, comm->rank == 0 ? prepare(checkpoints_dir, tmp, s) : ST_OK);
     if (!st) st = write_shards(comm, tmp, s, all);
@@ -143,5 +146,6 @@ status ckpt_save(struct comm *comm, const char *checkpoints_dir, const struct ck
     }
     free(all);
     free(tmp);
+    free(suffix);
     return st;
 }

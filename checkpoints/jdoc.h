@@ -1,5 +1,6 @@
 /* jdoc.h — small JSON files read with suspicion: depth and duplicates checked, every access typed and ranged, every
- * message names file, key, value and what is wanted. Internal to checkpoints/. */
+ * message names file, key, value and what is wanted. Internal to checkpoints/, and for
+ * worker/run_lock_record.c. */
 #ifndef TRIMPOT_JDOC_H
 #define TRIMPOT_JDOC_H
 

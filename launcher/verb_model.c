@@ -16,6 +16,7 @@
 #include "worker/export.h"
 #include "worker/generate.h"
 #include "worker/metrics.h"
+#include "worker/run_lock.h"
 #include "worker/snapshot.h"
 
 enum { SEQUENCES = 64, DEFAULT_NEW_TOKENS = 128 };
@@ -210,11 +211,19 @@ static status export_checkpoint(const struct cli *c, const struct config *cfg, s
     return ST_OK;
 }
 
+/* Whoever writes into the folder of a run holds its lock: a run that lives would export over it, or between its files. */
+static status lock_folder(const struct config *cfg, struct comm *comm, struct run_lock **lock)
+{
+    if (!run_lock_take(cfg->output_dir, comm, NULL, lock)) return ST_OK;
+    return status_prefix(ST_USAGE, "export writes into the folder of the run, unless --output DIR says where else");
+}
+
 static status run_export(const struct cli *c, struct comm *comm)
 {
     struct config *cfg = NULL;
     struct session x = {0};
     struct resume r = {0};
+    struct run_lock *lock = NULL;
     char *yaml = mem_printf("%s/config.resolved.yaml", c->args[0]);
     const struct config_setting settings[] = {{"output_dir", c->args[0], "OUTPUT_DIR"}, {"resume_from_checkpoint", "true", "export"}};
     struct config_args args = {.config = yaml, .settings = settings, .n_settings = sizeof settings / sizeof *settings,
@@ -222,8 +231,10 @@ static status run_export(const struct cli *c, struct comm *comm)
                                .shipped_dir = c->shipped_dir};
     status st = file_exists(yaml) ? config_load(&args, true, &cfg)
                                   : status_fail(ST_USAGE, "argument 2 ('%s'): no config.resolved.yaml there; give the output_dir of a run", c->args[0]);
+    if (!st && !c->output) st = lock_folder(cfg, comm, &lock);
     if (!st) st = export_checkpoint(c, cfg, comm, &x, &r);
     session_close(&x);
+    run_lock_release(lock);
     ckpt_info_free(&r.info);
     config_free(cfg);
     free(yaml);

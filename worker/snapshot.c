@@ -77,16 +77,20 @@ static char *meta_text(const struct session *x, const struct progress *at)
     return text ? text : mem_strdup("{}");
 }
 
-status snapshot_save(struct session *x, const struct progress *at)
+static status still_ours(void *lock) { return run_lock_check(lock); }
+
+status snapshot_save(struct session *x, const struct progress *at, struct run_lock *lock)
 {
     struct state st;
     state_of(x, &st);
     char *meta = meta_text(x, at), *dir = snapshot_dir(x->cfg);
     st.s.step = at->step;
     st.s.meta_json = meta;
+    st.s.writer = run_lock_nonce(lock);
+    st.s.guard = (struct ckpt_guard){still_ours, lock};
     status result = x->be->dev.sync(x->s, "checkpoint");
     if (!result) result = ckpt_save(x->comm, dir, &st.s);
-    if (!result && x->cfg->checkpointer.keep_last_n > 0) result = ckpt_retain(x->comm, dir, x->cfg->checkpointer.keep_last_n);
+    if (!result && x->cfg->checkpointer.keep_last_n > 0) result = ckpt_retain(x->comm, dir, x->cfg->checkpointer.keep_last_n, &st.s.guard);
     free(meta);
     free(dir);
     free(st.tensors);

@@ -3,6 +3,7 @@
 #define TRIMPOT_SNAPSHOT_H
 
 #include "checkpoints/ckpt.h"
+#include "worker/run_lock.h"
 #include "worker/session.h"
 
 /* Where the run stands, at a step boundary. */
@@ -13,7 +14,8 @@ struct progress {
 };
 
 char *snapshot_dir(const struct config *c); /* OUTPUT/checkpoints; caller frees */
-status snapshot_save(struct session *x, const struct progress *at);
+/* ST_USAGE on every rank: the folder is another run's by now, and this one wrote nothing. */
+status snapshot_save(struct session *x, const struct progress *at, struct run_lock *lock);
 
 /* The checkpoint that a run continues. Its M, date and seed rule over the configuration's and the clock's. */
 struct resume {

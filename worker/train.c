@@ -17,6 +17,7 @@
 #include "worker/export.h"
 #include "worker/header.h"
 #include "worker/metrics.h"
+#include "worker/run_lock.h"
 #include "worker/snapshot.h"
 #include "worker/train_step.h"
 
@@ -25,6 +26,7 @@ struct run {
     struct resume resume;
     struct progress at;
     struct metrics metrics;
+    struct run_lock *lock; /* the folder is this run's */
     const struct train_hooks *hooks;
     int64_t tried_at; /* step of the last attempt to save, -1 none … */
     int64_t saved_at; /* … and of the last committed checkpoint */
@@ -40,22 +42,27 @@ static bool save_due(const struct run *r)
     return c->save_every_n_steps > 0 ? due_at(c->save_every_n_steps, r->at.step) : due_at(r->x.steps_per_epoch, r->at.step);
 }
 
-/* A failed save costs the interval, not the run: the disk may have room next time. */
-static void save(struct run *r)
+/* A failed save costs the interval, not the run: the disk may have room next time. Only another run's folder ends it. */
+static status save(struct run *r)
 {
-    if (r->tried_at == r->at.step) return;
+    if (r->tried_at == r->at.step) return ST_OK;
     r->tried_at = r->at.step;
     watch_at(WATCH_SAVE, r->at.step);
-    if (!snapshot_save(&r->x, &r->at)) r->saved_at = r->at.step;
-    else if (r->x.comm->rank == 0) log_warn("%s; training goes on", status_message()); /* the same on every rank */
+    status st = snapshot_save(&r->x, &r->at, r->lock); /* the same on every rank */
+    if (st == ST_USAGE) return comm_agree(r->x.comm, st);
+    if (!st) r->saved_at = r->at.step;
+    else if (r->x.comm->rank == 0) log_warn("%s; training goes on", status_message());
+    return ST_OK;
 }
 
+/* What signals ask of any rank; and rank 0 tells all when the folder is no longer this run's. */
 static status requests(struct run *r, unsigned *out)
 {
-    int64_t flags = r->hooks->requests();
+    enum { LOST = 1 << 16 };
+    int64_t flags = r->hooks->requests() | (run_lock_lost(r->lock) ? LOST : 0u);
     TRY(r->x.comm->fn->all_reduce_i64(r->x.comm, &flags, 1, COMM_OR));
     *out = (unsigned)flags;
-    return ST_OK;
+    return flags & LOST ? comm_agree(r->x.comm, run_lock_check(r->lock)) : ST_OK;
 }
 
 /* ---- the loop ------------------------------------------------------------------------------------------------------------ */
@@ -73,7 +80,7 @@ static status one_step(struct run *r)
     m.step = r->at.step;
     m.skipped = r->at.skipped;
     m.epoch = (double)r->at.step / (double)x->steps_per_epoch;
-    return x->comm->rank == 0 ? metrics_put(&r->metrics, &m) : ST_OK;
+    return x->comm->rank == 0 && !run_lock_lost(r->lock) ? metrics_put(&r->metrics, &m) : ST_OK;
 }
 
 static status loop(struct run *r)
@@ -82,15 +89,21 @@ static status loop(struct run *r)
         unsigned asked;
         TRY(one_step(r));
         TRY(requests(r, &asked));
-        if (save_due(r) || asked) save(r);
+        if (save_due(r) || asked) TRY(save(r));
         if (!(asked & TRAIN_STOP) || r->at.step == r->x.total_steps) continue;
         if (r->saved_at != r->at.step) FAIL(ST_NOT_SAVED, "stopped on request at step %lld, but its checkpoint could not be saved: %s",
                                             (long long)r->at.step, status_message());
         FAIL(ST_STOPPED, "stopped on request at step %lld, checkpoint saved; continue with resume_from_checkpoint=true",
              (long long)r->at.step);
     }
-    save(r);
-    return ST_OK;
+    return save(r);
+}
+
+static status export(struct run *r)
+{
+    if (r->x.comm->rank != 0) return ST_OK;
+    TRY(run_lock_check(r->lock));
+    return export_run(&r->x);
 }
 
 /* ---- opening --------------------------------------------------------------------------------------------------------------- */
@@ -141,6 +154,7 @@ static status open_run(struct run *r, const struct config *c, struct comm *comm)
     if (c->single_device && comm->size > 1)
         FAIL(ST_USAGE, "recipe: a _single_device recipe was started on %d ranks; use %s_distributed or %s", comm->size,
              c->recipe == RECIPE_FULL ? "full_finetune" : "lora_finetune", c->recipe == RECIPE_FULL ? "full_finetune" : "lora_finetune");
+    TRY(run_lock_take(c->output_dir, comm, r->hooks->requests, &r->lock));
     TRY(refuse_leftovers(c, comm));
     TRY(snapshot_peek(c, comm, &r->resume));
     if (!r->resume.found) TRY(agree_on_date(comm, &r->resume.start));
@@ -150,7 +164,7 @@ static status open_run(struct run *r, const struct config *c, struct comm *comm)
     header_print(x);
     TRY(session_check_budget(x));
     if (comm->rank != 0) return ST_OK;
-    TRY(file_mkdirs(c->output_dir));
+    TRY(run_lock_check(r->lock));
     return save_skipped(x);
 }
 
@@ -164,6 +178,7 @@ static status begin(struct run *r)
         r->saved_at = r->tried_at = r->at.step;
     } else if (x->cfg->resume) log_warn("resume_from_checkpoint: no usable checkpoint in %s; starting from the beginning", x->cfg->output_dir);
     if (x->comm->rank != 0) return ST_OK;
+    TRY(run_lock_check(r->lock));
     TRY(write_config(x));
     return metrics_open(&r->metrics, x->cfg->output_dir, r->at.step, x->cfg->log_every_n_steps);
 }
@@ -177,7 +192,7 @@ status train(const struct config *c, struct comm *comm, const struct train_hooks
     TRY_DONE(comm_agree(comm, begin(&r)));
     TRY_DONE(loop(&r));
     watch_at(WATCH_EXPORT, r.at.step);
-    TRY_DONE(comm_agree(comm, comm->rank == 0 ? export_run(&r.x) : ST_OK));
+    TRY_DONE(comm_agree(comm, export(&r)));
     header_farewell(&r.x, &r.at);
     if (r.saved_at != r.at.step)
         FAIL_DONE(ST_NOT_SAVED, "training and export are complete, but the final checkpoint could not be saved (see the warnings above)");
@@ -185,5 +200,6 @@ done:
     metrics_close(&r.metrics);
     ckpt_info_free(&r.resume.info);
     session_close(&r.x);
+    run_lock_release(r.lock);
     return st;
 }

@@ -85,7 +85,7 @@ static void do_load(struct comm *comm, void *arg)
 static void do_retain(struct comm *comm, void *arg)
 {
     struct call *c = arg;
-    note(c, comm->rank, ckpt_retain(comm, c->where, c->keep));
+    note(c, comm->rank, ckpt_retain(comm, c->where, c->keep, NULL));
 }
 
 /* All ranks must return the same; that is returned. */

@@ -49,7 +49,7 @@ static void do_save(struct comm *comm, void *arg)
 {
     struct call *c = arg;
     status st = ckpt_save(comm, dir, &c->states[comm->rank].s);
-    if (!st && c->retain) st = ckpt_retain(comm, dir, 2);
+    if (!st && c->retain) st = ckpt_retain(comm, dir, 2, NULL);
     if (comm->rank == 0) c->st = st;
     if (st) print_error("save: %s\n", status_message());
 }

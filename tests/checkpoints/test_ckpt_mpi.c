@@ -12,7 +12,7 @@ enum { COUNT = 1500001 };
 static status save(struct comm *comm, const char *dir, struct state *st)
 {
     status result = ckpt_save(comm, dir, &st->s);
-    return result ? result : ckpt_retain(comm, dir, 3);
+    return result ? result : ckpt_retain(comm, dir, 3, NULL);
 }
 
 static status load(struct comm *comm, const char *dir, struct state *st, int64_t step)
