@@ -15,9 +15,9 @@ began=$SECONDS
 told() { say "[$((SECONDS - began)) s] $*"; }
 
 cc -O1 -shared -fPIC -o "$scratch/slow.so" "$source/tests/cluster/preload/slow.c" -ldl || die "slow.c does not compile"
-# Slow, it takes 41 s and more; fast, seconds.
-run=("${lora[@]}" dtype=fp32 epochs=34 save_every_n_steps=100000)
-steps=408
+# Slow, it takes 42 s and more; fast, seconds.
+run=("${lora[@]}" dtype=fp32 epochs=14 save_every_n_steps=100000)
+steps=168
 train 1 "$scratch/whole" "${run[@]}" &
 whole=$!
 export PATH=$build:$PATH
