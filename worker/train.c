@@ -177,8 +177,10 @@ static status begin(struct run *r)
     if (r->resume.found) {
         log_note("resumed from %s at step %lld", r->resume.info.dir, (long long)r->at.step);
         r->saved_at = r->tried_at = r->at.step;
-    } else if (x->cfg->resume) log_warn("resume_from_checkpoint: no usable checkpoint in %s; starting from the beginning", x->cfg->output_dir);
+    }
     if (x->comm->rank != 0) return ST_OK;
+    if (x->cfg->resume && !r->resume.found)
+        log_warn("resume_from_checkpoint: no usable checkpoint in %s; starting from the beginning", x->cfg->output_dir);
     TRY(run_lock_check(r->lock));
     TRY(write_config(x));
     return metrics_open(&r->metrics, x->cfg->output_dir, r->at.step, x->cfg->log_every_n_steps);

@@ -202,7 +202,7 @@ job_wait()
     while state=$(job_state "$1"); do
         [[ " $2 " == *" $state "* ]] && return
         case $state in
-        PENDING | CONFIGURING | RUNNING | COMPLETING | SUSPENDED | REQUEUED | PREEMPTED) ;;
+        PENDING | CONFIGURING | RUNNING | SIGNALING | COMPLETING | SUSPENDED | REQUEUED | PREEMPTED) ;;
         *) break ;;
         esac
         [ "$SECONDS" -lt "$deadline" ] || break
