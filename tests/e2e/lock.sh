@@ -63,8 +63,8 @@ refused()
 for ranks in 1 2; do
     out=$scratch/held$ranks
     hold $ranks "$out"
-    began=$(now_ms)
     line 1 "$out" resume_from_checkpoint=true
+    began=$(now_ms)
     refused "bare beside $ranks rank(s)" "pid $holder on $(hostname).*its process lives" "${command[@]}"
     [ $(($(now_ms) - began)) -lt 1000 ] || fail "a second run was refused after $(($(now_ms) - began)) ms"
     line 1 "$out"
@@ -109,7 +109,7 @@ for ranks in 1 2; do
     kill -KILL "$holder"
     ended
     train $ranks "$out" "${job[@]}" resume_from_checkpoint=true || fail "killed, $ranks rank(s): $(tail -3 "$out.log")"
-    grep -q "warning: .*taken over.*pid $holder on .*its process is gone" "$out.log" || fail "nothing said of the takeover: $(cat "$out.log")"
+    grep -q "warning: output_dir: taken over: .*pid $holder on .*its process is gone" "$out.log" || fail "nothing said of the takeover: $(cat "$out.log")"
     same "killed twice, $ranks rank(s)" "$scratch/whole" "$out"
 done
 
