@@ -10,7 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "collectives/comm_self.h"
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
@@ -281,9 +280,7 @@ static status run_verb(const struct cli *c, struct comm *comm, const struct verb
         return ST_OK;
     }
     if (c->verb->every_rank) return c->verb->run(c, comm);
-    struct comm alone; /* the other ranks wait for the outcome: no collective of the verb's own may wait for them */
-    comm_self_open(&alone);
-    return comm_agree(comm, comm->rank == 0 ? c->verb->run(c, &alone) : ST_OK);
+    return comm_agree(comm, comm->rank == 0 ? c->verb->run(c, comm) : ST_OK);
 }
 
 /* Output that cannot be written (a full disk, a closed pipe) is a failure, not a success. */

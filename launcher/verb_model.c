@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "collectives/comm_self.h"
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
@@ -20,6 +21,9 @@
 #include "worker/snapshot.h"
 
 enum { SEQUENCES = 64, DEFAULT_NEW_TOKENS = 128 };
+
+/* generate and export run on rank 0 while the other ranks wait for their outcome: a collective of theirs would wait for ever,
+ * so they have a world of one (`alone`). */
 
 /* A configuration for looking at a model: the training schema, so that data is read as a run would read it. */
 static status load(const struct cli *c, const char *data, struct config **out)
@@ -180,9 +184,12 @@ done:
 static status run_generate(const struct cli *c, struct comm *comm)
 {
     struct config *cfg = NULL;
+    struct comm alone;
+    comm_self_open(&alone);
+    (void)comm;
     if (!c->prompt == !c->data) FAIL(ST_USAGE, "either --prompt TEXT or --data FILE is needed: what to answer");
     TRY(load(c, c->data, &cfg));
-    status st = generate_rows(c, cfg, comm);
+    status st = generate_rows(c, cfg, &alone);
     config_free(cfg);
     return st;
 }
@@ -224,6 +231,9 @@ static status run_export(const struct cli *c, struct comm *comm)
     struct session x = {0};
     struct resume r = {0};
     struct run_lock *lock = NULL;
+    struct comm alone;
+    comm_self_open(&alone);
+    (void)comm;
     char *yaml = mem_printf("%s/config.resolved.yaml", c->args[0]);
     const struct config_setting settings[] = {{"output_dir", c->args[0], "OUTPUT_DIR"}, {"resume_from_checkpoint", "true", "export"}};
     struct config_args args = {.config = yaml, .settings = settings, .n_settings = sizeof settings / sizeof *settings,
@@ -231,8 +241,8 @@ static status run_export(const struct cli *c, struct comm *comm)
                                .recipes_dir = c->recipes_dir};
     status st = file_exists(yaml) ? config_load(&args, true, &cfg)
                                   : status_fail(ST_USAGE, "argument 2 ('%s'): no config.resolved.yaml there; give the output_dir of a run", c->args[0]);
-    if (!st && !c->output) st = lock_folder(cfg, comm, &lock);
-    if (!st) st = export_checkpoint(c, cfg, comm, &x, &r);
+    if (!st && !c->output) st = lock_folder(cfg, &alone, &lock);
+    if (!st) st = export_checkpoint(c, cfg, &alone, &x, &r);
     session_close(&x);
     run_lock_release(lock);
     ckpt_info_free(&r.info);
