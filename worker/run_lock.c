@@ -192,8 +192,8 @@ static char *describe(const struct taking *t, const char *why)
     buf_printf(&text, "%s is held by ", t->l->file.path);
     lock_record_name(&t->first.record, &text);
     if (t->seen.beats) buf_text(&text, ", beating");
-    else if (age_s < 0) buf_printf(&text, ", last beat %.0f s in the future (the clocks of the hosts differ)", -age_s);
-    else buf_printf(&text, ", last beat %.0f s ago", age_s);
+    else if (age_s <= -RUN_LOCK_FRESH_S) buf_printf(&text, ", last beat %.0f s in the future (the clocks of the hosts differ)", -age_s);
+    else buf_printf(&text, ", last beat %.0f s ago", age_s > 0 ? age_s : 0.0);
     buf_printf(&text, ": %s", why);
     return text.data;
 }

@@ -20,7 +20,7 @@
 static void set(char *out, size_t cap, const char *text)
 {
     size_t n = 0;
-    for (; text && text[n] && text[n] != '\n' && n + 1 < cap; n++) out[n] = text[n] < 0x20 || text[n] == 0x7f ? '?' : text[n];
+    for (; text && text[n] && text[n] != '\n' && n + 1 < cap; n++) out[n] = text[n] < 0x20 || text[n] > 0x7e ? '?' : text[n];
     out[n] = 0;
 }
 

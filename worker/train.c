@@ -51,7 +51,7 @@ static status save(struct run *r)
     status st = snapshot_save(&r->x, &r->at, r->lock); /* the same on every rank */
     if (st == ST_USAGE) return comm_agree(r->x.comm, st);
     if (!st) r->saved_at = r->at.step;
-    else if (r->x.comm->rank == 0) log_warn("%s; training goes on", status_message());
+    else if (r->x.comm->rank == 0 && !run_lock_lost(r->lock)) log_warn("%s; training goes on", status_message());
     return ST_OK;
 }
 

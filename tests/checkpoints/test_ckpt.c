@@ -45,6 +45,7 @@ struct call {
     const char *where;
     struct state *states; /* one per rank */
     int64_t keep;
+    struct ckpt_guard guard; /* of retaining */
     status st[FAKE_MAX];
     char message[FAKE_MAX][2048];
     bool found;
@@ -85,7 +86,7 @@ static void do_load(struct comm *comm, void *arg)
 static void do_retain(struct comm *comm, void *arg)
 {
     struct call *c = arg;
-    note(c, comm->rank, ckpt_retain(comm, c->where, c->keep, NULL));
+    note(c, comm->rank, ckpt_retain(comm, c->where, c->keep, &c->guard));
 }
 
 /* All ranks must return the same; that is returned. */
@@ -388,6 +389,53 @@ static void one_rank_fails(void **unused)
     state_release(&st);
 }
 
+/* The directory becomes another run's: at once, or between the shards and the commit. Nothing of it is touched. */
+static int guard_calls;
+static status refuse_from(void *nth)
+{
+    return ++guard_calls >= *(int *)nth ? status_fail(ST_USAGE, "another run has it") : ST_OK;
+}
+
+static void guarded(void **unused)
+{
+    (void)unused;
+    char others[400];
+    snprintf(others, sizeof others, "%s/step-0000006.other.tmp", dir);
+    assert_int_equal(save(dir, 2, 70000, 4), ST_OK);
+    assert_int_equal(save(dir, 2, 70000, 5), ST_OK);
+    assert_int_equal(file_mkdirs(others), ST_OK);
+    struct state st;
+    state_init(&st, 70000);
+    state_fill(&st, 6);
+    st.s.writer = "mine";
+    for (int nth = 1; nth <= 2; nth++) {
+        guard_calls = 0;
+        st.s.guard = (struct ckpt_guard){refuse_from, &nth};
+        struct state states[2] = {st, st};
+        struct call c = {.where = dir, .states = states, .keep = 1, .guard = st.s.guard};
+        fake_run(2, NULL, do_save, &c);
+        assert_int_equal(agreed(&c, 2), ST_USAGE);
+        assert_non_null(strstr(c.message[0], "another run has it"));
+        assert_int_equal(guard_calls, nth);
+        fake_run(2, NULL, do_retain, &c);
+        assert_int_equal(agreed(&c, 2), ST_USAGE);
+        assert_int_equal(count_entries(dir, ""), 3);
+        assert_true(file_is_dir(others));
+    }
+    int never = 100;
+    st.s.guard = (struct ckpt_guard){refuse_from, &never};
+    struct state states[2] = {st, st};
+    struct call c = {.where = dir, .states = states, .keep = 1, .guard = st.s.guard};
+    fake_run(2, NULL, do_save, &c);
+    assert_int_equal(agreed(&c, 2), ST_OK);
+    assert_int_equal(load(dir, 1, 70000, NULL), 6);
+    assert_true(file_is_dir(others));
+    fake_run(2, NULL, do_retain, &c);
+    assert_int_equal(agreed(&c, 2), ST_OK);
+    assert_int_equal(count_entries(dir, ""), 1);
+    state_release(&st);
+}
+
 /* Writes fail at every possible size of file: nothing may remain and no later save may be hurt. */
 static void file_size_limit(void **unused)
 {
@@ -480,6 +528,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(retention, setup, teardown),
         cmocka_unit_test_setup_teardown(names_that_are_no_steps, setup, teardown),
         cmocka_unit_test_setup_teardown(one_rank_fails, setup, teardown),
+        cmocka_unit_test_setup_teardown(guarded, setup, teardown),
         cmocka_unit_test_setup_teardown(file_size_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(full_disk, setup, teardown),
     };

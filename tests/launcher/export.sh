@@ -58,6 +58,13 @@ equal "asked as configured" "$(asked --model m --adapter marks/adapter chat_temp
 equal "the base is asked as itself" "$(asked --model m)" 0
 equal "the export is asked as trained" "$(asked --model marks/export)" 1
 
+# Under a launcher rank 0 does it, and waits for nobody.
+if command -v mpirun >/dev/null && [ -e "$build/trimpot_mpi.so" ]; then
+    ranks 2 timeout 60 "$trimpot" export own --output by2 -q || fail "export on 2 ranks"
+    cmp own/export/model.safetensors by2/model.safetensors || fail "what 2 ranks exported"
+    equal "an answer on 2 ranks" "$(ranks 2 timeout 60 "$trimpot" generate --model m --data rows.jsonl --max-new-tokens 8 2>/dev/null | grep -c answer)" 1
+fi
+
 # No token ends an answer by its name: the model writes on behind <|eot_id|>.
 "$trimpot" generate --model m --data rows.jsonl --max-new-tokens 40 >all.txt 2>/dev/null
 grep -q '"answer":"[^"]*assistant' all.txt || fail "a list of names still ends answers: $(cat all.txt)"
