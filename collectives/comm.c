@@ -15,6 +15,8 @@
 typedef status mpi_open_fn(struct comm *out);
 static const char PLUGIN[] = "trimpot_mpi.so", PLUGIN_SYMBOL[] = "trimpot_comm_mpi_open";
 
+enum { START_S = 120, PEER_GRACE_S = 3, END_S = 10 };
+
 static status load_plugin(const char *dir, const char *how, mpi_open_fn **open)
 {
     char *path = mem_printf("%s/%s", dir, PLUGIN);
@@ -40,7 +42,10 @@ status comm_open(const struct launch *l, const char *plugin_dir, struct comm *ou
     mpi_open_fn *open = NULL;
     TRY(load_plugin(plugin_dir, l->how, &open));
     struct comm c = {0};
-    TRY(open(&c));
+    watch_deadline("MPI_Init", START_S);
+    status st = open(&c);
+    watch_deadline(NULL, 0);
+    TRY(st);
     if (l->expected_world && c.size != l->expected_world) {
         int world = c.size;
         c.fn->close(&c);
@@ -51,8 +56,6 @@ status comm_open(const struct launch *l, const char *plugin_dir, struct comm *ou
     *out = c;
     return ST_OK;
 }
-
-enum { PEER_GRACE_S = 3, END_S = 10 };
 
 static bool peer_blamed(struct comm *c) { return c->size > 1 && watch_blamed(PEER_GRACE_S); }
 

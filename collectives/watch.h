@@ -33,6 +33,10 @@ enum watch_phase {
     WATCH_PHASES
 };
 
+/* Ends this process (21) in so many seconds unless lifted by NULL or moved by another call: for what waits for other ranks
+ * before the watch is open. */
+void watch_deadline(const char *what, double seconds);
+
 /* Collective, after comm_open. Never fails the run: where ranks cannot reach each other (a firewall between the nodes)
  * each host that is not watched is named in one warning with the remedy. */
 void watch_open(struct comm *c);
