@@ -28,7 +28,8 @@ cluster_enter()
     # shellcheck disable=SC2016
     local probe='mount -t tmpfs tmpfs "$1" && ip link add tpbr0 type bridge && ip link add tpv0 type veth peer name tpv1 &&
         unshare --net --uts --mount mount -t tmpfs tmpfs "$1"'
-    why=$("${apart[@]}" sh -c "$probe" sh "$scratch" 2>&1) || skip "no namespaces of our own here (root in a container needs CAP_SYS_ADMIN and CAP_NET_ADMIN): ${why##*$'\n'}"
+    why=$("${apart[@]}" sh -c "$probe" sh "$scratch" 2>&1) ||
+        skip "no namespaces here (they need root; in a container CAP_SYS_ADMIN and CAP_NET_ADMIN): ${why##*$'\n'}"
 
     # When this shell dies, however it dies, so does unshare, and with unshare pid 1 of the namespace and all that is in it.
     program=$(readlink -f "$0")
@@ -124,7 +125,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
-SchedulerParameters=sched_interval=2,bf_interval=2
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SwitchType=switch/none
@@ -156,6 +157,9 @@ slurm_up()
     mkdir -p "$cluster/state"
     # proctrack/linuxproc needs no cgroups; left to itself slurmd looks for what this machine has, and dies where it is unusual.
     echo CgroupPlugin=cgroup/v1 >"$cluster/cgroup.conf"
+    # Slurm's other fence is a tree that does not wait in steps of fewer nodes than TreeWidth: the barrier at the end of
+    # MPI_Init then holds nobody back, and once in fifty starts a message finds a rank still within MPI_Init, which dies of it.
+    echo PMIxCollFence=ring >"$cluster/mpi.conf"
     export SLURM_CONF=$cluster/slurm.conf
     slurm_conf "$@" >"$SLURM_CONF"
     head -c 1024 /dev/urandom >"$cluster/munge.key"
@@ -169,12 +173,12 @@ slurm_up()
         mkdir -p "$cluster/tmp.$host" "$cluster/spool.$host"
         slurm_pids+=("$(on "$host" slurmd -D -N "$host" </dev/null >"$cluster/slurmd.$host.out" 2>&1 & echo $!)")
     done
-    for _ in $(seq 300); do
+    for _ in $(seq 600); do
         [ "$(sinfo -h -N -p low -o %T 2>/dev/null | grep -cx idle)" = ${#hosts[@]} ] && return
         sleep 0.05
     done
     tail -n 3 "$cluster"/slurm*.{log,out} || true
-    die "Slurm is not up after 15 s"
+    die "Slurm is not up after 30 s"
 }
 
 slurm_down()

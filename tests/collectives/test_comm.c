@@ -6,7 +6,8 @@
  *   test_comm same CODE             all ranks fail in the same words
  *   test_comm stop                  all ranks stop on request, without a vote
  *   test_comm killed RANK           rank RANK dies by SIGKILL while the others, deaf to TERM, wait in a reduction
- *   test_comm differ                the ranks hold different configurations */
+ *   test_comm differ                the ranks hold different configurations
+ *   test_comm where                 each rank says which it is, of the world and of its host; then as without */
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -140,6 +141,12 @@ static status run(struct comm *c, int argc, char **argv)
     if (strcmp(mode, "same") == 0) return comm_agree(c, status_fail((status)code, "every rank says this"));
     if (strcmp(mode, "stop") == 0) FAIL(ST_STOPPED, "stopped on request");
     if (strcmp(mode, "differ") == 0) return comm_check_equal(c, "the configuration", c->rank == c->size - 1);
+    if (strcmp(mode, "where") == 0) {
+        char host[HOST_NAME_MAX + 1] = "";
+        gethostname(host, sizeof host - 1);
+        printf("rank %d of %d is %d of %d on %s\n", c->rank, c->size, c->local_rank, c->local_size, host);
+        return check_all(c);
+    }
     if (strcmp(mode, "killed") == 0) {
         signal(SIGTERM, SIG_IGN);
         if (c->rank == rank) raise(SIGKILL);
