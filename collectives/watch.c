@@ -45,6 +45,7 @@ struct identity { char host[64]; int64_t pid; };
 struct peer {
     enum { PEER_UNKNOWN, PEER_HERE, PEER_LEFT, PEER_ENDED } state;
     int exit_code; /* of an exit() it announced, else 0 */
+    bool asked_to_stop;
     double heard, ended;
     int64_t place;
 };
@@ -60,6 +61,7 @@ static struct {
     int wake;
     atomic_bool closing;
     _Atomic double timeout;
+    atomic_bool asked_to_stop;
     struct { atomic_int kind, code; } telling; /* kind 0: nothing */
 
     /* the thread's own */
@@ -83,6 +85,7 @@ static struct {
 } w = {.timeout = 30};
 
 void watch_timeout(double seconds) { atomic_store(&w.timeout, seconds); }
+void watch_asked_to_stop(void) { atomic_store(&w.asked_to_stop, true); }
 
 /* ---- the end ------------------------------------------------------------------------------------------------------- */
 
@@ -91,7 +94,7 @@ static bool is_centre(void) { return w.accepted != NULL; }
 static struct watch_record record(enum watch_record_kind kind, int code)
 {
     return (struct watch_record){.nonce = {w.nonce[0], w.nonce[1]}, .kind = kind, .rank = w.comm.rank, .code = code,
-                                 .place = watch_place_packed()};
+                                 .asked_to_stop = atomic_load(&w.asked_to_stop), .place = watch_place_packed()};
 }
 
 static void send_to_centres(const struct watch_record *r)
@@ -189,6 +192,7 @@ static void name_lost(int rank, double now)
     const struct peer *lost = &w.peers[rank];
     char how[128] = "ended without a word (killed, crashed, or out of memory)";
     int others = 0;
+    if (lost->asked_to_stop) snprintf(how, sizeof how, "was killed, some time after it had been asked to stop,");
     if (lost->exit_code) snprintf(how, sizeof how, "ended by itself with exit code %d", lost->exit_code);
     if (lost->state != PEER_ENDED)
         snprintf(how, sizeof how, "has not been heard of for %.0f s (stopped, or its host or the network is gone), last",
@@ -268,6 +272,7 @@ static void take_note(int rank, const struct watch_record *r, double now)
     struct peer *p = &w.peers[rank];
     p->heard = now;
     p->place = r->place;
+    p->asked_to_stop |= r->asked_to_stop != 0;
     if (p->state == PEER_UNKNOWN) p->state = PEER_HERE;
     if (r->kind == RECORD_BYE) p->state = PEER_LEFT;
     if (r->kind == RECORD_EXIT) end_of(rank, r->code, now);

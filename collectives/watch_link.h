@@ -21,7 +21,7 @@ enum watch_record_kind {
 
 struct watch_record {
     uint64_t nonce[2];
-    int32_t kind, rank, code, unused;
+    int32_t kind, rank, code, asked_to_stop;
     int64_t place;
 };
 

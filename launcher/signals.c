@@ -13,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "collectives/watch.h"
+
 /* How one signal is answered. Handlers touch nothing but the flags below and _exit. */
 struct answer {
     int signal;
@@ -47,7 +49,10 @@ static void on_signal(int signal)
         long now = now_s(), last = atomic_exchange(&last_s[i], now);
         int again_s = answers[i].again_s;
         if (last && again_s && (again_s < 0 || now - last <= again_s)) _exit(128 + signal);
-        if (answers[i].flags & SIGNAL_STOP) atomic_store(&stopping, true);
+        if (answers[i].flags & SIGNAL_STOP) {
+            atomic_store(&stopping, true);
+            watch_asked_to_stop();
+        }
         atomic_fetch_or(&received, answers[i].flags);
     }
 }

@@ -141,6 +141,12 @@ static void kill_at_once(struct comm *c)
     hang();
 }
 
+static void kill_asked(struct comm *c)
+{
+    if (c->rank == 2) watch_asked_to_stop();
+    dies(c, 2, SIGKILL);
+}
+
 static void kill_centres(struct comm *c)
 {
     meet(c);
@@ -278,7 +284,7 @@ static void never_starts(struct comm *c)
 
 static struct scene scenes[] = {
     {"kill_0", kill_0}, {"kill_1", kill_1}, {"kill_2", kill_2}, {"crash_3", crash_3}, {"kill_at_once", kill_at_once},
-    {"kill_centres", kill_centres}, {"stop_0", stop_0}, {"stop_1", stop_1}, {"stop_3", stop_3}, {"stop_forgiven", stop_forgiven},
+    {"kill_asked", kill_asked}, {"kill_centres", kill_centres}, {"stop_0", stop_0}, {"stop_1", stop_1}, {"stop_3", stop_3}, {"stop_forgiven", stop_forgiven},
     {"exits", exits}, {"tells", tells}, {"blamed", blamed}, {"suspended", suspended, suspend}, {"in_order", in_order},
     {"unreachable", unreachable}, {"unconnected", unconnected}, {"crowd", crowd}, {"visited", visited, visit},
     {"never_starts", never_starts},
@@ -425,6 +431,12 @@ static void a_death_right_after_the_start_is_seen(void **state)
     ended(kill_at_once, CODES(17, 17, 17, -9), ")" WORDLESS "start; all ranks end\n", 20);
 }
 
+static void who_was_asked_to_stop_was_killed(void **state)
+{
+    (void)state;
+    ended(kill_asked, CODES(17, 17, -9, 17), ") was killed, some time after it had been asked to stop, at step 41, reduction; all ranks end\n", 20);
+}
+
 static void without_both_centres_the_others_end(void **state)
 {
     (void)state;
@@ -512,6 +524,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_death_is_named_by_who_is_in_charge),
         cmocka_unit_test(a_death_right_after_the_start_is_seen),
+        cmocka_unit_test(who_was_asked_to_stop_was_killed),
         cmocka_unit_test(without_both_centres_the_others_end),
         cmocka_unit_test(silence_is_named),
         cmocka_unit_test(who_is_silent_for_a_reason_is_forgiven),
