@@ -17,6 +17,8 @@ typedef status mpi_open_fn(struct comm *out);
 typedef void mpi_library_fn(char *text, size_t bytes);
 static const char PLUGIN[] = "trimpot_mpi.so", OPEN[] = "trimpot_comm_mpi_open", LIBRARY[] = "trimpot_comm_mpi_library";
 
+enum { PEER_GRACE_S = 3, END_S = 10 };
+
 /* *function: a pointer to the function of that name. */
 static status plugin_function(const char *dir, const char *name, void *function)
 {
@@ -64,8 +66,6 @@ status comm_open(const struct launch *l, const char *plugin_dir, struct comm *ou
     *out = c;
     return ST_OK;
 }
-
-enum { PEER_GRACE_S = 3, END_S = 10 };
 
 static bool peer_blamed(struct comm *c) { return c->size > 1 && watch_blamed(PEER_GRACE_S); }
 

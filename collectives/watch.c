@@ -1,50 +1,42 @@
-/* watch.c — the watch's state, its thread, and who speaks for the job. The sockets: watch_link.c. */
+/* watch.c — the watch's state, its thread, and who speaks for the job. The sockets: watch_link.c; what waits and ends this
+ * process: watch_fuse.c; where the main thread stands: watch_place.c. */
 #include "collectives/watch.h"
 
 #include <errno.h>
 #include <math.h>
-#include <netinet/in.h>
-#include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "collectives/watch_fuse.h"
 #include "collectives/watch_link.h"
+#include "collectives/watch_place.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
-enum { CENTRES = 2, STRANGERS = 32, PLACE_BYTES = 160, STACK_BYTES = 512 << 10 };
+enum { CENTRES = 2 };
 
 static const double
     BEAT_S = 1,
     SETTLE_S = 2,       /* the start waits so long for connections … */
     TELL_S = 0.3,       /* … and who ends the job for its word to be sent */
-    DOOR_AGAIN_S = 1,   /* no descriptor was left for who knocks */
-    STRANGER_S = 5,     /* to say the nonce */
     WARN_S = 12,        /* after that, who has not come is not watched */
     GAP_S = 1,          /* a turn that took so much longer than asked: this process was not running */
-    DEATH_GRACE_S = 1,  /* a launcher that sees the death itself ends the job with its own exit code */
+    DEATH_GRACE_S = 1,  /* a launcher that acts on the death itself ends the job with its own exit code … */
+    MPIRUN_GRACE_S = 2, /* … and mpirun always does, so long it takes on one host */
     SILENCE_GRACE_S = 0.2,
     TOLD_GRACE_S = 3,   /* the rank that told ends the job itself */
     ENDED_GRACE_S = 2,  /* who named the cause ends the job itself */
-    LAST_RESORT_S = 2,
+    ABORT_S = 1.5,      /* for an abort to end this process */
+    CONFIRM_S = 0.15,   /* a launcher that ends all ranks kills this one too: nothing is to be said */
     DEPUTY_WAITS_S = 2, /* for a rank 0 that lives */
-    OTHERS_WAIT_S = 3;  /* where both centres are gone */
-
-static const char *const PHASES[WATCH_PHASES] = {
-    [WATCH_START] = "start", [WATCH_DATA] = "data", [WATCH_LOAD] = "load", [WATCH_COMPUTE] = "compute",
-    [WATCH_REDUCE] = "reduction", [WATCH_UPDATE] = "update", [WATCH_EVAL] = "evaluation", [WATCH_SAVE] = "save",
-    [WATCH_EXPORT] = "export",
-};
+    OTHERS_WAIT_S = 2;  /* where both centres are gone */
 
 struct identity { char host[64]; int64_t pid; };
 
@@ -52,6 +44,7 @@ struct identity { char host[64]; int64_t pid; };
 struct peer {
     enum { PEER_UNKNOWN, PEER_HERE, PEER_LEFT, PEER_ENDED } state;
     int exit_code; /* of an exit() it announced, else 0 */
+    bool asked_to_stop;
     double heard, ended;
     int64_t place;
 };
@@ -66,23 +59,23 @@ static struct {
     /* the main thread's word to the thread */
     int wake;
     atomic_bool closing;
-    _Atomic int64_t place; /* step · 256 + phase */
     _Atomic double timeout;
+    atomic_bool asked_to_stop;
     struct { atomic_int kind, code; } telling; /* kind 0: nothing */
 
     /* the thread's own */
     uint64_t nonce[2];
-    int listening;
-    double opened, door_again, beaten;
+    double opened, beaten;
     int64_t beaten_place;
     bool warned;
     struct watch_dial dial[CENTRES];
     bool told[CENTRES + 1]; /* the centres, and itself if it is one */
-    struct { struct watch_link link; double since; } strangers[STRANGERS];
-    struct watch_link *accepted; /* by rank; centres only */
+    struct watch_hall hall;      /* centres only … */
+    struct watch_link *accepted; /* … by rank */
     struct peer *peers;
     struct pollfd *polled;
     double end_at;
+    bool end_aborts; /* else by _exit, for another rank aborts */
 
     /* the thread's word to all others */
     atomic_int blamed;   /* code with which the job ends: the cause is named, or is being named */
@@ -90,32 +83,8 @@ static struct {
     atomic_bool told_all;
 } w = {.timeout = 30};
 
-/* ---- where this rank stands ---------------------------------------------------------------------------------------- */
-
-void watch_at(enum watch_phase phase, int64_t step)
-{
-    atomic_store_explicit(&w.place, step * 256 + phase, memory_order_relaxed);
-}
-
 void watch_timeout(double seconds) { atomic_store(&w.timeout, seconds); }
-
-static void place_text(int64_t place, char text[PLACE_BYTES])
-{
-    int64_t step = place / 256, phase = place % 256;
-    const char *name = phase >= 0 && phase < WATCH_PHASES ? PHASES[phase] : "?";
-    if (step > 0) snprintf(text, PLACE_BYTES, "step %lld, %s", (long long)step, name);
-    else snprintf(text, PLACE_BYTES, "%s", name);
-}
-
-const char *watch_place(void)
-{
-    static _Thread_local char text[2 * PLACE_BYTES];
-    char place[PLACE_BYTES];
-    if (!w.who) return "";
-    place_text(atomic_load(&w.place), place);
-    snprintf(text, sizeof text, " (rank %d of %d on %s, %s)", w.comm.rank, w.comm.size, w.who[w.comm.rank].host, place);
-    return text;
-}
+void watch_asked_to_stop(void) { atomic_store(&w.asked_to_stop, true); }
 
 /* ---- the end ------------------------------------------------------------------------------------------------------- */
 
@@ -124,7 +93,7 @@ static bool is_centre(void) { return w.accepted != NULL; }
 static struct watch_record record(enum watch_record_kind kind, int code)
 {
     return (struct watch_record){.nonce = {w.nonce[0], w.nonce[1]}, .kind = kind, .rank = w.comm.rank, .code = code,
-                                 .place = atomic_load(&w.place)};
+                                 .asked_to_stop = atomic_load(&w.asked_to_stop), .place = watch_place_packed()};
 }
 
 static void send_to_centres(const struct watch_record *r)
@@ -138,54 +107,36 @@ static void send_to_accepted(const struct watch_record *r)
     for (int i = 0; is_centre() && i < w.comm.size; i++) watch_link_send(&w.accepted[i], r);
 }
 
-/* Whatever an abort, or printing to a terminal that nobody reads, waits for. */
-static struct { double wait_s; int code; } resort;
-
-static void *last_resort(void *unused)
-{
-    (void)unused;
-    struct timespec wait = {(time_t)resort.wait_s, (long)(fmod(resort.wait_s, 1) * 1e9)};
-    while (nanosleep(&wait, &wait) && errno == EINTR) continue;
-    _exit(resort.code);
-}
-
-static bool start_thread(pthread_t *thread, void *(*run)(void *))
-{
-    pthread_attr_t attr;
-    sigset_t all, before;
-    sigfillset(&all);
-    if (pthread_attr_init(&attr)) return false;
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    int error = pthread_create(thread, &attr, run, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    errno = error;
-    return !error;
-}
-
 /* The job's end is settled; the first to be heard of counts. All whom this rank reaches learn it. */
-static bool settle_end(int code, double grace_s, double now)
+static bool settle_end(int code, double grace_s, bool aborts, double now)
 {
-    pthread_t thread;
     if (atomic_load(&w.blamed)) return false;
     w.end_at = now + grace_s;
+    w.end_aborts = aborts;
     atomic_store(&w.blamed, code);
-    resort.code = code;
-    resort.wait_s = grace_s + LAST_RESORT_S;
-    if (start_thread(&thread, last_resort)) pthread_detach(thread);
+    watch_fuse(code, grace_s + ABORT_S);
     struct watch_record r = record(RECORD_END, code);
     send_to_centres(&r);
     send_to_accepted(&r);
     return true;
 }
 
-static void name_cause(int rank, int code, const char *how, int others, double grace_s, double now)
+/* To who is connected only then. */
+static void pass_on_end(struct watch_link *l)
 {
-    char place[PLACE_BYTES], more[64] = "";
-    if (!settle_end(code, grace_s, now)) return;
-    place_text(w.peers[rank].place, place);
-    if (others > 0) snprintf(more, sizeof more, " (so %s %d more)", others > 1 ? "are" : "is", others);
+    struct watch_record r = record(RECORD_END, atomic_load(&w.blamed));
+    if (r.code) watch_link_send(l, &r);
+}
+
+/* One line, and what the launcher can see as well is left to it for a moment. */
+static void name_cause(int rank, int code, const char *how, int others, double now)
+{
+    char place[WATCH_PLACE_BYTES], more[64] = "";
+    bool ended = w.peers[rank].state == PEER_ENDED, mpirun = ended && getenv("OMPI_COMM_WORLD_SIZE");
+    /* An abort would only add a page of its own to the one of mpirun, and wait for it. */
+    if (!settle_end(code, mpirun ? MPIRUN_GRACE_S : ended ? DEATH_GRACE_S : SILENCE_GRACE_S, !mpirun, now)) return;
+    watch_place_text(w.peers[rank].place, place);
+    if (others > 0) snprintf(more, sizeof more, " (and %d more rank%s)", others, others > 1 ? "s" : "");
     log_error("rank %d (host %s, pid %lld) %s at %s%s; all ranks end", rank, w.who[rank].host, (long long)w.who[rank].pid, how,
               place, more);
 }
@@ -193,7 +144,7 @@ static void name_cause(int rank, int code, const char *how, int others, double g
 static void end_now(void)
 {
     int code = atomic_load(&w.blamed);
-    w.comm.fn->abort(&w.comm, code);
+    if (w.end_aborts) w.comm.fn->abort(&w.comm, code);
     _exit(code);
 }
 
@@ -221,8 +172,8 @@ static double lost_since(int rank, double now)
 /* How long this rank leaves it to those before it to name a cause: rank 0, then the deputy, then everyone. */
 static double patience(double now)
 {
-    if (w.comm.rank == w.centre[0]) return 0;
-    if (w.comm.rank == w.centre[1]) return isinf(lost_since(w.centre[0], now)) ? DEPUTY_WAITS_S : 0;
+    if (w.comm.rank == w.centre[0]) return CONFIRM_S;
+    if (w.comm.rank == w.centre[1]) return isinf(lost_since(w.centre[0], now)) ? DEPUTY_WAITS_S : CONFIRM_S;
     for (int i = 0; i < CENTRES; i++) {
         const struct peer *p = &w.peers[w.centre[i]];
         if (p->state == PEER_LEFT || (p->state == PEER_HERE && isinf(lost_since(w.centre[i], now)))) return INFINITY;
@@ -240,14 +191,27 @@ static void name_lost(int rank, double now)
     const struct peer *lost = &w.peers[rank];
     char how[128] = "ended without a word (killed, crashed, or out of memory)";
     int others = 0;
+    if (lost->asked_to_stop) snprintf(how, sizeof how, "was killed, some time after it had been asked to stop,");
     if (lost->exit_code) snprintf(how, sizeof how, "ended by itself with exit code %d", lost->exit_code);
-    if (lost->state != PEER_ENDED) {
-        snprintf(how, sizeof how, "has not been heard of for %.0f s (stopped, or its host or the network is gone)", now - lost->heard);
-        /* The last beats of ranks that went silent together are up to a beat apart. */
-        for (int r = 0; r < w.comm.size; r++)
-            others += r != rank && w.peers[r].state == PEER_HERE && now - w.peers[r].heard > timeout_s() - 1.5 * beat_s();
+    if (lost->state != PEER_ENDED)
+        snprintf(how, sizeof how, "has not been heard of for %.0f s (stopped, or its host or the network is gone), last",
+                 now - lost->heard);
+    /* The last beats of ranks that went silent together are up to a beat apart. */
+    for (int r = 0; r < w.comm.size; r++) {
+        const struct peer *p = &w.peers[r];
+        bool silent = p->state == PEER_HERE && now - p->heard > timeout_s() - 1.5 * beat_s();
+        others += r != rank && (lost->state == PEER_ENDED ? p->state == PEER_ENDED : silent);
     }
-    name_cause(rank, end_code(lost), how, others, lost->state == PEER_ENDED ? DEATH_GRACE_S : SILENCE_GRACE_S, now);
+    name_cause(rank, end_code(lost), how, others, now);
+}
+
+/* Where both centres are gone, one rank of each host says it. */
+static bool first_of_host(void)
+{
+    bool first = true;
+    for (int r = 0; r < w.comm.rank; r++)
+        first &= r == w.centre[0] || r == w.centre[1] || strcmp(w.who[r].host, w.who[w.comm.rank].host) != 0;
+    return first;
 }
 
 static void judge(double now)
@@ -260,9 +224,8 @@ static void judge(double now)
     for (int r = 0; r < w.comm.size; r++)
         if (!isinf(lost_since(r, now)) && (first < 0 || lost_since(r, now) < lost_since(first, now))) first = r;
     if (first < 0 || now - lost_since(first, now) < patience(now)) return;
-    /* Who is cut off from both centres cannot be heard: one of each host is enough. */
-    if (is_centre() || w.comm.local_rank == 0) name_lost(first, now);
-    else settle_end(end_code(&w.peers[first]), DEATH_GRACE_S, now);
+    if (is_centre() || first_of_host()) name_lost(first, now);
+    else settle_end(end_code(&w.peers[first]), DEATH_GRACE_S, true, now);
 }
 
 /* Time in which this process itself did not run (a suspended job, a laptop asleep) is nobody's silence. */
@@ -308,11 +271,12 @@ static void take_note(int rank, const struct watch_record *r, double now)
     struct peer *p = &w.peers[rank];
     p->heard = now;
     p->place = r->place;
+    p->asked_to_stop |= r->asked_to_stop != 0;
     if (p->state == PEER_UNKNOWN) p->state = PEER_HERE;
     if (r->kind == RECORD_BYE) p->state = PEER_LEFT;
     if (r->kind == RECORD_EXIT) end_of(rank, r->code, now);
-    if (r->kind == RECORD_TOLD) settle_end(r->code, TOLD_GRACE_S, now);
-    if (r->kind == RECORD_END) settle_end(r->code, ENDED_GRACE_S, now);
+    if (r->kind == RECORD_TOLD) settle_end(r->code, TOLD_GRACE_S, true, now);
+    if (r->kind == RECORD_END) settle_end(r->code, ENDED_GRACE_S, false, now);
 }
 
 static bool from(const struct watch_record *r, int rank)
@@ -334,59 +298,31 @@ static void hear(struct watch_link *l, int rank, double now)
     if (event == LINK_ENDED || event == LINK_BROKEN) watch_link_close(l);
 }
 
-/* A caller proves the nonce with HELLO; with the first record after our answer, that it keeps this connection. */
-static void hear_stranger(struct watch_link *l, double now)
+static void admit(const struct watch_link *l, const struct watch_record *r, double now)
 {
-    struct watch_record r;
-    enum watch_event event = watch_link_receive(l, &r);
-    if (event == LINK_NOTHING) return;
-    bool known = event == LINK_RECORD && r.rank >= 0 && r.rank < w.comm.size && r.rank != w.comm.rank && from(&r, r.rank);
-    if (known && r.kind == RECORD_HELLO) {
-        struct watch_record hello = record(RECORD_HELLO, 0);
-        watch_link_send(l, &hello);
-    } else if (known) {
-        watch_link_close(&w.accepted[r.rank]);
-        w.accepted[r.rank] = *l;
-        l->fd = -1;
-        take_note(r.rank, &r, now);
-    } else watch_link_close(l);
-}
-
-static void open_door(double now)
-{
-    int fd = 0, oldest = 0;
-    while (now >= w.door_again && (fd = accept4(w.listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
-        for (int i = 0; i < STRANGERS; i++) {
-            if (w.strangers[i].link.fd < 0) { oldest = i; break; }
-            if (w.strangers[i].since < w.strangers[oldest].since) oldest = i;
-        }
-        watch_link_close(&w.strangers[oldest].link);
-        watch_link_open(&w.strangers[oldest].link, fd);
-        w.strangers[oldest].since = now;
-    }
-    if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) w.door_again = now + DOOR_AGAIN_S;
+    if (r->rank < 0 || r->rank >= w.comm.size || r->rank == w.comm.rank) return;
+    watch_link_close(&w.accepted[r->rank]);
+    w.accepted[r->rank] = *l;
+    pass_on_end(&w.accepted[r->rank]);
+    take_note(r->rank, r, now);
 }
 
 /* ---- the thread ---------------------------------------------------------------------------------------------------- */
 
 /* One slot per thing that can be waited for; where it is not there, poll passes over −1. */
-enum { SLOT_WAKE, SLOT_DOOR, SLOT_DIAL, SLOT_STRANGER = SLOT_DIAL + CENTRES, SLOT_ACCEPTED = SLOT_STRANGER + STRANGERS };
+enum { SLOT_WAKE, SLOT_DIAL, SLOT_HALL = SLOT_DIAL + CENTRES, SLOT_ACCEPTED = SLOT_HALL + WATCH_HALL_SLOTS };
 
 static int wait_for_something(void)
 {
-    int n = is_centre() ? SLOT_ACCEPTED + w.comm.size : SLOT_STRANGER;
-    bool dialling = false;
+    int n = is_centre() ? SLOT_ACCEPTED + w.comm.size : SLOT_HALL, wait_ms = (int)(1000 * look_s());
     w.polled[SLOT_WAKE] = (struct pollfd){w.wake, POLLIN, 0};
-    w.polled[SLOT_DOOR] = (struct pollfd){clock_s() >= w.door_again ? w.listening : -1, POLLIN, 0};
     for (int i = 0; i < CENTRES; i++) {
         w.polled[SLOT_DIAL + i] = (struct pollfd){w.dial[i].link.fd, watch_dial_events(&w.dial[i]), 0};
-        dialling |= w.dial[i].state == DIAL_IDLE;
+        if (w.dial[i].state == DIAL_IDLE) wait_ms = 10;
     }
-    for (int i = SLOT_STRANGER; i < n; i++) {
-        const struct watch_link *l = i < SLOT_ACCEPTED ? &w.strangers[i - SLOT_STRANGER].link : &w.accepted[i - SLOT_ACCEPTED];
-        w.polled[i] = (struct pollfd){l->fd, POLLIN, 0};
-    }
-    int wait_ms = dialling ? 10 : (int)(1000 * look_s());
+    if (is_centre()) watch_hall_poll(&w.hall, w.polled + SLOT_HALL, clock_s());
+    for (int r = 0; is_centre() && r < w.comm.size; r++)
+        w.polled[SLOT_ACCEPTED + r] = (struct pollfd){w.accepted[r].fd, POLLIN, 0};
     if (poll(w.polled, (nfds_t)n, wait_ms) <= 0)
         for (int i = 0; i < n; i++) w.polled[i].revents = 0;
     return wait_ms;
@@ -404,17 +340,14 @@ static void listen_to_all(double now)
             if (ready) hear(&d->link, d->rank, now);
         } else if (watch_dial_step(d, ready, &hello, now)) {
             watch_link_send(&d->link, &beat);
+            pass_on_end(&d->link);
             take_note(d->rank, &(struct watch_record){.kind = RECORD_HELLO, .place = w.peers[d->rank].place}, now);
         }
     }
-    for (int r = 0; is_centre() && r < w.comm.size; r++)
+    if (!is_centre()) return;
+    for (int r = 0; r < w.comm.size; r++)
         if (w.polled[SLOT_ACCEPTED + r].revents) hear(&w.accepted[r], r, now);
-    for (int i = 0; is_centre() && i < STRANGERS; i++) {
-        struct watch_link *l = &w.strangers[i].link;
-        if (w.polled[SLOT_STRANGER + i].revents) hear_stranger(l, now);
-        else if (l->fd >= 0 && now - w.strangers[i].since > STRANGER_S) watch_link_close(l);
-    }
-    if (w.polled[SLOT_DOOR].revents) open_door(now);
+    watch_hall_step(&w.hall, w.polled + SLOT_HALL, &hello, now, admit);
 }
 
 /* Who is connected later hears it then. */
@@ -467,23 +400,11 @@ static void *watch(void *unused)
 
 /* ---- opening and closing ------------------------------------------------------------------------------------------- */
 
-/* The centres need a descriptor for every rank. */
-static void raise_descriptors(int ranks)
-{
-    enum { OTHERS = 512 };
-    struct rlimit limit;
-    rlim_t need = (rlim_t)ranks + OTHERS;
-    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= need) return;
-    limit.rlim_cur = limit.rlim_max < need ? limit.rlim_max : need;
-    setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 static void open_centre(struct watch_door *door)
 {
-    raise_descriptors(w.comm.size);
     w.accepted = mem_alloc((size_t)w.comm.size * sizeof *w.accepted);
     for (int r = 0; r < w.comm.size; r++) w.accepted[r].fd = -1;
-    w.listening = watch_door_open(door);
+    watch_hall_open(&w.hall, w.comm.size, door);
 }
 
 /* Who everyone is, how the centres are reached, and what proves that one belongs to this job. */
@@ -494,6 +415,7 @@ static status introduce(struct comm *c, struct watch_door door[CENTRES])
     if (getrandom(w.nonce, sizeof w.nonce, GRND_NONBLOCK) != sizeof w.nonce) w.nonce[0] = (uint64_t)(clock_s() * 1e9), w.nonce[1] = (uint64_t)me.pid;
     TRY(c->fn->bcast(c, w.nonce, sizeof w.nonce, 0));
     TRY(c->fn->all_gather(c, &me, w.who, sizeof me));
+    watch_place_open(c->rank, c->size, me.host);
     w.centre[1] = 1;
     for (int r = c->size - 1; r > 0; r--)
         if (strcmp(w.who[r].host, w.who[0].host)) w.centre[1] = r;
@@ -532,9 +454,8 @@ void watch_tell(int code) { tell(RECORD_TOLD, code); }
 static void release(void)
 {
     for (int i = 0; i < CENTRES; i++) watch_link_close(&w.dial[i].link);
-    for (int i = 0; i < STRANGERS; i++) watch_link_close(&w.strangers[i].link);
     for (int r = 0; is_centre() && r < w.comm.size; r++) watch_link_close(&w.accepted[r]);
-    if (w.listening >= 0) close(w.listening);
+    if (is_centre()) watch_hall_close(&w.hall);
     if (w.wake >= 0) close(w.wake);
     free(w.accepted);
     free(w.peers);
@@ -548,20 +469,18 @@ void watch_open(struct comm *c)
     struct watch_door door[CENTRES] = {0};
     if (c->size == 1) return;
     w.comm = *c;
-    w.listening = -1;
     w.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w.who = mem_alloc((size_t)c->size * sizeof *w.who);
     w.peers = mem_alloc((size_t)c->size * sizeof *w.peers);
     w.polled = mem_alloc((size_t)(SLOT_ACCEPTED + c->size) * sizeof *w.polled);
     w.opened = clock_s();
-    for (int i = 0; i < STRANGERS; i++) w.strangers[i].link.fd = -1;
     status st = introduce(c, door);
     for (int i = 0; i < CENTRES; i++) {
         if (strcmp(w.who[w.centre[i]].host, w.who[c->rank].host) == 0) watch_door_near(&door[i]);
         if (c->rank == w.centre[i]) door[i].n = 0;
         watch_dial_open(&w.dial[i], &door[i], w.centre[i], w.opened);
     }
-    w.running = !st && w.wake >= 0 && start_thread(&w.thread, watch);
+    w.running = !st && w.wake >= 0 && watch_thread(&w.thread, watch);
     if (w.running) {
         on_exit(at_exit, NULL);
         wait_for(&w.settled, SETTLE_S); /* so that who dies from now on is missed */

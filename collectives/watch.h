@@ -44,6 +44,9 @@ void watch_at(enum watch_phase phase, int64_t step);
 /* Seconds of silence after which a peer is given up; 0 = never. Until told, 30. */
 void watch_timeout(double seconds);
 
+/* A launcher, or a person, asked this rank to stop: should it be killed later, that was no accident. For signal handlers. */
+void watch_asked_to_stop(void);
+
 /* " (rank 2 of 4 on HOST, step 41, reduction)": where this rank stands; "" in a world of one. The thread's own buffer. */
 const char *watch_place(void);
 

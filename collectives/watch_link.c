@@ -5,12 +5,15 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-static const double TRY_ALL_S = 10, TRY_ONE_S = 3, TRY_AGAIN_S = 0.2;
+static const double
+    TRY_ALL_S = 10, TRY_ONE_S = 3, TRY_AGAIN_S = 0.2,
+    NONCE_S = 5,       /* for a stranger to say it */
+    DOOR_AGAIN_S = 1;  /* when no descriptor was left for who knocks */
 
 /* ---- addresses ----------------------------------------------------------------------------------------------------- */
 
@@ -46,34 +49,7 @@ void watch_door_near(struct watch_door *d)
     for (int i = 0; i < far.n; i++) add_address(d, far.at[i].v6, far.at[i].bytes);
 }
 
-/* ---- sockets ------------------------------------------------------------------------------------------------------- */
-
-static int listen_on(int family, int *port)
-{
-    struct sockaddr_storage any = {.ss_family = (sa_family_t)family}, bound;
-    socklen_t size = sizeof bound;
-    int no = 0, fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return -1;
-    if (family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
-    size_t any_size = family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    if (bind(fd, (const void *)&any, (socklen_t)any_size) || listen(fd, 4096) || getsockname(fd, (void *)&bound, &size)) {
-        close(fd);
-        return -1;
-    }
-    *port = ntohs(family == AF_INET6 ? ((const struct sockaddr_in6 *)&bound)->sin6_port : ((const struct sockaddr_in *)&bound)->sin_port);
-    return fd;
-}
-
-int watch_door_open(struct watch_door *out)
-{
-    *out = (struct watch_door){0};
-    int port = 0, fd = listen_on(AF_INET6, &port); /* takes IPv4 too */
-    if (fd < 0) fd = listen_on(AF_INET, &port);
-    if (fd < 0) return -1;
-    out->port = port;
-    add_interfaces(out);
-    return fd;
-}
+/* ---- records ------------------------------------------------------------------------------------------------------- */
 
 void watch_link_open(struct watch_link *l, int fd)
 {
@@ -118,6 +94,92 @@ enum watch_event watch_link_receive(struct watch_link *l, struct watch_record *o
     memcpy(out, l->in, sizeof *out);
     l->in_n = 0;
     return LINK_RECORD;
+}
+
+/* ---- listening ----------------------------------------------------------------------------------------------------- */
+
+static int listen_on(int family, int *port)
+{
+    struct sockaddr_storage any = {.ss_family = (sa_family_t)family}, bound;
+    socklen_t size = sizeof bound;
+    int no = 0, fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -1;
+    if (family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
+    size_t any_size = family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    if (bind(fd, (const void *)&any, (socklen_t)any_size) || listen(fd, 4096) || getsockname(fd, (void *)&bound, &size)) {
+        close(fd);
+        return -1;
+    }
+    *port = ntohs(family == AF_INET6 ? ((const struct sockaddr_in6 *)&bound)->sin6_port : ((const struct sockaddr_in *)&bound)->sin_port);
+    return fd;
+}
+
+static void raise_descriptors(int ranks)
+{
+    enum { OTHERS = 512 };
+    struct rlimit limit;
+    rlim_t need = (rlim_t)ranks + OTHERS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= need) return;
+    limit.rlim_cur = limit.rlim_max < need ? limit.rlim_max : need;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+void watch_hall_open(struct watch_hall *h, int ranks, struct watch_door *out)
+{
+    int port = 0;
+    *h = (struct watch_hall){0};
+    *out = (struct watch_door){0};
+    for (int i = 0; i < WATCH_STRANGERS; i++) h->strangers[i].link.fd = -1;
+    raise_descriptors(ranks);
+    h->fd = listen_on(AF_INET6, &port); /* takes IPv4 too */
+    if (h->fd < 0) h->fd = listen_on(AF_INET, &port);
+    out->port = port;
+    if (h->fd >= 0) add_interfaces(out);
+}
+
+void watch_hall_close(struct watch_hall *h)
+{
+    for (int i = 0; i < WATCH_STRANGERS; i++) watch_link_close(&h->strangers[i].link);
+    if (h->fd >= 0) close(h->fd);
+    h->fd = -1;
+}
+
+void watch_hall_poll(const struct watch_hall *h, struct pollfd *slots, double now)
+{
+    slots[0] = (struct pollfd){now >= h->again ? h->fd : -1, POLLIN, 0};
+    for (int i = 0; i < WATCH_STRANGERS; i++) slots[1 + i] = (struct pollfd){h->strangers[i].link.fd, POLLIN, 0};
+}
+
+/* Where too many wait, the oldest goes. */
+static void let_in(struct watch_hall *h, double now)
+{
+    int fd;
+    while ((fd = accept4(h->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+        int place = 0;
+        for (int i = 0; i < WATCH_STRANGERS && h->strangers[place].link.fd >= 0; i++)
+            if (h->strangers[i].link.fd < 0 || h->strangers[i].since < h->strangers[place].since) place = i;
+        watch_link_close(&h->strangers[place].link);
+        watch_link_open(&h->strangers[place].link, fd);
+        h->strangers[place].since = now;
+    }
+    if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) h->again = now + DOOR_AGAIN_S;
+}
+
+void watch_hall_step(struct watch_hall *h, const struct pollfd *slots, const struct watch_record *hello, double now,
+                     void (*admit)(const struct watch_link *, const struct watch_record *, double now))
+{
+    struct watch_record r;
+    for (int i = 0; i < WATCH_STRANGERS; i++) {
+        struct watch_link *l = &h->strangers[i].link;
+        enum watch_event event = slots[1 + i].revents ? watch_link_receive(l, &r) : LINK_NOTHING;
+        bool known = event == LINK_RECORD && memcmp(r.nonce, hello->nonce, sizeof r.nonce) == 0;
+        if (known && r.kind == RECORD_HELLO) watch_link_send(l, hello);
+        else if (known) {
+            admit(l, &r, now);
+            l->fd = -1;
+        } else if (event != LINK_NOTHING || now - h->strangers[i].since > NONCE_S) watch_link_close(l);
+    }
+    if (slots[0].revents) let_in(h, now);
 }
 
 /* ---- dialling ------------------------------------------------------------------------------------------------------ */

@@ -3,11 +3,12 @@
 #ifndef TRIMPOT_WATCH_LINK_H
 #define TRIMPOT_WATCH_LINK_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { WATCH_ADDRESSES = 16 };
+enum { WATCH_ADDRESSES = 16, WATCH_STRANGERS = 32, WATCH_HALL_SLOTS = 1 + WATCH_STRANGERS };
 
 enum watch_record_kind {
     RECORD_HELLO = 1, /* both ways, before anything else */
@@ -20,7 +21,7 @@ enum watch_record_kind {
 
 struct watch_record {
     uint64_t nonce[2];
-    int32_t kind, rank, code, unused;
+    int32_t kind, rank, code, asked_to_stop;
     int64_t place;
 };
 
@@ -53,11 +54,12 @@ struct watch_dial {
     double until, give_up;
 };
 
-/* Listens on all addresses and names them; −1 where that is not possible. */
-int watch_door_open(struct watch_door *out);
-
-/* Puts the loopback addresses in front: for two ranks of one host. */
-void watch_door_near(struct watch_door *d);
+/* Who listens, and the callers who have not yet proved that they belong to the job. */
+struct watch_hall {
+    int fd; /* −1: nobody listens */
+    double again;
+    struct { struct watch_link link; double since; } strangers[WATCH_STRANGERS];
+};
 
 void watch_link_open(struct watch_link *l, int fd);
 void watch_link_close(struct watch_link *l);
@@ -65,6 +67,22 @@ void watch_link_close(struct watch_link *l);
 /* Where the other side does not read, records are dropped whole. */
 void watch_link_send(struct watch_link *l, const struct watch_record *r);
 enum watch_event watch_link_receive(struct watch_link *l, struct watch_record *out);
+
+/* Listens on all addresses and names them in `out` (none where that is not possible); takes care that `ranks` callers find
+ * descriptors. */
+void watch_hall_open(struct watch_hall *h, int ranks, struct watch_door *out);
+void watch_hall_close(struct watch_hall *h);
+
+/* The WATCH_HALL_SLOTS that poll should look at. */
+void watch_hall_poll(const struct watch_hall *h, struct pollfd *slots, double now);
+
+/* One step after poll. A caller proves the nonce with HELLO, and with the first record after our answer `hello` that it
+ * keeps this connection: then it is admitted, with that record. */
+void watch_hall_step(struct watch_hall *h, const struct pollfd *slots, const struct watch_record *hello, double now,
+                     void (*admit)(const struct watch_link *, const struct watch_record *, double now));
+
+/* Puts the loopback addresses in front: for two ranks of one host. */
+void watch_door_near(struct watch_door *d);
 
 void watch_dial_open(struct watch_dial *d, const struct watch_door *door, int rank, double now);
 

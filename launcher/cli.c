@@ -274,13 +274,17 @@ void cli_release(struct cli *c)
     *c = (struct cli){0};
 }
 
-/* A verb that diagnoses launches has a guard of its own, and goes on alone where there is no world. */
-static status open_ranks(struct cli *c, struct comm *comm)
+/* Opens the world, and the watch over it, under the guard of both. A verb that diagnoses launches has a guard of its own, and goes on alone where there is no world. */
+static status open_ranks(struct cli *c, enum log_level level, struct comm *comm)
 {
     bool diagnoses = c->verb && c->verb->diagnoses && !c->help;
     status st = launch_find(c->dist, &c->launch);
     if (!st && !diagnoses) st = launch_guard(&c->launch);
     if (!st) st = comm_open(&c->launch, c->program_dir, comm);
+    if (!st) {
+        log_init(comm->rank, comm->size, level);
+        watch_open(comm);
+    }
     launch_guarded();
     if (!st || !(diagnoses || c->help)) return st;
     c->launch_failure = st;
@@ -328,13 +332,11 @@ int cli_main(int argc, char **argv, const struct verb *const *verbs, int n_verbs
         cli_release(&c);
         return code;
     }
-    status st = open_ranks(&c, &comm);
+    status st = open_ranks(&c, level, &comm);
     if (st) {
         if (!c.launch.echo) log_error("%s", complaint ? complaint : status_message());
         code = parsed ? parsed : st;
     } else {
-        log_init(comm.rank, comm.size, level);
-        watch_open(&comm);
         bool diagnoses = c.verb && c.verb->diagnoses;
         if (c.launch.warning && c.verb && c.verb->every_rank && !diagnoses) log_warn("%s", c.launch.warning);
         st = comm_agree(&comm, parsed ? status_fail(parsed, "%s", complaint) : ST_OK);

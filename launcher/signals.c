@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "collectives/watch.h"
+
 /* How one signal is answered. Handlers touch nothing but the flags below and _exit. */
 struct answer {
     int signal;
@@ -51,7 +53,10 @@ static void on_signal(int signal)
         long now = now_s(), last = atomic_load(&last_s[i]), gap = now - last;
         if (last && gap >= answers[i].from_s && gap <= answers[i].to_s) _exit(128 + signal);
         if (!last || gap >= answers[i].from_s) atomic_store(&last_s[i], now);
-        if (answers[i].flags & SIGNAL_STOP) atomic_store(&stopping, true);
+        if (answers[i].flags & SIGNAL_STOP) {
+            atomic_store(&stopping, true);
+            watch_asked_to_stop();
+        }
         atomic_fetch_or(&received, answers[i].flags);
     }
 }

@@ -10,10 +10,16 @@ expect 20 'only rank 0 failed' timeout 60 mpirun -n 2 "$program" agree 0 20
 expect 2 'every rank says this' timeout 60 mpirun -n 4 "$program" same 2
 equal 'times the common message is printed' "$(grep -c 'every rank says this' "$scratch/expect.out")" 1
 expect 13 "the configuration differs between ranks: rank 0 on $(hostname) has '0000000000000000', rank 3 on" timeout 60 mpirun -n 4 "$program" differ
-expect 15 'rank 1 failed alone' timeout 60 mpirun -n 3 "$program" alone 1 15
+for rank in 0 1 2; do
+    expect 15 "rank $rank failed alone (rank $rank of 3 on $(hostname), start)" timeout 60 mpirun -n 3 "$program" alone $rank 15
+    equal 'causes that are named' "$(grep -c 'error: ' "$scratch/expect.out")" 1
+done
+expect 11 'ended by itself with exit code 11 at start; all ranks end' timeout 60 mpirun -n 3 "$program" exit 2 11
+expect 20 '(rank 2 of 3 on ' timeout 60 mpirun -n 3 "$program" agree 2 20 # what only that host has
 expect 85 'every rank says this' timeout 60 mpirun -n 2 "$program" same 85
 
 expect 137 'signal 9' timeout 60 mpirun -n 3 "$program" killed 1
+grep -q '^\[rank 0\] error: rank 1 (host .*) ended without a word' "$scratch/expect.out" || fail 'the rank that was killed is not named'
 [ -z "$(find /dev/shm -name 'trimpot*' -newer "$scratch" 2>/dev/null)" ] || fail "a killed rank left shared memory behind"
 expect 85 'stopped on request' timeout 60 mpirun -n 4 "$program" stop
 equal 'times the request is noted' "$(grep -c 'stopped on request' "$scratch/expect.out")" 1

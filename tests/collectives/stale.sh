@@ -50,7 +50,7 @@ expect 1 'error: MPI_Init (started by mpirun as rank 1 on' in_env "$scratch/env.
 kill $listener
 
 # A rank that never comes, and a second MPI program of one rank.
-expect 21 'has not returned for 1 s' env TRIMPOT_INIT_TIMEOUT=1 timeout 60 mpirun -n 1 "$trimpot" version : -n 1 sleep 30
+expect 21 'has not ended within 1 s' env TRIMPOT_INIT_TIMEOUT=1 timeout 60 mpirun -n 1 "$trimpot" version : -n 1 sleep 30
 equal 'lines of the wait' "$(grep -c '^error:' "$scratch/expect.out")" 1
 expect 2 "TRIMPOT_INIT_TIMEOUT is '1m'" env TRIMPOT_INIT_TIMEOUT=1m timeout 60 mpirun -n 2 "$trimpot" version
 expect 1 'second MPI program in the shell of one rank' timeout 60 mpirun -n 2 sh -c '"$0" version; "$0" version' "$trimpot"

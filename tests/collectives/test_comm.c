@@ -5,6 +5,8 @@
  *   test_comm alone RANK CODE       rank RANK fails while the others wait in a collective
  *   test_comm same CODE             all ranks fail in the same words
  *   test_comm stop                  all ranks stop on request, without a vote
+ *   test_comm exit RANK CODE        rank RANK calls exit() where it should not
+ *   test_comm steps N SECONDS       N steps of a pretended run, with that peer_timeout
  *   test_comm killed RANK           rank RANK dies by SIGKILL while the others, deaf to TERM, wait in a reduction
  *   test_comm differ                the ranks hold different configurations
  *   test_comm where                 each rank says which it is, of the world and of its host; then as without */
@@ -132,6 +134,21 @@ static status check_all(struct comm *c)
     return ST_OK;
 }
 
+static status steps(struct comm *c, int n, int timeout)
+{
+    watch_timeout(timeout);
+    for (int step = 1; step <= n; step++) {
+        watch_at(WATCH_COMPUTE, step);
+        usleep(20000);
+        watch_at(WATCH_REDUCE, step);
+        TRY(c->fn->barrier(c));
+        if (c->rank == 0 && step == 20) puts("steps are made");
+        fflush(stdout);
+    }
+    if (c->rank == 0) puts("all steps are made");
+    return ST_OK;
+}
+
 static status run(struct comm *c, int argc, char **argv)
 {
     const char *mode = argc > 1 ? argv[1] : "all";
@@ -151,6 +168,11 @@ static status run(struct comm *c, int argc, char **argv)
         signal(SIGTERM, SIG_IGN);
         if (c->rank == rank) raise(SIGKILL);
         return check_reduce(c, 24, 1000);
+    }
+    if (strcmp(mode, "steps") == 0) return steps(c, rank, code);
+    if (strcmp(mode, "exit") == 0) {
+        if (c->rank == rank) exit(code);
+        return c->fn->barrier(c);
     }
     if (strcmp(mode, "alone") == 0) {
         if (c->rank == rank) FAIL((status)code, "rank %d failed alone", rank);
