@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,7 +88,8 @@ static const struct comm_table table = {.name = "processes", .barrier = meet, .b
 
 /* ---- what stands between the watch and the system in this program ------------------------------------------------------ */
 
-static bool refuse, swallow, crowded;
+static bool refuse, swallow;
+static atomic_bool crowded;
 
 int connect(int fd, const struct sockaddr *to, socklen_t size)
 {
