@@ -186,7 +186,7 @@ status launch_guard(const struct launch *l)
     TRY(init_timeout(&seconds));
     gethostname(host, sizeof host - 1);
     if (l->rank >= 0) snprintf(who, sizeof who, " (started by %s as rank %d on %s)", l->how, l->rank, host);
-    snprintf(guard.late, sizeof guard.late, "error: the start of MPI%s has not ended within %u s: a rank has not started, has ended or is stopped, or "
+    snprintf(guard.late, sizeof guard.late, "error: the start of the ranks%s has not ended within %u s: a rank has not started, has ended or is stopped, or "
              "hosts cannot reach each other (firewall; btl_tcp_if_include); `trimpot doctor` under the same launcher looks closer, "
              "TRIMPOT_INIT_TIMEOUT=SECONDS waits longer\n", who, seconds);
     /* Seen: with Slurm's default a rank leaves the barrier at the end of MPI_Init too early, and its first message crashes another. */

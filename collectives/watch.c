@@ -34,6 +34,7 @@ static const double
     TOLD_GRACE_S = 3,   /* the rank that told ends the job itself */
     ENDED_GRACE_S = 2,  /* who named the cause ends the job itself */
     ABORT_S = 1.5,      /* for an abort to end this process */
+    LAUNCHER_S = 6,     /* for mpirun to end by itself */
     CONFIRM_S = 0.15,   /* a launcher that ends all ranks kills this one too: nothing is to be said */
     DEPUTY_WAITS_S = 2, /* for a rank 0 that lives */
     OTHERS_WAIT_S = 2;  /* where both centres are gone */
@@ -115,6 +116,7 @@ static bool settle_end(int code, double grace_s, bool aborts, double now)
     w.end_aborts = aborts;
     atomic_store(&w.blamed, code);
     watch_fuse(code, grace_s + ABORT_S);
+    if (code == ST_WATCHDOG) watch_fuse_launcher(LAUNCHER_S);
     struct watch_record r = record(RECORD_END, code);
     send_to_centres(&r);
     send_to_accepted(&r);

@@ -274,18 +274,14 @@ void cli_release(struct cli *c)
     *c = (struct cli){0};
 }
 
-/* Opens the world, and the watch over it, under the guard of both. A verb that diagnoses launches has a guard of its own, and goes on alone where there is no world. */
-static status open_ranks(struct cli *c, enum log_level level, struct comm *comm)
+/* Under a guard that the caller lifts once the ranks know each other. A verb that diagnoses launches has a guard of its own, and
+ * goes on alone where there is no world. */
+static status open_ranks(struct cli *c, struct comm *comm)
 {
     bool diagnoses = c->verb && c->verb->diagnoses && !c->help;
     status st = launch_find(c->dist, &c->launch);
     if (!st && !diagnoses) st = launch_guard(&c->launch);
     if (!st) st = comm_open(&c->launch, c->program_dir, comm);
-    if (!st) {
-        log_init(comm->rank, comm->size, level);
-        watch_open(comm);
-    }
-    launch_guarded();
     if (!st || !(diagnoses || c->help)) return st;
     c->launch_failure = st;
     c->launch_message = mem_strdup(status_message());
@@ -332,15 +328,19 @@ int cli_main(int argc, char **argv, const struct verb *const *verbs, int n_verbs
         cli_release(&c);
         return code;
     }
-    status st = open_ranks(&c, level, &comm);
+    status st = open_ranks(&c, &comm);
     if (st) {
+        launch_guarded();
         if (!c.launch.echo) log_error("%s", complaint ? complaint : status_message());
         code = parsed ? parsed : st;
     } else {
         bool diagnoses = c.verb && c.verb->diagnoses;
+        log_init(comm.rank, comm.size, level);
         if (c.launch.warning && c.verb && c.verb->every_rank && !diagnoses) log_warn("%s", c.launch.warning);
         st = comm_agree(&comm, parsed ? status_fail(parsed, "%s", complaint) : ST_OK);
         if (!st && !diagnoses) st = startup_check(&comm, argc, argv);
+        if (!st) watch_open(&comm); /* of equal programs only: its records are theirs */
+        launch_guarded();
         if (!st) st = run_verb(&c, &comm, verbs, n_verbs);
         if (!st) st = flush_results();
         signals_end();

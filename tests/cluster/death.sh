@@ -51,7 +51,7 @@ begin()
     done
 }
 
-# all_dead NAME MOST_MS [LAUNCHER]: waits for every job at once, not for the end of that launcher; sets dead_ms[], gone_ms[], code[].
+# all_dead NAME MOST_MS: waits for every job at once; sets dead_ms[], gone_ms[], code[].
 # t0: the time from which it counts, or "said": when the job names its cause.
 declare -A dead_ms gone_ms code from
 all_dead()
@@ -66,7 +66,7 @@ all_dead()
             t=$(($(now_ms) - from[$l]))
             [ -n "${dead_ms[$l]}" ] || [ -n "$(ranks_of "$1" "$l")" ] || dead_ms[$l]=$t
             if [ -z "${gone_ms[$l]}" ] && ! kill -0 "${job[$l]}" 2>/dev/null; then gone_ms[$l]=$t; fi
-            [ -n "${dead_ms[$l]}" ] && [[ -n ${gone_ms[$l]} || $l = "${3:-}" ]] || waiting=1
+            [ -n "${dead_ms[$l]}" ] && [ -n "${gone_ms[$l]}" ] || waiting=1
         done
         [ "$t" -lt "$2" ] || break
         sleep 0.05
@@ -131,12 +131,12 @@ for host in 3 1; do
     begin $name
     t0=$(now_ms)
     host_cut tpn$host
-    all_dead $name 16000 mpirun # which waits for ever for a daemon that it no longer reaches
+    all_dead $name 20000
     for l in $launchers; do
         # Under srun the node is gone with its host; mpirun stands on tpn1.
         told="^\[rank 0\] error: rank 2 \(host tpn3, "
         [ $host != 1 ] || told="^\[rank [01]\] error: rank [0-3] \(host tpn[1-4], "
-        judged $name "$l" "21 -" 13000 "$told.*has not been heard of for [34] s .*, last at $place.*; all ranks end$"
+        judged $name "$l" "$([ $l = mpirun ] && say "21 137" || say 21)" 13000 "$told.*has not been heard of for [34] s .*, last at $place.*; all ranks end$"
     done
     host_heal tpn$host
 done
