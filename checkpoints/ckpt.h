@@ -25,7 +25,7 @@ struct ckpt_class { const char *name; dtype dt; int64_t count; void *data; };
 
 struct ckpt_tensor { const char *name; int rank; int64_t dim[4]; int64_t offset; }; /* where it lies in every class */
 
-/* Rank 0 asks it before anything is written, right before the rename, and before anything is removed: may this run still
+/* Rank 0 asks it before anything is written, right before the rename, and before each removal: may this run still
  * change the directory? What it returns if not is the outcome on every rank. NULL, or no check: it may. */
 struct ckpt_guard { status (*check)(void *arg); void *arg; };
 

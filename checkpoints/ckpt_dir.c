@@ -244,7 +244,7 @@ static bool is_leftover(const char *name)
     return strncmp(name, "step-", 5) == 0 && dot && (strcmp(dot, ".tmp") == 0 || strcmp(dot, ".trash") == 0);
 }
 
-static status remove_leftovers(const char *checkpoints_dir)
+static status remove_leftovers(const char *checkpoints_dir, const struct ckpt_guard *guard)
 {
     DIR *d = opendir(checkpoints_dir);
     if (!d && errno == ENOENT) return ST_OK;
@@ -253,7 +253,8 @@ static status remove_leftovers(const char *checkpoints_dir)
     for (struct dirent *e; !st && (e = readdir(d));) {
         if (!is_leftover(e->d_name)) continue;
         char *path = mem_printf("%s/%s", checkpoints_dir, e->d_name);
-        st = file_remove_tree(path);
+        st = ckpt_may_change(guard);
+        if (!st) st = file_remove_tree(path);
         free(path);
     }
     closedir(d);
@@ -264,7 +265,6 @@ static status retain(const char *checkpoints_dir, int64_t keep, const struct ckp
 {
     int64_t *steps, kept = 0;
     int n;
-    TRY(ckpt_may_change(guard));
     TRY(ckpt_list_steps(checkpoints_dir, &steps, &n));
     status st = ST_OK;
     for (int i = 0; i < n && !st; i++) {
@@ -273,10 +273,12 @@ static status retain(const char *checkpoints_dir, int64_t keep, const struct ckp
         bool good = ckpt_check_quick(dir, steps[i], &m, NULL, NULL) == ST_OK;
         ckpt_manifest_free(m);
         free(dir);
-        if (good && kept++ >= keep) st = throw_away(checkpoints_dir, steps[i]);
+        if (!good || kept++ < keep) continue;
+        st = ckpt_may_change(guard);
+        if (!st) st = throw_away(checkpoints_dir, steps[i]);
     }
     free(steps);
-    return st ? st : remove_leftovers(checkpoints_dir);
+    return st ? st : remove_leftovers(checkpoints_dir, guard);
 }
 
 status ckpt_retain(struct comm *comm, const char *checkpoints_dir, int64_t keep, const struct ckpt_guard *guard)
