@@ -57,8 +57,8 @@ status ckpt_load(struct comm *comm, const struct ckpt_info *info, const struct c
 status ckpt_reject(struct comm *comm, const struct ckpt_info *info); /* rename to .bad, loudly */
 void ckpt_info_free(struct ckpt_info *i);
 
-/* Removes all but the newest `keep` (≥ 1) checkpoints that verify, never the newest; by rename to .trash first. Also
- * clears leftovers of dead saves (*.tmp). Rank 0 works, all call. */
+/* Removes all but the newest `keep` checkpoints that verify, by rename to .trash first; keep < 1: none. Clears leftovers of
+ * dead saves (*.tmp) in any case: a killed run leaves one under its own name. Rank 0 works, all call. */
 status ckpt_retain(struct comm *comm, const char *checkpoints_dir, int64_t keep, const struct ckpt_guard *guard);
 
 /* Parses a manifest image; fuzz entry. */

@@ -261,7 +261,7 @@ static status remove_leftovers(const char *checkpoints_dir, const struct ckpt_gu
     return st;
 }
 
-static status retain(const char *checkpoints_dir, int64_t keep, const struct ckpt_guard *guard)
+static status remove_older(const char *checkpoints_dir, int64_t keep, const struct ckpt_guard *guard)
 {
     int64_t *steps, kept = 0;
     int n;
@@ -278,10 +278,16 @@ static status retain(const char *checkpoints_dir, int64_t keep, const struct ckp
         if (!st) st = throw_away(checkpoints_dir, steps[i]);
     }
     free(steps);
-    return st ? st : remove_leftovers(checkpoints_dir, guard);
+    return st;
+}
+
+static status retain(const char *checkpoints_dir, int64_t keep, const struct ckpt_guard *guard)
+{
+    if (keep > 0) TRY(remove_older(checkpoints_dir, keep, guard));
+    return remove_leftovers(checkpoints_dir, guard);
 }
 
 status ckpt_retain(struct comm *comm, const char *checkpoints_dir, int64_t keep, const struct ckpt_guard *guard)
 {
-    return vote_root(comm, comm->rank == 0 ? retain(checkpoints_dir, keep < 1 ? 1 : keep, guard) : ST_OK);
+    return vote_root(comm, comm->rank == 0 ? retain(checkpoints_dir, keep, guard) : ST_OK);
 }

@@ -79,6 +79,15 @@ static char *meta_text(const struct session *x, const struct progress *at)
 
 static status still_ours(void *lock) { return run_lock_check(lock); }
 
+/* What cannot be removed is no loss: the checkpoint is committed. Only another run's folder is not this one's to tidy. */
+static status tidy(struct session *x, const char *dir, const struct ckpt_guard *guard)
+{
+    status st = ckpt_retain(x->comm, dir, x->cfg->checkpointer.keep_last_n, guard);
+    if (st == ST_USAGE) return st;
+    if (st && x->comm->rank == 0) log_warn("%s; the checkpoint is saved, older ones stay", status_message());
+    return ST_OK;
+}
+
 status snapshot_save(struct session *x, const struct progress *at, struct run_lock *lock)
 {
     struct state st;
@@ -90,7 +99,7 @@ status snapshot_save(struct session *x, const struct progress *at, struct run_lo
     st.s.guard = (struct ckpt_guard){still_ours, lock};
     status result = x->be->dev.sync(x->s, "checkpoint");
     if (!result) result = ckpt_save(x->comm, dir, &st.s);
-    if (!result && x->cfg->checkpointer.keep_last_n > 0) result = ckpt_retain(x->comm, dir, x->cfg->checkpointer.keep_last_n, &st.s.guard);
+    if (!result) result = tidy(x, dir, &st.s.guard);
     free(meta);
     free(dir);
     free(st.tensors);

@@ -329,8 +329,11 @@ static void retention(void **unused)
     assert_int_equal(find_only(dir, 2, &rejected), 4);
     assert_int_equal(rejected, 1);
     assert_int_equal(count_entries(dir, ".bad"), 1);
-    c.keep = -7;
+    snprintf(path, sizeof path, "%s/step-0000009.0123456789abcdef0123456789abcdef.tmp/x", dir); /* of a run that was killed */
+    assert_int_equal(file_mkdirs(path), ST_OK);
+    c.keep = 0;
     fake_run(1, NULL, do_retain, &c);
+    assert_int_equal(count_entries(dir, ".tmp"), 0);
     assert_int_equal(load(dir, 1, 70000, NULL), 4);
     assert_int_equal(find_only(dir, 1, NULL), 4);
 }
