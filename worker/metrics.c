@@ -35,7 +35,8 @@ int64_t metrics_resident_bytes(void)
     return kb * 1024;
 }
 
-/* The steps after `done` were undone by resuming from an earlier checkpoint: their lines go. A torn last line goes too. */
+/* The steps after `done` were undone by resuming from an earlier checkpoint: their lines go. A torn last line goes too. The file
+ * is another one afterwards: a run that was taken over in the middle of a line finishes it in the old one. */
 static status keep_until(const char *path, int64_t done)
 {
     char *text;
@@ -59,8 +60,8 @@ static status keep_until(const char *path, int64_t done)
 status metrics_open(struct metrics *m, const char *dir, int64_t done, int64_t every)
 {
     *m = (struct metrics){.every = every > 0 ? every : 1, .path = mem_printf("%s/metrics.jsonl", dir)};
-    if (done) TRY(keep_until(m->path, done));
-    m->file = fopen(m->path, done ? "ae" : "we");
+    TRY(keep_until(m->path, done));
+    m->file = fopen(m->path, "ae");
     if (!m->file) FAIL(ST_IO, "%s: cannot open for writing: %s", m->path, strerror(errno));
     return ST_OK;
 }

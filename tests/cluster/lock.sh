@@ -89,18 +89,18 @@ line 1 "$scratch/whole"
 # ---- what takes long begins first -----------------------------------------------------------------------------------------------
 # Killed on another host.
 hold killed tpn1
-refused "beside a run on another host" killed 1000 on tpn2
+refused "beside a run on another host" killed 5000 on tpn2
 kill -KILL "${pid[killed]}"
 ended "${pid[killed]}"
 killed_ms=$(now_ms)
-refused "beside one that was killed just now" killed 1000 on tpn2
+refused "beside one that was killed just now" killed 5000 on tpn2
 
 # A clock that is wrong, on a file system that believes it: an hour ahead, an hour behind.
 for way in ahead behind; do
     offset=3600
     [ $way = ahead ] || offset=-3600
     hold $way tpn1 LD_PRELOAD="$scratch/clock.so" CLOCK_OFFSET_S=$offset
-    refused "its clock an hour $way, alive" $way 4000 on tpn2
+    refused "its clock an hour $way, alive" $way 8000 on tpn2
     kill -0 "${pid[$way]}" || fail "its clock an hour $way: it did not survive that"
     kill -KILL "${pid[$way]}"
     ended "${pid[$way]}"
@@ -134,8 +134,8 @@ line 2 "$scratch/both"
 hosts_mpirun 2 1 "${command[@]}" >"$scratch/both.log" 2>&1 </dev/null &
 both=$!
 until_true "two hosts" 60 has_steps "$scratch/both" 3
-refused "bare, beside two hosts" both 1000 on tpn3
-refused "mpirun on two hosts, beside two hosts" both 1000 hosts_mpirun 2 1
+refused "bare, beside two hosts" both 5000 on tpn3
+refused "mpirun on two hosts, beside two hosts" both 5000 hosts_mpirun 2 1
 kill -0 "$both" || fail "two hosts: ended too early to show anything"
 ended "$both"
 equal "two hosts: exit code" "$rc" 0
@@ -145,7 +145,7 @@ same "two hosts, refused beside them" "$scratch/whole" "$scratch/both"
 # The predecessor was killed with its node; or its node is only cut off, and comes back.
 for name in requeued requeued-back; do
     hold $name tpn1 SLURM_JOB_ID=77 SLURM_NTASKS=1 SLURM_CLUSTER_NAME=tp
-    [ $name = requeued-back ] || refused "a second step of the same job" $name 1000 on tpn2 env SLURM_JOB_ID=77 SLURM_NTASKS=1 SLURM_CLUSTER_NAME=tp
+    [ $name = requeued-back ] || refused "a second step of the same job" $name 5000 on tpn2 env SLURM_JOB_ID=77 SLURM_NTASKS=1 SLURM_CLUSTER_NAME=tp
     signal=KILL
     [ $name = requeued ] || signal=STOP
     kill -$signal "${pid[$name]}"

@@ -8,7 +8,6 @@ built trimpot trimpot_mpi.so
 need mpirun setsid
 . "$source/tests/e2e/libe2e.sh"
 kills=${KILLS:-60}
-RANDOM=${SEED:-1}
 
 run=("$trimpot" run "${lora[@]}" "${common[@]}" dtype=fp32 gradient_accumulation_steps=4 epochs=5 save_every_n_steps=3
      checkpointer.keep_last_n_checkpoints=3)
@@ -16,40 +15,51 @@ began=$(date +%s%N)
 mpirun -n 2 "${run[@]}" --output "$scratch/whole" >"$scratch/whole.log" 2>&1 </dev/null || die "the uninterrupted run failed"
 whole_ms=$((($(date +%s%N) - began) / 1000000))
 
-# One start that may be killed: returns 0 when the run came to its end.
+# attempt RUN SECONDS VICTIM: one start that may be killed; 0 when the run came to its end.
 attempt()
 {
-    local delay=$1 victim=$2 resume=false pids
-    [ -d "$scratch/run/checkpoints" ] && resume=true
-    mpirun -n 2 "${run[@]}" --output "$scratch/run" resume_from_checkpoint=$resume >"$scratch/run.log" 2>&1 </dev/null &
-    local launcher=$!
-    sleep "$delay"
-    mapfile -t pids < <(pgrep -f -- "--output $scratch/run" -x trimpot 2>/dev/null || pgrep -P "$launcher" trimpot || true)
-    [ ${#pids[@]} -gt 0 ] && kill -9 "${pids[$((victim % ${#pids[@]}))]}" 2>/dev/null && killed=$((killed + 1))
+    local out=$1 resume=false pids launcher
+    [ -d "$out/checkpoints" ] && resume=true
+    mpirun -n 2 "${run[@]}" --output "$out" resume_from_checkpoint=$resume >"$out.log" 2>&1 </dev/null &
+    launcher=$!
+    sleep "$2"
+    mapfile -t pids < <(pgrep -f -- "--output $out" -x trimpot 2>/dev/null || pgrep -P "$launcher" trimpot || true)
+    [ ${#pids[@]} -gt 0 ] && kill -9 "${pids[$(($3 % ${#pids[@]}))]}" 2>/dev/null && killed=$((killed + 1))
     # mpirun itself can hang for ever when a rank dies while it connects: our ranks are gone then, so end it.
     for _ in $(seq 100); do kill -0 "$launcher" 2>/dev/null || break; sleep 0.1; done
     kill -9 "$launcher" 2>/dev/null
     wait "$launcher" 2>/dev/null
 }
 
-killed=0 finished=0
-while [ $killed -lt "$kills" ]; do
-    # Any moment of a whole run, however fast this machine is.
-    at_ms=$((RANDOM * whole_ms / 32768))
-    if attempt "$((at_ms / 1000)).$(printf %03d $((at_ms % 1000)))" $((RANDOM % 2)); then
-        same "after kills" "$scratch/whole" "$scratch/run"
-        finished=$((finished + 1))
-        rm -rf "$scratch/run"
-    else
-        grep -qE '^error: ' "$scratch/run.log" && ! grep -q "another rank failed\|terminated" "$scratch/run.log" &&
-            { fail "an error, not a kill, ended a run"; grep '^error: ' "$scratch/run.log" | head -3; }
-    fi
-    [ "$failures" -lt 5 ] || die "too many failures"
-done
-ranks 2 "${run[@]}" --output "$scratch/run" resume_from_checkpoint=$([ -d "$scratch/run/checkpoints" ] && echo true || echo false) \
-    >"$scratch/run.log" 2>&1 || fail "the last resume"
-same "after the last kill" "$scratch/whole" "$scratch/run"
-say "$killed kills, $finished complete runs between them"
+# chain RUN KILLS SEED: kills and resumes until there were so many, then the last resume. Exit code: failures.
+chain()
+{
+    local out=$1 at_ms killed=0 finished=0
+    RANDOM=$3
+    while [ $killed -lt "$2" ]; do
+        # Any moment of a whole run, however fast this machine is.
+        at_ms=$((RANDOM * whole_ms / 32768))
+        if attempt "$out" "$((at_ms / 1000)).$(printf %03d $((at_ms % 1000)))" $((RANDOM % 2)); then
+            same "after kills" "$scratch/whole" "$out"
+            finished=$((finished + 1))
+            rm -rf "$out"
+        else
+            grep -qE '^error: ' "$out.log" && ! grep -q "another rank failed\|terminated" "$out.log" &&
+                { fail "an error, not a kill, ended a run"; grep '^error: ' "$out.log" | head -3; }
+        fi
+        [ "$failures" -lt 5 ] || die "too many failures"
+    done
+    ranks 2 "${run[@]}" --output "$out" resume_from_checkpoint="$([ -d "$out/checkpoints" ] && echo true || echo false)" \
+        >"$out.log" 2>&1 || fail "the last resume"
+    same "after the last kill" "$scratch/whole" "$out"
+    say "$killed kills, $finished complete runs between them"
+    exit "$failures"
+}
+
+# Two at a time: mpirun takes two seconds over each death.
+(chain "$scratch/run" $(((kills + 1) / 2)) "${SEED:-1}") &
+(chain "$scratch/other" $((kills / 2)) $((${SEED:-1} + 1000))) &
+for _ in 1 2; do wait -n || failures=$((failures + $?)); done
 
 # A flipped byte in each file of the newest checkpoint: it is passed over, loudly, and the losses are the same again.
 newest=$(basename "$(ls -d "$scratch"/run/checkpoints/step-* | tail -1)")
