@@ -117,8 +117,8 @@ static char *probe_path(const struct doctor_files *f, uint64_t nonce, const char
 static void try_writing(struct job *j)
 {
     struct doctor_files *f = &j->files;
-    char suffix[32], *path, *second;
-    snprintf(suffix, sizeof suffix, j->leave ? "" : ".%ld", (long)getpid());
+    char suffix[32] = "", *path, *second;
+    if (!j->leave) snprintf(suffix, sizeof suffix, ".%ld", (long)getpid());
     path = probe_path(f, j->nonce, suffix);
     second = mem_printf("%s.link", path);
     f->tried = true;
