@@ -19,6 +19,7 @@
 #include "collectives/watch_place.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
+#include "kernels/base/thread.h"
 
 enum { CENTRES = 2 };
 
@@ -482,7 +483,7 @@ void watch_open(struct comm *c)
         if (c->rank == w.centre[i]) door[i].n = 0;
         watch_dial_open(&w.dial[i], &door[i], w.centre[i], w.opened);
     }
-    w.running = !st && w.wake >= 0 && watch_thread(&w.thread, watch);
+    w.running = !st && w.wake >= 0 && thread_start(&w.thread, watch, NULL);
     if (w.running) {
         on_exit(at_exit, NULL);
         wait_for(&w.settled, SETTLE_S); /* so that who dies from now on is missed */

@@ -1,30 +1,12 @@
 #include "collectives/watch_fuse.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <unistd.h>
 
-enum { STACK_BYTES = 512 << 10 };
-
-bool watch_thread(pthread_t *thread, void *(*run)(void *))
-{
-    pthread_attr_t attr;
-    sigset_t all, before;
-    sigfillset(&all);
-    if (pthread_attr_init(&attr)) return false;
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    errno = pthread_create(thread, &attr, run, NULL);
-    int error = errno;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    errno = error;
-    return !error;
-}
+#include "kernels/base/thread.h"
 
 static struct { int code, after_ms; } fuse;
 
@@ -40,7 +22,7 @@ void watch_fuse(int code, double seconds)
     pthread_t thread;
     fuse.code = code;
     fuse.after_ms = (int)(1000 * seconds);
-    if (watch_thread(&thread, burn)) pthread_detach(thread);
+    if (thread_start(&thread, burn, NULL)) pthread_detach(thread);
 }
 
 /* By its name too when the time has come: a number may be another process's by then. */

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
+#include "kernels/base/thread.h"
 #include "worker/run_lock_file.h"
 #include "worker/train.h"
 
@@ -78,27 +78,16 @@ static void *beat_until_released(void *arg)
     return NULL;
 }
 
-/* No signal is for this thread (launcher/signals.c says why one must never be delivered to just any). */
 static status start_beating(struct run_lock *l)
 {
-    enum { STACK_BYTES = 256 << 10 };
-    pthread_attr_t small;
     pthread_condattr_t monotonic;
-    sigset_t all, before;
-    pthread_attr_init(&small);
-    pthread_attr_setstacksize(&small, STACK_BYTES);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&l->mutex, NULL);
     pthread_cond_init(&l->wake, &monotonic);
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    int error = pthread_create(&l->thread, &small, beat_until_released, l);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_condattr_destroy(&monotonic);
-    pthread_attr_destroy(&small);
-    l->held = !error;
-    if (error) FAIL(ST_FAIL, "run.lock: no thread could be started: %s; raise the limit on processes (ulimit -u)", strerror(error));
+    l->held = thread_start(&l->thread, beat_until_released, l);
+    if (!l->held) FAIL(ST_FAIL, "run.lock: no thread could be started: %s; raise the limit on processes (ulimit -u)", strerror(errno));
     return ST_OK;
 }
 

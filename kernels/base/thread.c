@@ -1,0 +1,21 @@
+#include "kernels/base/thread.h"
+
+#include <errno.h>
+#include <signal.h>
+
+enum { STACK_BYTES = 512 << 10 };
+
+bool thread_start(pthread_t *thread, void *(*run)(void *), void *arg)
+{
+    pthread_attr_t attr;
+    sigset_t all, before;
+    sigfillset(&all);
+    if (pthread_attr_init(&attr)) return false;
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    int error = pthread_create(thread, &attr, run, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attr);
+    errno = error;
+    return !error;
+}
