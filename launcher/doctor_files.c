@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
 #include "launcher/doctor.h"
+#include "worker/run_lock_record.h"
 
 struct job {
     void (*work)(struct job *j);
@@ -142,16 +142,16 @@ static void try_writing(struct job *j)
 static void read_lock(struct doctor_files *f)
 {
     char *path = mem_printf("%s/run.lock", f->looked), *text = NULL;
+    size_t bytes = 0;
+    struct lock_record holder;
+    struct buf name = {0};
     f->lock_age_s = -1;
     f->locked = f->exists && file_exists(path);
-    if (f->locked && file_read(path, 4096, &text, NULL) == ST_OK) {
-        json_t *lock = json_loads(text, JSON_DISABLE_EOF_CHECK, NULL);
-        const char *host = json_string_value(json_object_get(lock, "host")), *job = json_string_value(json_object_get(lock, "job"));
-        json_int_t pid = json_integer_value(json_object_get(lock, "pid"));
-        snprintf(f->lock, sizeof f->lock, host ? "process %lld on %s%s%s" : "unreadable", (long long)pid, host ? host : "",
-                 job && *job ? ", job " : "", job ? job : "");
-        json_decref(lock);
-    }
+    bool read = f->locked && file_read(path, LOCK_RECORD_BYTES, &text, &bytes) == ST_OK &&
+                lock_record_parse(path, text, bytes, &holder) == ST_OK;
+    if (read) lock_record_name(&holder, &name);
+    if (f->locked) snprintf(f->lock, sizeof f->lock, "%s", read ? name.data : "unreadable");
+    buf_release(&name);
     free(text);
     free(path);
 }

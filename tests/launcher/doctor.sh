@@ -75,8 +75,9 @@ if "${on[@]}" size=1m : true 2>/dev/null; then
     finds full 0 'less than 1 GB' "${on[@]}" size=1m : "$trimpot" doctor --output mounted
 fi
 [ "$(stat -f -c %T /dev/shm)" != tmpfs ] || finds in-memory 0 'lies in memory (tmpfs)' "$trimpot" doctor --output /dev/shm
-echo '{"trimpot_run_lock":1,"host":"node7","job":"12","pid":4711,"beat":5}' >out/run.lock
-finds lock 0 'run.lock is held by process 4711 on node7, job 12; that run lives' "$trimpot" doctor --output out
+echo '{"trimpot_run_lock":1,"host":"node7","boot":"b","pid_space":"p","cluster":"","job":"12","began":"2026-01-31T12:00:00Z",'\
+'"nonce":"0123456789abcdef0123456789abcdef","pid":4711,"started":1,"restarts":0,"beat":5}' >out/run.lock
+finds lock 0 'run.lock is held by pid 4711 on node7 (job 12, start 1), since 2026-01-31T12:00:00Z; that run lives' "$trimpot" doctor --output out
 touch -d '1 hour ago' out/run.lock
 finds lock 0 'the next one takes over' "$trimpot" doctor --output out
 echo $'\033[31mno lock' >out/run.lock
