@@ -10,7 +10,9 @@ need cc
 cluster_enter "$@"
 . "$source/tests/e2e/libe2e.sh"
 cluster_hosts 3
-cc -O1 -shared -fPIC -o "$scratch/clock.so" "$source/tests/cluster/preload/clock.c" || die "clock.c does not compile"
+for tool in clock slow; do
+    cc -O1 -shared -fPIC -o "$scratch/$tool.so" "$source/tests/cluster/preload/$tool.c" || die "$tool.c does not compile"
+done
 if grep -q __asan_init "$trimpot"; then skip "a preloaded library and the sanitizers do not go together"; fi
 
 job=("${lora[@]}" dtype=fp32 epochs=30 save_every_n_steps=5 checkpointer.keep_last_n_checkpoints=2)
@@ -34,14 +36,16 @@ until_true()
 has_steps() { [ "$(steps_in "$1")" -ge "$2" ]; }
 says() { grep -qs "$2" "$1"; }
 
-# hold NAME HOST [VARIABLE=VALUE …]: a bare run there that has made a few steps; its pid is in pid[NAME].
+# hold NAME HOST [VARIABLE=VALUE …]: a bare run there that has made a few steps and has several seconds to go, on any machine; its
+# pid is in pid[NAME].
+lasting=(STEP_MS=25 LD_PRELOAD="$scratch/slow.so")
 declare -A pid next
 hold()
 {
     local name=$1 host=$2
     shift 2
     line 1 "$scratch/$name"
-    on "$host" env "$@" "${command[@]}" >"$scratch/$name.old.log" 2>&1 </dev/null &
+    on "$host" env "${lasting[@]}" "$@" "${command[@]}" >"$scratch/$name.old.log" 2>&1 </dev/null &
     pid[$name]=$!
     until_true "$name on $host" 60 has_steps "$scratch/$name" 3
 }
@@ -99,7 +103,7 @@ refused "beside one that was killed just now" killed 5000 on tpn2
 for way in ahead behind; do
     offset=3600
     [ $way = ahead ] || offset=-3600
-    hold $way tpn1 LD_PRELOAD="$scratch/clock.so" CLOCK_OFFSET_S=$offset
+    hold $way tpn1 LD_PRELOAD="$scratch/slow.so $scratch/clock.so" CLOCK_OFFSET_S=$offset
     refused "its clock an hour $way, alive" $way 8000 on tpn2
     kill -0 "${pid[$way]}" || fail "its clock an hour $way: it did not survive that"
     kill -KILL "${pid[$way]}"
@@ -131,7 +135,7 @@ successor killed tpn2
 
 # ---- two hosts hold it, and a third comes -------------------------------------------------------------------------------------
 line 2 "$scratch/both"
-hosts_mpirun 2 1 "${command[@]}" >"$scratch/both.log" 2>&1 </dev/null &
+hosts_mpirun 2 1 env "${lasting[@]}" "${command[@]}" >"$scratch/both.log" 2>&1 </dev/null &
 both=$!
 until_true "two hosts" 60 has_steps "$scratch/both" 3
 refused "bare, beside two hosts" both 5000 on tpn3
