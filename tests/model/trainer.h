@@ -221,9 +221,9 @@ static inline void trainer_open(struct trainer *t, const struct way *r, const st
         .dt = act, .tokens = c->bounds.tokens, .doc_tokens = c->bounds.doc_tokens, .width = shape.width, .ffn = shape.ffn,
         .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .vocab = shape.vocab, .rank = t->m.lora_rank,
         .head_rows = plan.head_rows, .threads = threads});
-    plan_init(&t->plan);
+    plan_init(&t->plan, be);
     trainer_layout(t);
-    MUST(plan_bind(&t->plan, be));
+    MUST(plan_bind(&t->plan));
     trainer_layout(t);
     MUST(model_prepare(&t->m, t->s));
     trainer_init_weights(t);
@@ -245,7 +245,7 @@ static inline void trainer_close(struct trainer *t)
     peft_config_free(&t->peft);
     grad_sink_release(&t->sink);
     model_release(&t->m);
-    plan_release(&t->plan, t->be);
+    plan_release(&t->plan);
     t->be->dev.stream_close(t->s);
 }
 
