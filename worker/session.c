@@ -22,7 +22,7 @@ static status choose_backend(struct session *x)
     const struct backend *cuda = backend_cuda();
     if (c->device == DEVICE_CUDA && c->device_set && !cuda)
         FAIL(ST_NOT_BUILT, "device: cuda: this trimpot was built without CUDA; use device=cpu, or build with the CUDA toolkit");
-    x->be = c->device != DEVICE_CPU && cuda ? cuda : &backend_cpu;
+    x->be = c->device != DEVICE_CPU && cuda ? cuda : backend_host;
     TRY(x->be->dev.stream_open(&x->s, omp_get_max_threads()));
     return ST_OK;
 }
@@ -217,24 +217,23 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     if (use == SESSION_TRAIN) TRY(open_training(x, start ? start->micro_batches : 0));
     struct work_bounds work = work_of(x);
     x->s->workspace_bytes = x->be->workspace_bytes(&work);
-    plan_init(&x->plan);
+    plan_init(&x->plan, x->be);
     layout(x);
-    plan_extra(&x->plan, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
-    plan_extra(&x->plan, "library", "packing buffers and kernels of oneDNN", x->be->library_bytes(&work));
-    if (x->data) plan_extra(&x->plan, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
+    plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
+    plan_extra(&x->plan, x->be->tensors_in, "library", "packing buffers and kernels of oneDNN", x->be->library_bytes(&work));
+    if (x->data) plan_extra(&x->plan, MEM_HOST, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
     return ST_OK;
 }
 
 status session_check_budget(const struct session *x)
 {
-    int64_t budget = x->cfg->memory_budget;
-    return plan_check(&x->plan, budget >= 0 ? (size_t)budget : plan_machine_bytes(x->comm->local_size));
+    return plan_check(&x->plan, x->cfg->memory_budget, x->comm->local_size);
 }
 
 status session_bind(struct session *x)
 {
     watch_at(WATCH_LOAD, 0);
-    TRY(plan_bind(&x->plan, x->be));
+    TRY(plan_bind(&x->plan));
     layout(x);
     TRY(model_prepare(&x->model, x->s));
     TRY(param_store_load(&x->model.params, x->s, x->seed));
@@ -246,7 +245,7 @@ void session_close(struct session *x)
 {
     trainer_release(&x->trainer);
     if (x->model.layers) model_release(&x->model);
-    if (x->be) plan_release(&x->plan, x->be);
+    plan_release(&x->plan);
     if (x->s) x->be->dev.stream_close(x->s);
     if (x->val) dataset_close(x->val);
     if (x->data) dataset_close(x->data);

@@ -212,9 +212,9 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
         .dt = act, .tokens = c->bounds.tokens, .doc_tokens = c->bounds.doc_tokens, .width = shape.width, .ffn = shape.ffn,
         .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .vocab = shape.vocab, .rank = t->m.lora_rank,
         .head_rows = plan.head_rows, .threads = threads});
-    plan_init(&t->plan);
+    plan_init(&t->plan, be);
     tiny_layout(t);
-    MUST(plan_bind(&t->plan, be));
+    MUST(plan_bind(&t->plan));
     tiny_layout(t);
     MUST(model_prepare(&t->m, t->s));
     tiny_init_weights(t);
@@ -236,7 +236,7 @@ static inline void tiny_close(struct tiny *t)
     peft_config_free(&t->peft);
     trainer_release(&t->trainer);
     model_release(&t->m);
-    plan_release(&t->plan, t->be);
+    plan_release(&t->plan);
     t->be->dev.stream_close(t->s);
 }
 
