@@ -18,7 +18,7 @@ static double real(const json_t *o, const char *key) { return json_number_value(
 
 /* transformers computes in f32: θ^(2j/d) carries the exponent's error times ln θ, a ramp's its own, which counts factor
  * times where the stretched frequency is that much smaller; and every operation rounds. */
-static double bound(const struct model_shape *m) { return (log(m->rope.theta) + m->rope.factor + 8) * FLT_EPSILON; }
+static double bound(const struct model_shape *m) { return (log(m->rope[0].theta) + m->rope[0].factor + 8) * FLT_EPSILON; }
 
 static void check(size_t row, const json_t *o)
 {
@@ -30,14 +30,14 @@ static void check(size_t row, const json_t *o)
     if (hf_config_parse("config.json", text, strlen(text), &hf) || family_shape("", &hf, &m))
         fail_msg("row %zu: %s", row, status_message());
     assert_int_equal(json_array_size(want), m.head_dim / 2);
-    family_rope_frequencies(&m, (int64_t)real(o, "longest"), got);
+    family_rope_frequencies(&m, &m.rope[0], (int64_t)real(o, "longest"), got);
     for (size_t j = 0; j < json_array_size(want); j++) {
         double f = json_number_value(json_array_get(want, j)), off = fabs((double)got[j] - f) / f;
         if (!(off <= bound(&m)))
             fail_msg("row %zu %s: frequency %zu is %.9g, not %.9g (%.1e)", row, text, j, (double)got[j], f, off);
     }
-    if (!(fabs(m.rope.attention - real(o, "attention")) <= 1e-12))
-        fail_msg("row %zu %s: attention factor %.17g, not %.17g", row, text, m.rope.attention, real(o, "attention"));
+    if (!(fabs(m.rope[0].attention - real(o, "attention")) <= 1e-12))
+        fail_msg("row %zu %s: attention factor %.17g, not %.17g", row, text, m.rope[0].attention, real(o, "attention"));
     free(text);
 }
 
@@ -69,7 +69,7 @@ static void longest(void **unused)
         {{.type = ROPE_YARN, .factor = 2, .original = 1024}, 4096},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct model_shape m = {.max_positions = 4096, .rope = rows[i].rope};
+        struct model_shape m = {.max_positions = 4096, .rope = {rows[i].rope, rows[i].rope}};
         assert_int_equal(family_longest(&m), rows[i].tokens);
     }
 }

@@ -119,15 +119,16 @@ static status project_bwd(struct pass *p, int64_t layer, const struct step *st)
                       gradient(p, layer, st->out), dx, st->adds_dx, p->m->lora_t, p->m->dropped);
 }
 
-static status rotate(struct pass *p, tensor x, bool inverse)
+static status rotate(struct pass *p, int64_t layer, tensor x, bool inverse)
 {
     const struct model *m = p->m;
-    return op_rope(p->s, &(struct rope_args){.x = x, .cos = m->cos, .sin = m->sin, .heads = x.dim[1] / m->shape.head_dim,
+    const struct rope_table *rope = &m->rope[m->layers[layer].rope];
+    return op_rope(p->s, &(struct rope_args){.x = x, .cos = rope->cos, .sin = rope->sin, .heads = x.dim[1] / m->shape.head_dim,
                                              .head_dim = m->shape.head_dim, .docs = &p->batch->docs, .inverse = inverse});
 }
 
-static status rope_fwd(struct pass *p, int64_t layer, const struct step *st) { return rotate(p, slot(p, layer, st->out), false); }
-static status rope_bwd(struct pass *p, int64_t layer, const struct step *st) { return rotate(p, gradient(p, layer, st->out), true); }
+static status rope_fwd(struct pass *p, int64_t layer, const struct step *st) { return rotate(p, layer, slot(p, layer, st->out), false); }
+static status rope_bwd(struct pass *p, int64_t layer, const struct step *st) { return rotate(p, layer, gradient(p, layer, st->out), true); }
 
 static struct attn_fwd_args attention(struct pass *p, int64_t layer)
 {
@@ -135,7 +136,7 @@ static struct attn_fwd_args attention(struct pass *p, int64_t layer)
     return (struct attn_fwd_args){
         .q = slot(p, layer, S_Q), .k = slot(p, layer, S_K), .v = slot(p, layer, S_V), .o = slot(p, layer, S_O),
         .lse = slot(p, layer, S_LSE), .heads = m->heads, .kv_heads = m->kv_heads, .head_dim = m->head_dim,
-        .window = p->m->layers[layer].window, .scale = (float)(1 / __builtin_sqrt((double)m->head_dim)), .docs = &p->batch->docs,
+        .window = p->m->layers[layer].window, .scale = m->attn_scale, .docs = &p->batch->docs,
     };
 }
 
@@ -158,14 +159,14 @@ static status attn_bwd(struct pass *p, int64_t layer, const struct step *st)
 static status glu_fwd(struct pass *p, int64_t layer, const struct step *st)
 {
     return op_glu_fwd(p->s, &(struct glu_fwd_args){.gate = slot(p, layer, S_GATE), .up = slot(p, layer, S_UP),
-                                                   .h = slot(p, layer, st->out), .kind = p->m->shape.family->act});
+                                                   .h = slot(p, layer, st->out), .kind = p->m->shape.act});
 }
 
 static status glu_bwd(struct pass *p, int64_t layer, const struct step *st)
 {
     tensor gate = slot(p, layer, S_GATE), up = slot(p, layer, S_UP);
     return op_glu_bwd(p->s, &(struct glu_bwd_args){.gate = gate, .up = up, .dh = gradient(p, layer, st->out), .dgate = gate,
-                                                   .dup = up, .kind = p->m->shape.family->act});
+                                                   .dup = up, .kind = p->m->shape.act});
 }
 
 /* out = in + branch; backward: the gradient passes to both, in the one buffer they share. */

@@ -53,12 +53,15 @@ status family_shape(const char *dir, const struct hf_config *hf, struct model_sh
     if ((hf->attention_bias && !f->qkv_bias) || hf->mlp_bias)
         FAIL(ST_NOT_BUILT, "%s/config.json: %s: true is not supported for %s models", dir,
              hf->mlp_bias ? "mlp_bias" : "attention_bias", f->model_type);
+    if (hf->layers > MODEL_MAX_LAYERS)
+        FAIL(ST_NOT_BUILT, "%s/config.json: %lld layers are more than the %d that are built", dir, (long long)hf->layers, MODEL_MAX_LAYERS);
     *out = (struct model_shape){
         .family = f, .layers = hf->layers, .width = hf->hidden_size, .ffn = hf->intermediate_size, .heads = hf->heads,
         .kv_heads = hf->kv_heads, .head_dim = hf->head_dim, .vocab = hf->vocab_size, .max_positions = hf->max_positions,
-        .eps = (float)hf->rms_norm_eps, .tied = hf->tie_word_embeddings, .rope = hf->rope,
-        .window = hf->use_sliding_window ? hf->sliding_window : 0, .window_from = hf->max_window_layers,
+        .eps = (float)hf->rms_norm_eps, .act = f->act, .attn_scale = (float)(1 / sqrt((double)hf->head_dim)), .qkv_bias = f->qkv_bias,
+        .tied = hf->tie_word_embeddings, .window = hf->use_sliding_window ? hf->sliding_window : 0, .rope = {hf->rope, hf->rope},
     };
+    for (int64_t l = 0; l < out->layers; l++) out->sliding[l] = out->window > 0 && l >= hf->max_window_layers;
     return ST_OK;
 }
 
@@ -91,9 +94,8 @@ static double llama3_frequency(const struct hf_rope *r, double f)
     return (1 - smooth) * f / r->factor + smooth * f;
 }
 
-void family_rope_frequencies(const struct model_shape *m, int64_t longest, float *out)
+void family_rope_frequencies(const struct model_shape *m, const struct hf_rope *r, int64_t longest, float *out)
 {
-    const struct hf_rope *r = &m->rope;
     double d = (double)(int64_t)((double)m->head_dim * r->partial), theta = r->theta;
     if (r->type == ROPE_DYNAMIC && longest > m->max_positions)
         theta *= pow(r->factor * (double)longest / (double)m->max_positions - (r->factor - 1), d / (d - 2));
@@ -109,9 +111,18 @@ void family_rope_frequencies(const struct model_shape *m, int64_t longest, float
     }
 }
 
+int family_ropes(const struct model_shape *m)
+{
+    const struct hf_rope *a = &m->rope[0], *b = &m->rope[1];
+    bool same = a->type == b->type && a->theta == b->theta && a->factor == b->factor && a->partial == b->partial &&
+                a->original == b->original && a->low == b->low && a->high == b->high && a->attention == b->attention &&
+                a->truncate == b->truncate;
+    return same ? 1 : 2;
+}
+
 int64_t family_longest(const struct model_shape *m)
 {
-    const struct hf_rope *r = &m->rope;
+    const struct hf_rope *r = &m->rope[0];
     double positions = (double)m->max_positions;
     if (r->type == ROPE_LINEAR || r->type == ROPE_DYNAMIC) positions *= r->factor;
     if (r->type == ROPE_YARN) positions = fmax(positions, (double)r->original * r->factor);
@@ -156,11 +167,4 @@ void family_settle_head(const char *dir, const struct st_set *files, struct mode
              head->name, embed->name);
     m->tied = false;
     m->untied = true;
-}
-
-int64_t family_parameters(const struct model_shape *m)
-{
-    int64_t q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim;
-    int64_t block = m->width * (2 * q + 2 * kv) + 3 * m->width * m->ffn + 2 * m->width + (m->family->qkv_bias ? q + 2 * kv : 0);
-    return m->layers * block + m->width + (m->tied ? 1 : 2) * m->vocab * m->width;
 }

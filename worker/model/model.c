@@ -74,7 +74,8 @@ static void add_layer(struct model *m, int64_t index)
     int first = m->params.n;
     const int64_t in[LINEAR_PER_LAYER] = {c, c, c, q, c, c, f}, out[LINEAR_PER_LAYER] = {q, kv, kv, c, f, f, c};
     char name[128];
-    layer->window = index >= s->window_from ? s->window : 0;
+    layer->window = s->sliding[index] ? s->window : 0;
+    layer->rope = s->sliding[index] && m->n_ropes == 2;
     snprintf(name, sizeof name, "model.layers.%lld.input_layernorm.weight", (long long)index);
     layer->norm1 = add_weight(m, kind, c, 0, name);
     for (int i = 0; i < LINEAR_PER_LAYER; i++) {
@@ -83,7 +84,7 @@ static void add_layer(struct model *m, int64_t index)
             layer->norm2 = add_weight(m, kind, c, 0, name);
         }
         snprintf(name, sizeof name, "model.layers.%lld.%s", (long long)index, LINEARS[i]);
-        layer->linear[i] = add_linear(m, linear, name, in[i], out[i], s->family->qkv_bias && i <= LINEAR_V, 1u << i,
+        layer->linear[i] = add_linear(m, linear, name, in[i], out[i], s->qkv_bias && i <= LINEAR_V, 1u << i,
                                       (uint32_t)(index * LINEAR_PER_LAYER + i + 1));
     }
     for (int i = first; i < m->params.n && index < m->lowest; i++)
@@ -94,7 +95,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
                   const struct batch_bounds *bounds, dtype act, bool masters)
 {
     *m = (struct model){.shape = *shape, .plan = *plan, .bounds = *bounds, .be = be, .act = act,
-                        .stat = act == DT_F64 ? DT_F64 : DT_F32, .lowest = shape->layers};
+                        .stat = act == DT_F64 ? DT_F64 : DT_F32, .lowest = shape->layers, .n_ropes = family_ropes(shape)};
     dtype trained = plan->full ? act : act == DT_F64 ? DT_F64 : DT_F32;
     param_store_init(&m->params, be, act, trained, masters);
     m->layers = mem_alloc((size_t)shape->layers * sizeof *m->layers);
@@ -178,12 +179,15 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
 {
     const struct model_shape *s = &m->shape;
     bool backward = m->plan.rung != ACT_RUNG_FORWARD;
-    int64_t positions = m->bounds.doc_tokens, half = (int64_t)((double)s->head_dim * s->rope.partial) / 2;
+    int64_t positions = m->bounds.doc_tokens;
     param_store_layout(&m->params, frozen, trained, scratch);
     act_store_layout(&m->acts, kept, scratch);
     kv_cache_layout(&m->cache, kept);
-    m->cos = take2(scratch, DT_F32, positions, half, "RoPE tables");
-    m->sin = take2(scratch, DT_F32, positions, half, "RoPE tables");
+    for (int i = 0; i < m->n_ropes; i++) {
+        int64_t half = (int64_t)((double)s->head_dim * s->rope[i].partial) / 2;
+        m->rope[i].cos = take2(scratch, DT_F32, positions, half, "RoPE tables");
+        m->rope[i].sin = take2(scratch, DT_F32, positions, half, "RoPE tables");
+    }
     if (backward) layout_backward(m, scratch);
     layout_head(m, scratch, backward);
     if (!m->lora_rank) return;
@@ -195,29 +199,35 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
 }
 
 /* θ is the f32 product of f32 position and f32 frequency, as every other implementation has it. */
-status model_prepare(struct model *m, struct stream *s)
+static status fill_rope(struct model *m, struct stream *s, const struct hf_rope *r, struct rope_table *to)
 {
-    int64_t half = m->cos.dim[1];
+    int64_t half = to->cos.dim[1], bytes = tensor_count(&to->cos) * 4;
     float *frequency = mem_alloc((size_t)half * sizeof *frequency);
-    float *cos_table = mem_alloc((size_t)tensor_count(&m->cos) * 4), *sin_table = mem_alloc((size_t)tensor_count(&m->sin) * 4);
-    float attention = (float)m->shape.rope.attention;
-    if (m->shape.rope.type == ROPE_DYNAMIC && m->bounds.doc_tokens > m->shape.max_positions)
-        log_note("dynamic RoPE: stretched for %lld tokens, the longest row, in all rows (max_position_embeddings is %lld)",
-                 (long long)m->bounds.doc_tokens, (long long)m->shape.max_positions);
-    family_rope_frequencies(&m->shape, m->bounds.doc_tokens, frequency);
-    for (int64_t t = 0; t < m->cos.dim[0]; t++)
+    float *cos_table = mem_alloc((size_t)bytes), *sin_table = mem_alloc((size_t)bytes);
+    float attention = (float)r->attention;
+    family_rope_frequencies(&m->shape, r, m->bounds.doc_tokens, frequency);
+    for (int64_t t = 0; t < to->cos.dim[0]; t++)
         for (int64_t j = 0; j < half; j++) {
             float theta = (float)t * frequency[j];
             cos_table[t * half + j] = (float)cos((double)theta) * attention;
             sin_table[t * half + j] = (float)sin((double)theta) * attention;
         }
-    status st = m->be->dev.copy(s, m->cos.data, cos_table, (size_t)tensor_count(&m->cos) * 4);
-    if (!st) st = m->be->dev.copy(s, m->sin.data, sin_table, (size_t)tensor_count(&m->sin) * 4);
+    status st = m->be->dev.copy(s, to->cos.data, cos_table, (size_t)bytes);
+    if (!st) st = m->be->dev.copy(s, to->sin.data, sin_table, (size_t)bytes);
     if (!st) st = m->be->dev.sync(s, "RoPE tables");
     free(frequency);
     free(cos_table);
     free(sin_table);
     return st;
+}
+
+status model_prepare(struct model *m, struct stream *s)
+{
+    if (m->shape.rope[0].type == ROPE_DYNAMIC && m->bounds.doc_tokens > m->shape.max_positions)
+        log_note("dynamic RoPE: stretched for %lld tokens, the longest row, in all rows (max_position_embeddings is %lld)",
+                 (long long)m->bounds.doc_tokens, (long long)m->shape.max_positions);
+    for (int i = 0; i < m->n_ropes; i++) TRY(fill_rope(m, s, &m->shape.rope[i], &m->rope[i]));
+    return ST_OK;
 }
 
 /* ---- running -------------------------------------------------------------------------------------------------------- */

@@ -29,6 +29,7 @@ struct layer {
     struct linear linear[LINEAR_PER_LAYER];
     int norm1, norm2;
     int64_t window;
+    int rope; /* which of the model's tables */
 };
 
 /* What is trained, and how. */
@@ -75,8 +76,8 @@ struct model {
     int64_t lora_rank;         /* the largest of the adapters' ranks, 0 = no adapters */
     int64_t lowest;            /* first layer with something trained, or layers: backward goes down to it */
     struct linear head;
-    /* RoPE tables [doc_tokens, rope_dims/2] */
-    tensor cos, sin;
+    struct rope_table { tensor cos, sin; } rope[2]; /* [doc_tokens, rope_dims/2] each; the second only where it differs */
+    int n_ropes;
     /* scratch, one of each */
     tensor d_x, d_n, d_q, d_k, d_v, d_o, d_h, lora_t, dropped;
     /* head: compacted rows */
