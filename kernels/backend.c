@@ -3,3 +3,5 @@
 #ifndef TRIMPOT_CUDA
 const struct backend *backend_cuda(void) { return NULL; }
 #endif
+
+const struct backend *backend_host = &backend_cpu;

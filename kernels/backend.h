@@ -1,8 +1,11 @@
 /* backend.h — one place where arithmetic happens: a device (memory, streams, events) and its table of ops.
  *
- * Backends: cpu; for tests ref (float64) and paranoid; cuda fits behind the same table. The worker speaks only to this table. Every call that
- * takes a stream is asynchronous in contract, even where a backend (cpu) finishes before it returns: results may be
- * read by the host only after sync() or an event, and cross-stream dependencies need events. */
+ * Backends: cpu; for tests ref (float64), paranoid and fence; cuda fits behind the same table. The worker speaks only to this
+ * table. Every call that takes a stream is asynchronous in contract, even where a backend (cpu) finishes before it returns:
+ *   - its arguments are copied by the call; what they point to is memory of this table's alloc, which lives on;
+ *   - the host touches MEM_DEVICE memory never, MEM_PINNED memory only when no copy queued on it can still run: after sync() or
+ *     event_sync() of something recorded behind that copy;
+ *   - one stream runs in order; across streams only events order anything. */
 #ifndef TRIMPOT_BACKEND_H
 #define TRIMPOT_BACKEND_H
 
@@ -12,7 +15,12 @@
 #include "kernels/base/status.h"
 #include "kernels/ops.h"
 
-enum mem_kind { MEM_HOST, MEM_PINNED, MEM_DEVICE };
+enum mem_kind {
+    MEM_HOST,   /* ordinary memory: no stream reads or writes it, but a host_call */
+    MEM_PINNED, /* the host's, and copies on streams reach it */
+    MEM_DEVICE, /* what ops work on; a backend whose tensors live in MEM_HOST has no other kind */
+    MEM_KINDS,
+};
 
 struct event; /* opaque, the backend's */
 
@@ -42,16 +50,20 @@ struct device {
     status (*event_open)(struct event **out);
     void (*event_close)(struct event *e);
     status (*event_record)(struct event *e, struct stream *s);
-    status (*event_wait)(struct event *e, struct stream *s);       /* s waits for e */
+    status (*event_wait)(struct event *e, struct stream *s);       /* s waits for e; the host does not */
+    status (*event_sync)(struct event *e, const char *label);      /* the host waits for e; of one never recorded: at once */
+    /* fn(arg) runs on the host when the stream gets there, and the stream goes on when it returns; the first failure of one is
+     * what the next sync of the stream returns. It may call no function of this table. */
+    status (*host_call)(struct stream *s, status (*fn)(void *arg), void *arg);
     status (*copy)(struct stream *s, void *dst, const void *src, size_t bytes); /* any kinds */
     status (*zero)(struct stream *s, void *dst, size_t bytes);
     status (*sync)(struct stream *s, const char *label);           /* later faults are reported with the label */
-    status (*mem_info)(size_t *free_bytes, size_t *total_bytes);
+    status (*mem_info)(enum mem_kind kind, size_t *free_bytes, size_t *total_bytes);
 };
 
 struct backend {
     const char *name;
-    enum mem_kind tensors_in; /* where tensors of this backend live */
+    enum mem_kind tensors_in; /* where tensors of this backend live: MEM_HOST or MEM_DEVICE */
     struct device dev;
     struct ops ops;           /* reached through the op_… front door of ops.h, which checks shapes */
     size_t (*workspace_bytes)(const struct work_bounds *w);
@@ -61,6 +73,7 @@ struct backend {
 };
 
 extern const struct backend backend_cpu;
+extern const struct backend *backend_host; /* what `device: cpu` means: &backend_cpu, or what a test has put around it */
 const struct backend *backend_cuda(void); /* NULL when built without CUDA */
 
 #endif

@@ -187,7 +187,7 @@ static void probe_memory(struct doctor_record *r)
     size_t free_bytes = 0, bytes = 0;
     struct statvfs shm;
     r->memory = r->memory_free = r->shm = r->shm_free = -1;
-    if (backend_cpu.dev.mem_info(&free_bytes, &bytes) == ST_OK) {
+    if (backend_cpu.dev.mem_info(MEM_HOST, &free_bytes, &bytes) == ST_OK) {
         r->memory = (int64_t)bytes;
         r->memory_free = (int64_t)free_bytes;
     }

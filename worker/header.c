@@ -48,12 +48,14 @@ void header_print(const struct session *x)
     model_lines(x);
     data_lines(x);
     log_note("batch    %lld = batch_size %lld × accumulation %lld × %d rank%s; %lld steps per epoch, %lld in all; seed %llu%s",
-             (long long)x->step_items, (long long)c->batch_size, (long long)x->accumulation, x->comm->size, x->comm->size > 1 ? "s" : "",
-             (long long)x->steps_per_epoch, (long long)x->total_steps, (unsigned long long)x->seed, c->seed_set ? "" : " (drawn)");
+             (long long)x->step_items, (long long)c->batch_size, (long long)x->trainer.accumulation, x->comm->size,
+             x->comm->size > 1 ? "s" : "", (long long)x->steps_per_epoch, (long long)x->total_steps, (unsigned long long)x->seed,
+             c->seed_set ? "" : " (drawn)");
     log_note("memory   %s per rank planned, %s of it bound at start (`trimpot plan` lists every row)",
              text_bytes((double)plan_total_bytes(&x->plan)), text_bytes((double)plan_arena_bytes(&x->plan)));
-    if (x->leaves > 1) log_note("promise  the same bits on every number of ranks that divides %lld, with every memory technique on or off, and "
-                                "across resume", (long long)x->leaves);
+    int64_t leaves = x->trainer.sizes.leaves;
+    if (leaves > 1) log_note("promise  the same bits on every number of ranks that divides %lld, with every memory technique on or off, and "
+                             "across resume", (long long)leaves);
     else log_note("promise  the same bits with every memory technique on or off, and across resume; gradient_accumulation_steps above 1 lets "
                   "more ranks share the same step");
 }

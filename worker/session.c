@@ -22,7 +22,7 @@ static status choose_backend(struct session *x)
     const struct backend *cuda = backend_cuda();
     if (c->device == DEVICE_CUDA && c->device_set && !cuda)
         FAIL(ST_NOT_BUILT, "device: cuda: this trimpot was built without CUDA; use device=cpu, or build with the CUDA toolkit");
-    x->be = c->device != DEVICE_CPU && cuda ? cuda : &backend_cpu;
+    x->be = c->device != DEVICE_CPU && cuda ? cuda : backend_host;
     TRY(x->be->dev.stream_open(&x->s, omp_get_max_threads()));
     return ST_OK;
 }
@@ -107,7 +107,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
 
 /* ---- the step's arithmetic: M, V, items, steps ------------------------------------------------------------------------- */
 
-static status divide_step(struct session *x, int64_t micro_batches)
+static status divide_step(struct session *x, int64_t micro_batches, struct trainer_sizes *sizes)
 {
     const struct config *c = x->cfg;
     int64_t ranks = x->comm->size, m = micro_batches ? micro_batches : c->gradient_accumulation_steps * ranks;
@@ -119,9 +119,8 @@ static status divide_step(struct session *x, int64_t micro_batches)
     if (m % v || v % ranks)
         FAIL(ST_CONFIG_RUNTIME, "virtual_ranks: %lld must divide the %lld micro-batches of a step and be a multiple of the %lld ranks",
              (long long)v, (long long)m, (long long)ranks);
-    x->micro_batches = m;
-    x->accumulation = m / ranks;
-    x->leaves = v;
+    sizes->micro_batches = m;
+    sizes->leaves = v;
     x->step_items = c->batch_size * m;
     int64_t items = dataset_items(x->data);
     x->steps_per_epoch = (items + x->step_items - 1) / x->step_items;
@@ -142,7 +141,7 @@ status session_seed(struct session *x, const uint64_t *resumed)
         seed = drawn;
         TRY(x->comm->fn->bcast(x->comm, &seed, sizeof seed, 0));
     }
-    x->seed = x->optim.seed = seed;
+    x->seed = x->trainer.optim.seed = seed;
     return ST_OK;
 }
 
@@ -154,22 +153,7 @@ static void layout(struct session *x)
     model_layout(&x->model, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH]);
     batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH]);
     x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
-    int64_t losses = x->micro_batches > x->comm->size ? x->micro_batches : x->comm->size;
-    x->losses = arena_take(&a[PLAN_BATCH], (size_t)losses * sizeof(double), "micro-batch losses");
-    if (x->use != SESSION_TRAIN) return;
-    grad_sink_layout(&x->sink, &a[PLAN_GRADIENTS], &a[PLAN_SCRATCH], &a[PLAN_COMM]);
-    optim_layout(&x->optim, &a[PLAN_OPTIMIZER]);
-    x->norm_partials = arena_take(&a[PLAN_SCRATCH], (size_t)x->n_partials * 4, "gradient norm partials");
-}
-
-static void number_partials(struct session *x)
-{
-    x->partial_at = mem_alloc((size_t)(x->model.params.n + 1) * sizeof *x->partial_at);
-    for (int i = 0; i < x->model.params.n; i++) {
-        const struct param *p = &x->model.params.p[i];
-        x->partial_at[i] = x->n_partials;
-        if (param_is_trained(p)) x->n_partials += (p->count + NORM_BLOCK - 1) / NORM_BLOCK;
-    }
+    if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
 }
 
 static struct work_bounds work_of(const struct session *x)
@@ -182,18 +166,15 @@ static struct work_bounds work_of(const struct session *x)
                                 .threads = x->s->threads};
 }
 
-static status open_training(struct session *x, int64_t micro_batches, status (*consume)(void *, int, tensor))
+static status open_training(struct session *x, int64_t micro_batches)
 {
     const struct config *c = x->cfg;
-    TRY(divide_step(x, micro_batches));
-    grad_sink_init(&x->sink, &x->model.params, x->comm, x->s, DT_F32, (int)x->leaves, (int)(x->micro_batches / x->leaves), consume, x);
     bool narrow = c->recipe == RECIPE_FULL && c->dtype == CONFIG_BF16 && c->state_dtype != TRI_FP32;
-    optim_init(&x->optim, c, &x->model.params, x->s, narrow ? DT_BF16 : DT_F32);
-    number_partials(x);
+    struct trainer_sizes sizes = {.state_dt = narrow ? DT_BF16 : DT_F32, .consume = c->optimizer_in_bwd};
+    TRY(divide_step(x, micro_batches, &sizes));
+    trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
     return ST_OK;
 }
-
-status session_consume(void *owner, int param, tensor grad); /* train_step.c */
 
 status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use,
                     const struct session_start *start, const struct batch_bounds *forward_bounds)
@@ -216,41 +197,39 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
     TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied || x->shape.untied, random));
     TRY(adapter_match(x));
-    if (use == SESSION_TRAIN) TRY(open_training(x, start ? start->micro_batches : 0, cfg->optimizer_in_bwd ? session_consume : NULL));
+    if (use == SESSION_TRAIN) TRY(open_training(x, start ? start->micro_batches : 0));
     struct work_bounds work = work_of(x);
     x->s->workspace_bytes = x->be->workspace_bytes(&work);
-    plan_init(&x->plan);
+    plan_init(&x->plan, x->be);
     layout(x);
-    plan_extra(&x->plan, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
-    plan_extra(&x->plan, "library", "packing buffers and kernels of oneDNN", x->be->library_bytes(&work));
-    if (x->data) plan_extra(&x->plan, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
+    plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
+    plan_extra(&x->plan, x->be->tensors_in, "library", "packing buffers and kernels of oneDNN", x->be->library_bytes(&work));
+    if (x->data) plan_extra(&x->plan, MEM_HOST, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
     return ST_OK;
 }
 
 status session_check_budget(const struct session *x)
 {
-    int64_t budget = x->cfg->memory_budget;
-    return plan_check(&x->plan, budget >= 0 ? (size_t)budget : plan_machine_bytes(x->comm->local_size));
+    return plan_check(&x->plan, x->cfg->memory_budget, x->comm->local_size);
 }
 
 status session_bind(struct session *x)
 {
     watch_at(WATCH_LOAD, 0);
-    TRY(plan_bind(&x->plan, x->be));
+    TRY(plan_bind(&x->plan));
     layout(x);
     TRY(model_prepare(&x->model, x->s));
     TRY(param_store_load(&x->model.params, x->s, x->seed));
-    if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->optim));
+    if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim));
     return x->be->dev.sync(x->s, "load");
 }
 
 void session_close(struct session *x)
 {
-    if (x->use == SESSION_TRAIN && x->sink.seen) grad_sink_release(&x->sink);
+    trainer_release(&x->trainer);
     if (x->model.layers) model_release(&x->model);
-    if (x->be) plan_release(&x->plan, x->be);
+    plan_release(&x->plan);
     if (x->s) x->be->dev.stream_close(x->s);
-    free(x->partial_at);
     if (x->val) dataset_close(x->val);
     if (x->data) dataset_close(x->data);
     chat_format_close(&x->format);

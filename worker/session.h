@@ -12,7 +12,7 @@
 #include "worker/batch.h"
 #include "worker/data/chat_format.h"
 #include "worker/memory/plan.h"
-#include "worker/optim/optim.h"
+#include "worker/trainer.h"
 
 enum session_use { SESSION_TRAIN, SESSION_FORWARD };
 
@@ -35,20 +35,12 @@ struct session {
     struct dataset *data, *val;
 
     struct model model;
-    struct grad_sink sink;
-    struct optim optim;
+    struct trainer trainer;          /* SESSION_TRAIN */
     struct batcher batcher;
     struct plan plan;
-    float *norm_partials;            /* [n_partials] square sums per (trained tensor, block) */
-    int64_t *partial_at, n_partials; /* [params] first partial of each */
-    double *losses;                  /* [micro-batches of the step], or [ranks] while evaluating */
-    struct { double gscale, lr; int64_t step; } now; /* of the step in progress: optimizer_in_bwd reads it early */
 
     uint64_t seed;
     int64_t started;                 /* seconds since 1970: the date that templates say */
-    int64_t micro_batches;           /* M: of a step, over all ranks */
-    int64_t accumulation;            /* of this rank: M / ranks */
-    int64_t leaves;                  /* V of the reduction tree */
     int64_t step_items;              /* batch_size · M */
     int64_t steps_per_epoch, total_steps;
 };

@@ -30,8 +30,8 @@ static void state_of(const struct session *x, struct state *st)
     *st = (struct state){0};
     add_class(st, "parameters", ps->trained_dt, ps->flat_count, ps->flat);
     add_class(st, "master", DT_F32, ps->flat_count, ps->flat_master);
-    add_class(st, "m", x->optim.state_dt, ps->flat_count, x->optim.m);
-    add_class(st, "v", x->optim.state_dt, ps->flat_count, x->optim.v);
+    add_class(st, "m", x->trainer.optim.state_dt, ps->flat_count, x->trainer.optim.m);
+    add_class(st, "v", x->trainer.optim.state_dt, ps->flat_count, x->trainer.optim.v);
     st->tensors = mem_alloc((size_t)(ps->n + 1) * sizeof *st->tensors);
     for (int i = 0; i < ps->n; i++) {
         const struct param *p = &ps->p[i];
@@ -68,8 +68,8 @@ static char *meta_text(const struct session *x, const struct progress *at)
     base_hash(x, base);
     json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:s}", "seed", seed, "step", (json_int_t)at->step,
                           "applied", (json_int_t)at->applied, "skipped", (json_int_t)at->skipped, "skipped_in_a_row",
-                          (json_int_t)at->skipped_in_a_row, "micro_batches", (json_int_t)x->micro_batches, "leaves",
-                          (json_int_t)x->leaves, "batch_size", (json_int_t)x->cfg->batch_size, "steps_per_epoch",
+                          (json_int_t)at->skipped_in_a_row, "micro_batches", (json_int_t)x->trainer.sizes.micro_batches, "leaves",
+                          (json_int_t)x->trainer.sizes.leaves, "batch_size", (json_int_t)x->cfg->batch_size, "steps_per_epoch",
                           (json_int_t)x->steps_per_epoch, "started", (json_int_t)x->started, "dataset", hash, "base", base, "build", TRIMPOT_VERSION, "config", config);
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     json_decref(o);
@@ -163,9 +163,9 @@ static status compare(const struct session *x, const struct ckpt_info *info, con
     if (diff && changes) log_warn("resume: the configuration changed; bitwise continuity ends here:\n%s", diff);
     else if (diff) log_note("resume: the configuration changed:\n%s", diff);
     free(diff);
-    if (integer(saved, "leaves") != x->leaves)
-        log_warn("resume: another reduction tree (virtual_ranks %lld, was %lld); bitwise continuity ends here", (long long)x->leaves,
-                 (long long)integer(saved, "leaves"));
+    if (integer(saved, "leaves") != x->trainer.sizes.leaves)
+        log_warn("resume: another reduction tree (virtual_ranks %lld, was %lld); bitwise continuity ends here",
+                 (long long)x->trainer.sizes.leaves, (long long)integer(saved, "leaves"));
     return ST_OK;
 }
 
@@ -176,7 +176,7 @@ static status restore(struct session *x, const struct ckpt_info *info, struct pr
     TRY_DONE(compare(x, info, o));
     *at = (struct progress){.step = integer(o, "step"), .applied = integer(o, "applied"), .skipped = integer(o, "skipped"),
                             .skipped_in_a_row = integer(o, "skipped_in_a_row")};
-    x->optim.applied = at->applied;
+    x->trainer.optim.applied = at->applied;
     st = param_store_refresh_all(&x->model.params, x->s);
 done:
     json_decref(o);

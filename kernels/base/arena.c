@@ -6,10 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-void arena_init(struct arena *a, const char *name, bool stack)
-{
-    *a = (struct arena){.name = name, .stack = stack};
-}
+void arena_init(struct arena *a, const char *name) { *a = (struct arena){.name = name}; }
 
 void arena_release(struct arena *a)
 {
@@ -41,29 +38,21 @@ void *arena_take(struct arena *a, size_t bytes, const char *name, ...)
         va_start(ap, name);
         record(a, bytes, name, ap);
         va_end(ap);
-    } else if (!a->stack) {
+    } else {
         assert(a->next_row < a->n_rows && a->rows[a->next_row].offset == offset && a->rows[a->next_row].bytes == bytes);
         a->next_row++;
     }
     a->used += (bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
-    if (a->used > a->high) a->high = a->used;
     assert(!a->base || a->used <= a->size);
     return a->base ? a->base + offset : NULL;
 }
 
 void arena_bind(struct arena *a, void *base)
 {
-    a->size = a->high;
+    a->size = a->used;
     a->base = base;
     a->used = 0;
     a->next_row = 0;
 }
 
-size_t arena_need(const struct arena *a) { return a->high; }
-size_t arena_mark(const struct arena *a) { return a->used; }
-
-void arena_rewind(struct arena *a, size_t mark)
-{
-    assert(mark <= a->used);
-    a->used = mark;
-}
+size_t arena_need(const struct arena *a) { return a->base ? a->size : a->used; }

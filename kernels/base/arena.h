@@ -8,8 +8,7 @@
  *      0                            used            size
  *
  * The plan and the run cannot differ, because they are the same code. An arena never grows and never frees: it is
- * bound to one allocation of a device, and released with it. Scratch arenas use mark/rewind like a stack; `high` is
- * what they need. */
+ * bound to one allocation of a device, and released with it. */
 #ifndef TRIMPOT_ARENA_H
 #define TRIMPOT_ARENA_H
 
@@ -29,14 +28,13 @@ struct arena_row {
 struct arena {
     const char *name; /* category in the plan: "weights", "gradients", … */
     char *base;       /* NULL while measuring */
-    size_t used, high, size;
+    size_t used, size;
     struct arena_row *rows; /* recorded while measuring only */
     int n_rows, cap_rows;
     int next_row;     /* pass 2: the row the next take must match */
-    bool stack;       /* scratch: rewound every step, rows are not checked in pass 2 */
 };
 
-void arena_init(struct arena *a, const char *name, bool stack);
+void arena_init(struct arena *a, const char *name);
 void arena_release(struct arena *a); /* the rows only: the allocation belongs to whoever bound it */
 
 /* The next `bytes` bytes, aligned. Measuring: records a row "name" and returns NULL. Bound: returns the memory;
@@ -45,9 +43,6 @@ void *arena_take(struct arena *a, size_t bytes, const char *name, ...) __attribu
 
 /* Ends pass 1: `base` holds at least arena_need(a) bytes. */
 void arena_bind(struct arena *a, void *base);
-size_t arena_need(const struct arena *a); /* bytes to allocate: the high-water mark of pass 1 */
-
-size_t arena_mark(const struct arena *a);
-void arena_rewind(struct arena *a, size_t mark);
+size_t arena_need(const struct arena *a); /* bytes to allocate: what pass 1 took */
 
 #endif

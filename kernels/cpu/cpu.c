@@ -145,8 +145,9 @@ static void cpu_free(enum mem_kind kind, void *p, size_t bytes)
         munmap(p, bytes);
 }
 
-static status cpu_mem_info(size_t *free_bytes, size_t *total_bytes)
+static status cpu_mem_info(enum mem_kind kind, size_t *free_bytes, size_t *total_bytes)
 {
+    (void)kind;
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     *total_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * page;
     *free_bytes = (size_t)sysconf(_SC_AVPHYS_PAGES) * page;
@@ -213,6 +214,19 @@ static status cpu_event_order(struct event *e, struct stream *s)
     return ST_OK;
 }
 
+static status cpu_event_sync(struct event *e, const char *label)
+{
+    (void)e, (void)label;
+    return ST_OK;
+}
+
+/* A failure need not wait for the next sync: everything before it is done. */
+static status cpu_host_call(struct stream *s, status (*fn)(void *arg), void *arg)
+{
+    (void)s;
+    return fn(arg);
+}
+
 static status cpu_sync(struct stream *s, const char *label)
 {
     (void)s, (void)label;
@@ -251,6 +265,8 @@ const struct backend backend_cpu = {
         .event_close = cpu_event_close,
         .event_record = cpu_event_order,
         .event_wait = cpu_event_order,
+        .event_sync = cpu_event_sync,
+        .host_call = cpu_host_call,
         .copy = cpu_copy,
         .zero = cpu_zero,
         .sync = cpu_sync,

@@ -58,7 +58,7 @@ static status measure(struct comm *c, int64_t count, int rounds)
     TRY(find_mpi(&mpi));
     struct arena a;
     struct tree_reduce t;
-    arena_init(&a, "reduction", false);
+    arena_init(&a, "reduction");
     tree_reduce_init(&t, c, c->size, count, &a);
     void *memory = mem_alloc(arena_need(&a) + ARENA_ALIGN);
     arena_bind(&a, memory);

@@ -91,7 +91,7 @@ static status check_reduce(struct comm *c, int leaves, int64_t count)
     int n = tree_cover(leaves, each * c->rank, each * (c->rank + 1), cover);
     struct arena a;
     struct tree_reduce t;
-    arena_init(&a, "reduction", false);
+    arena_init(&a, "reduction");
     tree_reduce_init(&t, c, leaves, count, &a);
     void *memory = mem_alloc(arena_need(&a) + ARENA_ALIGN);
     arena_bind(&a, memory);

@@ -111,7 +111,7 @@ static void *run_rank(void *argument)
 
     struct arena a;
     struct tree_reduce t;
-    arena_init(&a, "reduction", false);
+    arena_init(&a, "reduction");
     tree_reduce_init(&t, &c, j->leaves, j->count, &a);
     size_t bytes = arena_need(&a);
     void *memory = aligned_alloc(ARENA_ALIGN, bytes ? bytes : ARENA_ALIGN);

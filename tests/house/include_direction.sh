@@ -10,7 +10,7 @@ worker/data     configs kernels/base
 worker/data/tokenizer kernels/base
 worker/data/template kernels/base
 worker/data/rows configs kernels/base
-checkpoints     collectives/comm.h kernels
+checkpoints     collectives/comm.h collectives/own.h kernels
 collectives     kernels
 configs         kernels/base
 kernels

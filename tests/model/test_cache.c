@@ -5,7 +5,7 @@
 enum { PIECES = 3, WIDTH = 32, TOKENS = DOCS * 16 };
 
 /* Runs [begin, end) of every document d, with begin = length·piece/pieces, and keeps the rows of x that come out. */
-static void run_piece(struct trainer *t, const struct batch *whole, int piece, int pieces, double *x)
+static void run_piece(struct tiny *t, const struct batch *whole, int piece, int pieces, double *x)
 {
     static int32_t ids[TOKENS], start[DOCS + 1], past[DOCS], key_start[DOCS], cache_rows[TOKENS], from[TOKENS];
     struct docs docs = {.n_docs = DOCS, .start = start, .sample = whole->docs.sample, .past = past};
@@ -33,17 +33,17 @@ static double farthest(const struct way *w, const struct backend *be, dtype act)
 {
     static struct corpus c;
     static double whole[TOKENS * WIDTH], pieces[TOKENS * WIDTH];
-    struct trainer t;
+    struct tiny t;
     double worst = 0;
     corpus_make(&c, 1);
     c.bounds.cached = DOCS * c.bounds.doc_tokens;
     struct model_plan plan = plan_of(w);
-    trainer_open(&t, w, &plan, &c, be, act, 1, false);
+    tiny_open(&t, w, &plan, &c, be, act, 1, false);
     memset(pieces, 0, sizeof pieces);
     run_piece(&t, &c.batch[0], 0, 1, whole);
     for (int p = 0; p < PIECES; p++) run_piece(&t, &c.batch[0], p, PIECES, pieces);
     for (int64_t i = 0; i < c.batch[0].docs.n_tokens * WIDTH; i++) worst = fmax(worst, fabs(whole[i] - pieces[i]) / (1 + fabs(whole[i])));
-    trainer_close(&t);
+    tiny_close(&t);
     return worst;
 }
 

@@ -7,10 +7,10 @@ enum { SINGLES = 3 };
 /* Steps of the stencil, as norms: error terms are of the order of STEP⁴ and 1e-16·loss/STEP. */
 static const double STEP = 3e-4, BOUND = 1e-6;
 
-static double *values(struct trainer *t, int id) { return t->m.params.p[id].value.data; }
+static double *values(struct tiny *t, int id) { return t->m.params.p[id].value.data; }
 
 /* Sum of the losses with the parameter moved by `by` along `direction`. */
-static double moved(struct trainer *t, int id, const double *direction, double by)
+static double moved(struct tiny *t, int id, const double *direction, double by)
 {
     int64_t n = t->m.params.p[id].count;
     size_t bytes = (size_t)n * sizeof(double);
@@ -18,14 +18,14 @@ static double moved(struct trainer *t, int id, const double *direction, double b
     memcpy(keep, values(t, id), bytes);
     for (int64_t e = 0; e < n; e++) values(t, id)[e] += by * direction[e];
     MUST(param_store_refresh(&t->m.params, t->s, id));
-    double loss = trainer_pass(t, false);
+    double loss = tiny_loss(t);
     memcpy(values(t, id), keep, bytes);
     free(keep);
     MUST(param_store_refresh(&t->m.params, t->s, id));
     return loss;
 }
 
-static double slope(struct trainer *t, int id, const double *direction)
+static double slope(struct tiny *t, int id, const double *direction)
 {
     double h = 0;
     for (int64_t e = 0; e < t->m.params.p[id].count; e++) h += direction[e] * direction[e];
@@ -35,7 +35,7 @@ static double slope(struct trainer *t, int id, const double *direction)
     return (8 * near - far) / (12 * h);
 }
 
-static double compare(struct trainer *t, int id, const double *direction, const char *which)
+static double compare(struct tiny *t, int id, const double *direction, const char *which)
 {
     const struct param *p = &t->m.params.p[id];
     const double *g = t->first_gradient + p->flat;
@@ -52,7 +52,7 @@ static double compare(struct trainer *t, int id, const double *direction, const 
 }
 
 /* All of the tensor along random signs, then its largest and some random elements alone. */
-static double check_param(struct trainer *t, int id)
+static double check_param(struct tiny *t, int id)
 {
     const struct param *p = &t->m.params.p[id];
     const double *g = t->first_gradient + p->flat;
@@ -79,13 +79,13 @@ static void central_differences(void **state)
     (void)state;
     corpus_make(&c, 2);
     for (int i = 0; i < N_WAYS; i++) {
-        struct trainer t;
+        struct tiny t;
         struct model_plan plan = plan_of(&ways[i]);
         double worst = 0;
         int tensors = 0;
-        trainer_open(&t, &ways[i], &plan, &c, &backend_ref, DT_F64, 1, false);
-        trainer_pass(&t, true);
-        trainer_keep_gradient(&t);
+        tiny_open(&t, &ways[i], &plan, &c, &backend_ref, DT_F64, 1, false);
+        tiny_pass(&t);
+        tiny_keep_gradient(&t);
         /* Every tensor outside the blocks and of the first and the last block; of an adapter on some modules, all. */
         for (int id = 0; id < t.m.params.n; id++) {
             if (!param_is_trained(&t.m.params.p[id])) continue;
@@ -95,7 +95,7 @@ static void central_differences(void **state)
         }
         printf("%-32s %3d tensors, worst %.1e of %.0e\n", ways[i].name, tensors, worst, BOUND);
         assert_true(tensors >= 5);
-        trainer_close(&t);
+        tiny_close(&t);
     }
 }
 
@@ -106,19 +106,20 @@ struct cut { int batches; int64_t head_rows; enum act_rung rung; int64_t every; 
 static void pass_cut(const struct way *w, const struct cut *cut, double *loss, double **gradient, int64_t *n)
 {
     static struct corpus c;
-    struct trainer t;
+    struct tiny t;
     struct model_plan plan = w->plan;
     plan.rung = cut->rung;
     plan.rung_every = cut->every;
     plan.head_rows = cut->head_rows;
     corpus_make(&c, cut->batches);
-    trainer_open(&t, w, &plan, &c, &backend_ref, DT_F64, 1, false);
-    *loss = trainer_pass(&t, true);
-    trainer_keep_gradient(&t);
+    tiny_open(&t, w, &plan, &c, &backend_ref, DT_F64, 1, false);
+    *loss = tiny_loss(&t);
+    tiny_pass(&t);
+    tiny_keep_gradient(&t);
     *gradient = t.first_gradient;
     *n = t.m.params.flat_count;
     t.first_gradient = NULL;
-    trainer_close(&t);
+    tiny_close(&t);
 }
 
 static void cuts(void **state)

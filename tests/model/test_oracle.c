@@ -8,7 +8,7 @@ struct bounds { double loss, gradient, weights; };
  * through three blocks: 2·2^-8·sqrt(80), the factor 2 for what cancels (the gradient of k's bias nearly does). */
 static const struct bounds f32_bounds = {1e-5, 1e-4, 1e-4}, bf16_bounds = {1e-2, 7e-2, 3e-2};
 
-static double distance(const char *what, const struct trainer *x, const struct trainer *truth, int id)
+static double distance(const char *what, const struct tiny *x, const struct tiny *truth, int id)
 {
     const struct param *p = &x->m.params.p[id];
     const struct param *q = &truth->m.params.p[id];
@@ -23,7 +23,7 @@ static double distance(const char *what, const struct trainer *x, const struct t
     return sqrt(error / norm);
 }
 
-static double compare_tensors(const char *what, const struct trainer *x, const struct trainer *truth, double bound)
+static double compare_tensors(const char *what, const struct tiny *x, const struct tiny *truth, double bound)
 {
     double worst = 0;
     for (int i = 0; i < x->m.params.n; i++) {
@@ -35,7 +35,7 @@ static double compare_tensors(const char *what, const struct trainer *x, const s
     return worst;
 }
 
-static double compare_losses(const struct trainer *x, const struct trainer *truth, double bound)
+static double compare_losses(const struct tiny *x, const struct tiny *truth, double bound)
 {
     double worst = 0;
     for (int k = 0; k < STEPS; k++) {
@@ -50,22 +50,22 @@ static double compare_losses(const struct trainer *x, const struct trainer *trut
 static void follow(const struct way *r, dtype act, struct bounds allowed)
 {
     static struct corpus c;
-    struct trainer x, truth;
+    struct tiny x, truth;
     struct model_plan plan = plan_of(r);
     corpus_make(&c, 4);
-    trainer_open(&x, r, &plan, &c, &backend_cpu, act, 1, false);
-    trainer_open(&truth, r, &plan, &c, &backend_ref, DT_F64, 1, false);
-    trainer_copy(&truth, &x);
-    trainer_run(&x, STEPS);
-    trainer_run(&truth, STEPS);
+    tiny_open(&x, r, &plan, &c, &backend_cpu, act, 1, false);
+    tiny_open(&truth, r, &plan, &c, &backend_ref, DT_F64, 1, false);
+    tiny_copy(&truth, &x);
+    tiny_run(&x, STEPS);
+    tiny_run(&truth, STEPS);
     struct bounds seen = {compare_losses(&x, &truth, allowed.loss), compare_tensors("gradient", &x, &truth, allowed.gradient),
                           compare_tensors("weights", &x, &truth, allowed.weights)};
     printf("%-32s %-5s loss %.4f -> %.4f; from float64: loss %.1e, gradient %.1e, weights %.1e\n", r->name, dtype_name(act), x.loss[0],
            x.loss[STEPS - 1], seen.loss, seen.gradient, seen.weights);
     /* A run that learned nothing would prove nothing. */
     assert_true(truth.loss[STEPS - 1] < 0.97 * truth.loss[0]);
-    trainer_close(&x);
-    trainer_close(&truth);
+    tiny_close(&x);
+    tiny_close(&truth);
 }
 
 static void f32(void **state)

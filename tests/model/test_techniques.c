@@ -23,19 +23,19 @@ static const struct technique plain = {"plain", ACT_RUNG_NONE, .threads = 1}, te
     {"both, under guard", ACT_RUNG_BLOCK, .in_bwd = true, .paranoid = true, .threads = 1},
 };
 
-static void train_with(struct trainer *t, const struct way *w, const struct technique *how, const struct corpus *c, dtype act)
+static void train_with(struct tiny *t, const struct way *w, const struct technique *how, const struct corpus *c, dtype act)
 {
     struct model_plan plan = plan_of(w);
     plan.rung = how->rung;
     plan.rung_every = how->every;
-    trainer_open(t, w, &plan, c, how->paranoid ? paranoid_wrap(&backend_cpu) : &backend_cpu, act, how->threads, how->in_bwd);
-    trainer_run(t, FEW);
+    tiny_open(t, w, &plan, c, how->paranoid ? paranoid_wrap(&backend_cpu) : &backend_cpu, act, how->threads, how->in_bwd);
+    tiny_run(t, FEW);
 }
 
 static void bits(const struct way *w, dtype act, int batches)
 {
     static struct corpus c;
-    struct trainer base, x;
+    struct tiny base, x;
     corpus_make(&c, batches);
     train_with(&base, w, &plain, &c, act);
     for (size_t k = 0; k < sizeof techniques / sizeof *techniques; k++) {
@@ -49,9 +49,9 @@ static void bits(const struct way *w, dtype act, int batches)
         size_t bytes = (size_t)base.m.params.flat_count * dtype_bytes(base.m.params.trained_dt);
         if (memcmp(x.m.params.flat, base.m.params.flat, bytes))
             fail_msg("%s, %s, %d batches: weights differ with: %s", w->name, dtype_name(act), batches, how->name);
-        trainer_close(&x);
+        tiny_close(&x);
     }
-    trainer_close(&base);
+    tiny_close(&base);
 }
 
 static void same_bits(void **state)
@@ -68,17 +68,17 @@ static void same_bits(void **state)
 static void bits_can_differ(void **state)
 {
     static struct corpus c;
-    struct trainer a, b;
+    struct tiny a, b;
     (void)state;
     corpus_make(&c, 1);
     train_with(&a, &ways[0], &plain, &c, DT_F32);
     struct model_plan plan = plan_of(&ways[0]);
-    trainer_open(&b, &ways[0], &plan, &c, &backend_cpu, DT_F32, 1, false);
+    tiny_open(&b, &ways[0], &plan, &c, &backend_cpu, DT_F32, 1, false);
     ((float *)b.m.params.p[b.m.layers[1].linear[LINEAR_UP].w].value.data)[7] *= 1.001f;
-    trainer_run(&b, FEW);
+    tiny_run(&b, FEW);
     assert_memory_not_equal(a.loss, b.loss, sizeof a.loss);
-    trainer_close(&a);
-    trainer_close(&b);
+    tiny_close(&a);
+    tiny_close(&b);
 }
 
 int main(void)

@@ -1,10 +1,10 @@
-/* trainer.h — a whole tiny model trained by hand on any backend: what a session is, without files.
+/* trainer.h — a whole tiny model trained on any backend: what a session is, without files.
  *
  *   corpus (8 documents, Philox) → batches → model over backend_cpu in f32 or bf16, or over backend_ref in float64
  *
  * All of it is the worker's own code; only the backend and the dtype differ. */
-#ifndef TRIMPOT_TRAINER_H
-#define TRIMPOT_TRAINER_H
+#ifndef TRIMPOT_TESTS_TRAINER_H
+#define TRIMPOT_TESTS_TRAINER_H
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,8 +22,7 @@
 #include "kernels/base/text.h"
 #include "tests/ref/ref.h"
 #include "worker/memory/plan.h"
-#include "worker/model/model.h"
-#include "worker/optim/optim.h"
+#include "worker/trainer.h"
 
 #define MUST(expr) \
     do { \
@@ -138,9 +137,9 @@ static inline struct model_shape shape_of(const struct way *r)
     return shape;
 }
 
-/* ---- the trainer ----------------------------------------------------------------------------------------------------- */
+/* ---- a tiny model, and its trainer ----------------------------------------------------------------------------------- */
 
-struct trainer {
+struct tiny {
     const struct way *way;
     const struct corpus *corpus;
     const struct backend *be;
@@ -149,38 +148,30 @@ struct trainer {
     struct config config;
     struct peft_config peft; /* of a way with an adapter */
     struct model m;
-    struct grad_sink sink;
-    struct optim optim;
+    struct trainer trainer;
     struct plan plan;
     int64_t step;
     double loss[STEPS];     /* token means */
     double *first_gradient; /* [flat_count] of step 0, unscaled */
 };
 
-static inline status trainer_consume(void *owner, int id, tensor gradient)
-{
-    struct trainer *t = owner;
-    return optim_apply(&t->optim, id, gradient, 1 / (double)t->corpus->supervised, t->way->lr, t->step);
-}
-
-static inline void trainer_layout(struct trainer *t)
+static inline void tiny_layout(struct tiny *t)
 {
     struct arena *a = t->plan.arena;
     model_layout(&t->m, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH]);
-    grad_sink_layout(&t->sink, &a[PLAN_GRADIENTS], &a[PLAN_SCRATCH], &a[PLAN_COMM]);
-    optim_layout(&t->optim, &a[PLAN_OPTIMIZER]);
+    trainer_layout(&t->trainer, a);
     t->s->workspace = arena_take(&a[PLAN_WORKSPACE], t->s->workspace_bytes, "workspace");
 }
 
 static inline struct config config_of(const struct way *r)
 {
-    return (struct config){.stochastic_rounding = true,
+    return (struct config){.stochastic_rounding = true, .clip_grad_norm = NAN,
                            .optimizer = {.kind = r->optimizer, .lr = r->lr, .weight_decay = r->decay, .beta1 = 0.9, .beta2 = 0.99,
                                          .eps = 1e-8, .momentum = r->momentum, .nesterov = r->nesterov}};
 }
 
 /* Weights of a size that makes every path count, instead of the 0.02 of a real model; vectors and B away from 1 and 0. */
-static inline void trainer_init_weights(struct trainer *t)
+static inline void tiny_init_weights(struct tiny *t)
 {
     struct param_store *ps = &t->m.params;
     for (int i = 0; i < ps->n; i++)
@@ -201,10 +192,10 @@ static inline void trainer_init_weights(struct trainer *t)
 }
 
 /* plan: of the recipe, with the rung and the head's chunk this test is about. */
-static inline void trainer_open(struct trainer *t, const struct way *r, const struct model_plan *wanted, const struct corpus *c,
+static inline void tiny_open(struct tiny *t, const struct way *r, const struct model_plan *wanted, const struct corpus *c,
                                 const struct backend *be, dtype act, int threads, bool in_bwd)
 {
-    *t = (struct trainer){.way = r, .corpus = c, .be = be, .config = config_of(r)};
+    *t = (struct tiny){.way = r, .corpus = c, .be = be, .config = config_of(r)};
     struct model_shape shape = shape_of(r);
     struct model_plan plan = *wanted;
     if (r->adapter) {
@@ -215,19 +206,19 @@ static inline void trainer_open(struct trainer *t, const struct way *r, const st
     comm_self_open(&t->comm);
     MUST(be->dev.stream_open(&t->s, threads));
     MUST(model_init(&t->m, be, &shape, &plan, &c->bounds, act, narrow && r->masters));
-    grad_sink_init(&t->sink, &t->m.params, &t->comm, t->s, wide ? DT_F64 : DT_F32, c->n_batches, 1, in_bwd ? trainer_consume : NULL, t);
-    optim_init(&t->optim, &t->config, &t->m.params, t->s, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32);
+    struct trainer_sizes sizes = {c->n_batches, c->n_batches, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32, in_bwd};
+    trainer_init(&t->trainer, &t->config, &t->m, &t->comm, t->s, &sizes);
     t->s->workspace_bytes = be->workspace_bytes(&(struct work_bounds){
         .dt = act, .tokens = c->bounds.tokens, .doc_tokens = c->bounds.doc_tokens, .width = shape.width, .ffn = shape.ffn,
         .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .vocab = shape.vocab, .rank = t->m.lora_rank,
         .head_rows = plan.head_rows, .threads = threads});
-    plan_init(&t->plan);
-    trainer_layout(t);
-    MUST(plan_bind(&t->plan, be));
-    trainer_layout(t);
+    plan_init(&t->plan, be);
+    tiny_layout(t);
+    MUST(plan_bind(&t->plan));
+    tiny_layout(t);
     MUST(model_prepare(&t->m, t->s));
-    trainer_init_weights(t);
-    MUST(optim_zero(&t->optim));
+    tiny_init_weights(t);
+    MUST(optim_zero(&t->trainer.optim));
     t->first_gradient = mem_alloc((size_t)t->m.params.flat_count * sizeof(double));
 }
 
@@ -239,18 +230,18 @@ static inline struct model_plan plan_of(const struct way *r)
     return plan;
 }
 
-static inline void trainer_close(struct trainer *t)
+static inline void tiny_close(struct tiny *t)
 {
     free(t->first_gradient);
     peft_config_free(&t->peft);
-    grad_sink_release(&t->sink);
+    trainer_release(&t->trainer);
     model_release(&t->m);
-    plan_release(&t->plan, t->be);
+    plan_release(&t->plan);
     t->be->dev.stream_close(t->s);
 }
 
 /* `to` starts from exactly the numbers of `from`, of whatever dtype: NF4 from the same codes. */
-static inline void trainer_copy(struct trainer *to, const struct trainer *from)
+static inline void tiny_copy(struct tiny *to, const struct tiny *from)
 {
     for (int i = 0; i < to->m.params.n; i++) {
         struct param *p = &to->m.params.p[i], *q = &from->m.params.p[i];
@@ -274,49 +265,59 @@ static inline double element(tensor t, int64_t i)
     return t.dt == DT_F32 ? (double)((const float *)t.data)[i] : (double)bf16_widen(((const bf16 *)t.data)[i]);
 }
 
-/* All micro-batches of a step: the sum of the token losses; with a sink, the gradient of that sum is in it. */
-static inline double trainer_pass(struct trainer *t, bool backward)
+static inline struct pass tiny_batch(struct tiny *t, int i)
+{
+    return (struct pass){.m = &t->m, .s = t->s, .batch = &t->corpus->batch[i], .seed = 5, .step = (uint32_t)t->step, .dropout = true};
+}
+
+/* All micro-batches forward: the sum of the token losses. */
+static inline double tiny_loss(struct tiny *t)
 {
     double sum = 0;
-    if (backward) grad_step_begin(&t->sink);
     for (int i = 0; i < t->corpus->n_batches; i++) {
         double part;
-        struct pass p = {.m = &t->m, .s = t->s, .batch = &t->corpus->batch[i], .sink = backward ? &t->sink : NULL, .seed = 5,
-                         .step = (uint32_t)t->step, .dropout = true};
-        if (backward) MUST(grad_micro_begin(&t->sink));
+        struct pass p = tiny_batch(t, i);
         MUST(model_run(&p, &part));
-        if (backward) MUST(grad_micro_end(&t->sink));
         sum += part;
     }
-    if (backward) MUST(grad_reduce(&t->sink));
     return sum;
 }
 
-static inline void trainer_keep_gradient(struct trainer *t)
+/* All micro-batches of a step: the gradient of the sum of the token losses is in the sink. */
+static inline void tiny_pass(struct tiny *t)
+{
+    MUST(trainer_begin(&t->trainer, &(struct step_start){.step = t->step, .supervised = t->corpus->supervised, .lr = t->way->lr}));
+    for (int i = 0; i < t->corpus->n_batches; i++) {
+        struct pass p = tiny_batch(t, i);
+        p.sink = &t->trainer.sink;
+        MUST(trainer_micro(&t->trainer, &p, i));
+    }
+    MUST(trainer_reduce(&t->trainer));
+}
+
+static inline void tiny_keep_gradient(struct tiny *t)
 {
     for (int i = 0; i < t->m.params.n; i++) {
         const struct param *p = &t->m.params.p[i];
-        if (!param_is_trained(p)) continue;
-        tensor g = grad_of(&t->sink, i);
+        if (!grad_held(&t->trainer.sink, i)) continue;
+        tensor g = grad_of(&t->trainer.sink, i);
         for (int64_t e = 0; e < p->count; e++) t->first_gradient[p->flat + e] = element(g, e);
     }
 }
 
-static inline void trainer_step(struct trainer *t)
+static inline void tiny_step(struct tiny *t)
 {
-    t->loss[t->step] = trainer_pass(t, true) / (double)t->corpus->supervised;
-    if (!t->sink.consume) {
-        if (t->step == 0) trainer_keep_gradient(t);
-        for (int i = 0; i < t->m.params.n; i++)
-            if (param_is_trained(&t->m.params.p[i])) MUST(trainer_consume(t, i, grad_of(&t->sink, i)));
-    }
-    t->optim.applied++;
-    t->step++;
+    struct step_result result;
+    tiny_pass(t);
+    if (t->step == 0) tiny_keep_gradient(t);
+    MUST(trainer_update(&t->trainer, &result));
+    assert_true(result.usable);
+    t->loss[t->step++] = result.loss;
 }
 
-static inline void trainer_run(struct trainer *t, int steps)
+static inline void tiny_run(struct tiny *t, int steps)
 {
-    while (t->step < steps) trainer_step(t);
+    while (t->step < steps) tiny_step(t);
 }
 
 #endif

@@ -230,9 +230,21 @@ static status ref_sync(struct stream *s, const char *label)
     return ST_OK;
 }
 
-static status ref_mem_info(size_t *free_bytes, size_t *total_bytes)
+static status ref_event_sync(struct event *e, const char *label)
 {
-    return backend_cpu.dev.mem_info(free_bytes, total_bytes);
+    (void)e, (void)label;
+    return ST_OK;
+}
+
+static status ref_host_call(struct stream *s, status (*fn)(void *arg), void *arg)
+{
+    (void)s;
+    return fn(arg);
+}
+
+static status ref_mem_info(enum mem_kind kind, size_t *free_bytes, size_t *total_bytes)
+{
+    return backend_cpu.dev.mem_info(kind, free_bytes, total_bytes);
 }
 
 static size_t ref_workspace_bytes(const struct work_bounds *w)
@@ -259,6 +271,8 @@ const struct backend backend_ref = {
             .event_close = ref_event_close,
             .event_record = ref_event_order,
             .event_wait = ref_event_order,
+            .event_sync = ref_event_sync,
+            .host_call = ref_host_call,
             .copy = ref_copy,
             .zero = ref_zero,
             .sync = ref_sync,

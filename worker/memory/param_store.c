@@ -8,11 +8,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "collectives/own.h"
 #include "kernels/base/log.h"
 #include "kernels/base/philox.h"
 #include "kernels/base/text.h"
 
-enum { PAGE_ELEMENTS = 65536, SMALL_ALIGN = 256, NF4_BLOCK = 64, NESTED_BLOCK = 256 };
+enum { SMALL_ALIGN = 256, NF4_BLOCK = 64, NESTED_BLOCK = 256 };
 
 void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters)
 {
@@ -166,18 +167,20 @@ status param_store_match(struct param_store *ps, const struct st_set *files, con
 
 /* ---- layout ------------------------------------------------------------------------------------------------------- */
 
+static int64_t whole(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
 void param_store_index(struct param_store *ps)
 {
     int64_t at = 0;
     for (int i = ps->n - 1; i >= 0; i--) {
         struct param *p = &ps->p[i];
         if (!param_is_trained(p)) continue;
-        int64_t align = p->count >= PAGE_ELEMENTS ? PAGE_ELEMENTS : SMALL_ALIGN;
-        at = (at + align - 1) / align * align;
+        at = whole(at, SMALL_ALIGN);
+        if (p->count > whole(at, OWN_PAGE) - at) at = whole(at, OWN_PAGE); /* does not fit into what is left of the page */
         p->flat = at;
         at += p->count;
     }
-    ps->flat_count = (at + SMALL_ALIGN - 1) / SMALL_ALIGN * SMALL_ALIGN;
+    ps->flat_count = whole(at, SMALL_ALIGN);
 }
 
 static tensor shaped(const struct param *p, void *data, dtype dt)

@@ -5,7 +5,10 @@
  * optimizer states and checkpoints share:
  *
  *   |head……|norm|down L-1|up L-1|…………|q 0|norm1 0|embed……|      reverse execution order; tensors of ≥ 65,536 elements
- *   0      each start a multiple of 65,536 or 256      flat_count   start at multiples of 65,536, smaller ones of 256
+ *   0      each starts a multiple of 65,536 or 256     flat_count   start on pages (multiples) of 65,536; smaller ones are
+ *                                                                   packed, 256-aligned, and lie in one page, whole
+ *
+ * Pages are what ranks own (collectives/own.h): no small tensor is ever split between two.
  */
 #ifndef TRIMPOT_PARAM_STORE_H
 #define TRIMPOT_PARAM_STORE_H

@@ -1,35 +1,54 @@
 #include "worker/memory/plan.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/base/log.h"
 
-static const struct { const char *name, *shrink; } CLASSES[PLAN_ARENAS] = {
-    [PLAN_FROZEN] = {"frozen weights", "model.quantize_base=true (NF4), dtype=bf16"},
-    [PLAN_TRAINED] = {"trained", "lora_finetune instead of full_finetune, model.lora_rank, dtype=bf16"},
-    [PLAN_GRADIENTS] = {"gradients", "optimizer_in_bwd=true, gradient_accumulation_steps, virtual_ranks"},
-    [PLAN_OPTIMIZER] = {"optimizer", "optimizer=torch.optim.SGD, dtype=bf16"},
-    [PLAN_ACTIVATIONS] = {"activations", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len"},
-    [PLAN_SCRATCH] = {"scratch", "head_chunk_rows, batch_size, tokenizer.max_seq_len"},
-    [PLAN_WORKSPACE] = {"workspace", "OMP_NUM_THREADS, tokenizer.max_seq_len"},
-    [PLAN_BATCH] = {"batch", "batch_size"},
-    [PLAN_COMM] = {"communication", "fewer ranks"},
+static const struct { const char *name, *shrink; enum mem_kind kind; } CLASSES[PLAN_ARENAS] = {
+    [PLAN_FROZEN] = {"frozen weights", "model.quantize_base=true (NF4), dtype=bf16", MEM_DEVICE},
+    [PLAN_TRAINED] = {"trained", "lora_finetune instead of full_finetune, model.lora_rank, dtype=bf16", MEM_DEVICE},
+    [PLAN_GRADIENTS] = {"gradients", "optimizer_in_bwd=true, gradient_accumulation_steps, virtual_ranks", MEM_DEVICE},
+    [PLAN_OPTIMIZER] = {"optimizer", "optimizer=torch.optim.SGD, dtype=bf16", MEM_DEVICE},
+    [PLAN_ACTIVATIONS] = {"activations", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_DEVICE},
+    [PLAN_SCRATCH] = {"scratch", "head_chunk_rows, batch_size, tokenizer.max_seq_len", MEM_DEVICE},
+    [PLAN_WORKSPACE] = {"workspace", "OMP_NUM_THREADS, tokenizer.max_seq_len", MEM_DEVICE},
+    [PLAN_BATCH] = {"batch", "batch_size", MEM_DEVICE},
+    [PLAN_COMM] = {"communication", "fewer ranks", MEM_DEVICE},
+    [PLAN_STAGING] = {"staging", "batch_size, fewer ranks", MEM_PINNED},
+    [PLAN_HOST] = {"host", "batch_size", MEM_HOST},
 };
 
-void plan_init(struct plan *p)
+/* The kind that counts on this backend: one without memory of its own has one kind only. */
+static enum mem_kind lives_in(const struct plan *p, enum mem_kind kind)
 {
-    *p = (struct plan){0};
-    for (int i = 0; i < PLAN_ARENAS; i++) arena_init(&p->arena[i], CLASSES[i].name, false);
+    return p->be->tensors_in == MEM_HOST ? MEM_HOST : kind;
 }
 
-void plan_extra(struct plan *p, const char *category, const char *name, size_t bytes)
+void plan_init(struct plan *p, const struct backend *be)
 {
-    if (!bytes || p->n_extra == (int)(sizeof p->extra / sizeof *p->extra)) return;
+    *p = (struct plan){.be = be};
+    for (int i = 0; i < PLAN_ARENAS; i++) arena_init(&p->arena[i], CLASSES[i].name);
+}
+
+void plan_reset(struct plan *p)
+{
+    for (int i = 0; i < PLAN_ARENAS; i++) {
+        assert(!p->memory[i]);
+        arena_release(&p->arena[i]);
+    }
+    free(p->extra);
+    plan_init(p, p->be);
+}
+
+void plan_extra(struct plan *p, enum mem_kind kind, const char *category, const char *name, size_t bytes)
+{
+    if (!bytes) return;
+    p->extra = mem_grow(p->extra, (size_t)(p->n_extra + 1) * sizeof *p->extra);
     struct plan_extra *e = &p->extra[p->n_extra++];
-    e->category = category;
-    e->bytes = bytes;
+    *e = (struct plan_extra){.category = category, .bytes = bytes, .kind = lives_in(p, kind)};
     snprintf(e->name, sizeof e->name, "%s", name);
 }
 
@@ -49,7 +68,7 @@ size_t plan_total_bytes(const struct plan *p)
 
 /* ---- the table ------------------------------------------------------------------------------------------------------ */
 
-struct line { const char *category, *name, *shrink; size_t bytes; int count; };
+struct line { const char *category, *name, *shrink; enum mem_kind kind; size_t bytes; int count; };
 
 /* Rows of one arena with equal names are one line. Returns how many lines were added; caller frees *lines. */
 static int collect(const struct plan *p, struct line **lines)
@@ -64,7 +83,8 @@ static int collect(const struct plan *p, struct line **lines)
             struct line *l = *lines + first;
             while (l < *lines + n && strcmp(l->name, row->name)) l++;
             if (l == *lines + n) {
-                *l = (struct line){.category = CLASSES[i].name, .name = row->name, .shrink = CLASSES[i].shrink};
+                *l = (struct line){.category = CLASSES[i].name, .name = row->name, .shrink = CLASSES[i].shrink,
+                                    .kind = lives_in(p, CLASSES[i].kind)};
                 n++;
             }
             l->bytes += (row->bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
@@ -72,8 +92,16 @@ static int collect(const struct plan *p, struct line **lines)
         }
     }
     for (int i = 0; i < p->n_extra; i++)
-        (*lines)[n++] = (struct line){.category = p->extra[i].category, .name = p->extra[i].name, .shrink = "", .bytes = p->extra[i].bytes, .count = 1};
+        (*lines)[n++] = (struct line){.category = p->extra[i].category, .name = p->extra[i].name, .shrink = "", .kind = p->extra[i].kind,
+                                      .bytes = p->extra[i].bytes, .count = 1};
     return n;
+}
+
+static size_t bytes_of(const struct line *lines, int n, bool device)
+{
+    size_t sum = 0;
+    for (int i = 0; i < n; i++) sum += (lines[i].kind == MEM_DEVICE) == device ? lines[i].bytes : 0;
+    return sum;
 }
 
 static void text_table(const struct plan *p, const struct line *lines, int n, int rank, struct buf *out)
@@ -88,15 +116,19 @@ static void text_table(const struct plan *p, const struct line *lines, int n, in
         category = lines[i].category;
     }
     buf_printf(out, "  %-16s %-44s %7s %10s\n", "bound at start", "", "", text_bytes((double)plan_arena_bytes(p)));
+    for (int device = 1; device >= 0 && p->be->tensors_in == MEM_DEVICE; device--)
+        buf_printf(out, "  %-16s %-44s %7s %10s\n", device ? "on the device" : "on the host", "", "",
+                   text_bytes((double)bytes_of(lines, n, device)));
     buf_printf(out, "  %-16s %-44s %7s %10s  (%zu bytes)\n", "total", "", "", text_bytes((double)plan_total_bytes(p)), plan_total_bytes(p));
 }
 
 static void json_table(const struct plan *p, const struct line *lines, int n, int rank, struct buf *out)
 {
+    static const char *const KINDS[MEM_KINDS] = {[MEM_HOST] = "host", [MEM_PINNED] = "pinned", [MEM_DEVICE] = "device"};
     buf_printf(out, "{\"rank\":%d,\"bound_bytes\":%zu,\"total_bytes\":%zu,\"rows\":[", rank, plan_arena_bytes(p), plan_total_bytes(p));
     for (int i = 0; i < n; i++)
-        buf_printf(out, "%s{\"category\":\"%s\",\"name\":\"%s\",\"count\":%d,\"bytes\":%zu}", i ? "," : "", lines[i].category,
-                   lines[i].name, lines[i].count, lines[i].bytes);
+        buf_printf(out, "%s{\"category\":\"%s\",\"name\":\"%s\",\"memory\":\"%s\",\"count\":%d,\"bytes\":%zu}", i ? "," : "",
+                   lines[i].category, lines[i].name, KINDS[lines[i].kind], lines[i].count, lines[i].bytes);
     buf_text(out, "]}\n");
 }
 
@@ -116,20 +148,36 @@ static int by_bytes(const void *a, const void *b)
     return x->bytes < y->bytes ? 1 : x->bytes > y->bytes ? -1 : 0;
 }
 
-status plan_check(const struct plan *p, size_t budget)
+/* The memory where tensors live has the configured budget; the other one only the machine's limit. */
+static status check_memory(const struct plan *p, const struct line *lines, int n, bool device, int64_t configured, int local_ranks)
 {
-    size_t total = plan_total_bytes(p);
+    enum mem_kind kind = device ? MEM_DEVICE : MEM_HOST;
+    bool tensors = kind == p->be->tensors_in;
+    size_t total = bytes_of(lines, n, device);
+    size_t budget = tensors && configured >= 0 ? (size_t)configured : plan_machine_bytes(p->be, kind, local_ranks);
     if (total <= budget) return ST_OK;
+    struct buf report = {0};
+    for (int i = 0, named = 0; i < n && named < 4; i++) {
+        if ((lines[i].kind == MEM_DEVICE) != device) continue;
+        buf_printf(&report, "\n  %-16s %-40s %10s%s%s", lines[i].category, lines[i].name, text_bytes((double)lines[i].bytes),
+                   *lines[i].shrink ? "   shrink with: " : "", lines[i].shrink);
+        named++;
+    }
+    const char *of = p->be->tensors_in == MEM_HOST ? "" : device ? " of device memory" : " of host memory";
+    status st = status_fail(ST_OOM, "the plan needs %s%s per rank, the budget is %s (%s); the largest rows:%s", text_bytes((double)total), of,
+                            text_bytes((double)budget), tensors ? "memory_budget, or what the machine has free" : "what the machine has free",
+                            report.data);
+    buf_release(&report);
+    return st;
+}
+
+status plan_check(const struct plan *p, int64_t budget, int local_ranks)
+{
     struct line *lines;
     int n = collect(p, &lines);
     qsort(lines, (size_t)n, sizeof *lines, by_bytes);
-    struct buf report = {0};
-    for (int i = 0; i < n && i < 4; i++)
-        buf_printf(&report, "\n  %-16s %-40s %10s%s%s", lines[i].category, lines[i].name, text_bytes((double)lines[i].bytes),
-                   *lines[i].shrink ? "   shrink with: " : "", lines[i].shrink);
-    status st = status_fail(ST_OOM, "the plan needs %s per rank, the budget is %s (memory_budget, or what the machine has free); "
-                            "the largest rows:%s", text_bytes((double)total), text_bytes((double)budget), report.data);
-    buf_release(&report);
+    status st = check_memory(p, lines, n, false, budget, local_ranks);
+    if (!st && p->be->tensors_in == MEM_DEVICE) st = check_memory(p, lines, n, true, budget, local_ranks);
     free(lines);
     return st;
 }
@@ -148,9 +196,11 @@ static size_t number_in(const char *path, const char *key)
     return (size_t)value;
 }
 
-size_t plan_machine_bytes(int local_ranks)
+size_t plan_machine_bytes(const struct backend *be, enum mem_kind kind, int local_ranks)
 {
-    size_t available = number_in("/proc/meminfo", "MemAvailable:") * 1024;
+    size_t available = 0, all;
+    if (kind == MEM_DEVICE) return be->dev.mem_info(kind, &available, &all) ? 0 : available;
+    available = number_in("/proc/meminfo", "MemAvailable:") * 1024;
     size_t group = number_in("/sys/fs/cgroup/memory.max", NULL);
     if (group && group < available) available = group;
     return available / (size_t)(local_ranks > 0 ? local_ranks : 1);
@@ -158,12 +208,12 @@ size_t plan_machine_bytes(int local_ranks)
 
 /* ---- binding --------------------------------------------------------------------------------------------------------- */
 
-status plan_bind(struct plan *p, const struct backend *be)
+status plan_bind(struct plan *p)
 {
     size_t bound = 0;
     for (int i = 0; i < PLAN_ARENAS; i++) {
         size_t need = arena_need(&p->arena[i]);
-        if (need) TRY(be->dev.alloc(be->tensors_in, need, &p->memory[i]));
+        if (need) TRY(p->be->dev.alloc(lives_in(p, CLASSES[i].kind), need, &p->memory[i]));
         arena_bind(&p->arena[i], need ? p->memory[i] : p);
         bound += need;
     }
@@ -171,11 +221,12 @@ status plan_bind(struct plan *p, const struct backend *be)
     return ST_OK;
 }
 
-void plan_release(struct plan *p, const struct backend *be)
+void plan_release(struct plan *p)
 {
-    for (int i = 0; i < PLAN_ARENAS; i++) {
-        if (p->memory[i]) be->dev.free(be->tensors_in, p->memory[i], p->arena[i].size);
+    for (int i = 0; p->be && i < PLAN_ARENAS; i++) {
+        if (p->memory[i]) p->be->dev.free(lives_in(p, CLASSES[i].kind), p->memory[i], p->arena[i].size);
         arena_release(&p->arena[i]);
     }
+    free(p->extra);
     *p = (struct plan){0};
 }

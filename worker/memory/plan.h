@@ -1,7 +1,14 @@
 /* plan.h — every buffer of the run, before the first byte is allocated.
  *
  * A plan is a set of arenas (measured by the layout code that later binds them) and of rows beside them: memory that
- * the process holds although no arena gives it (weight pages mapped from files, library scratch, tokenised data). */
+ * the process holds although no arena gives it (weight pages mapped from files, library scratch, tokenised data).
+ *
+ * Each class of rows lives in one kind of memory; where the backend's tensors are host memory, all kinds are one:
+ *
+ *              device backend                                        cpu
+ *   MEM_DEVICE frozen … communication: what ops work on              ┐
+ *   MEM_PINNED staging: what crosses, written or read by streams     ├ MEM_HOST, one budget
+ *   MEM_HOST   host: what the host alone reads; rows beside          ┘ */
 #ifndef TRIMPOT_PLAN_H
 #define TRIMPOT_PLAN_H
 
@@ -13,33 +20,38 @@
 
 enum plan_class {
     PLAN_FROZEN, PLAN_TRAINED, PLAN_GRADIENTS, PLAN_OPTIMIZER, PLAN_ACTIVATIONS, PLAN_SCRATCH, PLAN_WORKSPACE,
-    PLAN_BATCH, PLAN_COMM, PLAN_ARENAS,
+    PLAN_BATCH, PLAN_COMM, PLAN_STAGING, PLAN_HOST, PLAN_ARENAS,
 };
 
-struct plan_extra { const char *category; char name[56]; size_t bytes; };
+struct plan_extra { const char *category; char name[56]; size_t bytes; enum mem_kind kind; };
 
 struct plan {
+    const struct backend *be;
     struct arena arena[PLAN_ARENAS];
     void *memory[PLAN_ARENAS];
-    struct plan_extra extra[8];
+    struct plan_extra *extra;
     int n_extra;
 };
 
-void plan_init(struct plan *p);
-void plan_extra(struct plan *p, const char *category, const char *name, size_t bytes);
+void plan_init(struct plan *p, const struct backend *be);
+/* Back to measuring, without rows: the layout may run again, under another policy. */
+void plan_reset(struct plan *p);
+void plan_extra(struct plan *p, enum mem_kind kind, const char *category, const char *name, size_t bytes);
 size_t plan_arena_bytes(const struct plan *p); /* what plan_bind allocates, exactly */
 size_t plan_total_bytes(const struct plan *p); /* with the rows beside the arenas */
 
 /* The table: one line per category and name with how many and how much; `json`: an object instead. Appends to out. */
 void plan_text(const struct plan *p, int rank, bool json, struct buf *out);
 
-/* ST_OOM when the total exceeds the budget, naming the largest rows and the keys that shrink them. */
-status plan_check(const struct plan *p, size_t budget_bytes);
+/* ST_OOM when the rows of one memory exceed what there is of it, naming the largest and the keys that shrink them.
+ * budget: of the memory where tensors live, ≥ 0 in bytes, else what plan_machine_bytes says. */
+status plan_check(const struct plan *p, int64_t budget, int local_ranks);
 
-status plan_bind(struct plan *p, const struct backend *be); /* allocates every arena; ST_OOM */
-void plan_release(struct plan *p, const struct backend *be);
+status plan_bind(struct plan *p); /* allocates every arena; ST_OOM */
+void plan_release(struct plan *p);
 
-/* Bytes this process may use: the machine's available memory or the control group's limit, divided over local ranks. */
-size_t plan_machine_bytes(int local_ranks);
+/* Bytes of a kind that this process may use. Of host memory: the machine's available memory or the control group's limit,
+ * divided over local ranks. */
+size_t plan_machine_bytes(const struct backend *be, enum mem_kind kind, int local_ranks);
 
 #endif

@@ -1,0 +1,104 @@
+/* The flat index of every model that tests train, and of real ones: its pages are what ranks sum, update and save, so no small
+ * tensor may straddle one, and every rank's part must begin and end on one. */
+#include "collectives/own.h"
+#include "tests/model/trainer.h"
+
+enum { RANKS = 16, SMALL_ALIGN = 256 };
+
+static int straddling(const struct param_store *ps)
+{
+    int n = 0;
+    for (int i = 0; i < ps->n; i++) {
+        const struct param *p = &ps->p[i];
+        if (param_is_trained(p) && p->count < OWN_PAGE) n += p->flat / OWN_PAGE != (p->flat + p->count - 1) / OWN_PAGE;
+    }
+    return n;
+}
+
+static void check_ranks(const char *name, const struct param_store *ps, int size)
+{
+    for (int r = 0; r < size; r++) {
+        struct range mine = own(ps->flat_count, r, size);
+        assert_true(mine.lo % OWN_PAGE == 0 || mine.lo == ps->flat_count);
+        for (int i = 0; i < ps->n; i++) {
+            const struct param *p = &ps->p[i];
+            struct range all = {p->flat, p->flat + p->count}, part = range_meet(all, mine);
+            if (param_is_trained(p) && p->count < OWN_PAGE && range_count(part) && range_count(part) != p->count)
+                fail_msg("%s: rank %d of %d owns a part of %s", name, r, size, p->name);
+        }
+    }
+}
+
+/* Last added first, nothing over anything, as tight as the rules allow. */
+static void check_index(const char *name, const struct param_store *ps)
+{
+    int64_t at = 0;
+    assert_true(ps->flat_count > 0 && ps->flat_count % SMALL_ALIGN == 0);
+    for (int i = ps->n - 1; i >= 0; i--) {
+        const struct param *p = &ps->p[i];
+        if (!param_is_trained(p)) continue;
+        if (p->flat < at || p->flat % (p->count >= OWN_PAGE ? OWN_PAGE : SMALL_ALIGN))
+            fail_msg("%s: %s lies at %lld after %lld", name, p->name, (long long)p->flat, (long long)at);
+        assert_true(p->flat - at < SMALL_ALIGN || p->flat % OWN_PAGE == 0);
+        at = p->flat + p->count;
+    }
+    assert_true(at <= ps->flat_count && ps->flat_count - at < SMALL_ALIGN);
+    if (straddling(ps)) fail_msg("%s: %d small tensors straddle a page", name, straddling(ps));
+    for (int size = 1; size <= RANKS; size++) check_ranks(name, ps, size);
+}
+
+static void check_model(const char *name, const struct model_shape *shape, const struct model_plan *plan)
+{
+    struct model m;
+    struct batch_bounds bounds = {.tokens = 8, .docs = 1, .doc_tokens = 8, .supervised = 8};
+    MUST(model_init(&m, &backend_cpu, shape, plan, &bounds, DT_F32, false));
+    check_index(name, &m.params);
+    model_release(&m);
+}
+
+static void models_of_tests(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_WAYS; i++) {
+        struct model_plan plan = plan_of(&ways[i]);
+        struct model_shape shape = shape_of(&ways[i]);
+        if (ways[i].adapter) plan.adapted = LORA_ALL, plan.rank = 5;
+        check_model(ways[i].name, &shape, &plan);
+    }
+}
+
+/* Qwen2.5-0.5B, Llama 3.2 1B, Llama 3.1 8B and one that nothing divides. */
+static void real_models(void **state)
+{
+    (void)state;
+    static const struct hf_config sizes[] = {
+        {.model_type = "qwen2", .vocab_size = 151936, .hidden_size = 896, .intermediate_size = 4864, .layers = 24, .heads = 14,
+         .kv_heads = 2, .head_dim = 64, .tie_word_embeddings = true},
+        {.model_type = "llama", .vocab_size = 128256, .hidden_size = 2048, .intermediate_size = 8192, .layers = 16, .heads = 32,
+         .kv_heads = 8, .head_dim = 64, .tie_word_embeddings = true},
+        {.model_type = "llama", .vocab_size = 128256, .hidden_size = 4096, .intermediate_size = 14336, .layers = 32, .heads = 32,
+         .kv_heads = 8, .head_dim = 128},
+        {.model_type = "qwen2", .vocab_size = 1009, .hidden_size = 298, .intermediate_size = 331, .layers = 5, .heads = 2,
+         .kv_heads = 1, .head_dim = 150},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int64_t rank = 0; rank <= 64; rank = rank ? 4 * rank : 1) {
+            struct hf_config hf = sizes[i];
+            struct model_shape shape;
+            char name[64];
+            snprintf(hf.hidden_act, sizeof hf.hidden_act, "silu");
+            hf.max_positions = 64;
+            hf.rms_norm_eps = 1e-5;
+            hf.rope = (struct hf_rope){.type = ROPE_DEFAULT, .theta = 1e4, .factor = 1, .partial = 1, .attention = 1};
+            MUST(family_shape("(test)", &hf, &shape));
+            struct model_plan plan = {.full = rank == 0, .lora = rank > 0, .adapted = LORA_ALL, .rank = rank, .alpha = 16, .head_rows = 8};
+            snprintf(name, sizeof name, "%s %lld, rank %lld", hf.model_type, (long long)hf.hidden_size, (long long)rank);
+            check_model(name, &shape, &plan);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(models_of_tests), cmocka_unit_test(real_models)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
