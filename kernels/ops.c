@@ -279,6 +279,14 @@ static status also_loss(const struct check *c, bool host)
     return check_indices(c, "labels", l->labels, l->z.dim[0], l->z.dim[1], host);
 }
 
+static status also_soft_cap(const struct check *c, bool host)
+{
+    (void)host;
+    const struct soft_cap_args *a = c->args;
+    if (!(a->cap > 0)) FAIL(ST_SHAPE, "%s: cap is %g; it must be positive", c->op, (double)a->cap);
+    return ST_OK;
+}
+
 static status check_rows(const struct check *c, const tensor *sparse, const tensor *packed, bool host)
 {
     const struct rows_args *r = c->args;
@@ -411,6 +419,7 @@ static const struct rule glu_bwd_rules[] = {
     R(glu_bwd, dgate, "NF", T_ACT), R(glu_bwd, dup, "NF", T_ACT),
 };
 static const struct rule loss_rules[] = {R(loss, z, "NV", T_ACT), R(loss, loss, "N", T_F32)};
+static const struct rule soft_cap_rules[] = {R(soft_cap, z, "NV", T_ACT)};
 static const struct rule rows_rules[] = {R(rows, src, "SC", T_FLOAT), R(rows, dst, "DC", T_FLOAT)};
 static const struct rule dropout_rules[] = {R(dropout, x, "NC", T_ACT), R(dropout, y, "NC", T_ACT)};
 static const struct rule axpy_rules[] = {R(axpy, x, "?E", T_FLOAT), R(axpy, y, "?E", T_STORE)};
@@ -439,6 +448,7 @@ static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
     X(glu_fwd, glu_fwd, glu_fwd_rules, NULL, NULL)                                                                     \
     X(glu_bwd, glu_bwd, glu_bwd_rules, NULL, NULL)                                                                     \
     X(loss, loss, loss_rules, NULL, also_loss)                                                                         \
+    X(soft_cap, soft_cap, soft_cap_rules, NULL, also_soft_cap)                                                         \
     X(gather_rows, rows, rows_rules, NULL, also_gather)                                                                \
     X(scatter_rows, rows, rows_rules, NULL, also_scatter)                                                              \
     X(dropout, dropout, dropout_rules, bind_dropout, NULL)                                                             \

@@ -42,10 +42,10 @@ struct gemm_args {
 };
 typedef status op_gemm_fn(struct stream *s, const struct gemm_args *g);
 
-/* y[N,C] = table[ids[n], :]. table f32 or bf16, y act, rounded once. */
-struct embed_args { tensor table; const int32_t *ids; int64_t n; tensor y; };
+/* y[N,C] = scale·table[ids[n], :]. table f32 or bf16, y act, rounded once; scale 0 = none. */
+struct embed_args { tensor table; const int32_t *ids; int64_t n; tensor y; float scale; };
 typedef status op_embed_fwd_fn(struct stream *s, const struct embed_args *e);
-/* table(f32 gradient)[ids[n], :] += y[n, :] in ascending n; y holds dy. */
+/* table(f32 gradient)[ids[n], :] += scale·y[n, :] in ascending n; y holds dy. */
 typedef status op_embed_bwd_fn(struct stream *s, const struct embed_args *e);
 
 /* sum = x + delta (delta absent: sum is not written), rstd = 1/sqrt(mean(sum²) + eps), y = sum·rstd·w.
@@ -93,6 +93,10 @@ typedef status op_glu_bwd_fn(struct stream *s, const struct glu_bwd_args *g);
  * compacted. */
 struct loss_args { tensor z; const int32_t *labels; tensor loss; float cap; bool forward_only; };
 typedef status op_loss_fn(struct stream *s, const struct loss_args *l);
+
+/* In place on z [n, V] act: z = cap·tanh(z/cap), cap > 0: logits that leave without a loss. */
+struct soft_cap_args { tensor z; float cap; };
+typedef status op_soft_cap_fn(struct stream *s, const struct soft_cap_args *c);
 
 /* dst[i, :] = src[rows[i], :], and dst[rows[i], :] = src[i, :] (other rows of dst untouched). Same dtype. */
 struct rows_args { tensor src, dst; const int32_t *rows; int64_t n; };
@@ -152,8 +156,9 @@ struct ops {
 #define TRIMPOT_OPS(X)                                                                             \
     X(gemm, gemm) X(embed_fwd, embed) X(embed_bwd, embed) X(rmsnorm_fwd, rmsnorm_fwd)              \
     X(rmsnorm_bwd, rmsnorm_bwd) X(rope, rope) X(attn_fwd, attn_fwd) X(attn_bwd, attn_bwd)          \
-    X(glu_fwd, glu_fwd) X(glu_bwd, glu_bwd) X(loss, loss) X(gather_rows, rows)                     \
-    X(scatter_rows, rows) X(dropout, dropout) X(axpy, axpy) X(colsum, colsum) X(sumsq, sumsq)      \
+    X(glu_fwd, glu_fwd) X(glu_bwd, glu_bwd) X(loss, loss) X(soft_cap, soft_cap)                    \
+    X(gather_rows, rows) X(scatter_rows, rows) X(dropout, dropout) X(axpy, axpy)                   \
+    X(colsum, colsum) X(sumsq, sumsq)                                                              \
     X(optim, optim) X(nf4_quantize, nf4) X(nf4_dequantize, nf4) X(init, init)
 #define TRIMPOT_OP_SLOT(name, args) op_##name##_fn *name;
     TRIMPOT_OPS(TRIMPOT_OP_SLOT)

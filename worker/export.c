@@ -165,11 +165,18 @@ done:
     return st;
 }
 
+static void add_target(struct peft_config *p, const struct linear *l)
+{
+    if (l->lora_a < 0) return;
+    const char *dot = strrchr(l->module, '.');
+    peft_target_add(p, dot ? dot + 1 : l->module);
+}
+
+/* Without an adapter_config.json all layers are adapted alike. */
 static void add_targets(const struct session *x, struct peft_config *p)
 {
-    static const char *const NAMES[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"};
-    for (int i = 0; i <= LINEAR_PER_LAYER; i++)
-        if (x->model.plan.adapted >> i & 1) peft_target_add(p, NAMES[i]);
+    for (int i = 0; i < LINEAR_PER_LAYER; i++) add_target(p, &x->model.layers[0].linear[i]);
+    add_target(p, &x->model.head);
 }
 
 static status write_adapter_config(const struct session *x, const char *dir)

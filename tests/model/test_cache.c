@@ -24,9 +24,10 @@ static void run_piece(struct tiny *t, const struct batch *whole, int piece, int 
     }
     struct batch batch = {.docs = docs, .ids = ids, .key_start = key_start, .cache_rows = cache_rows};
     MUST(model_forward(&(struct pass){.m = &t->m, .s = t->s, .batch = &batch}));
-    tensor out = act(&t->m.acts, t->m.shape.layers, block_slot_x);
+    tensor out, delta;
+    block_out(&t->m, &out, &delta);
     for (int64_t i = 0; i < docs.n_tokens; i++)
-        for (int64_t c = 0; c < WIDTH; c++) x[from[i] * WIDTH + c] = element(out, i * out.ld + c);
+        for (int64_t c = 0; c < WIDTH; c++) x[from[i] * WIDTH + c] = element(out, i * out.ld + c) + element(delta, i * delta.ld + c);
 }
 
 static double farthest(const struct way *w, const struct backend *be, dtype act)

@@ -9,7 +9,7 @@ status embed_fwd_ref(struct stream *s, const struct embed_args *e)
     (void)s;
     struct mat table = mat_load(&e->table), y = mat_zero(e->n, e->y.dim[1]);
     for (int64_t t = 0; t < y.rows; t++)
-        for (int64_t c = 0; c < y.cols; c++) AT(y, t, c) = AT(table, e->ids[t], c);
+        for (int64_t c = 0; c < y.cols; c++) AT(y, t, c) = AT(table, e->ids[t], c) * (e->scale != 0 ? (double)e->scale : 1);
     mat_store(&e->y, y);
     mat_free(table), mat_free(y);
     return ST_OK;
@@ -20,7 +20,7 @@ status embed_bwd_ref(struct stream *s, const struct embed_args *e)
     (void)s;
     struct mat table = mat_load(&e->table), y = mat_load(&e->y);
     for (int64_t t = 0; t < e->n; t++)
-        for (int64_t c = 0; c < y.cols; c++) AT(table, e->ids[t], c) += AT(y, t, c);
+        for (int64_t c = 0; c < y.cols; c++) AT(table, e->ids[t], c) += AT(y, t, c) * (e->scale != 0 ? (double)e->scale : 1);
     mat_store(&e->table, table);
     mat_free(table), mat_free(y);
     return ST_OK;

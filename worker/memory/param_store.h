@@ -16,6 +16,7 @@
 #include "checkpoints/hf.h"
 #include "kernels/backend.h"
 #include "kernels/base/arena.h"
+#include "worker/memory/phase.h"
 
 enum param_kind {
     PARAM_FROZEN,   /* read only: mapped when the file's dtype is the model's, else a converted copy */
@@ -95,6 +96,18 @@ status param_store_load(struct param_store *ps, struct stream *s, uint64_t seed)
 /* Working copies and bf16 copies of masters follow the parameters: after load, resume and every optimizer step. */
 status param_store_refresh(struct param_store *ps, struct stream *s, int id);
 status param_store_refresh_all(struct param_store *ps, struct stream *s);
+
+/* Who walks a layer says so, forward and backward; between the two the layer's parameters are borrowed, what is done with them
+ * is enqueued on `s`. A store that keeps weights elsewhere (NF4, host memory, shards of other ranks) fills one of two layer
+ * buffers ahead, on a stream of its own, and tags it with the layer and the update that it holds:
+ *
+ *   enter(l)   s waits for the event of l's buffer; the next layer in the phase's direction (phase.h) starts filling the other
+ *              one, after the event that the layer which had it left behind
+ *   leave(l)   event on s: the buffer may be filled again; a tag older than the last update counts as empty
+ *
+ * Parameters outside of layers (embedding, final norm, head) know only acquire and done. */
+status param_enter(struct param_store *ps, struct stream *s, int64_t layer, enum phase phase);
+status param_leave(struct param_store *ps, struct stream *s, int64_t layer, enum phase phase);
 
 /* Borrow a parameter for reading. NF4 is dequantised into the one scratch buffer: give it back before the next. */
 status param_acquire(struct param_store *ps, struct stream *s, int id, tensor *out);
