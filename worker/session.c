@@ -152,6 +152,7 @@ static void layout(struct session *x)
     struct arena *a = x->plan.arena;
     model_layout(&x->model, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH]);
     batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH]);
+    x->rank_losses = arena_take(&a[PLAN_HOST], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of the ranks");
     x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
     if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
 }

@@ -37,6 +37,7 @@ struct session {
     struct model model;
     struct trainer trainer;          /* SESSION_TRAIN */
     struct batcher batcher;
+    double *rank_losses;             /* [ranks], of one round of evaluation */
     struct plan plan;
 
     uint64_t seed;

@@ -29,10 +29,7 @@ status family_open(const char *dir, struct hf_config *hf, struct model_shape *ou
     TRY(hf_config_model_type(dir, model_type, sizeof model_type));
     TRY(judge(dir, model_type, &f));
     TRY(hf_config_read(dir, hf));
-    TRY(family_shape(dir, hf, out));
-    if (out->qk_norm || out->post_norms || out->unit_offset || out->fused_qkv || out->head_cap > 0 || out->attn_cap > 0)
-        FAIL(ST_NOT_BUILT, "%s/config.json: model_type '%s' is not supported: its block is not built yet", dir, model_type);
-    return ST_OK;
+    return family_shape(dir, hf, out);
 }
 
 /* ---- what is not computed ---------------------------------------------------------------------------------------------- */
