@@ -189,8 +189,7 @@ static status open_training(struct session *x, int64_t micro_batches)
     bool narrow = c->recipe == RECIPE_FULL && c->dtype == CONFIG_BF16 && c->state_dtype != TRI_FP32;
     struct trainer_sizes sizes = {.state_dt = narrow ? DT_BF16 : DT_F32, .consume = c->optimizer_in_bwd};
     TRY(divide_step(x, micro_batches, &sizes));
-    trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
-    return ST_OK;
+    return trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
 }
 
 status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use,
@@ -238,6 +237,7 @@ status session_bind(struct session *x)
     TRY(model_prepare(&x->model, x->s));
     TRY(param_store_load(&x->model.params, x->s, x->seed));
     if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim));
+    if (x->use == SESSION_TRAIN) TRY(trainer_set_applied(&x->trainer, 0));
     return x->be->dev.sync(x->s, "load");
 }
 

@@ -38,6 +38,7 @@ struct param {
     enum param_init init;
     float init_bound;
     int64_t flat;            /* trained: first element in the flat index */
+    int64_t partial;         /* trained: first of its norm partials */
     const struct st_entry *source; /* NULL: initialised, not loaded */
     bool mapped;             /* frozen: `value` points into the file */
     tensor value;            /* trained: the parameter; frozen: the weight */
@@ -56,6 +57,10 @@ struct param_store {
     int64_t flat_count;
     size_t mapped_bytes;     /* of weight pages used in place: a row of the plan, but not allocated */
     void *flat, *flat_master; /* the trained vector and its master, flat_count elements each */
+    void *flat_work;         /* working copies of adapters; NULL when they would equal them */
+    struct seg *seg_table;   /* of `segs`, the host's */
+    struct segs segs;        /* the trained tensors, ascending in the flat index */
+    int64_t n_partials;      /* one per (trained tensor, page), by parameter number */
     tensor dequantised;      /* scratch: one linear at a time */
     int borrowed;            /* parameter now in `dequantised`, -1 none */
 };
@@ -92,7 +97,7 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
  * quantised are given back to the system at once, so that the file never is resident beside its copy. */
 status param_store_load(struct param_store *ps, struct stream *s, uint64_t seed);
 
-/* Working copies and bf16 copies of masters follow the parameters: after load, resume and every optimizer step. */
+/* Working copies follow the parameters: after load and resume (optimizer steps write both). */
 status param_store_refresh(struct param_store *ps, struct stream *s, int id);
 status param_store_refresh_all(struct param_store *ps, struct stream *s);
 
@@ -102,6 +107,9 @@ void param_done(struct param_store *ps, int id);
 
 /* `count` elements of the source from `first` on were read for the last time: their pages leave this process. */
 void param_source_forget(const struct param *p, int64_t first, int64_t count);
+
+/* Pages of the flat index that it touches: its norm partials. */
+static inline int64_t param_pages(const struct param *p) { return (p->flat + p->count - 1) / FLAT_PAGE - p->flat / FLAT_PAGE + 1; }
 
 static inline bool param_is_trained(const struct param *p) { return p->kind >= PARAM_TRAINED; }
 

@@ -109,8 +109,8 @@ void model_release(struct model *m);
 /* The blocks only: fills the residual stream, for model_logits. */
 status model_forward(struct pass *p);
 
-/* Sum of the token losses of this micro-batch (f64, rows in order). With a sink, gradients of the *sum* are put. */
-status model_run(struct pass *p, double *loss_sum);
+/* loss_sum [1] f64 = the token losses of this micro-batch, rows in order. With a sink, gradients of the *sum* are put. */
+status model_run(struct pass *p, tensor loss_sum);
 
 /* Logits [n, vocab] of the given rows of the micro-batch's residual stream, f32 or bf16, into the head's chunk buffer
  * (n ≤ head_rows); forward only. */
@@ -130,6 +130,6 @@ status block_fwd(struct pass *p, int64_t layer);
 status block_bwd(struct pass *p, int64_t layer); /* d_x in place */
 
 /* head.c */
-status head_loss(struct pass *p, tensor x, double *loss_sum); /* writes d_x when there is a sink */
+status head_loss(struct pass *p, tensor x, tensor sum); /* writes d_x when there is a sink */
 
 #endif
