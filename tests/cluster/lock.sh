@@ -10,7 +10,7 @@ need cc
 cluster_enter "$@"
 . "$source/tests/e2e/libe2e.sh"
 cluster_hosts 3
-for tool in clock slow; do
+for tool in clock lasting; do
     cc -O1 -shared -fPIC -o "$scratch/$tool.so" "$source/tests/cluster/preload/$tool.c" || die "$tool.c does not compile"
 done
 if grep -q __asan_init "$trimpot"; then skip "a preloaded library and the sanitizers do not go together"; fi
@@ -38,7 +38,7 @@ says() { grep -qs "$2" "$1"; }
 
 # hold NAME HOST [VARIABLE=VALUE …]: a bare run there that has made a few steps and has several seconds to go, on any machine; its
 # pid is in pid[NAME].
-lasting=(STEP_MS=25 LD_PRELOAD="$scratch/slow.so")
+lasting=(STEP_MS=25 LD_PRELOAD="$scratch/lasting.so")
 declare -A pid next
 hold()
 {
@@ -103,7 +103,7 @@ refused "beside one that was killed just now" killed 5000 on tpn2
 for way in ahead behind; do
     offset=3600
     [ $way = ahead ] || offset=-3600
-    hold $way tpn1 LD_PRELOAD="$scratch/slow.so $scratch/clock.so" CLOCK_OFFSET_S=$offset
+    hold $way tpn1 LD_PRELOAD="$scratch/lasting.so $scratch/clock.so" CLOCK_OFFSET_S=$offset
     refused "its clock an hour $way, alive" $way 8000 on tpn2
     kill -0 "${pid[$way]}" || fail "its clock an hour $way: it did not survive that"
     kill -KILL "${pid[$way]}"

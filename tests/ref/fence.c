@@ -1,0 +1,380 @@
+#include "tests/ref/fence.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kernels/base/text.h"
+
+/* ---- memory ------------------------------------------------------------------------------------------------------------ */
+
+struct region { char *at; size_t bytes; enum mem_kind kind; };
+
+static struct {
+    const struct backend *inner;
+    struct backend outer;
+    struct region *region;
+    int n_regions;
+    struct fence_stream **stream;
+    int n_streams;
+    enum { ORDER_NOW, ORDER_ANY, ORDER_LAST, ORDER_FIRST } order;
+    uint64_t random;
+} fence;
+
+static size_t pages(size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (bytes + page - 1) / page * page;
+}
+
+static void protect(enum mem_kind kind, int how)
+{
+    for (int i = 0; i < fence.n_regions; i++)
+        if (fence.region[i].kind == kind && mprotect(fence.region[i].at, fence.region[i].bytes, how)) abort();
+}
+
+static status fence_alloc(enum mem_kind kind, size_t bytes, void **out)
+{
+    if (kind == MEM_HOST) return fence.inner->dev.alloc(kind, bytes, out);
+    void *p = mmap(NULL, pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) FAIL(ST_OOM, "fence: cannot allocate %s", text_bytes((double)bytes));
+    memset(p, 0xff, pages(bytes)); /* fresh memory is never zero by luck */
+    fence.region = mem_grow(fence.region, (size_t)(fence.n_regions + 1) * sizeof *fence.region);
+    fence.region[fence.n_regions++] = (struct region){p, pages(bytes), kind};
+    if (kind == MEM_DEVICE && mprotect(p, pages(bytes), PROT_NONE)) abort();
+    *out = p;
+    return ST_OK;
+}
+
+static void finish_all(void);
+
+static void fence_free(enum mem_kind kind, void *p, size_t bytes)
+{
+    finish_all();
+    if (kind == MEM_HOST) {
+        fence.inner->dev.free(kind, p, bytes);
+        return;
+    }
+    for (int i = 0; i < fence.n_regions; i++)
+        if (fence.region[i].at == p) {
+            munmap(p, fence.region[i].bytes);
+            fence.region[i] = fence.region[--fence.n_regions];
+            return;
+        }
+}
+
+/* Copies reach memory of this table only: heap and mapped files are staged through pinned memory. */
+static status known(const void *p, size_t bytes, const char *what)
+{
+    for (int i = 0; i < fence.n_regions; i++)
+        if ((const char *)p >= fence.region[i].at && (const char *)p + bytes <= fence.region[i].at + fence.region[i].bytes) return ST_OK;
+    FAIL(ST_FAIL, "fence: the %s of a copy of %zu bytes is neither tensor nor pinned memory", what, bytes);
+}
+
+/* ---- queues ------------------------------------------------------------------------------------------------------------ */
+
+struct event { uint64_t recorded, done; };
+
+union any_args {
+#define MEMBER(name, args) struct args##_args name;
+    TRIMPOT_OPS(MEMBER)
+#undef MEMBER
+    struct { void *dst; const void *src; size_t bytes; } move;
+    struct { status (*fn)(void *); void *arg; } call;
+    struct { struct event *e; uint64_t ticket; } event;
+};
+
+struct fence_stream;
+struct item {
+    struct item *next;
+    status (*run)(struct fence_stream *s, union any_args *a);
+    enum { RUNS, WAITS } what;
+    union any_args args;
+};
+
+struct fence_stream {
+    struct stream base;
+    struct stream *inner;
+    struct item *first, **last;
+    status failed; /* the first failure since the last sync */
+    char message[1024];
+};
+
+static struct fence_stream *unwrap(struct stream *s)
+{
+    struct fence_stream *f = (struct fence_stream *)s;
+    f->inner->workspace = s->workspace;
+    f->inner->workspace_bytes = s->workspace_bytes;
+    f->inner->threads = s->threads;
+    return f;
+}
+
+static uint64_t draw(void)
+{
+    fence.random ^= fence.random << 13;
+    fence.random ^= fence.random >> 7;
+    fence.random ^= fence.random << 17;
+    return fence.random;
+}
+
+static bool ready(const struct fence_stream *s)
+{
+    const struct item *i = s->first;
+    return i && (i->what != WAITS || i->args.event.e->done >= i->args.event.ticket);
+}
+
+static void run_first(struct fence_stream *s)
+{
+    struct item *i = s->first;
+    s->first = i->next;
+    if (!s->first) s->last = &s->first;
+    status st = s->failed ? ST_OK : i->run(s, &i->args);
+    if (st) {
+        s->failed = st;
+        snprintf(s->message, sizeof s->message, "%s", status_message());
+    }
+    free(i);
+}
+
+/* One item of some stream, chosen by the order; `wanted`: the stream that the host waits for, NULL: all. */
+static void run_some(const struct fence_stream *wanted)
+{
+    struct fence_stream *can[64], *pick = NULL;
+    int n = 0;
+    for (int i = 0; i < fence.n_streams && n < 64; i++)
+        if (ready(fence.stream[i])) can[n++] = fence.stream[i];
+    if (!n) {
+        fprintf(stderr, "fence: every stream waits for an event that nobody will record\n");
+        abort();
+    }
+    for (int i = 0; i < n; i++) {
+        bool is_wanted = can[i] == wanted;
+        if (fence.order == ORDER_LAST && is_wanted) pick = can[i];
+        if (fence.order == ORDER_FIRST && !is_wanted) pick = can[i];
+    }
+    run_first(pick ? pick : can[draw() % (uint64_t)n]);
+}
+
+static void finish_all(void)
+{
+    for (int i = 0; i < fence.n_streams; i++)
+        while (fence.stream[i]->first) run_some(NULL);
+}
+
+static status taken(struct fence_stream *s)
+{
+    status st = s->failed;
+    s->failed = ST_OK;
+    if (st) FAIL(st, "%s", s->message);
+    return ST_OK;
+}
+
+static status put(struct fence_stream *s, struct item i)
+{
+    if (fence.order == ORDER_NOW) return i.run(s, &i.args);
+    struct item *queued = mem_alloc(sizeof *queued);
+    *queued = i;
+    queued->next = NULL;
+    *s->last = queued;
+    s->last = &queued->next;
+    return ST_OK;
+}
+
+/* ---- what runs ----------------------------------------------------------------------------------------------------------- */
+
+static void open_gate(void) { protect(MEM_DEVICE, PROT_READ | PROT_WRITE); }
+static void close_gate(void) { protect(MEM_DEVICE, PROT_NONE); }
+
+#define FENCED(name, args_)                                                                        \
+    static status run_##name(struct fence_stream *s, union any_args *a)                            \
+    {                                                                                              \
+        open_gate();                                                                               \
+        protect(MEM_PINNED, PROT_NONE);                                                            \
+        status st = fence.inner->ops.name(s->inner, &a->name);                                     \
+        protect(MEM_PINNED, PROT_READ | PROT_WRITE);                                               \
+        close_gate();                                                                              \
+        return st;                                                                                 \
+    }                                                                                              \
+    static status name##_fence(struct stream *s, const struct args_##_args *a)                     \
+    {                                                                                              \
+        return put(unwrap(s), (struct item){.run = run_##name, .args.name = *a});                  \
+    }
+TRIMPOT_OPS(FENCED)
+
+static status run_copy(struct fence_stream *s, union any_args *a)
+{
+    open_gate();
+    status st = fence.inner->dev.copy(s->inner, a->move.dst, a->move.src, a->move.bytes);
+    close_gate();
+    return st;
+}
+
+static status fence_copy(struct stream *s, void *dst, const void *src, size_t bytes)
+{
+    if (!bytes) return ST_OK;
+    TRY(known(dst, bytes, "target"));
+    TRY(known(src, bytes, "source"));
+    return put(unwrap(s), (struct item){.run = run_copy, .args.move = {dst, src, bytes}});
+}
+
+static status run_zero(struct fence_stream *s, union any_args *a)
+{
+    open_gate();
+    status st = fence.inner->dev.zero(s->inner, a->move.dst, a->move.bytes);
+    close_gate();
+    return st;
+}
+
+static status fence_zero(struct stream *s, void *dst, size_t bytes)
+{
+    return put(unwrap(s), (struct item){.run = run_zero, .args.move = {.dst = dst, .bytes = bytes}});
+}
+
+static status run_call(struct fence_stream *s, union any_args *a)
+{
+    (void)s;
+    return a->call.fn(a->call.arg);
+}
+
+static status fence_host_call(struct stream *s, status (*fn)(void *), void *arg)
+{
+    return put(unwrap(s), (struct item){.run = run_call, .args.call = {fn, arg}});
+}
+
+/* ---- events, waits ------------------------------------------------------------------------------------------------------- */
+
+static status fence_event_open(struct event **out)
+{
+    *out = mem_alloc(sizeof **out);
+    return ST_OK;
+}
+
+static void fence_event_close(struct event *e)
+{
+    if (e) finish_all();
+    free(e);
+}
+
+static status run_record(struct fence_stream *s, union any_args *a)
+{
+    (void)s;
+    a->event.e->done = a->event.ticket;
+    return ST_OK;
+}
+
+static status fence_event_record(struct event *e, struct stream *s)
+{
+    return put(unwrap(s), (struct item){.run = run_record, .args.event = {e, ++e->recorded}});
+}
+
+static status run_nothing(struct fence_stream *s, union any_args *a)
+{
+    (void)s, (void)a;
+    return ST_OK;
+}
+
+static status fence_event_wait(struct event *e, struct stream *s)
+{
+    return put(unwrap(s), (struct item){.run = run_nothing, .what = WAITS, .args.event = {e, e->recorded}});
+}
+
+/* Which stream will record e next. */
+static const struct fence_stream *recorder(const struct event *e)
+{
+    for (int i = 0; i < fence.n_streams; i++)
+        for (const struct item *at = fence.stream[i]->first; at; at = at->next)
+            if (at->run == run_record && at->args.event.e == e) return fence.stream[i];
+    return NULL;
+}
+
+static status fence_event_sync(struct event *e, const char *label)
+{
+    (void)label;
+    const struct fence_stream *s = NULL;
+    uint64_t ticket = e->recorded;
+    while (e->done < ticket) {
+        s = recorder(e);
+        run_some(s);
+    }
+    return s && s->failed ? taken((struct fence_stream *)(uintptr_t)s) : ST_OK;
+}
+
+static status fence_sync(struct stream *s, const char *label)
+{
+    (void)label;
+    struct fence_stream *f = unwrap(s);
+    while (f->first) run_some(f);
+    return taken(f);
+}
+
+/* ---- streams ------------------------------------------------------------------------------------------------------------- */
+
+static status fence_stream_open(struct stream **out, int threads)
+{
+    struct stream *inner;
+    *out = NULL;
+    TRY(fence.inner->dev.stream_open(&inner, threads));
+    struct fence_stream *s = mem_alloc(sizeof *s);
+    *s = (struct fence_stream){.base = *inner, .inner = inner};
+    s->base.be = &fence.outer;
+    s->last = &s->first;
+    fence.stream = mem_grow(fence.stream, (size_t)(fence.n_streams + 1) * sizeof *fence.stream);
+    fence.stream[fence.n_streams++] = s;
+    *out = &s->base;
+    return ST_OK;
+}
+
+static void fence_stream_close(struct stream *s)
+{
+    if (!s) return;
+    struct fence_stream *f = unwrap(s);
+    finish_all();
+    for (int i = 0; i < fence.n_streams; i++)
+        if (fence.stream[i] == f) fence.stream[i] = fence.stream[--fence.n_streams];
+    fence.inner->dev.stream_close(f->inner);
+    free(f);
+}
+
+static const char *fence_describe(void) { return fence.inner->describe(); }
+
+static void choose_order(void)
+{
+    static const char *const NAMES[] = {[ORDER_NOW] = "now", [ORDER_ANY] = "any", [ORDER_LAST] = "last", [ORDER_FIRST] = "first"};
+    const char *name = getenv("TRIMPOT_FENCE"), *seed = getenv("TRIMPOT_FENCE_SEED");
+    fence.order = ORDER_NOW;
+    for (int i = 0; name && i < (int)(sizeof NAMES / sizeof *NAMES); i++)
+        if (!strcmp(name, NAMES[i])) fence.order = (unsigned)i;
+    fence.random = 0x9e3779b97f4a7c15u * (1 + (seed ? strtoull(seed, NULL, 10) : 0));
+}
+
+const struct backend *fence_wrap(const struct backend *inner)
+{
+#define FENCE_SLOT(name, args) .name = name##_fence,
+    fence.inner = inner;
+    choose_order();
+    fence.outer = *inner;
+    fence.outer.name = "fence";
+    fence.outer.tensors_in = MEM_DEVICE;
+    fence.outer.describe = fence_describe;
+    fence.outer.ops = (struct ops){TRIMPOT_OPS(FENCE_SLOT)};
+    fence.outer.dev = (struct device){
+        .alloc = fence_alloc,
+        .free = fence_free,
+        .stream_open = fence_stream_open,
+        .stream_close = fence_stream_close,
+        .event_open = fence_event_open,
+        .event_close = fence_event_close,
+        .event_record = fence_event_record,
+        .event_wait = fence_event_wait,
+        .event_sync = fence_event_sync,
+        .host_call = fence_host_call,
+        .copy = fence_copy,
+        .zero = fence_zero,
+        .sync = fence_sync,
+        .mem_info = inner->dev.mem_info,
+    };
+    return &fence.outer;
+}
