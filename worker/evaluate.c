@@ -12,7 +12,7 @@ status evaluate(struct session *x, const struct dataset *d, int64_t batch, doubl
     for (int64_t first = 0; first < batches; first += x->comm->size) {
         int64_t b = first + x->comm->rank;
         struct pass p = {.m = &x->model, .s = x->s, .batch = &x->batcher.batch};
-        if (b < batches) batch_fill(&x->batcher, &order, b * batch, batch);
+        if (b < batches) TRY(batch_fill(&x->batcher, &order, b * batch, batch));
         TRY(trainer_evaluate(&x->trainer, b < batches ? &p : NULL, &total));
     }
     *loss = supervised ? total / (double)supervised : NAN;

@@ -69,6 +69,7 @@ static const struct role glu_bwd_roles[MAX_ROLES] = {
     ROLE(glu_bwd, dup, OUT, "up "),
 };
 static const struct role loss_roles[MAX_ROLES] = {ROLE(loss, z, INOUT), ROLE(loss, loss, OUT)};
+static const struct role soft_cap_roles[MAX_ROLES] = {ROLE(soft_cap, z, INOUT)};
 static const struct role gather_rows_roles[MAX_ROLES] = {ROLE(rows, src, IN), ROLE(rows, dst, OUT, .partial = true)};
 static const struct role scatter_rows_roles[MAX_ROLES] = {ROLE(rows, src, IN), ROLE(rows, dst, INOUT)};
 static const struct role dropout_roles[MAX_ROLES] = {
@@ -80,6 +81,13 @@ static const struct role axpy_roles[MAX_ROLES] = {
     ROLE(axpy, y, OUT, "x ", WHEN(axpy, accumulate)),
 };
 static const struct role colsum_roles[MAX_ROLES] = {ROLE(colsum, x, IN), ROLE(colsum, out, INOUT)};
+static const struct role tree_sum_roles[MAX_ROLES] = {
+    ROLE(tree_sum, rows, IN),
+    ROLE(tree_sum, mine[0], IN),
+    ROLE(tree_sum, mine[1], IN),
+    ROLE(tree_sum, mine[2], IN),
+    ROLE(tree_sum, out, OUT, "mine[0] mine[1] mine[2] "),
+};
 static const struct role loss_sum_roles[MAX_ROLES] = {ROLE(loss_sum, loss, IN), ROLE(loss_sum, out, OUT)};
 static const struct role sumsq_segs_roles[MAX_ROLES] = {ROLE(sumsq_segs, g, IN), ROLE(sumsq_segs, partial, INOUT)};
 static const struct role step_decide_roles[MAX_ROLES] = {
