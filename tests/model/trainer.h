@@ -214,7 +214,7 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
     MUST(model_init(&t->m, be, &shape, &plan, &c->bounds, act, narrow && r->masters));
     struct trainer_sizes sizes = {c->n_batches, c->n_batches, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32, in_bwd};
     MUST(stage_init(&t->stage, t->s, param_load_bytes(&t->m.params)));
-    trainer_init(&t->trainer, &t->config, &t->m, &t->comm, t->s, &sizes);
+    MUST(trainer_init(&t->trainer, &t->config, &t->m, &t->comm, t->s, &sizes));
     t->s->workspace_bytes = be->workspace_bytes(&(struct work_bounds){
         .dt = act, .tokens = c->bounds.tokens, .doc_tokens = c->bounds.doc_tokens, .width = shape.width, .ffn = shape.ffn,
         .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .vocab = shape.vocab, .rank = t->m.lora_rank,
@@ -226,6 +226,7 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
     MUST(model_prepare(&t->m, &t->stage));
     tiny_init_weights(t);
     MUST(optim_zero(&t->trainer.optim));
+    MUST(trainer_set_applied(&t->trainer, 0));
     t->first_gradient = mem_alloc((size_t)t->m.params.flat_count * sizeof(double));
 }
 
@@ -282,10 +283,10 @@ static inline double tiny_loss(struct tiny *t)
 {
     double sum = 0;
     for (int i = 0; i < t->corpus->n_batches; i++) {
-        double part;
         struct pass p = tiny_batch(t, i);
-        MUST(model_run(&p, &part));
-        sum += part;
+        double *part = (double *)t->trainer.losses.data + i;
+        MUST(model_run(&p, tensor_1d(part, DT_F64, 1)));
+        sum += *part;
     }
     return sum;
 }
@@ -299,7 +300,7 @@ static inline void tiny_pass(struct tiny *t)
         p.sink = &t->trainer.sink;
         MUST(trainer_micro(&t->trainer, &p, i));
     }
-    MUST(trainer_reduce(&t->trainer));
+    MUST(trainer_reduce(&t->trainer, 0));
 }
 
 static inline void tiny_keep_gradient(struct tiny *t)
@@ -317,7 +318,8 @@ static inline void tiny_step(struct tiny *t)
     struct step_result result;
     tiny_pass(t);
     if (t->step == 0) tiny_keep_gradient(t);
-    MUST(trainer_update(&t->trainer, &result));
+    MUST(trainer_update(&t->trainer));
+    MUST(trainer_collect(&t->trainer, &result));
     assert_true(result.usable);
     t->loss[t->step++] = result.loss;
 }

@@ -209,13 +209,3 @@ status tree_sum_ref(struct stream *s, const struct tree_sum_args *t)
     mat_free(rows), mat_free(open);
     return ST_OK;
 }
-
-status sumsq_ref(struct stream *s, const struct sumsq_args *q)
-{
-    (void)s;
-    struct mat x = mat_load(&q->x), partial = mat_zero(1, q->partial.dim[0]);
-    for (int64_t i = 0; i < x.rows * x.cols; i++) partial.v[i / NORM_BLOCK] += x.v[i] * x.v[i];
-    mat_store(&q->partial, partial);
-    mat_free(x), mat_free(partial);
-    return ST_OK;
-}

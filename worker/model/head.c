@@ -48,14 +48,7 @@ static status chunk_bwd(struct pass *p, const struct chunk *c)
     return op_scatter_rows(p->s, &(struct rows_args){.src = io.dx, .dst = block_dx(m), .rows = c->rows, .n = c->n});
 }
 
-static double sum_losses(tensor loss)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < loss.dim[0]; i++) sum += loss.dt == DT_F64 ? ((double *)loss.data)[i] : (double)((float *)loss.data)[i];
-    return sum;
-}
-
-status head_loss(struct pass *p, double *loss_sum)
+status head_loss(struct pass *p, tensor sum)
 {
     struct model *m = p->m;
     const struct batch *b = p->batch;
@@ -72,9 +65,7 @@ status head_loss(struct pass *p, double *loss_sum)
         if (p->sink) TRY(chunk_bwd(p, &c));
     }
     p->more = false;
-    TRY(m->be->dev.sync(p->s, "loss"));
-    *loss_sum = sum_losses(part(m->loss, b->supervised));
-    return ST_OK;
+    return op_loss_sum(p->s, &(struct loss_sum_args){.loss = part(m->loss, b->supervised), .out = sum});
 }
 
 status model_logits(struct pass *p, const int32_t *rows, int64_t n, tensor *logits)
