@@ -32,7 +32,7 @@ void trainer_layout(struct trainer *t, struct arena *a)
 {
     int64_t partials = t->partial_at[t->m->params.n];
     t->losses = arena_take(&a[PLAN_HOST], (size_t)t->sizes.micro_batches * sizeof *t->losses, "micro-batch losses");
-    grad_sink_layout(&t->sink, &a[PLAN_GRADIENTS], &a[PLAN_SCRATCH], &a[PLAN_COMM]);
+    grad_sink_layout(&t->sink, &a[PLAN_GRADIENTS], &a[PLAN_SCRATCH], &a[PLAN_COMM], &a[PLAN_STAGING]);
     optim_layout(&t->optim, &a[PLAN_OPTIMIZER]);
     void *data = arena_take(&a[PLAN_SCRATCH], (size_t)partials * dtype_bytes(t->m->stat), "gradient norm partials");
     t->partials = tensor_1d(data, t->m->stat, partials);
