@@ -48,6 +48,15 @@ static inline tensor tensor_rows(const tensor *t, int64_t first, int64_t rows)
     return r;
 }
 
+/* Columns [first, first + cols) of a 2-D view; its rows stay as far apart as they were. */
+static inline tensor tensor_columns(const tensor *t, int64_t first, int64_t cols)
+{
+    tensor r = *t;
+    r.dim[1] = cols;
+    r.data = t->data ? (char *)t->data + (size_t)first * dtype_bytes(t->dt) : NULL;
+    return r;
+}
+
 /* "[512, 896] f32", for messages; a ring of 8 static buffers per thread. */
 const char *tensor_text(const tensor *t);
 

@@ -1,14 +1,17 @@
 #include "kernels/cpu/elem.h"
 
+static vf scale_of(const struct embed_args *e) { return vf_set(e->scale != 0 ? e->scale : 1.0f); }
+
 status CPU_FN(embed_fwd)(struct stream *s, const struct embed_args *e)
 {
     int64_t width = e->y.dim[1];
+    vf scale = scale_of(e);
 #pragma omp parallel for num_threads(elem_threads(s, e->n * width)) schedule(static)
     for (int64_t t = 0; t < e->n; t++) {
         const void *from = row_of(&e->table, e->ids[t]);
         void *to = row_of(&e->y, t);
         for (int64_t c = 0; c < width; c += VW)
-            vec_store(to, e->y.dt, c, width, vec_load(from, e->table.dt, c, width));
+            vec_store(to, e->y.dt, c, width, vec_load(from, e->table.dt, c, width) * scale);
     }
     return ST_OK;
 }
@@ -17,6 +20,7 @@ status CPU_FN(embed_fwd)(struct stream *s, const struct embed_args *e)
 status CPU_FN(embed_bwd)(struct stream *s, const struct embed_args *e)
 {
     int64_t width = e->y.dim[1], tiles = (width + COLUMN_TILE - 1) / COLUMN_TILE;
+    vf scale = scale_of(e);
 #pragma omp parallel for num_threads(elem_threads(s, e->n * width)) schedule(static)
     for (int64_t tile = 0; tile < tiles; tile++) {
         int64_t c0 = tile * COLUMN_TILE, c1 = c0 + COLUMN_TILE < width ? c0 + COLUMN_TILE : width;
@@ -24,7 +28,7 @@ status CPU_FN(embed_bwd)(struct stream *s, const struct embed_args *e)
             float *to = row_of(&e->table, e->ids[t]);
             const void *from = row_of(&e->y, t);
             for (int64_t c = c0; c < c1; c += VW)
-                vec_store(to, DT_F32, c, c1, vec_load(to, DT_F32, c, c1) + vec_load(from, e->y.dt, c, c1));
+                vec_store(to, DT_F32, c, c1, vf_fma(scale, vec_load(from, e->y.dt, c, c1), vec_load(to, DT_F32, c, c1)));
         }
     }
     return ST_OK;

@@ -69,6 +69,7 @@ static const struct role glu_bwd_roles[MAX_ROLES] = {
     ROLE(glu_bwd, dup, OUT, "up "),
 };
 static const struct role loss_roles[MAX_ROLES] = {ROLE(loss, z, INOUT), ROLE(loss, loss, OUT)};
+static const struct role soft_cap_roles[MAX_ROLES] = {ROLE(soft_cap, z, INOUT)};
 static const struct role gather_rows_roles[MAX_ROLES] = {ROLE(rows, src, IN), ROLE(rows, dst, OUT, .partial = true)};
 static const struct role scatter_rows_roles[MAX_ROLES] = {ROLE(rows, src, IN), ROLE(rows, dst, INOUT)};
 static const struct role dropout_roles[MAX_ROLES] = {

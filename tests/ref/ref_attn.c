@@ -108,6 +108,16 @@ status attn_bwd_ref(struct stream *s, const struct attn_bwd_args *b)
     return ST_OK;
 }
 
+status soft_cap_ref(struct stream *s, const struct soft_cap_args *c)
+{
+    (void)s;
+    struct mat z = mat_load(&c->z);
+    for (int64_t i = 0; i < z.rows * z.cols; i++) z.v[i] = (double)c->cap * tanh(z.v[i] / (double)c->cap);
+    mat_store(&c->z, z);
+    mat_free(z);
+    return ST_OK;
+}
+
 status loss_ref(struct stream *s, const struct loss_args *l)
 {
     (void)s;

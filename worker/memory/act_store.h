@@ -6,15 +6,28 @@
  *   shared                [n1]                                 by the same steps that wrote it in forward
  *
  * The block asks act(store, layer, slot) and never knows which. `owner` remembers whose values a shared buffer holds, so
- * that the last layer, or any layer just recomputed, is not recomputed again. Offloading is a third policy: copy-out
- * starts in act_written, and a prefetch of the layer below belongs into act_missing's caller of the layer above. */
+ * that the last layer, or any layer just recomputed, is not recomputed again.
+ *
+ * Who walks a layer says so: act_enter before its first step, act_leave after its last, forward and backward; what it does in
+ * between is enqueued on `s`. That is all a third policy, offloading, needs (copy stream c, a ring of R ≥ 2 places per slot):
+ *
+ *   enter(l, FORWARD)    s waits for the copy-out of layer l − R, whose place in the ring l writes now
+ *   leave(l, FORWARD)    event on s; c waits for it and copies l's kept slots out to pinned memory
+ *   enter(l, BACKWARD)   s waits for the copy-in of l, started one layer earlier; act_missing then sees l's slots as there
+ *   leave(l, BACKWARD)   event on s; c waits for it and copies l − R in, over the place that l has left
+ *
+ * so that no step waits for a copy it does not need. What holds for every policy: after leave(l, FORWARD) the slots of l stay
+ * readable on `s` until enter(l + 2): the sum at the end of a block is made by the next one. The last R layers need no copy. */
 #ifndef TRIMPOT_ACT_STORE_H
 #define TRIMPOT_ACT_STORE_H
 
 #include "kernels/backend.h"
 #include "kernels/base/arena.h"
+#include "worker/memory/phase.h"
 
-enum { ACT_MAX_SLOTS = 32 };
+enum { ACT_MAX_SLOTS = 64 };
+
+typedef uint64_t slot_set; /* a bit per slot; columns of a slot count as their owner */
 
 /* How much of a layer is recomputed: a ladder. */
 enum act_rung {
@@ -29,7 +42,8 @@ struct act_slot {
     int64_t width;          /* elements per token; 0 = the slot is not used by this model */
     dtype dt;
     enum act_rung from;     /* recomputed on this rung and above; ACT_RUNG_FORWARD = never */
-    bool carry;             /* the residual stream between layers: has layers + 1 values, layer l writes l + 1 */
+    int of;                 /* the slot whose memory this is: itself, or the owner of … */
+    int64_t column;         /* … the columns from this one on, which this slot is a view of */
 };
 
 struct act_store {
@@ -38,9 +52,10 @@ struct act_store {
     int64_t layers, capacity; /* tokens the buffers hold */
     int64_t tokens;         /* of the micro-batch now in them */
     enum act_rung *rung;    /* per layer */
-    void **own;             /* [(layers + 1)·n_slots], NULL = shared */
+    void **own;             /* [layers·n_slots], NULL = shared */
     void *shared[ACT_MAX_SLOTS];
     int64_t owner[ACT_MAX_SLOTS]; /* layer whose values the shared buffer holds, -1 none */
+    int64_t inside;         /* the layer between enter and leave, -1 none */
 };
 
 /* every: 0 = all layers on `rung`; k > 0 = only layers with (l + 1) mod k = 0, the others on ACT_RUNG_PRODUCTS. */
@@ -51,13 +66,16 @@ void act_store_release(struct act_store *a);
 
 void act_begin(struct act_store *a, int64_t tokens); /* a new micro-batch: nothing is valid */
 
-/* The slot's view for this layer, [tokens, width]. */
+status act_enter(struct act_store *a, struct stream *s, int64_t layer, enum phase phase);
+status act_leave(struct act_store *a, struct stream *s, int64_t layer, enum phase phase);
+
+/* The slot's view for this layer, [tokens, width]; columns have the owner's distance between rows. */
 tensor act(const struct act_store *a, int64_t layer, int slot);
 
-/* Bit set of slots whose values for this layer are not there now (shared and owned by another layer). */
-uint32_t act_missing(const struct act_store *a, int64_t layer);
+/* Slots whose values for this layer are not there now (shared and owned by another layer). */
+slot_set act_missing(const struct act_store *a, int64_t layer);
 
 /* Forward or recomputation has just written these slots of this layer. */
-void act_written(struct act_store *a, int64_t layer, uint32_t slots);
+void act_written(struct act_store *a, int64_t layer, slot_set slots);
 
 #endif

@@ -113,6 +113,13 @@ tensor grad_acquire(struct grad_sink *g, int param, bool *accumulate)
     return target(g, param);
 }
 
+status grad_acquire_zeroed(struct grad_sink *g, int param, tensor *out)
+{
+    bool accumulate;
+    *out = grad_acquire(g, param, &accumulate);
+    return accumulate ? ST_OK : g->s->be->dev.zero(g->s, out->data, (size_t)tensor_count(out) * dtype_bytes(out->dt));
+}
+
 static status add(struct stream *s, tensor x, tensor y)
 {
     return op_axpy(s, &(struct axpy_args){.x = flattened(x), .y = flattened(y), .scale = 1, .accumulate = true});

@@ -52,6 +52,8 @@ void grad_step_begin(struct grad_sink *g);
 status grad_micro_begin(struct grad_sink *g);
 /* The tensor to write this contribution into: overwrite it when *accumulate is false, else add to it. */
 tensor grad_acquire(struct grad_sink *g, int param, bool *accumulate);
+/* The same for who can only add: zeroed where nothing was written yet. */
+status grad_acquire_zeroed(struct grad_sink *g, int param, tensor *out);
 status grad_done(struct grad_sink *g, int param);
 /* Parameters that saw no gradient (an empty micro-batch) contribute zeros. */
 status grad_micro_end(struct grad_sink *g);

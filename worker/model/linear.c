@@ -4,16 +4,24 @@
 
 static bool has_adapter(const struct linear *l) { return l->lora_a >= 0; }
 
-static bool drops(const struct pass *p, const struct linear *l) { return p->dropout && l->dropout > 0; }
+static bool drops(const struct pass *p, const struct linear *l) { return has_adapter(l) && p->dropout && l->dropout > 0; }
+
+static struct dropout_args dropout(const struct pass *p, const struct linear *l, const struct linear_io *io)
+{
+    return (struct dropout_args){.p = l->dropout, .rows = io->rows, .key = rng_key(p->seed, RNG_DROPOUT, l->site, p->step)};
+}
+
+static tensor dropped_room(const struct pass *p, const tensor *x) { return tensor_2d(p->m->dropped.data, x->dt, x->dim[0], x->dim[1]); }
 
 /* drop(x), recomputed from the counter wherever it is needed; without dropout x itself. */
-static status dropped_input(struct pass *p, const struct linear *l, const struct docs *docs, tensor x, tensor buffer, tensor *out)
+static status dropped_input(struct pass *p, const struct linear *l, const struct linear_io *io, tensor *out)
 {
-    *out = x;
+    *out = io->x;
     if (!drops(p, l)) return ST_OK;
-    *out = tensor_2d(buffer.data, x.dt, x.dim[0], x.dim[1]);
-    return op_dropout(p->s, &(struct dropout_args){.x = x, .y = *out, .p = l->dropout, .docs = docs,
-                                                   .key = rng_key(p->seed, RNG_DROPOUT, l->site, p->step)});
+    struct dropout_args d = dropout(p, l, io);
+    d.x = io->x;
+    d.y = *out = dropped_room(p, &io->x);
+    return op_dropout(p->s, &d);
 }
 
 bool linear_needs_input(const struct model *m, const struct linear *l)
@@ -21,18 +29,23 @@ bool linear_needs_input(const struct model *m, const struct linear *l)
     return has_adapter(l) || param_is_trained(&m->params.p[l->w]);
 }
 
-status linear_fwd(struct pass *p, const struct linear *l, const struct docs *docs, tensor x, tensor h, tensor y, tensor dropped)
+bool linear_is_trained(const struct model *m, const struct linear *l)
+{
+    return linear_needs_input(m, l) || (l->bias >= 0 && param_is_trained(&m->params.p[l->bias]));
+}
+
+status linear_fwd(struct pass *p, const struct linear *l, const struct linear_io *io)
 {
     struct param_store *ps = &p->m->params;
-    struct gemm_args product = {.a = x, .c = y, .tb = true, .alpha = 1};
+    struct gemm_args product = {.a = io->x, .c = io->y, .tb = true, .alpha = 1};
     if (has_adapter(l)) {
         tensor in, a, b;
-        TRY(dropped_input(p, l, docs, x, dropped, &in));
+        TRY(dropped_input(p, l, io, &in));
         TRY(param_acquire(ps, p->s, l->lora_a, &a));
-        TRY(op_gemm(p->s, &(struct gemm_args){.a = in, .b = a, .c = h, .tb = true, .alpha = 1}));
+        TRY(op_gemm(p->s, &(struct gemm_args){.a = in, .b = a, .c = io->h, .tb = true, .alpha = 1}));
         param_done(ps, l->lora_a);
         TRY(param_acquire(ps, p->s, l->lora_b, &b));
-        product.a2 = h;
+        product.a2 = io->h;
         product.b2 = b;
     }
     if (l->bias >= 0) TRY(param_acquire(ps, p->s, l->bias, &product.bias));
@@ -55,28 +68,28 @@ static status put_product(struct pass *p, int param, tensor a, tensor b, float a
 
 static status put_bias(struct pass *p, int param, tensor dy)
 {
-    bool accumulate;
-    tensor g = grad_acquire(p->sink, param, &accumulate);
-    if (!accumulate) TRY(p->m->be->dev.zero(p->s, g.data, (size_t)tensor_count(&g) * dtype_bytes(g.dt)));
+    tensor g;
+    TRY(grad_acquire_zeroed(p->sink, param, &g));
     TRY(op_colsum(p->s, &(struct colsum_args){.x = dy, .out = g}));
     return p->more ? ST_OK : grad_done(p->sink, param);
 }
 
 /* dx += drop'(t·A): the mask forbids fusing with dy·W. */
-static status dropped_dx(struct pass *p, const struct linear *l, const struct docs *docs, tensor t, tensor a, tensor dx, tensor dropped)
+static status dropped_dx(struct pass *p, const struct linear *l, const struct linear_io *io, tensor t, tensor a)
 {
-    tensor part = tensor_2d(dropped.data, dx.dt, dx.dim[0], dx.dim[1]);
-    TRY(op_gemm(p->s, &(struct gemm_args){.a = t, .b = a, .c = part, .alpha = 1}));
-    return op_dropout(p->s, &(struct dropout_args){.x = part, .y = dx, .p = l->dropout, .docs = docs, .accumulate = true,
-                                                   .key = rng_key(p->seed, RNG_DROPOUT, l->site, p->step)});
+    struct dropout_args d = dropout(p, l, io);
+    d.x = dropped_room(p, &io->dx);
+    d.y = io->dx;
+    d.accumulate = true;
+    TRY(op_gemm(p->s, &(struct gemm_args){.a = t, .b = a, .c = d.x, .alpha = 1}));
+    return op_dropout(p->s, &d);
 }
 
 /* dx (+)= dy·W + t·A */
-static status input_gradient(struct pass *p, const struct linear *l, const struct docs *docs, tensor dy, tensor t, tensor dx,
-                             bool accumulate, tensor dropped)
+static status input_gradient(struct pass *p, const struct linear *l, const struct linear_io *io, tensor t)
 {
     struct param_store *ps = &p->m->params;
-    struct gemm_args product = {.a = dy, .c = dx, .alpha = 1, .beta = accumulate ? 1 : 0};
+    struct gemm_args product = {.a = io->dy, .c = io->dx, .alpha = 1, .beta = io->adds_dx ? 1 : 0};
     tensor a = {0};
     if (has_adapter(l)) TRY(param_acquire(ps, p->s, l->lora_a, &a));
     if (has_adapter(l) && !drops(p, l)) {
@@ -86,31 +99,42 @@ static status input_gradient(struct pass *p, const struct linear *l, const struc
     TRY(param_acquire(ps, p->s, l->w, &product.b));
     TRY(op_gemm(p->s, &product));
     param_done(ps, l->w);
-    if (drops(p, l) && has_adapter(l)) TRY(dropped_dx(p, l, docs, t, a, dx, dropped));
+    if (drops(p, l)) TRY(dropped_dx(p, l, io, t, a));
     if (has_adapter(l)) param_done(ps, l->lora_a);
     return ST_OK;
 }
 
 /* Everything that reads a parameter comes before any gradient is put: with optimizer_in_bwd, putting steps it. */
-status linear_bwd(struct pass *p, const struct linear *l, const struct docs *docs, tensor x, tensor h, tensor dy, tensor dx,
-                  bool accumulate, tensor t, tensor dropped)
+status linear_bwd(struct pass *p, const struct linear *l, const struct linear_io *io)
 {
     struct param_store *ps = &p->m->params;
+    tensor t = {0};
     if (has_adapter(l)) {
         tensor b;
-        t = tensor_2d(t.data, t.dt, dy.dim[0], l->rank);
+        t = tensor_2d(p->m->lora_t.data, p->m->lora_t.dt, io->dy.dim[0], l->rank);
         TRY(param_acquire(ps, p->s, l->lora_b, &b));
-        TRY(op_gemm(p->s, &(struct gemm_args){.a = dy, .b = b, .c = t, .alpha = 1}));
+        TRY(op_gemm(p->s, &(struct gemm_args){.a = io->dy, .b = b, .c = t, .alpha = 1}));
         param_done(ps, l->lora_b);
     }
-    if (dx.data) TRY(input_gradient(p, l, docs, dy, t, dx, accumulate, dropped));
+    if (io->dx.data) TRY(input_gradient(p, l, io, t));
     if (has_adapter(l)) {
         tensor in;
-        TRY(dropped_input(p, l, docs, x, dropped, &in));
-        TRY(put_product(p, l->lora_b, dy, h, l->scale));
+        TRY(dropped_input(p, l, io, &in));
+        TRY(put_product(p, l->lora_b, io->dy, io->h, l->scale));
         TRY(put_product(p, l->lora_a, t, in, 1));
     }
-    if (param_is_trained(&ps->p[l->w])) TRY(put_product(p, l->w, dy, x, 1));
-    if (l->bias >= 0 && param_is_trained(&ps->p[l->bias])) TRY(put_bias(p, l->bias, dy));
+    if (param_is_trained(&ps->p[l->w])) TRY(put_product(p, l->w, io->dy, io->x, 1));
+    if (l->bias >= 0 && param_is_trained(&ps->p[l->bias])) TRY(put_bias(p, l->bias, io->dy));
     return ST_OK;
+}
+
+status norm_bwd(struct pass *p, int id, struct rmsnorm_bwd_args *a)
+{
+    struct param_store *ps = &p->m->params;
+    bool trained = param_is_trained(&ps->p[id]);
+    if (trained) TRY(grad_acquire_zeroed(p->sink, id, &a->dw));
+    TRY(param_acquire(ps, p->s, id, &a->w));
+    TRY(op_rmsnorm_bwd(p->s, a));
+    param_done(ps, id);
+    return trained && !p->more ? grad_done(p->sink, id) : ST_OK;
 }

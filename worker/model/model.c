@@ -10,22 +10,70 @@
 
 /* ---- parameters ----------------------------------------------------------------------------------------------------- */
 
-static const char *const LINEARS[LINEAR_PER_LAYER] = {
-    [LINEAR_Q] = "self_attn.q_proj",   [LINEAR_K] = "self_attn.k_proj", [LINEAR_V] = "self_attn.v_proj",
-    [LINEAR_O] = "self_attn.o_proj",   [LINEAR_GATE] = "mlp.gate_proj",
-    [LINEAR_UP] = "mlp.up_proj",      [LINEAR_DOWN] = "mlp.down_proj",
+/* One parameter or projection of a block. */
+struct part {
+    int linear, norm;     /* LINEAR_* or NORM_*, the other -1 */
+    const char *name;     /* in the files, after "model.layers.N." */
+    int64_t in, out;      /* of a norm: out channels */
+    bool bias;
+    unsigned bits;        /* of model_plan.adapted */
 };
+enum { MAX_PARTS = LINEAR_PER_LAYER + NORM_PER_LAYER };
+
+#define NORM(which, name, width) parts[n++] = (struct part){-1, which, name, 0, width, false, 0}
+#define LINEAR(which, name, in, out, bias, bits) parts[n++] = (struct part){which, -1, name, in, out, bias, bits}
+
+/* The parameters of a block, in the order of execution, which is the order of the flat index and of every checkpoint. */
+static int list_parts(const struct model_shape *s, struct part parts[MAX_PARTS])
+{
+    int64_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim, c = s->width, f = s->ffn;
+    int n = 0;
+    NORM(NORM_1, "input_layernorm", c);
+    if (s->fused_qkv)
+        LINEAR(LINEAR_Q, "self_attn.qkv_proj", c, q + 2 * kv, s->qkv_bias, 1u << LINEAR_Q | 1u << LINEAR_K | 1u << LINEAR_V);
+    else {
+        LINEAR(LINEAR_Q, "self_attn.q_proj", c, q, s->qkv_bias, 1u << LINEAR_Q);
+        LINEAR(LINEAR_K, "self_attn.k_proj", c, kv, s->qkv_bias, 1u << LINEAR_K);
+        LINEAR(LINEAR_V, "self_attn.v_proj", c, kv, s->qkv_bias, 1u << LINEAR_V);
+    }
+    if (s->qk_norm) {
+        NORM(NORM_Q, "self_attn.q_norm", s->head_dim);
+        NORM(NORM_K, "self_attn.k_norm", s->head_dim);
+    }
+    LINEAR(LINEAR_O, "self_attn.o_proj", q, c, false, 1u << LINEAR_O);
+    if (s->post_norms) NORM(NORM_POST_1, "post_attention_layernorm", c);
+    NORM(NORM_2, s->post_norms ? "pre_feedforward_layernorm" : "post_attention_layernorm", c);
+    if (s->fused_gate_up)
+        LINEAR(LINEAR_GATE, "mlp.gate_up_proj", c, 2 * f, false, 1u << LINEAR_GATE | 1u << LINEAR_UP);
+    else {
+        LINEAR(LINEAR_GATE, "mlp.gate_proj", c, f, false, 1u << LINEAR_GATE);
+        LINEAR(LINEAR_UP, "mlp.up_proj", c, f, false, 1u << LINEAR_UP);
+    }
+    LINEAR(LINEAR_DOWN, "mlp.down_proj", f, c, false, 1u << LINEAR_DOWN);
+    if (s->post_norms) NORM(NORM_POST_2, "post_feedforward_layernorm", c);
+    return n;
+}
+
+#undef NORM
+#undef LINEAR
 
 /* Standard deviation of a randomly initialised model (`model.init: random`), as transformers' initializer_range. */
 static const float INIT_RANGE = 0.02f;
 
-static int add_weight(struct model *m, enum param_kind kind, int64_t d0, int64_t d1, const char *name)
+static int add_weight(struct model *m, enum param_kind kind, int64_t d0, int64_t d1, enum param_init init, const char *name)
 {
     int id = param_add(&m->params, kind, d0, d1, "%s", name);
-    struct param *p = &m->params.p[id];
-    p->init = d1 ? PARAM_INIT_NORMAL : strstr(name, ".bias") ? PARAM_INIT_ZERO : PARAM_INIT_ONE;
-    p->init_bound = INIT_RANGE;
+    m->params.p[id].init = init;
+    m->params.p[id].init_bound = INIT_RANGE;
     return id;
+}
+
+static int add_norm(struct model *m, int64_t width, const char *module)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%s.weight", module);
+    return add_weight(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, width, 0,
+                      m->shape.unit_offset ? PARAM_INIT_ZERO : PARAM_INIT_ONE, name);
 }
 
 static bool adapted(const struct model *m, unsigned bit, const char *module)
@@ -52,85 +100,113 @@ static void add_adapter(struct model *m, struct linear *l, const char *module)
     b->scale = l->scale;
 }
 
-static struct linear add_linear(struct model *m, enum param_kind kind, const char *module, int64_t in, int64_t out, bool bias,
-                                unsigned bit, uint32_t site)
+static struct linear absent(void) { return (struct linear){.w = -1, .bias = -1, .lora_a = -1, .lora_b = -1}; }
+
+/* name: that of the module within `module`. */
+static struct linear add_linear(struct model *m, enum param_kind kind, const char *module, const struct part *part, uint32_t site)
 {
-    struct linear l = {.in = in, .out = out, .bias = -1, .lora_a = -1, .lora_b = -1, .site = site};
+    struct linear l = absent();
     char name[128];
+    l.module = part->name;
+    l.in = part->in;
+    l.out = part->out;
+    l.site = site;
     snprintf(name, sizeof name, "%s.weight", module);
-    l.w = add_weight(m, kind, out, in, name);
+    l.w = add_weight(m, kind, l.out, l.in, PARAM_INIT_NORMAL, name);
     snprintf(name, sizeof name, "%s.bias", module);
-    if (bias) l.bias = add_weight(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, out, 0, name);
-    if (adapted(m, bit, module)) add_adapter(m, &l, module);
+    if (part->bias) l.bias = add_weight(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, l.out, 0, PARAM_INIT_ZERO, name);
+    if (adapted(m, part->bits, module)) add_adapter(m, &l, module);
     return l;
 }
 
-static void add_layer(struct model *m, int64_t index)
+static void add_layer(struct model *m, int64_t index, const struct part *parts, int n)
 {
     const struct model_shape *s = &m->shape;
     struct layer *layer = &m->layers[index];
-    enum param_kind kind = m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, linear = m->plan.nf4 ? PARAM_NF4 : kind;
-    int64_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim, c = s->width, f = s->ffn;
+    enum param_kind linear = m->plan.nf4 ? PARAM_NF4 : m->plan.full ? PARAM_TRAINED : PARAM_FROZEN;
     int first = m->params.n;
-    const int64_t in[LINEAR_PER_LAYER] = {c, c, c, q, c, c, f}, out[LINEAR_PER_LAYER] = {q, kv, kv, c, f, f, c};
-    char name[128];
     layer->window = s->sliding[index] ? s->window : 0;
     layer->rope = s->sliding[index] && m->n_ropes == 2;
-    snprintf(name, sizeof name, "model.layers.%lld.input_layernorm.weight", (long long)index);
-    layer->norm1 = add_weight(m, kind, c, 0, name);
-    for (int i = 0; i < LINEAR_PER_LAYER; i++) {
-        if (i == LINEAR_GATE) {
-            snprintf(name, sizeof name, "model.layers.%lld.post_attention_layernorm.weight", (long long)index);
-            layer->norm2 = add_weight(m, kind, c, 0, name);
-        }
-        snprintf(name, sizeof name, "model.layers.%lld.%s", (long long)index, LINEARS[i]);
-        layer->linear[i] = add_linear(m, linear, name, in[i], out[i], s->qkv_bias && i <= LINEAR_V, 1u << i,
-                                      (uint32_t)(index * LINEAR_PER_LAYER + i + 1));
+    for (int i = 0; i < LINEAR_PER_LAYER; i++) layer->linear[i] = absent();
+    for (int i = 0; i < NORM_PER_LAYER; i++) layer->norm[i] = -1;
+    for (int i = 0; i < n; i++) {
+        const struct part *part = &parts[i];
+        char name[112];
+        snprintf(name, sizeof name, "model.layers.%lld.%s", (long long)index, part->name);
+        if (part->norm >= 0) layer->norm[part->norm] = add_norm(m, part->out, name);
+        else layer->linear[part->linear] = add_linear(m, linear, name, part, (uint32_t)(index * LINEAR_PER_LAYER + part->linear + 1));
     }
     for (int i = first; i < m->params.n && index < m->lowest; i++)
         if (param_is_trained(&m->params.p[i])) m->lowest = index;
 }
 
+/* One tensor has one adapter: on all of its parts or on none. */
+static status check_fused(const struct model_plan *plan, const struct part *parts, int n)
+{
+    for (int i = 0; plan->lora && !plan->peft && i < n; i++) {
+        unsigned some = plan->adapted & parts[i].bits;
+        if (some && some != parts[i].bits)
+            FAIL(ST_USAGE, "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, "
+                 "%s, whose adapter is on all or none of them: name all three", parts[i].name);
+    }
+    return ST_OK;
+}
+
+static status add_head(struct model *m)
+{
+    const struct model_shape *s = &m->shape;
+    const struct part part = {.name = "lm_head", .in = s->width, .out = s->vocab, .bits = LORA_ON_HEAD};
+    m->final_norm = add_norm(m, s->width, "model.norm");
+    m->params.p[m->final_norm].held = true;
+    if (!s->tied) {
+        m->head = add_linear(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, "lm_head", &part,
+                             (uint32_t)(s->layers * LINEAR_PER_LAYER + 1));
+        if (m->head.lora_a >= 0) m->params.p[m->head.lora_a].held = m->params.p[m->head.lora_b].held = true;
+        return ST_OK;
+    }
+    m->head = absent();
+    m->head.w = m->embed;
+    m->head.in = s->width;
+    m->head.out = s->vocab;
+    m->params.p[m->embed].uses = 2;
+    m->params.p[m->embed].held = true;
+    if (adapted(m, LORA_ON_HEAD, "lm_head"))
+        FAIL(ST_USAGE, "apply_lora_to_output: true, but this model ties its output head to its embedding, so that an adapter "
+             "on one would change both; set model.apply_lora_to_output=false");
+    return ST_OK;
+}
+
+static float rounded(dtype act, float x) { return act == DT_BF16 ? bf16_widen(bf16_round(x)) : x; }
+
 status model_init(struct model *m, const struct backend *be, const struct model_shape *shape, const struct model_plan *plan,
                   const struct batch_bounds *bounds, dtype act, bool masters)
 {
     *m = (struct model){.shape = *shape, .plan = *plan, .bounds = *bounds, .be = be, .act = act,
-                        .stat = act == DT_F64 ? DT_F64 : DT_F32, .lowest = shape->layers, .n_ropes = family_ropes(shape)};
+                        .stat = act == DT_F64 ? DT_F64 : DT_F32, .lowest = shape->layers, .n_ropes = family_ropes(shape), .embed_scale = rounded(act, shape->embed_scale)};
+    struct part parts[MAX_PARTS];
+    int n = list_parts(shape, parts);
     dtype trained = plan->full ? act : act == DT_F64 ? DT_F64 : DT_F32;
     param_store_init(&m->params, be, act, trained, masters);
     m->layers = mem_alloc((size_t)shape->layers * sizeof *m->layers);
-    enum param_kind kind = plan->full ? PARAM_TRAINED : PARAM_FROZEN;
-    m->embed = add_weight(m, kind, shape->vocab, shape->width, PARAM_EMBED);
-    for (int64_t l = 0; l < shape->layers; l++) add_layer(m, l);
-    m->final_norm = add_weight(m, kind, shape->width, 0, "model.norm.weight");
-    if (shape->tied) {
-        m->head = (struct linear){.w = m->embed, .in = shape->width, .out = shape->vocab, .bias = -1, .lora_a = -1, .lora_b = -1};
-        m->params.p[m->embed].uses = 2;
-        m->params.p[m->embed].held = true;
-        if (adapted(m, LORA_ON_HEAD, "lm_head"))
-            FAIL(ST_USAGE, "apply_lora_to_output: true, but this model ties its output head to its embedding, so that an adapter "
-                 "on one would change both; set model.apply_lora_to_output=false");
-    } else {
-        m->head = add_linear(m, kind, "lm_head", shape->width, shape->vocab, false, LORA_ON_HEAD,
-                             (uint32_t)(shape->layers * LINEAR_PER_LAYER + 1));
-    }
-    m->params.p[m->final_norm].held = true;
-    if (m->head.lora_a >= 0) m->params.p[m->head.lora_a].held = m->params.p[m->head.lora_b].held = true;
+    m->block = mem_alloc(sizeof *m->block);
+    TRY(check_fused(plan, parts, n));
+    m->embed = add_weight(m, plan->full ? PARAM_TRAINED : PARAM_FROZEN, shape->vocab, shape->width, PARAM_INIT_NORMAL, PARAM_EMBED);
+    for (int64_t l = 0; l < shape->layers; l++) add_layer(m, l, parts, n);
+    TRY(add_head(m));
     param_store_index(&m->params);
-    struct act_slot slots[ACT_MAX_SLOTS], *kept = mem_alloc(sizeof slots);
-    int n = block_slots(m, slots);
-    memcpy(kept, slots, sizeof slots);
-    act_store_init(&m->acts, kept, n, shape->layers, bounds->tokens, plan->rung, plan->rung_every);
+    TRY(block_build(m, m->block));
+    for (int64_t l = 0; l < shape->layers; l++) m->layers[l].use = block_use_of(m, l);
+    act_store_init(&m->acts, m->block->slot, m->block->n_slots, shape->layers, bounds->tokens, plan->rung, plan->rung_every);
     kv_cache_init(&m->cache, shape->layers, bounds->cached, shape->kv_heads * shape->head_dim, act);
     return ST_OK;
 }
 
 void model_release(struct model *m)
 {
-    free((void *)(uintptr_t)m->acts.slot);
     act_store_release(&m->acts);
     kv_cache_release(&m->cache);
     param_store_release(&m->params);
+    free(m->block);
     free(m->layers);
     *m = (struct model){0};
 }
@@ -147,23 +223,11 @@ static tensor take1(struct arena *a, dtype dt, int64_t n, const char *name)
     return tensor_1d(arena_take(a, (size_t)n * dtype_bytes(dt), "%s", name), dt, n);
 }
 
-static void layout_backward(struct model *m, struct arena *scratch)
-{
-    const struct model_shape *s = &m->shape;
-    int64_t n = m->bounds.tokens, q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
-    m->d_x = take2(scratch, m->act, n, s->width, "gradient of x");
-    m->d_n = take2(scratch, m->act, n, s->width, "gradient of norms");
-    m->d_q = take2(scratch, m->act, n, q, "gradient of q");
-    m->d_k = take2(scratch, m->act, n, kv, "gradient of k");
-    m->d_v = take2(scratch, m->act, n, kv, "gradient of v");
-    m->d_o = take2(scratch, m->act, n, q, "gradient of attention output");
-    m->d_h = take2(scratch, m->act, n, s->ffn, "gradient of product");
-}
-
 static void layout_head(struct model *m, struct arena *scratch, bool backward)
 {
     int64_t rows = m->plan.head_rows, c = m->shape.width;
     m->head_x = take2(scratch, m->act, rows, c, "head rows");
+    m->head_delta = take2(scratch, m->act, rows, c, "head rows, branch");
     m->head_n = take2(scratch, m->act, rows, c, "head rows, normed");
     m->head_rstd = take1(scratch, m->stat, rows, "head statistics");
     m->head_z = take2(scratch, m->act, rows, m->shape.vocab, "logits chunk");
@@ -171,8 +235,6 @@ static void layout_head(struct model *m, struct arena *scratch, bool backward)
     if (backward) m->head_dn = take2(scratch, m->act, rows, c, "head rows, gradient");
     if (m->head.lora_a < 0) return;
     m->head_lora = take2(scratch, m->act, rows, m->head.rank, "head adapter x·Aᵀ");
-    m->head_start = arena_take(scratch, (size_t)(rows + 1) * sizeof *m->head_start, "head row documents");
-    m->head_sample = arena_take(scratch, (size_t)rows * sizeof *m->head_sample, "head row documents");
 }
 
 void model_layout(struct model *m, struct arena *frozen, struct arena *trained, struct arena *kept, struct arena *scratch)
@@ -188,7 +250,8 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
         m->rope[i].cos = take2(scratch, DT_F32, positions, half, "RoPE tables");
         m->rope[i].sin = take2(scratch, DT_F32, positions, half, "RoPE tables");
     }
-    if (backward) layout_backward(m, scratch);
+    for (int i = 0; backward && i < m->block->n_grads; i++)
+        m->grad[i] = take2(scratch, m->act, m->bounds.tokens, m->block->grads[i].width, m->block->grads[i].name);
     layout_head(m, scratch, backward);
     if (!m->lora_rank) return;
     int64_t rows = m->bounds.tokens > m->plan.head_rows ? m->bounds.tokens : m->plan.head_rows;
@@ -199,7 +262,7 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
 }
 
 /* θ is the f32 product of f32 position and f32 frequency, as every other implementation has it. */
-static status fill_rope(struct model *m, struct stream *s, const struct hf_rope *r, struct rope_table *to)
+static status fill_rope(struct model *m, struct stage *g, const struct hf_rope *r, struct rope_table *to)
 {
     int64_t half = to->cos.dim[1], bytes = tensor_count(&to->cos) * 4;
     float *frequency = mem_alloc((size_t)half * sizeof *frequency);
@@ -212,33 +275,37 @@ static status fill_rope(struct model *m, struct stream *s, const struct hf_rope 
             cos_table[t * half + j] = (float)cos((double)theta) * attention;
             sin_table[t * half + j] = (float)sin((double)theta) * attention;
         }
-    status st = m->be->dev.copy(s, to->cos.data, cos_table, (size_t)bytes);
-    if (!st) st = m->be->dev.copy(s, to->sin.data, sin_table, (size_t)bytes);
-    if (!st) st = m->be->dev.sync(s, "RoPE tables");
+    status st = stage_in(g, to->cos.data, cos_table, (size_t)bytes);
+    if (!st) st = stage_in(g, to->sin.data, sin_table, (size_t)bytes);
     free(frequency);
     free(cos_table);
     free(sin_table);
     return st;
 }
 
-status model_prepare(struct model *m, struct stream *s)
+status model_prepare(struct model *m, struct stage *g)
 {
     if (m->shape.rope[0].type == ROPE_DYNAMIC && m->bounds.doc_tokens > m->shape.max_positions)
         log_note("dynamic RoPE: stretched for %lld tokens, the longest row, in all rows (max_position_embeddings is %lld)",
                  (long long)m->bounds.doc_tokens, (long long)m->shape.max_positions);
-    for (int i = 0; i < m->n_ropes; i++) TRY(fill_rope(m, s, &m->shape.rope[i], &m->rope[i]));
+    for (int i = 0; i < m->n_ropes; i++) TRY(fill_rope(m, g, &m->shape.rope[i], &m->rope[i]));
     return ST_OK;
 }
 
 /* ---- running -------------------------------------------------------------------------------------------------------- */
+
+static struct embed_args embed_args(const struct pass *p, tensor table, tensor y)
+{
+    return (struct embed_args){.table = table, .ids = p->batch->ids, .n = p->batch->docs.n_tokens, .y = y, .scale = p->m->embed_scale};
+}
 
 static status embed(struct pass *p)
 {
     struct model *m = p->m;
     tensor table;
     TRY(param_acquire(&m->params, p->s, m->embed, &table));
-    TRY(op_embed_fwd(p->s, &(struct embed_args){.table = table, .ids = p->batch->ids, .n = p->batch->docs.n_tokens,
-                                                .y = act(&m->acts, 0, block_slot_x)}));
+    struct embed_args a = embed_args(p, table, act(&m->acts, 0, m->block->x));
+    TRY(op_embed_fwd(p->s, &a));
     param_done(&m->params, m->embed);
     return ST_OK;
 }
@@ -246,12 +313,11 @@ static status embed(struct pass *p)
 static status embed_bwd(struct pass *p)
 {
     struct model *m = p->m;
-    bool accumulate;
+    tensor g;
     if (!param_is_trained(&m->params.p[m->embed])) return ST_OK;
-    tensor g = grad_acquire(p->sink, m->embed, &accumulate);
-    if (!accumulate) TRY(m->be->dev.zero(p->s, g.data, (size_t)tensor_count(&g) * dtype_bytes(g.dt)));
-    TRY(op_embed_bwd(p->s, &(struct embed_args){.table = g, .ids = p->batch->ids, .n = p->batch->docs.n_tokens,
-                                                .y = tensor_2d(m->d_x.data, m->d_x.dt, p->batch->docs.n_tokens, m->d_x.ld)}));
+    TRY(grad_acquire_zeroed(p->sink, m->embed, &g));
+    struct embed_args a = embed_args(p, g, block_dx(m));
+    TRY(op_embed_bwd(p->s, &a));
     return grad_done(p->sink, m->embed);
 }
 
@@ -270,7 +336,7 @@ status model_run(struct pass *p, double *loss_sum)
     *loss_sum = 0;
     if (!p->batch->supervised) return ST_OK; /* contributes zeros: grad_micro_end writes them */
     TRY(model_forward(p));
-    TRY(head_loss(p, act(&m->acts, m->shape.layers, block_slot_x), loss_sum));
+    TRY(head_loss(p, loss_sum));
     if (!p->sink) return ST_OK;
     for (int64_t l = m->shape.layers - 1; l >= m->lowest; l--) TRY(block_bwd(p, l));
     return embed_bwd(p);

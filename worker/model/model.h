@@ -1,10 +1,11 @@
 /* model.h — the decoder: its parameters, its scratch, forward and backward of one micro-batch.
  *
- *   ids → embed → x0 → block 0 → x1 → … → xL → head: gather supervised rows → final norm → logits chunk → loss, dz
- *                                                │                                                  │
- *   dx0 ← block 0 ← … ← dxL ← scatter ←──────────┘←──────────── norm backward ←── dz·W ←────────────┘
+ *   ids → embed → x of layer 0 → block 0 → … → block L−1 → x2 + branch, of supervised rows only → final norm → logits chunk
+ *                                                              │                                                │ loss, dz
+ *   dx of layer 0 ← block 0 ← … ← block L−1 ← dx ← scatter ←───┘←──────────────── norm backward ←── dz·W ←──────┘
  *
- * Gradient of the residual stream: one buffer `d_x`, in place from the top to the bottom. */
+ * What a block is made of is block.h's: tables of slots and steps, built once. Gradient of the residual stream: one buffer
+ * (block_dx), in place from the top to the bottom. */
 #ifndef TRIMPOT_MODEL_H
 #define TRIMPOT_MODEL_H
 
@@ -12,12 +13,12 @@
 #include "worker/memory/grad_sink.h"
 #include "worker/memory/kv_cache.h"
 #include "worker/memory/param_store.h"
+#include "worker/model/block.h"
 #include "worker/model/family.h"
-
-enum { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, LINEAR_PER_LAYER };
 
 /* One projection with its optional bias and LoRA adapter; numbers of parameters, -1 = absent. */
 struct linear {
+    const char *module;  /* "self_attn.q_proj", as PEFT names it within its layer */
     int w, bias, lora_a, lora_b;
     int64_t in, out, rank;
     float scale;    /* s = α/r */
@@ -26,17 +27,18 @@ struct linear {
 };
 
 struct layer {
-    struct linear linear[LINEAR_PER_LAYER];
-    int norm1, norm2;
+    struct linear linear[LINEAR_PER_LAYER]; /* w = -1: not in this model */
+    int norm[NORM_PER_LAYER];               /* numbers of parameters, -1 = not in this model */
     int64_t window;
-    int rope; /* which of the model's tables */
+    int rope;             /* which of the model's tables */
+    struct block_use use;
 };
 
 /* What is trained, and how. */
 struct model_plan {
     bool full;                 /* train every weight */
     bool lora, nf4;
-    unsigned adapted;          /* bit per LINEAR_*, plus LORA_ON_HEAD */
+    unsigned adapted;          /* bit per LINEAR_*, plus LORA_ON_HEAD; of a fused one, the bits of all its parts */
     int64_t rank;
     double alpha, dropout;
     bool rslora;
@@ -50,15 +52,16 @@ enum { LORA_ON_HEAD = 1 << LINEAR_PER_LAYER };
 /* Sizes of the largest micro-batch, known before step 1. cached: tokens of the key/value cache, 0 = none. */
 struct batch_bounds { int64_t tokens, docs, doc_tokens, supervised, cached; };
 
-/* A micro-batch, assembled. Arrays live where tensors live; docs.start is readable by the host. */
+/* A micro-batch, assembled. Arrays live where tensors live. */
 struct batch {
     struct docs docs;
     const int32_t *ids;        /* [n_tokens] */
     const int32_t *rows;       /* [supervised] rows that have a label … */
     const int32_t *labels;     /* [supervised] … and the label */
+    struct rows_at rows_at;    /* [supervised] … and where in which document they are */
     int64_t supervised;
-    const int32_t *key_start, *cache_rows; /* with a cache: [n_docs] where the keys of a document begin in it, and
-                                            * [n_tokens] the row of each token; else NULL */
+    struct ints key_start;     /* [n_docs] with a cache: where the keys of a document begin in it … */
+    const int32_t *cache_rows; /* [n_tokens] … and the row of each token; else NULL */
 };
 
 struct model {
@@ -72,19 +75,20 @@ struct model {
     struct act_store acts;
     struct kv_cache cache;
     struct layer *layers;
+    struct block *block;
     int embed, final_norm;
     int64_t lora_rank;         /* the largest of the adapters' ranks, 0 = no adapters */
     int64_t lowest;            /* first layer with something trained, or layers: backward goes down to it */
     struct linear head;
     struct rope_table { tensor cos, sin; } rope[2]; /* [doc_tokens, rope_dims/2] each; the second only where it differs */
     int n_ropes;
+    float embed_scale;         /* 0 = none */
     /* scratch, one of each */
-    tensor d_x, d_n, d_q, d_k, d_v, d_o, d_h, lora_t, dropped;
+    tensor grad[BLOCK_MAX_GRADS]; /* as block->grads */
+    tensor lora_t, dropped;
     /* head: compacted rows */
-    tensor head_x, head_n, head_rstd, head_dn, head_z, head_lora;
+    tensor head_x, head_delta, head_n, head_rstd, head_dn, head_z, head_lora;
     tensor loss;               /* [supervised] of the whole micro-batch */
-    int32_t *head_start;       /* documents of one row each, for the head adapter's dropout */
-    int64_t *head_sample;
 };
 
 /* One forward/backward: where it runs, on what, for which step. sink NULL = forward only. */
@@ -103,33 +107,37 @@ struct pass {
 status model_init(struct model *m, const struct backend *be, const struct model_shape *shape, const struct model_plan *plan,
                   const struct batch_bounds *bounds, dtype act, bool masters);
 void model_layout(struct model *m, struct arena *frozen, struct arena *trained, struct arena *kept, struct arena *scratch);
-status model_prepare(struct model *m, struct stream *s); /* after binding: RoPE tables */
+status model_prepare(struct model *m, struct stage *g); /* after binding: RoPE tables */
 void model_release(struct model *m);
 
-/* The blocks only: fills the residual stream, for model_logits. */
+/* The blocks only: what the last one leaves is there for model_logits (block_out). */
 status model_forward(struct pass *p);
 
 /* Sum of the token losses of this micro-batch (f64, rows in order). With a sink, gradients of the *sum* are put. */
 status model_run(struct pass *p, double *loss_sum);
 
-/* Logits [n, vocab] of the given rows of the micro-batch's residual stream, f32 or bf16, into the head's chunk buffer
+/* Logits [n, vocab] of the given rows of the micro-batch, soft cap and all, f32 or bf16, into the head's chunk buffer
  * (n ≤ head_rows); forward only. */
 status model_logits(struct pass *p, const int32_t *rows, int64_t n, tensor *logits);
 
-/* linear.c: y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ. h [N, R] keeps drop(x)·Aᵀ for backward. */
-status linear_fwd(struct pass *p, const struct linear *l, const struct docs *docs, tensor x, tensor h, tensor y, tensor dropped);
-/* dx = or += dy·W + LoRA's part (dx.data NULL: not wanted); gradients of W, b, A, B go to the sink. */
-status linear_bwd(struct pass *p, const struct linear *l, const struct docs *docs, tensor x, tensor h, tensor dy, tensor dx,
-                  bool accumulate, tensor t, tensor dropped);
+/* linear.c: y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ. */
+struct linear_io {
+    struct rows_at rows;    /* of the rows of x, for dropout */
+    tensor x, h;   /* h [N, R] keeps drop(x)·Aᵀ for backward */
+    tensor y;      /* forward */
+    tensor dy, dx; /* backward; dx.data NULL: not wanted */
+    bool adds_dx;  /* dx += instead of = */
+};
+status linear_fwd(struct pass *p, const struct linear *l, const struct linear_io *io);
+/* dx = or += dy·W + LoRA's part; gradients of W, b, A, B go to the sink. */
+status linear_bwd(struct pass *p, const struct linear *l, const struct linear_io *io);
 bool linear_needs_input(const struct model *m, const struct linear *l); /* does backward read x? */
+bool linear_is_trained(const struct model *m, const struct linear *l);  /* anything of it */
 
-/* block.c */
-extern const int block_slot_x;
-int block_slots(const struct model *m, struct act_slot *out); /* the slot table for this model; returns how many */
-status block_fwd(struct pass *p, int64_t layer);
-status block_bwd(struct pass *p, int64_t layer); /* d_x in place */
+/* The backward of a norm with parameter `id`, whose weight and gradient it fills in. */
+status norm_bwd(struct pass *p, int id, struct rmsnorm_bwd_args *a);
 
 /* head.c */
-status head_loss(struct pass *p, tensor x, double *loss_sum); /* writes d_x when there is a sink */
+status head_loss(struct pass *p, double *loss_sum); /* after model_forward; writes block_dx when there is a sink */
 
 #endif

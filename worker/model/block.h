@@ -1,0 +1,116 @@
+/* block.h — one decoder block as two tables, made once per model from its shape: slots (what there is) and steps (what is
+ * done). No step asks for a family, nor why it runs, nor where its slots and parameters live.
+ *
+ *   slots   x ──norm 1──▶ n1 ──q,k,v──▶ q k v ──rope, attention──▶ o ──o──▶ branch ┐
+ *           └──────────────────────────────────────────────────────────────────────┴─norm 2─▶ x2, n2
+ *           n2 ──gate, up──▶ gate up ──product──▶ hid ──down──▶ branch ┐
+ *           x2 ────────────────────────────────────────────────────────┴─ norm 1 of the next layer ─▶ x, n1
+ *
+ * A residual add is the norm's that reads the sum (`base` + `delta` → `in`): norm 2 makes x2, and the x of a layer is made by
+ * its own norm 1 from x2 and branch of the layer `behind`; x of layer 0 is the embedding's, and what the last layer leaves
+ * (block_out) is added by the head, for the rows it needs. What a model has more is more rows: norms of q and k, norms of what a
+ * branch adds (its `delta`).
+ *
+ * Columns. A slot may be a range of columns of another one: where the files hold q, k and v as one tensor, one product writes
+ * the slot that owns, and rope and attention read their columns of it, rows as far apart as the owner is wide.
+ *
+ *   owner  [ q: H·D | k: K·D | v: K·D ]      gate_up  [ gate: F | up: F ]
+ *
+ * Sets of slots are bits of owners; a step says what its forward reads and writes, and what its backward reads (`saved`).
+ * Everything else follows: what of a layer must be recomputed, in which order, and which backward steps are for nothing
+ * because nothing trained lies before them (`flows`).
+ *
+ * Gradients. A slot's gradient has a place that its row names: one of the few buffers that all layers share, or the slot's own
+ * memory (gate and up: backward has no later use for them). Slots that share a place are alive one after the other:
+ *
+ *   d_x  residual stream: x, x2, and what is added to it: the gradient of a sum is that of both of its terms
+ *   d_n  n1, n2, and, where a norm stands before the sum, branch
+ *   d_q d_k d_v (one buffer of columns where the slots are), d_o, d_h
+ *
+ * Every step writes the gradients of what it reads, but for those it is told to add to (`adds_dx`: q, k and v read one n1, and
+ * in backward v comes first). */
+#ifndef TRIMPOT_BLOCK_H
+#define TRIMPOT_BLOCK_H
+
+#include "worker/memory/act_store.h"
+#include "worker/memory/phase.h"
+
+struct model;
+struct pass;
+
+/* What may have parameters in a block, in the order of execution; each layer has those that its model's shape asks for. */
+enum {
+    LINEAR_Q,  /* all of q|k|v where they are fused: then there is no k, v */
+    LINEAR_K, LINEAR_V, LINEAR_O,
+    LINEAR_GATE, /* gate|up where they are fused */
+    LINEAR_UP, LINEAR_DOWN, LINEAR_PER_LAYER
+};
+enum { NORM_1, NORM_Q, NORM_K, NORM_POST_1, NORM_2, NORM_POST_2, NORM_PER_LAYER };
+
+enum { BLOCK_MAX_STEPS = 24, BLOCK_MAX_GRADS = 8, GRAD_X = 0 /* the residual stream's */, GRAD_SELF = -1 };
+
+struct step {
+    const char *name;
+    /* want: what of `writes` is asked for */
+    status (*fwd)(struct pass *p, int64_t layer, const struct step *st, slot_set want);
+    status (*bwd)(struct pass *p, int64_t layer, const struct step *st);
+    int linear, norm;      /* whose parameters: LINEAR_*, NORM_*; -1 = none */
+    union {                /* slots, by role */
+        struct {
+            int in, y, rstd;
+            int base, delta; /* in = base + delta, -1: `in` is some other step's */
+            bool behind;     /* base and delta are those of the layer before */
+            int64_t heads;   /* norms so many ranges of columns each on its own */
+        } norm;
+        struct { int x, y, lora; bool adds_dx; } linear; /* lora: x·Aᵀ */
+        struct { int x; int64_t heads; } rope; /* in place */
+        struct { int q, k, v, o, lse; } attn;
+        struct { int gate, up, h; } glu;
+    } at;
+    slot_set reads, writes, saved;
+    slot_set out;          /* of `writes`: that whose gradient backward begins with */
+    slot_set sum, terms;   /* a norm's `in` that it makes, if that is not there, from these instead of reading it */
+};
+
+struct block {
+    struct act_slot slot[ACT_MAX_SLOTS];
+    int grad[ACT_MAX_SLOTS]; /* where the gradient of an owner lives: a row of `grads`, or GRAD_SELF */
+    int n_slots;
+    struct step step[BLOCK_MAX_STEPS];
+    int n_steps;
+    struct { const char *name; int64_t width; } grads[BLOCK_MAX_GRADS];
+    int n_grads;
+    int x, x2, delta;      /* the residual stream: into the block, after attention, and what its end adds */
+};
+
+/* What of it concerns one layer; layers differ in what is trained. */
+struct block_use {
+    slot_set flows;        /* slots whose gradient is wanted: something trained lies before them */
+    slot_set needs;        /* slots that the backward of this layer reads */
+};
+
+/* After the parameters are numbered. ST_NOT_BUILT for shapes that no table expresses. */
+status block_build(const struct model *m, struct block *b);
+struct block_use block_use_of(const struct model *m, int64_t layer);
+
+status block_fwd(struct pass *p, int64_t layer);
+status block_bwd(struct pass *p, int64_t layer); /* block_dx in place */
+
+/* What the last layer leaves, [tokens, C] each: the residual stream is their sum. Valid until the next forward, or until its
+ * backward begins. */
+void block_out(const struct model *m, tensor *x, tensor *delta);
+
+tensor block_dx(const struct model *m); /* gradient of the residual stream, [tokens, C] */
+
+/* A slot's gradient, [tokens, width]. */
+tensor block_gradient(const struct model *m, int64_t layer, int slot);
+
+/* Steps' functions, for block_build (block_steps.c). */
+#define BLOCK_STEP_KINDS(X) X(norm) X(linear) X(rope) X(attn) X(glu)
+#define BLOCK_STEP_DECLARE(kind)                                                                          \
+    status step_##kind##_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want);        \
+    status step_##kind##_bwd(struct pass *p, int64_t layer, const struct step *st);
+BLOCK_STEP_KINDS(BLOCK_STEP_DECLARE)
+#undef BLOCK_STEP_DECLARE
+
+#endif
