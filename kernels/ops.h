@@ -145,7 +145,7 @@ typedef status op_loss_sum_fn(struct stream *s, const struct loss_sum_args *l);
  * rows [K, n], strided: v_k is row k, but for first ≤ k < first + n_mine, where it is mine[k − first] [n] and the row is not
  * read. f32; elementwise, one rounding per addition: the same bits on every backend of f32. At most TREE_SUM_OPEN sums are open at a time. out may be any of
  * `mine`. */
-enum { TREE_SUM_NODES = 1024, TREE_SUM_MINE = 16, TREE_SUM_OPEN = 32 };
+enum { TREE_SUM_NODES = 1024, TREE_SUM_MINE = 32, TREE_SUM_OPEN = 32 };
 struct tree_sum_args {
     tensor rows, out;
     tensor mine[TREE_SUM_MINE];
