@@ -106,7 +106,7 @@ static tensor lora_slot(const struct pass *p, int64_t layer, int linear)
 static status project_fwd(struct pass *p, int64_t layer, const struct step *st)
 {
     const struct linear *l = &p->m->layers[layer].linear[st->arg];
-    return linear_fwd(p, l, &p->batch->docs, slot(p, layer, st->in), lora_slot(p, layer, st->arg),
+    return linear_fwd(p, l, p->batch->docs.rows, slot(p, layer, st->in), lora_slot(p, layer, st->arg),
                       slot(p, layer, st->out), p->m->dropped);
 }
 
@@ -115,7 +115,7 @@ static status project_bwd(struct pass *p, int64_t layer, const struct step *st)
     const struct linear *l = &p->m->layers[layer].linear[st->arg];
     tensor dx = gradient(p, layer, st->in);
     if (st->in == S_N1 && !wants_dx(p, layer) && !param_is_trained(&p->m->params.p[p->m->layers[layer].norm1])) dx.data = NULL;
-    return linear_bwd(p, l, &p->batch->docs, slot(p, layer, st->in), lora_slot(p, layer, st->arg),
+    return linear_bwd(p, l, p->batch->docs.rows, slot(p, layer, st->in), lora_slot(p, layer, st->arg),
                       gradient(p, layer, st->out), dx, st->adds_dx, p->m->lora_t, p->m->dropped);
 }
 
@@ -124,7 +124,8 @@ static status rotate(struct pass *p, int64_t layer, tensor x, bool inverse)
     const struct model *m = p->m;
     const struct rope_table *rope = &m->rope[m->layers[layer].rope];
     return op_rope(p->s, &(struct rope_args){.x = x, .cos = rope->cos, .sin = rope->sin, .heads = x.dim[1] / m->shape.head_dim,
-                                             .head_dim = m->shape.head_dim, .docs = &p->batch->docs, .inverse = inverse});
+                                             .head_dim = m->shape.head_dim, .positions = p->batch->docs.positions,
+                                             .rows = p->batch->docs.rows, .inverse = inverse});
 }
 
 static status rope_fwd(struct pass *p, int64_t layer, const struct step *st) { return rotate(p, layer, slot(p, layer, st->out), false); }
@@ -136,7 +137,7 @@ static struct attn_fwd_args attention(struct pass *p, int64_t layer)
     return (struct attn_fwd_args){
         .q = slot(p, layer, S_Q), .k = slot(p, layer, S_K), .v = slot(p, layer, S_V), .o = slot(p, layer, S_O),
         .lse = slot(p, layer, S_LSE), .heads = m->heads, .kv_heads = m->kv_heads, .head_dim = m->head_dim,
-        .window = p->m->layers[layer].window, .scale = m->attn_scale, .docs = &p->batch->docs,
+        .window = p->m->layers[layer].window, .scale = m->attn_scale, .docs = p->batch->docs,
     };
 }
 

@@ -3,27 +3,11 @@
  *   rows of a chunk:  x → n = norm(x) → z = n·Wᵀ → loss, dz in z → dn = dz·W, dW += dzᵀ·n → dx → rows of d_x */
 #include "worker/model/model.h"
 
-struct chunk { const int32_t *rows, *labels; int64_t first, n; };
+struct chunk { const int32_t *rows, *labels; struct rows_at at; int64_t n; };
 
 static tensor part(tensor t, int64_t n) { return t.rank == 1 ? tensor_1d(t.data, t.dt, n) : tensor_2d(t.data, t.dt, n, t.ld); }
 
-/* A document per row, so that the head adapter's dropout depends on (sample, position) and not on the chunk. */
-static struct docs row_docs(struct pass *p, const struct chunk *c)
-{
-    struct model *m = p->m;
-    const struct docs *all = &p->batch->docs;
-    int64_t doc = 0;
-    if (!m->head_start) return (struct docs){.n_tokens = c->n};
-    for (int64_t i = 0; i < c->n; i++) {
-        while (all->start[doc + 1] <= c->rows[i]) doc++;
-        m->head_start[i] = (int32_t)i;
-        m->head_sample[i] = all->sample[doc] ^ (int64_t)(c->rows[i] - all->start[doc] + 1) << 40;
-    }
-    m->head_start[c->n] = (int32_t)c->n;
-    return (struct docs){.n_docs = c->n, .n_tokens = c->n, .longest = 1, .start = m->head_start, .sample = m->head_sample};
-}
-
-static status project(struct pass *p, tensor x, const struct chunk *c, const struct docs *docs)
+static status project(struct pass *p, tensor x, const struct chunk *c)
 {
     struct model *m = p->m;
     tensor w, hx = part(m->head_x, c->n), hn = part(m->head_n, c->n);
@@ -31,14 +15,14 @@ static status project(struct pass *p, tensor x, const struct chunk *c, const str
     TRY(param_acquire(&m->params, p->s, m->final_norm, &w));
     TRY(op_rmsnorm_fwd(p->s, &(struct rmsnorm_fwd_args){.x = hx, .w = w, .y = hn, .rstd = part(m->head_rstd, c->n), .eps = m->shape.eps}));
     param_done(&m->params, m->final_norm);
-    return linear_fwd(p, &m->head, docs, hn, part(m->head_lora, c->n), part(m->head_z, c->n), m->dropped);
+    return linear_fwd(p, &m->head, c->at, hn, part(m->head_lora, c->n), part(m->head_z, c->n), m->dropped);
 }
 
-static status chunk_bwd(struct pass *p, const struct chunk *c, const struct docs *docs)
+static status chunk_bwd(struct pass *p, const struct chunk *c)
 {
     struct model *m = p->m;
     tensor w, dn = part(m->head_dn, c->n), d_x = tensor_2d(m->d_x.data, m->d_x.dt, m->acts.tokens, m->d_x.ld);
-    TRY(linear_bwd(p, &m->head, docs, part(m->head_n, c->n), part(m->head_lora, c->n), part(m->head_z, c->n), dn, false, m->lora_t,
+    TRY(linear_bwd(p, &m->head, c->at, part(m->head_n, c->n), part(m->head_lora, c->n), part(m->head_z, c->n), dn, false, m->lora_t,
                    m->dropped));
     bool trained = param_is_trained(&m->params.p[m->final_norm]), accumulate;
     struct rmsnorm_bwd_args a = {.dy = dn, .x = part(m->head_x, c->n), .rstd = part(m->head_rstd, c->n), .dx = dn};
@@ -67,14 +51,13 @@ status head_loss(struct pass *p, tensor x, double *loss_sum)
     const struct batch *b = p->batch;
     if (p->sink) TRY(m->be->dev.zero(p->s, m->d_x.data, (size_t)(m->acts.tokens * m->d_x.ld) * dtype_bytes(m->d_x.dt)));
     for (int64_t first = 0; first < b->supervised; first += m->plan.head_rows) {
-        struct chunk c = {.rows = b->rows + first, .labels = b->labels + first, .first = first, .n = b->supervised - first};
+        struct chunk c = {.rows = b->rows + first, .labels = b->labels + first, .at = rows_from(b->rows_at, first), .n = b->supervised - first};
         if (c.n > m->plan.head_rows) c.n = m->plan.head_rows;
-        struct docs docs = row_docs(p, &c);
-        TRY(project(p, x, &c, &docs));
+        TRY(project(p, x, &c));
         tensor loss = tensor_1d((char *)m->loss.data + (size_t)first * dtype_bytes(m->loss.dt), m->loss.dt, c.n);
         TRY(op_loss(p->s, &(struct loss_args){.z = part(m->head_z, c.n), .labels = c.labels, .loss = loss, .forward_only = !p->sink}));
         p->more = first + c.n < b->supervised;
-        if (p->sink) TRY(chunk_bwd(p, &c, &docs));
+        if (p->sink) TRY(chunk_bwd(p, &c));
     }
     p->more = false;
     TRY(m->be->dev.sync(p->s, "loss"));
@@ -86,8 +69,7 @@ status model_logits(struct pass *p, const int32_t *rows, int64_t n, tensor *logi
 {
     struct model *m = p->m;
     struct chunk c = {.rows = rows, .n = n};
-    struct docs docs = row_docs(p, &c);
-    TRY(project(p, act(&m->acts, m->shape.layers, block_slot_x), &c, &docs));
+    TRY(project(p, act(&m->acts, m->shape.layers, block_slot_x), &c));
     *logits = part(m->head_z, n);
-    return m->be->dev.sync(p->s, "logits");
+    return ST_OK;
 }

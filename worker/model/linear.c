@@ -7,12 +7,12 @@ static bool has_adapter(const struct linear *l) { return l->lora_a >= 0; }
 static bool drops(const struct pass *p, const struct linear *l) { return p->dropout && l->dropout > 0; }
 
 /* drop(x), recomputed from the counter wherever it is needed; without dropout x itself. */
-static status dropped_input(struct pass *p, const struct linear *l, const struct docs *docs, tensor x, tensor buffer, tensor *out)
+static status dropped_input(struct pass *p, const struct linear *l, struct rows_at rows, tensor x, tensor buffer, tensor *out)
 {
     *out = x;
     if (!drops(p, l)) return ST_OK;
     *out = tensor_2d(buffer.data, x.dt, x.dim[0], x.dim[1]);
-    return op_dropout(p->s, &(struct dropout_args){.x = x, .y = *out, .p = l->dropout, .docs = docs,
+    return op_dropout(p->s, &(struct dropout_args){.x = x, .y = *out, .p = l->dropout, .rows = rows,
                                                    .key = rng_key(p->seed, RNG_DROPOUT, l->site, p->step)});
 }
 
@@ -21,13 +21,13 @@ bool linear_needs_input(const struct model *m, const struct linear *l)
     return has_adapter(l) || param_is_trained(&m->params.p[l->w]);
 }
 
-status linear_fwd(struct pass *p, const struct linear *l, const struct docs *docs, tensor x, tensor h, tensor y, tensor dropped)
+status linear_fwd(struct pass *p, const struct linear *l, struct rows_at rows, tensor x, tensor h, tensor y, tensor dropped)
 {
     struct param_store *ps = &p->m->params;
     struct gemm_args product = {.a = x, .c = y, .tb = true, .alpha = 1};
     if (has_adapter(l)) {
         tensor in, a, b;
-        TRY(dropped_input(p, l, docs, x, dropped, &in));
+        TRY(dropped_input(p, l, rows, x, dropped, &in));
         TRY(param_acquire(ps, p->s, l->lora_a, &a));
         TRY(op_gemm(p->s, &(struct gemm_args){.a = in, .b = a, .c = h, .tb = true, .alpha = 1}));
         param_done(ps, l->lora_a);
@@ -63,16 +63,16 @@ static status put_bias(struct pass *p, int param, tensor dy)
 }
 
 /* dx += drop'(t·A): the mask forbids fusing with dy·W. */
-static status dropped_dx(struct pass *p, const struct linear *l, const struct docs *docs, tensor t, tensor a, tensor dx, tensor dropped)
+static status dropped_dx(struct pass *p, const struct linear *l, struct rows_at rows, tensor t, tensor a, tensor dx, tensor dropped)
 {
     tensor part = tensor_2d(dropped.data, dx.dt, dx.dim[0], dx.dim[1]);
     TRY(op_gemm(p->s, &(struct gemm_args){.a = t, .b = a, .c = part, .alpha = 1}));
-    return op_dropout(p->s, &(struct dropout_args){.x = part, .y = dx, .p = l->dropout, .docs = docs, .accumulate = true,
+    return op_dropout(p->s, &(struct dropout_args){.x = part, .y = dx, .p = l->dropout, .rows = rows, .accumulate = true,
                                                    .key = rng_key(p->seed, RNG_DROPOUT, l->site, p->step)});
 }
 
 /* dx (+)= dy·W + t·A */
-static status input_gradient(struct pass *p, const struct linear *l, const struct docs *docs, tensor dy, tensor t, tensor dx,
+static status input_gradient(struct pass *p, const struct linear *l, struct rows_at rows, tensor dy, tensor t, tensor dx,
                              bool accumulate, tensor dropped)
 {
     struct param_store *ps = &p->m->params;
@@ -86,13 +86,13 @@ static status input_gradient(struct pass *p, const struct linear *l, const struc
     TRY(param_acquire(ps, p->s, l->w, &product.b));
     TRY(op_gemm(p->s, &product));
     param_done(ps, l->w);
-    if (drops(p, l) && has_adapter(l)) TRY(dropped_dx(p, l, docs, t, a, dx, dropped));
+    if (drops(p, l) && has_adapter(l)) TRY(dropped_dx(p, l, rows, t, a, dx, dropped));
     if (has_adapter(l)) param_done(ps, l->lora_a);
     return ST_OK;
 }
 
 /* Everything that reads a parameter comes before any gradient is put: with optimizer_in_bwd, putting steps it. */
-status linear_bwd(struct pass *p, const struct linear *l, const struct docs *docs, tensor x, tensor h, tensor dy, tensor dx,
+status linear_bwd(struct pass *p, const struct linear *l, struct rows_at rows, tensor x, tensor h, tensor dy, tensor dx,
                   bool accumulate, tensor t, tensor dropped)
 {
     struct param_store *ps = &p->m->params;
@@ -103,10 +103,10 @@ status linear_bwd(struct pass *p, const struct linear *l, const struct docs *doc
         TRY(op_gemm(p->s, &(struct gemm_args){.a = dy, .b = b, .c = t, .alpha = 1}));
         param_done(ps, l->lora_b);
     }
-    if (dx.data) TRY(input_gradient(p, l, docs, dy, t, dx, accumulate, dropped));
+    if (dx.data) TRY(input_gradient(p, l, rows, dy, t, dx, accumulate, dropped));
     if (has_adapter(l)) {
         tensor in;
-        TRY(dropped_input(p, l, docs, x, dropped, &in));
+        TRY(dropped_input(p, l, rows, x, dropped, &in));
         TRY(put_product(p, l->lora_b, dy, h, l->scale));
         TRY(put_product(p, l->lora_a, t, in, 1));
     }
