@@ -162,12 +162,12 @@ static status check_indices(const struct check *c, const char *name, const int32
 
 static status bind_docs(struct check *c, const struct docs *d)
 {
-    if (!d || d->n_docs < 0 || d->n_tokens < 0 || (d->n_docs && !d->start))
-        FAIL(ST_SHAPE, "%s: the documents of the micro-batch are missing", c->op);
-    bind_size(c, 'N', d->n_tokens, "docs->n_tokens");
-    if (d->n_docs && (d->start[0] != 0 || d->start[d->n_docs] != d->n_tokens))
-        FAIL(ST_SHAPE, "%s: documents start at %d and end at %d, but hold %lld tokens", c->op, d->start[0],
-             d->start[d->n_docs], (long long)d->n_tokens);
+    const int32_t *start = d->start.host;
+    if (d->n_docs < 0 || d->n_tokens < 0 || !start || !d->start.dev) FAIL(ST_SHAPE, "%s: the documents of the micro-batch are missing", c->op);
+    bind_size(c, 'N', d->n_tokens, "docs.n_tokens");
+    if (start[0] != 0 || start[d->n_docs] != d->n_tokens)
+        FAIL(ST_SHAPE, "%s: documents start at %d and end at %d, but hold %lld tokens", c->op, start[0], start[d->n_docs],
+             (long long)d->n_tokens);
     return ST_OK;
 }
 
@@ -203,34 +203,29 @@ static status also_rmsnorm_fwd(const struct check *c, bool host)
     return ST_OK;
 }
 
-static status no_past(struct check *c, const struct docs *d)
+static status no_past(const struct check *c, const struct docs *d)
 {
-    if (d && d->past) FAIL(ST_SHAPE, "%s: documents that go on from earlier batches have no backward pass and no dropout", c->op);
-    return bind_docs(c, d);
+    if (d->past.host) FAIL(ST_SHAPE, "%s: documents that go on from earlier batches have no backward pass", c->op);
+    return ST_OK;
 }
 
 static status bind_rope(struct check *c)
 {
     const struct rope_args *r = c->args;
     bind_size(c, 'W', r->heads * r->head_dim, "heads*head_dim");
-    return bind_docs(c, r->docs);
+    return ST_OK;
 }
 
 static status also_rope(const struct check *c, bool host)
 {
-    (void)host;
     const struct rope_args *r = c->args;
+    int64_t tokens = r->x.dim[0];
     if (2 * r->cos.dim[1] > r->head_dim)
         FAIL(ST_SHAPE, "%s: cos is %s, wider than half of a head of %lld channels", c->op, tensor_text(&r->cos),
              (long long)r->head_dim);
-    int64_t end = r->docs->longest;
-    for (int64_t i = 0; r->docs->past && i < r->docs->n_docs; i++) {
-        int64_t mine = r->docs->past[i] + (int64_t)(r->docs->start[i + 1] - r->docs->start[i]);
-        if (mine > end) end = mine;
-    }
-    if (end > r->cos.dim[0])
-        FAIL(ST_SHAPE, "%s: cos is %s but the longest document has %lld tokens", c->op, tensor_text(&r->cos), (long long)end);
-    return ST_OK;
+    if (r->positions > r->cos.dim[0])
+        FAIL(ST_SHAPE, "%s: cos is %s but the longest document has %lld tokens", c->op, tensor_text(&r->cos), (long long)r->positions);
+    return check_indices(c, "positions", r->rows.position, tokens, r->positions, host);
 }
 
 static status bind_heads(struct check *c, const struct attn_fwd_args *a)
@@ -243,8 +238,8 @@ static status bind_heads(struct check *c, const struct attn_fwd_args *a)
     bind_size(c, 'Q', a->heads * a->head_dim, "heads*head_dim");
     bind_size(c, 'K', a->kv_heads * a->head_dim, "kv_heads*head_dim");
     bind_size(c, 'H', a->heads, "heads");
-    TRY(bind_docs(c, a->docs));
-    if (!a->key_start) bind_size(c, 'T', a->docs->n_tokens, "docs->n_tokens");
+    TRY(bind_docs(c, &a->docs));
+    if (!a->key_start.host) bind_size(c, 'T', a->docs.n_tokens, "docs.n_tokens");
     return ST_OK;
 }
 
@@ -254,13 +249,14 @@ static status also_attn_fwd(const struct check *c, bool host)
 {
     (void)host;
     const struct attn_fwd_args *a = c->args;
-    const struct docs *d = a->docs;
-    if (d->past && !a->key_start) FAIL(ST_SHAPE, "%s: documents have tokens of earlier batches, but no key_start says where", c->op);
-    for (int64_t i = 0; a->key_start && i < d->n_docs; i++) {
-        int64_t past = d->past ? d->past[i] : 0, keys = past + d->start[i + 1] - d->start[i];
-        if (past < 0 || a->key_start[i] < 0 || a->key_start[i] + keys > a->k.dim[0])
+    const struct docs *d = &a->docs;
+    const int32_t *start = d->start.host, *past = d->past.host, *keys_at = a->key_start.host;
+    if (past && !keys_at) FAIL(ST_SHAPE, "%s: documents have tokens of earlier batches, but no key_start says where", c->op);
+    for (int64_t i = 0; keys_at && i < d->n_docs; i++) {
+        int64_t before = past ? past[i] : 0, keys = before + start[i + 1] - start[i];
+        if (before < 0 || keys_at[i] < 0 || keys_at[i] + keys > a->k.dim[0])
             FAIL(ST_SHAPE, "%s: document %lld has %lld keys (%lld of them past) from row %d on, but k is %s", c->op, (long long)i,
-                 (long long)keys, (long long)past, a->key_start[i], tensor_text(&a->k));
+                 (long long)keys, (long long)before, keys_at[i], tensor_text(&a->k));
     }
     return ST_OK;
 }
@@ -268,8 +264,8 @@ static status also_attn_fwd(const struct check *c, bool host)
 static status bind_attn_bwd(struct check *c)
 {
     const struct attn_fwd_args *fwd = &((const struct attn_bwd_args *)c->args)->fwd;
-    TRY(no_past(c, fwd->docs));
-    if (fwd->key_start) FAIL(ST_SHAPE, "%s: key_start is given, but a cache has no backward pass", c->op);
+    TRY(no_past(c, &fwd->docs));
+    if (fwd->key_start.host) FAIL(ST_SHAPE, "%s: key_start is given, but a cache has no backward pass", c->op);
     return bind_heads(c, fwd);
 }
 
@@ -311,8 +307,7 @@ static status also_scatter(const struct check *c, bool host)
 static status bind_dropout(struct check *c)
 {
     const struct dropout_args *d = c->args;
-    TRY(no_past(c, d->docs));
-    if (d->docs->n_docs && !d->docs->sample) FAIL(ST_SHAPE, "%s: the documents have no sample numbers", c->op);
+    if (d->x.dim[0] && (!d->rows.position || !d->rows.sample)) FAIL(ST_SHAPE, "%s: the rows have no positions or sample numbers", c->op);
     if (!(d->p >= 0 && d->p < 1)) FAIL(ST_SHAPE, "%s: p is %g; it must be in [0, 1)", c->op, (double)d->p);
     return ST_OK;
 }

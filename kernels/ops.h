@@ -7,6 +7,8 @@
  *  - act = dtype of activations: f32 or bf16 (f64 for `ref`, which reads and writes f32/bf16 storage but computes in
  *    f64; see tests/ref). Elementwise arithmetic widens to f32 and rounds once per stored output.
  *  - Outputs never alias inputs unless the contract says "in place".
+ *  - The arguments are copied by the call and read when the stream gets there: they point to memory where tensors live, and
+ *    to nothing else but the host twins of `struct ints`, which only the call itself reads.
  *  - Deterministic: the bits do not depend on the number of threads; sums run over fixed partitions.
  *  - N tokens of the micro-batch, C width, F ffn width, H heads, K kv heads, D head size, V vocabulary, R rank.
  *  - `=` overwrites, `+=` accumulates.
@@ -19,14 +21,29 @@
 
 struct stream;
 
+/* An array of which the host has a twin: `dev` lives where tensors live and is what loops read; `host` serves the front
+ * door's checks and the sizes of a launch, and says the same. Both may be one address. */
+struct ints { const int32_t *host, *dev; };
+
+/* Of every row (token) on its own, where tensors live: its position in its document, and its document's global sample
+ * index. Any range of rows is a valid view: rows_from(r, n) is r from row n on. */
+struct rows_at { const int32_t *position; const int64_t *sample; };
+
+static inline struct rows_at rows_from(struct rows_at r, int64_t n)
+{
+    return (struct rows_at){r.position ? r.position + n : NULL, r.sample ? r.sample + n : NULL};
+}
+
 /* The micro-batch: documents laid end to end, never padded. Token t of document i sits at row start[i] + t and has
- * position past[i] + t. Arrays live where the backend's tensors live, except `start` and `past`, which the host also
- * reads. past: the tokens of each document that earlier batches brought (generation); NULL, as in all training: none. */
+ * position past[i] + t. past: the tokens of each document that earlier batches brought (generation); NULL, as in all
+ * training: none. */
 struct docs {
-    int64_t n_docs, n_tokens, longest;
-    const int32_t *start;   /* [n_docs + 1], start[0] = 0, start[n_docs] = n_tokens */
-    const int64_t *sample;  /* [n_docs] global sample index: the dropout counter */
-    const int32_t *past;    /* [n_docs] or NULL; forward ops without dropout only */
+    int64_t n_docs, n_tokens;
+    int64_t longest;    /* tokens of the longest document in this batch … */
+    int64_t positions;  /* … and with its past: all positions are below */
+    struct ints start;  /* [n_docs + 1], start[0] = 0, start[n_docs] = n_tokens */
+    struct ints past;   /* [n_docs] or NULL; forward ops without dropout only */
+    struct rows_at rows; /* [n_tokens] */
 };
 
 /* Matrix product: C = alpha·op(A)·op(B) + A2·op(B2) + bias + beta·C.
@@ -60,20 +77,20 @@ struct rmsnorm_bwd_args { tensor dy, x, w, rstd, residual, dx, dw; bool unit_off
 typedef status op_rmsnorm_bwd_fn(struct stream *s, const struct rmsnorm_bwd_args *r);
 
 /* In place on x [N, heads·D] act: rotates the first `cos.dim[1]*2` channels of every head, half-split layout, by the
- * token's position. cos, sin [positions, d/2] f32. inverse: −θ (the backward pass). */
-struct rope_args { tensor x, cos, sin; int64_t heads, head_dim; const struct docs *docs; bool inverse; };
+ * row's position (all are < positions). cos, sin [≥ positions, d/2] f32. inverse: −θ (the backward pass). */
+struct rope_args { tensor x, cos, sin; int64_t heads, head_dim, positions; struct rows_at rows; bool inverse; };
 typedef status op_rope_fn(struct stream *s, const struct rope_args *r);
 
 /* Causal attention inside each document (flash scheme). q [N, H·D], k, v [N, K·D], o [N, H·D] act; lse [N, H] f32.
  * Query head h reads kv head h·K/H. window: 0 = none, else i − j < window. cap: 0 = none, else soft cap.
- * key_start [n_docs] (forward only; needed with docs->past): k, v [any, K·D] are a cache, where document i has its
- * past[i] + length keys from row key_start[i] on. Host-readable. */
+ * key_start [n_docs] (forward only; needed with docs.past): k, v [any, K·D] are a cache, where document i has its
+ * past[i] + length keys from row key_start[i] on. */
 struct attn_fwd_args {
     tensor q, k, v, o, lse;
     int64_t heads, kv_heads, head_dim, window;
     float scale, cap;
-    const struct docs *docs;
-    const int32_t *key_start;
+    struct docs docs;
+    struct ints key_start;
 };
 typedef status op_attn_fwd_fn(struct stream *s, const struct attn_fwd_args *a);
 /* dq, dk, dv = gradients; heads of a group are summed in ascending order. `fwd` holds q, k, v, o, lse as saved. */
@@ -103,9 +120,9 @@ struct rows_args { tensor src, dst; const int32_t *rows; int64_t n; };
 typedef status op_gather_rows_fn(struct stream *s, const struct rows_args *r);
 typedef status op_scatter_rows_fn(struct stream *s, const struct rows_args *r);
 
-/* y = x·mask/(1−p), or y += when accumulate. Mask of element (token t of document i, channel c): Philox with `key`,
- * sample docs->sample[i], e = t·C + c, keep iff u32 ≥ ⌊p·2^32⌋. y may alias x. */
-struct dropout_args { tensor x, y; float p; uint64_t key; const struct docs *docs; bool accumulate; };
+/* y = x·mask/(1−p), or y += when accumulate. Mask of element (row at position t of its document, channel c): Philox with
+ * `key`, the row's sample, e = t·C + c, keep iff u32 ≥ ⌊p·2^32⌋. y may alias x. */
+struct dropout_args { tensor x, y; float p; uint64_t key; struct rows_at rows; bool accumulate; };
 typedef status op_dropout_fn(struct stream *s, const struct dropout_args *d);
 
 /* y = scale·x (or y += scale·x when accumulate), flat, any of f32/bf16 (f16 input too) on either side; one rounding.

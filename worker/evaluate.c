@@ -13,7 +13,7 @@ status evaluate(struct session *x, const struct dataset *d, int64_t batch, doubl
         double mine = 0;
         int64_t b = first + x->comm->rank;
         if (b < batches) {
-            batch_fill(&x->batcher, &order, b * batch, batch);
+            TRY(batch_fill(&x->batcher, &order, b * batch, batch));
             struct pass p = {.m = &x->model, .s = x->s, .batch = &x->batcher.batch};
             TRY(model_run(&p, &mine));
         }

@@ -11,6 +11,7 @@
 #include "collectives/watch.h"
 #include "kernels/base/log.h"
 #include "worker/adapter.h"
+#include "worker/export.h"
 
 enum { MAX_LEAVES = 64, CPU_HEAD_ROWS = 512 };
 
@@ -24,6 +25,8 @@ static status choose_backend(struct session *x)
         FAIL(ST_NOT_BUILT, "device: cuda: this trimpot was built without CUDA; use device=cpu, or build with the CUDA toolkit");
     x->be = c->device != DEVICE_CPU && cuda ? cuda : backend_host;
     TRY(x->be->dev.stream_open(&x->s, omp_get_max_threads()));
+    TRY(x->be->dev.stream_open(&x->copy_in, 1));
+    TRY(batcher_init(&x->batcher, x->s, x->copy_in));
     return ST_OK;
 }
 
@@ -168,7 +171,11 @@ static void layout(struct session *x)
 {
     struct arena *a = x->plan.arena;
     model_layout(&x->model, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH]);
-    batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH]);
+    batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH], &a[PLAN_STAGING]);
+    stage_layout(&x->stage, &a[PLAN_SCRATCH], &a[PLAN_STAGING]);
+    size_t piece = (size_t)export_piece(&x->model.params), narrow = x->model.act == DT_F32 ? 0 : dtype_bytes(x->model.act);
+    x->wide = arena_take(&a[PLAN_SCRATCH], piece * 4, "piece of a weight for export");
+    x->narrow = narrow ? arena_take(&a[PLAN_SCRATCH], piece * narrow, "piece of a weight for export") : x->wide;
     x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
     if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
 }
@@ -215,6 +222,8 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     TRY(param_store_match(&x->model.params, &x->files, dir, x->hf.tie_word_embeddings, random));
     TRY(adapter_match(x));
     if (use == SESSION_TRAIN) TRY(open_training(x, start ? start->micro_batches : 0));
+    size_t piece = (size_t)export_piece(&x->model.params) * 4, load = param_load_bytes(&x->model.params);
+    TRY(stage_init(&x->stage, x->s, piece > load ? piece : load));
     struct work_bounds work = work_of(x);
     x->s->workspace_bytes = x->be->workspace_bytes(&work);
     plan_init(&x->plan, x->be);
@@ -235,8 +244,8 @@ status session_bind(struct session *x)
     watch_at(WATCH_LOAD, 0);
     TRY(plan_bind(&x->plan));
     layout(x);
-    TRY(model_prepare(&x->model, x->s));
-    TRY(param_store_load(&x->model.params, x->s, x->seed));
+    TRY(model_prepare(&x->model, &x->stage));
+    TRY(param_store_load(&x->model.params, &x->stage, x->seed));
     if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim));
     return x->be->dev.sync(x->s, "load");
 }
@@ -246,6 +255,9 @@ void session_close(struct session *x)
     trainer_release(&x->trainer);
     if (x->model.layers) model_release(&x->model);
     plan_release(&x->plan);
+    batcher_release(&x->batcher);
+    if (x->s) stage_release(&x->stage);
+    if (x->copy_in) x->be->dev.stream_close(x->copy_in);
     if (x->s) x->be->dev.stream_close(x->s);
     if (x->val) dataset_close(x->val);
     if (x->data) dataset_close(x->data);

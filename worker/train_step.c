@@ -20,7 +20,7 @@ static status run_micro_batches(struct session *x, int64_t step, int64_t first, 
     for (int64_t i = 0; i < t->accumulation; i++) {
         double before = clock_s();
         int64_t number = x->comm->rank * t->accumulation + i;
-        batch_fill(&x->batcher, &order, first + number * x->cfg->batch_size, x->cfg->batch_size);
+        TRY(batch_fill(&x->batcher, &order, first + number * x->cfg->batch_size, x->cfg->batch_size));
         *data_s += clock_s() - before;
         struct pass p = {.m = &x->model, .s = x->s, .batch = &x->batcher.batch, .sink = &t->sink, .seed = x->seed,
                          .step = (uint32_t)step, .dropout = true};

@@ -12,9 +12,9 @@ enum { N = 512, C = 896, F = 4864, HEADS = 14, D = 64, WEIGHTS = 8 << 20 };
 
 static struct stream *s;
 static dtype act;
-static int32_t start[] = {0, 200, N}, ids[N];
-static int64_t sample[] = {3, 4};
-static struct docs docs = {2, N, 312, start, sample};
+static int32_t position[N], ids[N];
+static int64_t sample[N];
+static const struct rows_at rows = {position, sample};
 
 static tensor made(dtype dt, int64_t rows, int64_t cols)
 {
@@ -75,10 +75,10 @@ static void blocks(const char *only)
     double nc = bytes_of(x), nf = bytes_of(gate);
     struct rmsnorm_fwd_args norm = {x, y, z, flat(w), made(act, N, C), flat(rstd), 1e-6f, false};
     struct rmsnorm_bwd_args back = {.dy = y, .x = x, .w = flat(w), .rstd = flat(rstd), .residual = norm.y, .dx = z};
-    struct rope_args rope = {x, cosines, cosines, HEADS, D, &docs, false};
+    struct rope_args rope = {x, cosines, cosines, HEADS, D, N, rows, false};
     struct glu_fwd_args glu = {gate, up, h, ACT_SILU};
     struct glu_bwd_args dglu = {gate, up, h, gate, up, ACT_SILU};
-    struct dropout_args drop = {x, y, 0.1f, 5, &docs, false};
+    struct dropout_args drop = {x, y, 0.1f, 5, rows, false};
     struct axpy_args add = {x, y, 0.5f, true};
     struct colsum_args sum = {x, flat(dw)};
     struct embed_args embed = {table, ids, N, y};

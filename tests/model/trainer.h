@@ -39,8 +39,8 @@ struct corpus {
     int64_t supervised; /* of all batches: the step's mean is over these */
     struct batch batch[DOCS];
     struct batch_bounds bounds;
-    int32_t ids[DOCS * 16], start[2 * DOCS], rows[DOCS * 16], labels[DOCS * 16];
-    int64_t sample[DOCS];
+    int32_t ids[DOCS * 16], start[2 * DOCS], rows[DOCS * 16], labels[DOCS * 16], position[DOCS * 16], row_position[DOCS * 16];
+    int64_t sample[DOCS * 16], row_sample[DOCS * 16];
 };
 
 static inline uint32_t draw(uint64_t key, uint64_t at) { return philox(key, at / 4, 0).v[at % 4]; }
@@ -57,22 +57,26 @@ static inline void corpus_make(struct corpus *c, int n_batches)
     for (int d = 0, b = -1; d < DOCS; d++) {
         if (d % (DOCS / n_batches) == 0) {
             b++;
-            c->batch[b] = (struct batch){.docs = {.start = c->start + d + b, .sample = c->sample + d}, .ids = c->ids + token,
-                                         .rows = c->rows + row, .labels = c->labels + row};
+            c->batch[b] = (struct batch){.docs = {.start = {c->start + d + b, c->start + d + b}, .rows = {c->position + token, c->sample + token}},
+                                         .ids = c->ids + token, .rows = c->rows + row, .labels = c->labels + row,
+                                         .rows_at = {c->row_position + row, c->row_sample + row}};
         }
         struct batch *batch = &c->batch[b];
         struct docs *docs = &batch->docs;
-        c->sample[d] = 100 + 3 * d;
         for (int t = 0; t < length[d]; t++, token++) {
             c->ids[token] = (int32_t)(draw(11, (uint64_t)token) % VOCAB);
+            c->position[token] = t;
+            c->sample[token] = 100 + 3 * d;
             if (d == DOCS - 1 || draw(12, (uint64_t)token) % 3 == 0) continue;
             c->rows[row] = (int32_t)(docs->n_tokens + t);
+            c->row_position[row] = t;
+            c->row_sample[row] = c->sample[token];
             c->labels[row++] = (int32_t)(draw(13, (uint64_t)token) % VOCAB);
             batch->supervised++;
         }
         docs->n_tokens += length[d];
-        docs->longest = max_of(docs->longest, length[d]);
-        int32_t *start = c->start + (docs->start - c->start);
+        docs->longest = docs->positions = max_of(docs->longest, length[d]);
+        int32_t *start = c->start + (docs->start.dev - c->start);
         start[++docs->n_docs] = (int32_t)docs->n_tokens;
         c->bounds = (struct batch_bounds){max_of(c->bounds.tokens, docs->n_tokens), max_of(c->bounds.docs, docs->n_docs),
                                           max_of(c->bounds.doc_tokens, docs->longest),
@@ -195,6 +199,7 @@ struct tiny {
     struct peft_config peft; /* of a way with an adapter */
     struct model m;
     struct trainer trainer;
+    struct stage stage;
     struct plan plan;
     int64_t step;
     double loss[STEPS];     /* token means */
@@ -206,6 +211,7 @@ static inline void tiny_layout(struct tiny *t)
     struct arena *a = t->plan.arena;
     model_layout(&t->m, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH]);
     trainer_layout(&t->trainer, a);
+    stage_layout(&t->stage, &a[PLAN_SCRATCH], &a[PLAN_STAGING]);
     t->s->workspace = arena_take(&a[PLAN_WORKSPACE], t->s->workspace_bytes, "workspace");
 }
 
@@ -222,7 +228,7 @@ static inline void tiny_init_weights(struct tiny *t)
     struct param_store *ps = &t->m.params;
     for (int i = 0; i < ps->n; i++)
         if (ps->p[i].init == PARAM_INIT_NORMAL) ps->p[i].init_bound = 0.2f;
-    MUST(param_store_load(ps, t->s, 42));
+    MUST(param_store_load(ps, &t->stage, 42));
     for (int i = 0; i < ps->n; i++) {
         struct param *p = &ps->p[i];
         if (p->init != PARAM_INIT_ONE && p->init != PARAM_INIT_ZERO) continue;
@@ -253,6 +259,7 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
     MUST(be->dev.stream_open(&t->s, threads));
     MUST(model_init(&t->m, be, &shape, &plan, &c->bounds, act, narrow && r->masters));
     struct trainer_sizes sizes = {c->n_batches, c->n_batches, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32, in_bwd};
+    MUST(stage_init(&t->stage, t->s, param_load_bytes(&t->m.params)));
     trainer_init(&t->trainer, &t->config, &t->m, &t->comm, t->s, &sizes);
     t->s->workspace_bytes = be->workspace_bytes(&(struct work_bounds){
         .dt = act, .tokens = c->bounds.tokens, .doc_tokens = c->bounds.doc_tokens, .width = shape.width, .ffn = shape.ffn,
@@ -262,7 +269,7 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
     tiny_layout(t);
     MUST(plan_bind(&t->plan));
     tiny_layout(t);
-    MUST(model_prepare(&t->m, t->s));
+    MUST(model_prepare(&t->m, &t->stage));
     tiny_init_weights(t);
     MUST(optim_zero(&t->trainer.optim));
     t->first_gradient = mem_alloc((size_t)t->m.params.flat_count * sizeof(double));

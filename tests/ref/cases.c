@@ -169,15 +169,16 @@ static void bound_rmsnorm_bwd(const struct kit *in, const struct kit *ref, struc
 
 static void build_rope(struct kit *k, const int64_t *p)
 {
-    const struct docs *docs = kit_docs(k, p[0], p[4]);
-    int64_t positions;
-    kit_past(k, p[6], &positions);
+    struct docs docs = kit_docs(k, p[0], p[4]);
+    int64_t keys;
+    kit_past(k, &docs, p[6], &keys);
     k->args.rope = (struct rope_args){.x = kit_act(k, p[0], p[1] * p[2], 1),
-                                      .cos = kit_f32(k, positions + 3, p[3] / 2, 1),
-                                      .sin = kit_f32(k, positions + 3, p[3] / 2, 1),
+                                      .cos = kit_f32(k, docs.positions + 3, p[3] / 2, 1),
+                                      .sin = kit_f32(k, docs.positions + 3, p[3] / 2, 1),
                                       .heads = p[1],
                                       .head_dim = p[2],
-                                      .docs = docs,
+                                      .positions = docs.positions,
+                                      .rows = docs.rows,
                                       .inverse = p[5]};
     kit_output(k, "x", k->args.rope.x, k->value);
 }
@@ -255,9 +256,9 @@ static void bound_glu_bwd(const struct kit *in, const struct kit *ref, struct ma
 
 static struct attn_fwd_args attn_operands(struct kit *k, const int64_t *p)
 {
-    const struct docs *docs = kit_docs(k, p[0], p[4]);
+    struct docs docs = kit_docs(k, p[0], p[4]);
     int64_t keys;
-    const int32_t *key_start = kit_past(k, p[7], &keys);
+    struct ints key_start = kit_past(k, &docs, p[7], &keys);
     return (struct attn_fwd_args){
         .q = kit_act(k, p[0], p[1] * p[3], 1),
         .k = kit_act(k, keys, p[2] * p[3], 1),
@@ -447,7 +448,7 @@ static void build_dropout(struct kit *k, const int64_t *p)
     *d = (struct dropout_args){.x = kit_act(k, p[0], p[1], 1),
                                .p = (float)p[3] / 100,
                                .key = 0x9e3779b97f4a7c15ull,
-                               .docs = kit_docs(k, p[0], p[2]),
+                               .rows = kit_docs(k, p[0], p[2]).rows,
                                .accumulate = p[4] & D_ACCUMULATE};
     d->y = p[4] & D_IN_PLACE ? d->x : kit_act(k, p[0], p[1], 1);
     kit_output(k, "y", d->y, k->value);

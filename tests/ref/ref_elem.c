@@ -72,7 +72,7 @@ status rope_ref(struct stream *s, const struct rope_args *r)
     (void)s;
     struct mat x = mat_load(&r->x), cosines = mat_load(&r->cos), sines = mat_load(&r->sin);
     for (int64_t t = 0; t < x.rows; t++) {
-        int64_t position = ref_position(r->docs, t);
+        int64_t position = r->rows.position[t];
         for (int64_t h = 0; h < r->heads; h++)
             for (int64_t j = 0; j < cosines.cols; j++) {
                 int64_t lower = h * r->head_dim + j, upper = lower + cosines.cols;
@@ -155,11 +155,11 @@ status dropout_ref(struct stream *s, const struct dropout_args *d)
     struct mat x = mat_load(&d->x), y = mat_load(&d->y);
     uint64_t threshold = (uint64_t)floor((double)d->p * 4294967296.0);
     for (int64_t t = 0; t < x.rows; t++) {
-        int64_t doc = ref_doc_of(d->docs, t), position = t - d->docs->start[doc];
+        int64_t position = d->rows.position[t];
         for (int64_t c = 0; c < x.cols; c++) {
             uint32_t words[4];
             int64_t e = position * x.cols + c;
-            ref_philox(d->key, (uint64_t)e / 4, (uint64_t)d->docs->sample[doc], words);
+            ref_philox(d->key, (uint64_t)e / 4, (uint64_t)d->rows.sample[t], words);
             double kept = words[e % 4] >= threshold ? AT(x, t, c) / (1 - (double)d->p) : 0;
             AT(y, t, c) = (d->accumulate ? AT(y, t, c) : 0) + kept;
         }

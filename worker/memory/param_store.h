@@ -17,6 +17,7 @@
 #include "kernels/backend.h"
 #include "kernels/base/arena.h"
 #include "worker/memory/phase.h"
+#include "worker/memory/stage.h"
 
 enum param_kind {
     PARAM_FROZEN,   /* read only: mapped when the file's dtype is the model's, else a converted copy */
@@ -58,6 +59,7 @@ struct param_store {
     size_t mapped_bytes;     /* of weight pages used in place: a row of the plan, but not allocated */
     void *flat, *flat_master; /* the trained vector and its master, flat_count elements each */
     tensor dequantised;      /* scratch: one linear at a time */
+    tensor wide;             /* scratch of loading: one that is quantised from neither f32 nor bf16 */
     int borrowed;            /* parameter now in `dequantised`, -1 none */
 };
 
@@ -89,9 +91,11 @@ void param_store_index(struct param_store *ps);
 /* Layout, measured then bound: frozen copies and NF4 in `frozen`, the flat vectors in `trained`, scratch in `scratch`. */
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch);
 
-/* Fills everything from the files, or by Philox from `seed` where there is no source. Source pages that were copied or
- * quantised are given back to the system at once, so that the file never is resident beside its copy. */
-status param_store_load(struct param_store *ps, struct stream *s, uint64_t seed);
+/* param_load.c. Fills everything from the files, or by Philox from `seed` where there is no source. Source pages that were
+ * copied or quantised are given back to the system at once, so that the file never is resident beside its copy. */
+status param_store_load(struct param_store *ps, struct stage *g, uint64_t seed);
+size_t param_load_bytes(const struct param_store *ps); /* what stage_raw will be asked for at most */
+bool param_load_widens(const struct param *p); /* it passes through `wide` on its way to NF4 */
 
 /* Working copies and bf16 copies of masters follow the parameters: after load, resume and every optimizer step. */
 status param_store_refresh(struct param_store *ps, struct stream *s, int id);
@@ -113,7 +117,7 @@ status param_leave(struct param_store *ps, struct stream *s, int64_t layer, enum
 status param_acquire(struct param_store *ps, struct stream *s, int id, tensor *out);
 void param_done(struct param_store *ps, int id);
 
-/* `count` elements of the source from `first` on were read for the last time: their pages leave this process. */
+/* param_load.c. `count` elements of the source from `first` on were read for the last time: their pages leave this process. */
 void param_source_forget(const struct param *p, int64_t first, int64_t count);
 
 static inline bool param_is_trained(const struct param *p) { return p->kind >= PARAM_TRAINED; }
