@@ -330,6 +330,37 @@ static status also_sumsq(const struct check *c, bool host)
     return expect_count(c, "partial", &q->partial, (tensor_count(&q->x) + NORM_BLOCK - 1) / NORM_BLOCK, &q->x);
 }
 
+static status check_merges(const struct check *c, const struct tree_sum_args *t)
+{
+    int64_t depth = 0, k = 0;
+    for (; k < t->rows.dim[0]; k++) {
+        depth += 1 - t->merges[k];
+        if (depth < 1 || depth + t->merges[k] > TREE_SUM_OPEN) break;
+    }
+    if (depth != 1 || k < t->rows.dim[0])
+        FAIL(ST_SHAPE, "%s: rows is %s; the merges leave %lld sums after %lld vectors, not one after all (and never more than %d)",
+             c->op, tensor_text(&t->rows), (long long)depth, (long long)(k < t->rows.dim[0] ? k + 1 : k), TREE_SUM_OPEN);
+    return ST_OK;
+}
+
+static status also_tree_sum(const struct check *c, bool host)
+{
+    (void)host;
+    const struct tree_sum_args *t = c->args;
+    if (t->rows.dim[0] < 1 || t->rows.dim[0] > TREE_SUM_NODES)
+        FAIL(ST_SHAPE, "%s: rows is %s; 1 to %d vectors can be summed", c->op, tensor_text(&t->rows), TREE_SUM_NODES);
+    if (t->first < 0 || t->n_mine < 0 || t->n_mine > TREE_SUM_MINE || t->first + t->n_mine > t->rows.dim[0])
+        FAIL(ST_SHAPE, "%s: rows is %s; vectors %d to %d cannot be elsewhere (at most %d of them)", c->op, tensor_text(&t->rows),
+             t->first, t->first + t->n_mine, TREE_SUM_MINE);
+    for (int i = 0; i < t->n_mine; i++) {
+        const tensor *v = &t->mine[i];
+        if (v->rank != 1 || v->dt != t->rows.dt || v->dim[0] != t->rows.dim[1] || (!v->data && v->dim[0]))
+            FAIL(ST_SHAPE, "%s: mine[%d] is %s%s, but rows is %s", c->op, i, tensor_text(v), v->data ? "" : " (no data)",
+                 tensor_text(&t->rows));
+    }
+    return check_merges(c, t);
+}
+
 static status also_optim(const struct check *c, bool host)
 {
     (void)host;
@@ -420,6 +451,7 @@ static const struct rule dropout_rules[] = {R(dropout, x, "NC", T_ACT), R(dropou
 static const struct rule axpy_rules[] = {R(axpy, x, "?E", T_FLOAT), R(axpy, y, "?E", T_STORE)};
 static const struct rule colsum_rules[] = {R(colsum, x, "NM", T_STORE), R(colsum, out, "M", T_F32)};
 static const struct rule sumsq_rules[] = {R(sumsq, x, "*E", T_STORE), R(sumsq, partial, "B", T_F32)};
+static const struct rule tree_sum_rules[] = {R(tree_sum, rows, "KE", T_F32), R(tree_sum, out, "E", T_F32)};
 static const struct rule optim_rules[] = {
     R(optim, w, "*E", T_STORE),           R(optim, g, "*E", T_STORE),           R(optim, master, "*E", T_F32, OPTIONAL),
     R(optim, m, "*E", T_STORE, OPTIONAL), R(optim, v, "*E", T_STORE, OPTIONAL),
@@ -453,7 +485,8 @@ static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
     X(optim, optim, optim_rules, NULL, also_optim)                                                                     \
     X(nf4_quantize, nf4, nf4_rules, NULL, also_nf4)                                                                    \
     X(nf4_dequantize, nf4, nf4_rules, NULL, also_nf4)                                                                  \
-    X(init, init, init_rules, NULL, also_init)
+    X(init, init, init_rules, NULL, also_init)                                                                         \
+    X(tree_sum, tree_sum, tree_sum_rules, NULL, also_tree_sum)
 /* clang-format on */
 
 /* Runs the checks of one call; the slots of the table are compared here too, so that a hole is a message. */

@@ -140,6 +140,22 @@ enum { NORM_BLOCK = 65536 };
 struct sumsq_args { tensor x, partial; };
 typedef status op_sumsq_fn(struct stream *s, const struct sumsq_args *q);
 
+/* The ordered sum of a reduction: out[n] = v_0 + v_1 + … + v_{K−1}, added as `merges` says: for each k in ascending order, v_k
+ * is pushed on a stack, then merges[k] times the two on top, a below b, become a + b. One is left in the end. So written, any
+ * binary tree over the vectors in order is one such list (collectives/tree.h: the canonical tree, whoever computed its nodes);
+ *     ((v_0 + v_1) + v_2) + v_3:  0 1 1 1          (v_0 + v_1) + (v_2 + v_3):  0 1 0 2
+ * rows [K, n], strided: v_k is row k, but for first ≤ k < first + n_mine, where it is mine[k − first] [n] and the row is not
+ * read. f32; elementwise, one rounding per addition: the same bits on every backend of f32. At most TREE_SUM_OPEN sums are open at a time. out may be any of
+ * `mine`. */
+enum { TREE_SUM_NODES = 1024, TREE_SUM_MINE = 16, TREE_SUM_OPEN = 32 };
+struct tree_sum_args {
+    tensor rows, out;
+    tensor mine[TREE_SUM_MINE];
+    int first, n_mine;
+    unsigned char merges[TREE_SUM_NODES];
+};
+typedef status op_tree_sum_fn(struct stream *s, const struct tree_sum_args *t);
+
 /* Optimizer step over one flat tensor of n elements. w f32 or bf16 (bf16 without master: stochastic
  * rounding when sr, else RNE); master f32 optional (then w = RNE(master)); m, v f32 or bf16 (bf16: always SR); g f32 or
  * bf16, read as gscale·g. key_w/m/v are Philox keys; element e of the tensor uses counter (flat0 + e). Scalars are
@@ -176,7 +192,8 @@ struct ops {
     X(glu_fwd, glu_fwd) X(glu_bwd, glu_bwd) X(loss, loss) X(soft_cap, soft_cap)                    \
     X(gather_rows, rows) X(scatter_rows, rows) X(dropout, dropout) X(axpy, axpy)                   \
     X(colsum, colsum) X(sumsq, sumsq)                                                              \
-    X(optim, optim) X(nf4_quantize, nf4) X(nf4_dequantize, nf4) X(init, init)
+    X(optim, optim) X(nf4_quantize, nf4) X(nf4_dequantize, nf4) X(init, init)                      \
+    X(tree_sum, tree_sum)
 #define TRIMPOT_OP_SLOT(name, args) op_##name##_fn *name;
     TRIMPOT_OPS(TRIMPOT_OP_SLOT)
 #undef TRIMPOT_OP_SLOT

@@ -17,8 +17,8 @@ status evaluate(struct session *x, const struct dataset *d, int64_t batch, doubl
             struct pass p = {.m = &x->model, .s = x->s, .batch = &x->batcher.batch};
             TRY(model_run(&p, &mine));
         }
-        TRY(x->comm->fn->all_gather(x->comm, &mine, x->trainer.losses, sizeof mine));
-        for (int r = 0; r < x->comm->size; r++) total += x->trainer.losses[r];
+        TRY(x->comm->fn->all_gather(x->comm, &mine, x->rank_losses, sizeof mine));
+        for (int r = 0; r < x->comm->size; r++) total += x->rank_losses[r];
     }
     *loss = supervised ? total / (double)supervised : NAN;
     return ST_OK;

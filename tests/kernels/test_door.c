@@ -74,6 +74,10 @@ SPOIL(axpy_count, a->axpy.y.dim[1]--; a->axpy.y.ld--)
 SPOIL(axpy_into_f16, a->axpy.y.dt = DT_F16)
 SPOIL(colsum_out, a->colsum.out.dim[0] = 388)
 SPOIL(sumsq_blocks, a->sumsq.partial.dim[0] = 2)
+SPOIL(tree_mine, a->tree_sum.mine[0].dim[0] = 2)
+SPOIL(tree_far, a->tree_sum.first = 2)
+SPOIL(tree_merges, a->tree_sum.merges[0] = 1)
+SPOIL(tree_out, a->tree_sum.out.dim[0] = 2)
 SPOIL(optim_states, a->optim.v.data = NULL)
 SPOIL(optim_length, a->optim.g.dim[0]--)
 SPOIL(optim_flat, a->optim.flat0 = -1)
@@ -120,6 +124,10 @@ static const struct refusal refusals[] = {
     {"axpy", axpy_into_f16, {"y is [37, 61] f16"}},
     {"colsum", colsum_out, {"out is [388] f32", "x is [131, 389] f32"}},
     {"sumsq", sumsq_blocks, {"partial is [2] f32", "3 elements"}},
+    {"tree_sum", tree_mine, {"mine[0] is [2] f32", "rows is [2, 1543] f32"}},
+    {"tree_sum", tree_far, {"vectors 2 to 3 cannot be elsewhere"}},
+    {"tree_sum", tree_merges, {"0 sums after 1 vectors"}},
+    {"tree_sum", tree_out, {"out is [2] f32", "rows is [2, 1543] f32"}},
     {"optim", optim_states, {"optimizer states"}},
     {"optim", optim_length, {"g is [1030] f32", "w is [1031] f32"}},
     {"optim", optim_flat, {"flat0 is -1"}},

@@ -178,8 +178,8 @@ static inline struct model_shape shape_of(const struct way *r)
                            .heads = 4, .kv_heads = 2, .head_dim = 8, .max_positions = 64, .rms_norm_eps = 1e-5,
                            .tie_word_embeddings = r->tied, .use_sliding_window = r->window > 0, .sliding_window = r->window,
                            .max_window_layers = 1,
-                           .rope = {.type = r->rope, .theta = 100, .factor = 4, .low = 1, .high = 4, .original = 32, .partial = 1,
-                                    .attention = r->rope == ROPE_YARN ? 1.25 : 1}};
+                           .rope = {{.type = r->rope, .theta = 100, .factor = 4, .low = 1, .high = 4, .original = 32, .partial = 1,
+                                    .attention = r->rope == ROPE_YARN ? 1.25 : 1}}};
     struct model_shape shape;
     snprintf(hf.model_type, sizeof hf.model_type, "%s", r->family);
     MUST(family_shape("(test)", &hf, &shape));
@@ -320,7 +320,7 @@ static inline double element(tensor t, int64_t i)
 
 static inline struct pass tiny_batch(struct tiny *t, int i)
 {
-    return (struct pass){.m = &t->m, .s = t->s, .batch = &t->corpus->batch[i], .seed = 5, .step = (uint32_t)t->step, .dropout = true};
+    return (struct pass){.m = &t->m, .s = t->s, .batch = &t->corpus->batch[i], .seed = 7, .step = (uint32_t)t->step, .dropout = true};
 }
 
 /* All micro-batches forward: the sum of the token losses. */

@@ -513,6 +513,44 @@ static void bound_sumsq(const struct kit *in, const struct kit *ref, struct mat 
     for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] *= EPS * sqrt((double)NORM_BLOCK);
 }
 
+/* ---- the ordered sum: {K, n, first, n_mine, in place, shape} -----------------------------------------------------------
+ */
+
+/* shape 0: one after the other; 1: as a binary counter does, the rest in the end. */
+static void set_merges(struct tree_sum_args *t, int64_t n, int64_t shape)
+{
+    int open = 0;
+    for (int64_t k = 0; k < n; k++) {
+        if (shape) t->merges[k] = (unsigned char)__builtin_ctzll((uint64_t)k + 1);
+        else t->merges[k] = k > 0;
+        open += 1 - t->merges[k];
+    }
+    t->merges[n - 1] += (unsigned char)(open - 1);
+}
+
+static void build_tree_sum(struct kit *k, const int64_t *p)
+{
+    struct tree_sum_args *t = &k->args.tree_sum;
+    *t = (struct tree_sum_args){.rows = kit_f32(k, p[0], p[1], 1), .first = (int)p[2], .n_mine = (int)p[3]};
+    for (int i = 0; i < t->n_mine; i++) t->mine[i] = kit_f32(k, 0, p[1], 1);
+    t->out = p[4] ? t->mine[t->n_mine - 1] : kit_f32(k, 0, p[1], 0);
+    set_merges(t, p[0], p[5]);
+    kit_output(k, "out", t->out, DT_F32);
+}
+
+/* K − 1 additions of sums that are at most Σ|v|. */
+static void bound_tree_sum(const struct kit *in, const struct kit *ref, struct mat bounds[])
+{
+    const struct tree_sum_args *t = &in->args.tree_sum;
+    struct mat rows = mat_load(&t->rows);
+    bounds[0] = bound_like(ref, 0);
+    for (int64_t i = 0; i < rows.cols; i++) {
+        for (int64_t k = 0; k < rows.rows; k++) bounds[0].v[i] += k < t->first || k >= t->first + t->n_mine ? fabs(AT(rows, k, i)) : 1;
+        bounds[0].v[i] *= EPS * (double)(rows.rows - 1);
+    }
+    mat_free(rows);
+}
+
 /* ---- optimizer: {n, kind, flags, flat0}; init: {n, normal, flat0} --------------------------------------------------
  */
 
@@ -717,6 +755,12 @@ const struct op_case op_cases[] = {
     CASE(colsum, build_colsum, bound_colsum, "fb", 131, 389),
     CASE(sumsq, build_sumsq, bound_sumsq, "fb", 1),
     CASE(sumsq, build_sumsq, bound_sumsq, "fb", 2 * NORM_BLOCK + 77),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 1, 1),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 1, 37, 0, 1),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 2, 1543, 1, 1, 1),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 13, 20011, 4, 3, 1, 1),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 48, 1024, 47, 1, 0, 1),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", TREE_SUM_NODES, 67, 0, 3, 0, 1),
     CASE(optim, build_optim, bound_optim, "fb", 1, OPTIM_ADAMW, O_SR),
     CASE(optim, build_optim, bound_optim, "fb", 1031, OPTIM_ADAMW, O_SR, 5),
     CASE(optim, build_optim, bound_optim, "fb", 20000, OPTIM_ADAMW, O_SR | O_F32_GRADIENT, 65536),

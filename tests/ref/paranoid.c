@@ -82,6 +82,13 @@ static const struct role axpy_roles[MAX_ROLES] = {
 };
 static const struct role colsum_roles[MAX_ROLES] = {ROLE(colsum, x, IN), ROLE(colsum, out, INOUT)};
 static const struct role sumsq_roles[MAX_ROLES] = {ROLE(sumsq, x, IN), ROLE(sumsq, partial, OUT)};
+static const struct role tree_sum_roles[MAX_ROLES] = {
+    ROLE(tree_sum, rows, IN),
+    ROLE(tree_sum, mine[0], IN),
+    ROLE(tree_sum, mine[1], IN),
+    ROLE(tree_sum, mine[2], IN),
+    ROLE(tree_sum, out, OUT, "mine[0] mine[1] mine[2] "),
+};
 static const struct role optim_roles[MAX_ROLES] = {
     ROLE(optim, g, IN), ROLE(optim, w, INOUT), ROLE(optim, master, INOUT), ROLE(optim, m, INOUT), ROLE(optim, v, INOUT),
 };

@@ -190,6 +190,26 @@ status colsum_ref(struct stream *s, const struct colsum_args *c)
     return ST_OK;
 }
 
+status tree_sum_ref(struct stream *s, const struct tree_sum_args *t)
+{
+    (void)s;
+    struct mat rows = mat_load(&t->rows), open = mat_zero(TREE_SUM_OPEN, rows.cols);
+    int64_t depth = 0;
+    for (int64_t k = 0; k < rows.rows; k++) {
+        bool mine = k >= t->first && k < t->first + t->n_mine;
+        struct mat v = mine ? mat_load(&t->mine[k - t->first]) : mat_zero(0, 0);
+        for (int64_t i = 0; i < rows.cols; i++) AT(open, depth, i) = mine ? v.v[i] : AT(rows, k, i);
+        mat_free(v);
+        depth++;
+        for (int m = 0; m < t->merges[k]; m++, depth--)
+            for (int64_t i = 0; i < rows.cols; i++) AT(open, depth - 2, i) += AT(open, depth - 1, i);
+    }
+    open.rows = 1;
+    mat_store(&t->out, open);
+    mat_free(rows), mat_free(open);
+    return ST_OK;
+}
+
 status sumsq_ref(struct stream *s, const struct sumsq_args *q)
 {
     (void)s;

@@ -16,6 +16,7 @@
 #include "checkpoints/hf.h"
 #include "kernels/backend.h"
 #include "kernels/base/arena.h"
+#include "worker/memory/stage.h"
 #include "worker/memory/phase.h"
 #include "worker/memory/stage.h"
 
