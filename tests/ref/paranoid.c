@@ -49,7 +49,8 @@ static const struct role rmsnorm_bwd_roles[MAX_ROLES] = {
     ROLE(rmsnorm_bwd, rstd, IN),  ROLE(rmsnorm_bwd, residual, IN), ROLE(rmsnorm_bwd, dx, OUT, "dy residual "),
     ROLE(rmsnorm_bwd, dw, INOUT),
 };
-static const struct role rope_roles[MAX_ROLES] = {ROLE(rope, x, INOUT), ROLE(rope, cos, IN), ROLE(rope, sin, IN)};
+static const struct role rope_roles[MAX_ROLES] = {ROLE(rope, q, INOUT), ROLE(rope, k, INOUT), ROLE(rope, cos, IN),
+                                                  ROLE(rope, sin, IN)};
 static const struct role attn_fwd_roles[MAX_ROLES] = {
     ROLE(attn_fwd, q, IN),  ROLE(attn_fwd, k, IN),    ROLE(attn_fwd, v, IN),
     ROLE(attn_fwd, o, OUT), ROLE(attn_fwd, lse, OUT),
