@@ -208,9 +208,15 @@ static status cpu_event_open(struct event **out)
 
 static void cpu_event_close(struct event *e) { free(e); }
 
-static status cpu_event_order(struct event *e, struct stream *s)
+static status cpu_event_record(struct event *e, struct stream *s)
 {
     (void)e, (void)s;
+    return ST_OK;
+}
+
+static status cpu_event_wait(struct event *e, struct stream *s, const char *label)
+{
+    (void)e, (void)s, (void)label;
     return ST_OK;
 }
 
@@ -265,8 +271,8 @@ const struct backend backend_cpu = {
         .stream_close = cpu_stream_close,
         .event_open = cpu_event_open,
         .event_close = cpu_event_close,
-        .event_record = cpu_event_order,
-        .event_wait = cpu_event_order,
+        .event_record = cpu_event_record,
+        .event_wait = cpu_event_wait,
         .event_done = cpu_event_done,
         .event_sync = cpu_event_sync,
         .host_call = cpu_host_call,
