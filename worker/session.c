@@ -159,7 +159,6 @@ static void layout(struct session *x)
     size_t piece = (size_t)export_piece(&x->model.params), narrow = x->model.act == DT_F32 ? 0 : dtype_bytes(x->model.act);
     x->wide = arena_take(&a[PLAN_SCRATCH], piece * 4, "piece of a weight for export");
     x->narrow = narrow ? arena_take(&a[PLAN_SCRATCH], piece * narrow, "piece of a weight for export") : x->wide;
-    x->rank_losses = arena_take(&a[PLAN_HOST], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of the ranks");
     x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
     if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
 }
@@ -180,8 +179,7 @@ static status open_training(struct session *x, int64_t micro_batches)
     bool narrow = c->recipe == RECIPE_FULL && c->dtype == CONFIG_BF16 && c->state_dtype != TRI_FP32;
     struct trainer_sizes sizes = {.state_dt = narrow ? DT_BF16 : DT_F32, .consume = c->optimizer_in_bwd};
     TRY(divide_step(x, micro_batches, &sizes));
-    trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
-    return ST_OK;
+    return trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
 }
 
 status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use,
@@ -231,6 +229,7 @@ status session_bind(struct session *x)
     TRY(model_prepare(&x->model, &x->stage));
     TRY(param_store_load(&x->model.params, &x->stage, x->seed));
     if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim));
+    if (x->use == SESSION_TRAIN) TRY(trainer_set_applied(&x->trainer, 0));
     return x->be->dev.sync(x->s, "load");
 }
 

@@ -37,7 +37,6 @@ struct session {
     struct model model;
     struct trainer trainer;          /* SESSION_TRAIN */
     struct batcher batcher;
-    double *rank_losses;             /* [ranks], of one round of evaluation */
     struct stage stage;              /* what crosses to and from tensor memory, micro-batches aside */
     struct plan plan;
     void *wide, *narrow;             /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) */

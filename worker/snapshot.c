@@ -199,7 +199,7 @@ static status restore(struct session *x, const struct ckpt_info *info, struct pr
     TRY_DONE(compare(x, info, o));
     *at = (struct progress){.step = integer(o, "step"), .applied = integer(o, "applied"), .skipped = integer(o, "skipped"),
                             .skipped_in_a_row = integer(o, "skipped_in_a_row")};
-    x->trainer.optim.applied = at->applied;
+    TRY_DONE(trainer_set_applied(&x->trainer, at->applied));
     st = param_store_refresh_all(&x->model.params, x->s);
 done:
     json_decref(o);
