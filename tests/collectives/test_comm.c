@@ -146,7 +146,8 @@ static status check_reduce(struct comm *c, const struct backend *be, int leaves,
     TRY(hold(be, MEM_PINNED, (size_t)count * sizeof(float), &seen));
     TRY(reduce_twice(&t, s, count, &seen));
     if (c->rank == 0)
-        printf("hash V=%d %016llx %s\n", leaves, (unsigned long long)XXH3_64bits(seen.at, seen.bytes), c->size == 1 ? "alone" : t.by.fn->name);
+        printf("hash V=%d %016llx %s\n", leaves, (unsigned long long)XXH3_64bits(seen.at, seen.bytes),
+               c->size == 1 ? "alone" : t.by.fn->name);
     let_go(be, &seen);
     for (int i = 0; i < 2; i++) let_go(be, &memory[i]);
     arena_release(&tensors);
