@@ -1,11 +1,16 @@
 /* ckpt.h — sharded HDF5 checkpoints: one file per rank, a manifest, and a commit that a kill cannot tear
- *.
+ *
  *
  *   OUTPUT/checkpoints/step-0000030/shard-00000.h5  shard-00000.sum  …  manifest
  *
- * State is a few flat vectors ("classes": weights, m, v, master …), each with a global flat index that is the same on
- * any number of ranks; rank r of P writes [lo, hi) of every class, multiples of CKPT_ALIGN, and any P' reads any
- * ranges back. Nothing but the final rename makes a checkpoint exist; nothing but the manifest is trusted. While it is
+ * State is a few flat vectors ("classes": weights, m, v, master …) over one global flat index that is the same on any
+ * number of ranks; rank r of P writes what it owns of that index (collectives/own.h), and any P' reads any ranges back.
+ *
+ *   flat index     |page|page|page|page|pa|            count elements; a rank owns whole pages
+ *   m, per 1       |----|----|----|----|--|            one stored element for each
+ *   absmax, 256    |-|-|-|-|.|                         one for 256, beside what it belongs to: element n lies with n·256
+ *
+ * Nothing but the final rename makes a checkpoint exist; nothing but the manifest is trusted. While it is
  * written it is step-0000030.tmp, or step-0000030.WRITER.tmp. */
 #ifndef TRIMPOT_CKPT_H
 #define TRIMPOT_CKPT_H
@@ -14,14 +19,24 @@
 #include <stdint.h>
 
 #include "collectives/comm.h"
+#include "collectives/own.h"
 #include "kernels/base/status.h"
 #include "kernels/base/tensor.h"
 
-enum { CKPT_ALIGN = 65536, CKPT_MAX_CLASSES = 8 };
+enum { CKPT_MAX_CLASSES = 8 };
 
-/* One flat vector. Every rank holds all `count` elements at `data` (unsharded data parallelism), and writes only its
- * own range; with sharding `data` would start at `lo`. bf16 is stored as U16 with attribute dtype = "bf16". */
-struct ckpt_class { const char *name; dtype dt; int64_t count; void *data; };
+/* One flat vector, reached through callbacks, so that a checkpoint knows no device: `read` brings stored elements
+ * [at, at + n) to the host, `write` takes them back, n·bytes ≤ 4 MiB. A save reads only what the rank owns, in ascending
+ * order, each element once; a load writes everything, in any order. bf16 is stored as U16 with attribute dtype = "bf16". */
+struct ckpt_class {
+    const char *name;
+    dtype dt;
+    int64_t count; /* of the flat index */
+    int64_t per;   /* its elements for each stored one: a power of two ≤ OWN_PAGE; ⌈count / per⌉ are stored */
+    void *owner;   /* of the callbacks */
+    status (*read)(void *owner, int64_t at, int64_t n, void *to_host);
+    status (*write)(void *owner, int64_t at, int64_t n, const void *from_host);
+};
 
 struct ckpt_tensor { const char *name; int rank; int64_t dim[4]; int64_t offset; }; /* where it lies in every class */
 
@@ -51,8 +66,9 @@ struct ckpt_info { int64_t step; int rejected; char *dir; char *meta_json; struc
  * directory that does not verify is renamed .bad with a loud warning and the next older one is tried. *found = false
  * when there is none (then only out->rejected says anything). */
 status ckpt_find(struct comm *comm, const char *checkpoints_dir, struct ckpt_info *out, bool *found);
-/* Reads all of every class into data (verified piece by piece). Names, dtypes, counts and the tensor table must agree:
- * else ST_SHAPE listing the differences. ST_CORRUPT: the caller may ckpt_reject and ckpt_find again. Collective. */
+/* Writes all of every class (verified piece by piece), each rank reading its share from the disk, in some 36 MB of memory.
+ * Names, dtypes, counts and the tensor table must agree: else ST_SHAPE listing the differences, and nothing was written.
+ * ST_CORRUPT: the classes hold nothing of use; the caller may ckpt_reject and ckpt_find again. Collective. */
 status ckpt_load(struct comm *comm, const struct ckpt_info *info, const struct ckpt_state *into);
 status ckpt_reject(struct comm *comm, const struct ckpt_info *info); /* rename to .bad, loudly */
 void ckpt_info_free(struct ckpt_info *i);

@@ -220,6 +220,7 @@ static status create_data(struct layout *w, int k)
     if (offset == HADDR_UNDEF) return h5_fail(w->path, "tell where a data set lies");
     p->offset = (int64_t)offset;
     TRY(put_dtype(w, w->data[k], c->dt));
+    TRY(put_attribute(w, w->data[k], "per", H5T_STD_I64LE, &c->per));
     return put_attribute(w, w->data[k], "lo", H5T_STD_I64LE, &p->lo);
 }
 

@@ -6,17 +6,22 @@
 
 #include "checkpoints/jdoc.h"
 
-enum { VERSION = 1, HASH_LINE = 9 + 32 + 1 };
+/* 1: tensors straddled pages, a class had a stored element for each of the flat index. */
+enum { VERSION = 2, HASH_LINE = 9 + 32 + 1 };
 static const char format_name[] = "trimpot-checkpoint", hash_prefix[] = "xxh3-128 ";
 static const int64_t max_count = (int64_t)1 << 56;
 
-int64_t ckpt_bound(int64_t count, int rank, int ranks)
+static int64_t stored_before(const struct ckpt_class *c, int64_t flat) { return (flat + c->per - 1) / c->per; }
+
+int64_t ckpt_stored(const struct ckpt_class *c) { return stored_before(c, c->count); }
+
+struct range ckpt_owned(const struct ckpt_class *c, int rank, int ranks)
 {
-    int64_t blocks = (count + CKPT_ALIGN - 1) / CKPT_ALIGN;
-    /* blocks · rank / ranks without the product, which may not fit */
-    int64_t first = blocks / ranks * rank + blocks % ranks * rank / ranks;
-    return rank == ranks || first * CKPT_ALIGN > count ? count : first * CKPT_ALIGN;
+    struct range flat = own(c->count, rank, ranks);
+    return (struct range){stored_before(c, flat.lo), stored_before(c, flat.hi)};
 }
+
+bool ckpt_per_valid(int64_t per) { return per >= 1 && per <= OWN_PAGE && (per & (per - 1)) == 0; }
 
 int64_t ckpt_piece_elements(dtype dt) { return CKPT_PIECE / (int64_t)dtype_bytes(dt); }
 
@@ -60,8 +65,8 @@ void ckpt_manifest_text(const struct ckpt_state *s, const struct ckpt_shard *sha
     for (int i = 0; i < s->n_classes; i++) {
         buf_text(out, i ? ",\n  {\"name\": " : "\n  {\"name\": ");
         jdoc_quote(out, s->classes[i].name);
-        buf_printf(out, ", \"dtype\": \"%s\", \"count\": %lld}", dtype_name(s->classes[i].dt),
-                   (long long)s->classes[i].count);
+        buf_printf(out, ", \"dtype\": \"%s\", \"count\": %lld, \"per\": %lld}", dtype_name(s->classes[i].dt),
+                   (long long)s->classes[i].count, (long long)s->classes[i].per);
     }
     buf_text(out, "],\n \"tensors\": [");
     for (int i = 0; i < s->n_tensors; i++) {
@@ -140,7 +145,8 @@ static status parse_classes(const struct jdoc *d, struct ckpt_manifest *m)
             if (strcmp(dtype_name((dtype)k), dt) == 0) c.dt = (dtype)k;
         bool fresh = plain_word(name);
         for (int k = 0; k < i && fresh; k++) fresh = strcmp(m->classes[k].name, name) != 0;
-        if (!fresh || c.dt == DT_COUNT || !natural(json_object_get(v, "count"), &c.count))
+        if (!fresh || c.dt == DT_COUNT || !natural(json_object_get(v, "count"), &c.count) ||
+            !natural(json_object_get(v, "per"), &c.per) || !ckpt_per_valid(c.per))
             return bad_item(d->path, "classes", (size_t)i, v);
         c.name = mem_strdup(name);
         m->classes[m->n_classes++] = c;
@@ -190,7 +196,8 @@ static bool parse_part(const json_t *v, const struct ckpt_class *c, int64_t file
     if (json_array_size(v) != 4 || !natural(json_array_get(v, 0), &p->lo) || !natural(json_array_get(v, 1), &p->hi) ||
         !natural(json_array_get(v, 2), &p->offset) || !hash_parse(json_string_value(json_array_get(v, 3)), &p->hash))
         return false;
-    if (p->lo > p->hi || p->hi > c->count || (p->lo % CKPT_ALIGN && p->lo != c->count)) return false;
+    int64_t stored = ckpt_stored(c);
+    if (p->lo > p->hi || p->hi > stored || (p->lo * c->per % OWN_PAGE && p->lo != stored)) return false;
     return !__builtin_mul_overflow(p->hi - p->lo, size, &bytes) && !__builtin_add_overflow(p->offset, bytes, &end) &&
            end <= file_bytes;
 }
@@ -230,9 +237,9 @@ static status check_tiling(const char *path, const struct ckpt_manifest *m)
                      (long long)at);
             at = m->shards[i].part[k].hi;
         }
-        if (at != m->classes[k].count)
+        if (at != ckpt_stored(&m->classes[k]))
             FAIL(ST_CORRUPT, "%s: the shards of class %s end at element %lld of %lld", path, m->classes[k].name,
-                 (long long)at, (long long)m->classes[k].count);
+                 (long long)at, (long long)ckpt_stored(&m->classes[k]));
     }
     return ST_OK;
 }
@@ -247,8 +254,10 @@ static status parse_body(const struct jdoc *d, struct ckpt_manifest *m)
     TRY(jdoc_need(d, "version"));
     TRY(jdoc_i64(d, "version", 1, INT32_MAX, &version));
     if (version != VERSION)
-        FAIL(ST_NOT_BUILT, "%s: checkpoint version %lld; this program reads version %d", d->path, (long long)version,
-             VERSION);
+        FAIL(ST_NOT_BUILT,
+             "%s: checkpoint version %lld was written by %s build of trimpot, this one reads version %d; go on with that "
+             "build, or start over with resume_from_checkpoint=false",
+             d->path, (long long)version, version < VERSION ? "an older" : "a newer", VERSION);
     TRY(jdoc_need(d, "step"));
     TRY(jdoc_i64(d, "step", 0, max_count, &m->step));
     TRY(jdoc_need(d, "ranks"));

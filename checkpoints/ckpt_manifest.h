@@ -1,6 +1,6 @@
 /* ckpt_manifest.h — what a checkpoint says about itself, and the arithmetic of its layout. Internal to checkpoints/.
  *
- *   class (flat, `count` elements)   |0          |lo(1)       |lo(2)       … count|      shard r holds [lo(r), lo(r+1))
+ *   class (its stored elements)      |0          |lo(1)       |lo(2)       …   end|      shard r holds [lo(r), lo(r+1))
  *   one shard's part of it           |piece|piece|piece|…|rest|   4 MiB of bytes each; .sum holds a hash per piece
  *
  * manifest = JSON object, meta JSON object (verbatim), one line "xxh3-128 HEX" over every byte above it. */
@@ -13,7 +13,7 @@
 
 enum { CKPT_PIECE = 4 << 20, CKPT_MAX_RANKS = 1 << 20 };
 
-/* One rank's part of one class. Empty parts (lo == hi) have no data set. */
+/* One rank's part of one class, in stored elements. Empty parts (lo == hi) have no data set. */
 struct ckpt_part {
     int64_t lo, hi;
     int64_t offset; /* of its bytes in the shard file */
@@ -29,14 +29,16 @@ struct ckpt_shard {
 struct ckpt_manifest {
     int64_t step;
     int n_classes, n_tensors, n_shards;
-    struct ckpt_class classes[CKPT_MAX_CLASSES]; /* data is NULL */
+    struct ckpt_class classes[CKPT_MAX_CLASSES]; /* without callbacks */
     struct ckpt_tensor *tensors;
     struct ckpt_shard *shards;
     char *meta_json;
 };
 
-/* First element of rank r's part, r in [0, ranks]: whole blocks of CKPT_ALIGN, shared out evenly. */
-int64_t ckpt_bound(int64_t count, int rank, int ranks);
+/* Stored elements of a class: all of them; those that belong to what rank `rank` owns of the flat index. */
+int64_t ckpt_stored(const struct ckpt_class *c);
+bool ckpt_per_valid(int64_t per);
+struct range ckpt_owned(const struct ckpt_class *c, int rank, int ranks);
 int64_t ckpt_piece_elements(dtype dt);
 int64_t ckpt_pieces(const struct ckpt_part *p, dtype dt);
 

@@ -22,6 +22,10 @@
 static status check_state(const struct ckpt_state *s)
 {
     json_t *meta;
+    for (int k = 0; k < s->n_classes && k < CKPT_MAX_CLASSES; k++)
+        if (!ckpt_per_valid(s->classes[k].per))
+            FAIL(ST_FAIL, "checkpoint: class %s has an element for %lld of the flat index; a power of two up to %d can be saved",
+                 s->classes[k].name, (long long)s->classes[k].per, OWN_PAGE);
     if (s->n_classes < 1 || s->n_classes > CKPT_MAX_CLASSES || s->step < 0)
         FAIL(ST_FAIL, "checkpoint: %d classes at step %lld cannot be saved", s->n_classes, (long long)s->step);
     TRY(jdoc_parse("checkpoint meta", s->meta_json, strlen(s->meta_json), &meta, NULL));
@@ -34,7 +38,7 @@ static status check_free_space(const char *dir, const struct ckpt_state *s)
     struct statvfs v;
     if (statvfs(dir, &v)) FAIL(ST_IO, "%s: cannot ask for free space: %s", dir, strerror(errno));
     double need = 0, have = (double)v.f_bavail * (double)v.f_frsize;
-    for (int k = 0; k < s->n_classes; k++) need += (double)s->classes[k].count * (double)dtype_bytes(s->classes[k].dt);
+    for (int k = 0; k < s->n_classes; k++) need += (double)ckpt_stored(&s->classes[k]) * (double)dtype_bytes(s->classes[k].dt);
     need = 1.05 * need + (1 << 20);
     if (need > have)
         FAIL(ST_IO, "%s: %s are needed for a checkpoint but %s are free", dir, text_bytes(need), text_bytes(have));

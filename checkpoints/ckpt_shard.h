@@ -31,8 +31,16 @@ void h5_image_release(struct h5_image *m);
 status shard_check_size(const char *dir, const struct ckpt_manifest *m, int shard);
 status shard_check_hash(const char *dir, const struct ckpt_manifest *m, int shard);
 
-/* Elements [lo, hi) of class k into dst, from whichever shards hold them; every piece is verified. */
-status shard_read_range(const char *dir, const struct ckpt_manifest *m, int k, int64_t lo, int64_t hi, void *dst);
+/* One class read in ascending order, from whichever shards hold it: no byte is read twice, and none is given out before its
+ * piece is verified. Starts zeroed but for dir, m and k. */
+struct shard_reader {
+    const char *dir;
+    const struct ckpt_manifest *m;
+    int k;
+    struct shard_open *now; /* the shard read last, and its piece */
+};
+status shard_reader_read(struct shard_reader *r, int64_t lo, int64_t hi, void *dst); /* stored elements [lo, hi) */
+void shard_reader_close(struct shard_reader *r);
 
 /* Reads bytes [offset, offset + n) of an open file through `buffer` (CKPT_PIECE bytes) into the hash of the file, that
  * of the part (NULL: none), and against the hashes of its pieces (NULL: none; a difference is ST_CORRUPT). */

@@ -136,59 +136,73 @@ done:
     return st;
 }
 
-struct span {
-    int64_t lo, hi;
+/* ---- one class in ascending order -----------------------------------------------------------------------------------
+ */
+
+struct shard_open {
+    int shard, fd;
+    char *path;
+    hash128 *sums;         /* of the whole shard */
+    struct range piece;    /* stored elements now in the buffer, verified */
+    char buffer[CKPT_PIECE];
 };
 
-/* One piece of a part: wholly wanted ones are read in place, others through the buffer. `want` and `dst` describe the
- * caller's range: dst holds element want.lo first. */
-static status read_piece(int fd, const char *path, const struct ckpt_part *p, size_t size, struct span piece,
-                         hash128 sum, struct span want, char *dst, char *buffer)
+void shard_reader_close(struct shard_reader *r)
 {
-    int64_t bytes = (piece.hi - piece.lo) * (int64_t)size, offset = p->offset + (piece.lo - p->lo) * (int64_t)size;
-    bool whole = piece.lo >= want.lo && piece.hi <= want.hi;
-    char *to = whole ? dst + (size_t)(piece.lo - want.lo) * size : buffer;
-    TRY(read_at(fd, path, offset, bytes, to));
-    if (!hash_equal(hash_bytes(to, (size_t)bytes), sum))
-        FAIL(ST_CORRUPT, "%s: bytes %lld..%lld differ from what was saved", path, (long long)offset,
+    struct shard_open *o = r->now;
+    r->now = NULL;
+    if (!o) return;
+    if (o->fd >= 0) close(o->fd);
+    free(o->sums);
+    free(o->path);
+    free(o);
+}
+
+static status open_for(struct shard_reader *r, int shard)
+{
+    if (r->now && r->now->shard == shard) return ST_OK;
+    shard_reader_close(r);
+    struct shard_open *o = r->now = mem_alloc(sizeof *o);
+    o->shard = shard;
+    o->fd = -1;
+    o->path = shard_path(r->dir, shard, "h5");
+    TRY(read_sums(r->dir, r->m, shard, &o->sums));
+    return open_shard(o->path, &o->fd);
+}
+
+/* The piece of the open shard that holds element `at`. */
+static status load_piece(struct shard_reader *r, const struct ckpt_part *p, int64_t at)
+{
+    struct shard_open *o = r->now;
+    dtype dt = r->m->classes[r->k].dt;
+    int64_t each = ckpt_piece_elements(dt), size = (int64_t)dtype_bytes(dt), i = (at - p->lo) / each;
+    if (at >= o->piece.lo && at < o->piece.hi) return ST_OK;
+    struct range piece = {p->lo + i * each, p->hi - p->lo - i * each < each ? p->hi : p->lo + (i + 1) * each};
+    int64_t bytes = range_count(piece) * size, offset = p->offset + i * each * size;
+    o->piece = (struct range){0, 0};
+    TRY(read_at(o->fd, o->path, offset, bytes, o->buffer));
+    if (!hash_equal(hash_bytes(o->buffer, (size_t)bytes), o->sums[ckpt_first_piece(r->m, &r->m->shards[o->shard], r->k) + i]))
+        FAIL(ST_CORRUPT, "%s: bytes %lld..%lld differ from what was saved", o->path, (long long)offset,
              (long long)(offset + bytes));
-    if (whole) return ST_OK;
-    int64_t lo = piece.lo > want.lo ? piece.lo : want.lo, hi = piece.hi < want.hi ? piece.hi : want.hi;
-    memcpy(dst + (size_t)(lo - want.lo) * size, buffer + (size_t)(lo - piece.lo) * size, (size_t)(hi - lo) * size);
+    o->piece = piece;
     return ST_OK;
 }
 
-static status read_shard(const char *dir, const struct ckpt_manifest *m, int shard, int k, struct span want, char *dst,
-                         char *buffer)
+status shard_reader_read(struct shard_reader *r, int64_t lo, int64_t hi, void *dst)
 {
-    const struct ckpt_part *p = &m->shards[shard].part[k];
-    int64_t each = ckpt_piece_elements(m->classes[k].dt), first = ckpt_first_piece(m, &m->shards[shard], k);
-    char *path = shard_path(dir, shard, "h5");
-    hash128 *sums = NULL;
-    int fd = -1;
-    status st;
-    TRY_DONE(read_sums(dir, m, shard, &sums));
-    TRY_DONE(open_shard(path, &fd));
-    for (int64_t i = 0, n = ckpt_pieces(p, m->classes[k].dt); i < n; i++) {
-        struct span piece = {p->lo + i * each, i + 1 == n ? p->hi : p->lo + (i + 1) * each};
-        if (piece.hi <= want.lo || piece.lo >= want.hi) continue;
-        TRY_DONE(read_piece(fd, path, p, dtype_bytes(m->classes[k].dt), piece, sums[first + i], want, dst, buffer));
+    size_t size = dtype_bytes(r->m->classes[r->k].dt);
+    char *to = dst;
+    for (int i = 0; i < r->m->n_shards && lo < hi; i++) {
+        const struct ckpt_part *p = &r->m->shards[i].part[r->k];
+        while (lo < hi && lo >= p->lo && lo < p->hi) {
+            TRY(open_for(r, i));
+            TRY(load_piece(r, p, lo));
+            struct range got = range_meet(r->now->piece, (struct range){lo, hi});
+            size_t bytes = (size_t)range_count(got) * size;
+            memcpy(to, r->now->buffer + (size_t)(lo - r->now->piece.lo) * size, bytes);
+            to += bytes;
+            lo = got.hi;
+        }
     }
-done:
-    if (fd >= 0) close(fd);
-    free(sums);
-    free(path);
-    return st;
-}
-
-status shard_read_range(const char *dir, const struct ckpt_manifest *m, int k, int64_t lo, int64_t hi, void *dst)
-{
-    char *buffer = mem_alloc(CKPT_PIECE);
-    status st = ST_OK;
-    for (int i = 0; i < m->n_shards && !st; i++) {
-        const struct ckpt_part *p = &m->shards[i].part[k];
-        if (p->hi > lo && p->lo < hi) st = read_shard(dir, m, i, k, (struct span){lo, hi}, dst, buffer);
-    }
-    free(buffer);
-    return st;
+    return ST_OK;
 }

@@ -36,20 +36,21 @@ static status write_layout(const char *path, int fd, const struct h5_image *imag
     return ST_OK;
 }
 
-/* … then the data, over the zeros of pages that reach into them. */
-static status write_data(const struct writer *w, int fd, int k)
+/* … then the data, over the zeros of pages that reach into them, a piece at a time: hashed and written while it is in the
+ * cache. */
+static status write_data(const struct writer *w, int fd, int k, void *buffer)
 {
     const struct ckpt_class *c = &w->s->classes[k];
     const struct ckpt_part *p = &w->out->part[k];
-    size_t size = dtype_bytes(c->dt), bytes = (size_t)(p->hi - p->lo) * size;
-    if (!bytes) return ST_OK;
-    const char *from = (const char *)c->data + (size_t)p->lo * size;
+    int64_t size = (int64_t)dtype_bytes(c->dt), each = ckpt_piece_elements(c->dt);
+    if (p->lo == p->hi) return ST_OK;
     if (lseek(fd, (off_t)p->offset, SEEK_SET) < 0) FAIL(ST_IO, "%s: cannot seek: %s", w->path, strerror(errno));
-    for (size_t at = 0; at < bytes; at += CKPT_PIECE) {
-        size_t n = bytes - at < CKPT_PIECE ? bytes - at : CKPT_PIECE;
-        w->sums[k][at / CKPT_PIECE] = hash_bytes(from + at, n);
-        TRY(file_write_all(fd, from + at, n, w->path));
-        sync_file_range(fd, (off_t)(p->offset + (int64_t)at), (off_t)n,
+    for (int64_t i = 0, at = p->lo; at < p->hi; i++, at += each) {
+        int64_t n = p->hi - at < each ? p->hi - at : each;
+        TRY(c->read(c->owner, at, n, buffer));
+        w->sums[k][i] = hash_bytes(buffer, (size_t)(n * size));
+        TRY(file_write_all(fd, buffer, (size_t)(n * size), w->path));
+        sync_file_range(fd, (off_t)(p->offset + (at - p->lo) * size), (off_t)(n * size),
                         SYNC_FILE_RANGE_WRITE); /* the disk begins now */
     }
     return ST_OK;
@@ -107,7 +108,7 @@ static status write_h5(const struct writer *w)
     if (fd < 0) FAIL_DONE(ST_IO, "%s: cannot create: %s", w->path, strerror(errno));
     TRY_DONE(reserve(w->path, fd, image.bytes));
     TRY_DONE(write_layout(w->path, fd, &image));
-    for (int k = 0; k < w->s->n_classes; k++) TRY_DONE(write_data(w, fd, k));
+    for (int k = 0; k < w->s->n_classes; k++) TRY_DONE(write_data(w, fd, k, buffer));
     if (reread(w, fd, buffer)) FAIL_DONE(ST_IO, "%s", status_message());
     if (fsync(fd)) FAIL_DONE(ST_IO, "%s: cannot fsync: %s", w->path, strerror(errno));
 done:
@@ -139,8 +140,8 @@ status shard_write(const char *dir, int rank, int ranks, const struct ckpt_state
     struct writer w = {.path = h5_path, .s = s, .out = out};
     *out = (struct ckpt_shard){0};
     for (int k = 0; k < s->n_classes; k++) {
-        out->part[k] = (struct ckpt_part){.lo = ckpt_bound(s->classes[k].count, rank, ranks),
-                                          .hi = ckpt_bound(s->classes[k].count, rank + 1, ranks)};
+        struct range mine = ckpt_owned(&s->classes[k], rank, ranks);
+        out->part[k] = (struct ckpt_part){.lo = mine.lo, .hi = mine.hi};
         w.n_sums += ckpt_pieces(&out->part[k], s->classes[k].dt);
     }
     w.all_sums = mem_alloc((size_t)(w.n_sums + 1) * sizeof *w.all_sums);

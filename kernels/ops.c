@@ -15,6 +15,7 @@ enum type {
     T_F32_ACT, /* f32, or the dtype of the activations */
     T_STORE,   /* f32 or bf16, on its own */
     T_FLOAT,   /* f32, bf16 or f16, on its own */
+    T_F64,
     T_U8,
 };
 
@@ -67,12 +68,14 @@ static status match_letter(struct check *c, const struct rule *r, const tensor *
 
 static bool dtype_allowed(const struct check *c, const struct rule *r, dtype dt)
 {
-    if (dt == DT_F64) return c->f64 && r->type != T_U8;
+    if (dt == DT_F64) return r->type == T_F64 || (c->f64 && r->type != T_U8);
     switch (r->type) {
     case T_F32:
         return dt == DT_F32;
     case T_U8:
         return dt == DT_U8;
+    case T_F64:
+        return false;
     case T_FLOAT:
         return dt == DT_F32 || dt == DT_BF16 || dt == DT_F16;
     case T_ACT:
@@ -92,6 +95,7 @@ static status check_dtype(struct check *c, const struct rule *r, const tensor *t
         [T_STORE] = "f32 or bf16",
         [T_FLOAT] = "f32, bf16 or f16",
         [T_U8] = "u8",
+        [T_F64] = "f64",
     };
     if (!dtype_allowed(c, r, t->dt))
         FAIL(ST_SHAPE, "%s: %s is %s; its dtype must be %s", c->op, r->name, tensor_text(t), wanted[r->type]);
@@ -162,12 +166,12 @@ static status check_indices(const struct check *c, const char *name, const int32
 
 static status bind_docs(struct check *c, const struct docs *d)
 {
-    if (!d || d->n_docs < 0 || d->n_tokens < 0 || (d->n_docs && !d->start))
-        FAIL(ST_SHAPE, "%s: the documents of the micro-batch are missing", c->op);
-    bind_size(c, 'N', d->n_tokens, "docs->n_tokens");
-    if (d->n_docs && (d->start[0] != 0 || d->start[d->n_docs] != d->n_tokens))
-        FAIL(ST_SHAPE, "%s: documents start at %d and end at %d, but hold %lld tokens", c->op, d->start[0],
-             d->start[d->n_docs], (long long)d->n_tokens);
+    const int32_t *start = d->start.host;
+    if (d->n_docs < 0 || d->n_tokens < 0 || !start || !d->start.dev) FAIL(ST_SHAPE, "%s: the documents of the micro-batch are missing", c->op);
+    bind_size(c, 'N', d->n_tokens, "docs.n_tokens");
+    if (start[0] != 0 || start[d->n_docs] != d->n_tokens)
+        FAIL(ST_SHAPE, "%s: documents start at %d and end at %d, but hold %lld tokens", c->op, start[0], start[d->n_docs],
+             (long long)d->n_tokens);
     return ST_OK;
 }
 
@@ -203,34 +207,29 @@ static status also_rmsnorm_fwd(const struct check *c, bool host)
     return ST_OK;
 }
 
-static status no_past(struct check *c, const struct docs *d)
+static status no_past(const struct check *c, const struct docs *d)
 {
-    if (d && d->past) FAIL(ST_SHAPE, "%s: documents that go on from earlier batches have no backward pass and no dropout", c->op);
-    return bind_docs(c, d);
+    if (d->past.host) FAIL(ST_SHAPE, "%s: documents that go on from earlier batches have no backward pass", c->op);
+    return ST_OK;
 }
 
 static status bind_rope(struct check *c)
 {
     const struct rope_args *r = c->args;
     bind_size(c, 'W', r->heads * r->head_dim, "heads*head_dim");
-    return bind_docs(c, r->docs);
+    return ST_OK;
 }
 
 static status also_rope(const struct check *c, bool host)
 {
-    (void)host;
     const struct rope_args *r = c->args;
+    int64_t tokens = r->x.dim[0];
     if (2 * r->cos.dim[1] > r->head_dim)
         FAIL(ST_SHAPE, "%s: cos is %s, wider than half of a head of %lld channels", c->op, tensor_text(&r->cos),
              (long long)r->head_dim);
-    int64_t end = r->docs->longest;
-    for (int64_t i = 0; r->docs->past && i < r->docs->n_docs; i++) {
-        int64_t mine = r->docs->past[i] + (int64_t)(r->docs->start[i + 1] - r->docs->start[i]);
-        if (mine > end) end = mine;
-    }
-    if (end > r->cos.dim[0])
-        FAIL(ST_SHAPE, "%s: cos is %s but the longest document has %lld tokens", c->op, tensor_text(&r->cos), (long long)end);
-    return ST_OK;
+    if (r->positions > r->cos.dim[0])
+        FAIL(ST_SHAPE, "%s: cos is %s but the longest document has %lld tokens", c->op, tensor_text(&r->cos), (long long)r->positions);
+    return check_indices(c, "positions", r->rows.position, tokens, r->positions, host);
 }
 
 static status bind_heads(struct check *c, const struct attn_fwd_args *a)
@@ -243,8 +242,8 @@ static status bind_heads(struct check *c, const struct attn_fwd_args *a)
     bind_size(c, 'Q', a->heads * a->head_dim, "heads*head_dim");
     bind_size(c, 'K', a->kv_heads * a->head_dim, "kv_heads*head_dim");
     bind_size(c, 'H', a->heads, "heads");
-    TRY(bind_docs(c, a->docs));
-    if (!a->key_start) bind_size(c, 'T', a->docs->n_tokens, "docs->n_tokens");
+    TRY(bind_docs(c, &a->docs));
+    if (!a->key_start.host) bind_size(c, 'T', a->docs.n_tokens, "docs.n_tokens");
     return ST_OK;
 }
 
@@ -254,13 +253,14 @@ static status also_attn_fwd(const struct check *c, bool host)
 {
     (void)host;
     const struct attn_fwd_args *a = c->args;
-    const struct docs *d = a->docs;
-    if (d->past && !a->key_start) FAIL(ST_SHAPE, "%s: documents have tokens of earlier batches, but no key_start says where", c->op);
-    for (int64_t i = 0; a->key_start && i < d->n_docs; i++) {
-        int64_t past = d->past ? d->past[i] : 0, keys = past + d->start[i + 1] - d->start[i];
-        if (past < 0 || a->key_start[i] < 0 || a->key_start[i] + keys > a->k.dim[0])
+    const struct docs *d = &a->docs;
+    const int32_t *start = d->start.host, *past = d->past.host, *keys_at = a->key_start.host;
+    if (past && !keys_at) FAIL(ST_SHAPE, "%s: documents have tokens of earlier batches, but no key_start says where", c->op);
+    for (int64_t i = 0; keys_at && i < d->n_docs; i++) {
+        int64_t before = past ? past[i] : 0, keys = before + start[i + 1] - start[i];
+        if (before < 0 || keys_at[i] < 0 || keys_at[i] + keys > a->k.dim[0])
             FAIL(ST_SHAPE, "%s: document %lld has %lld keys (%lld of them past) from row %d on, but k is %s", c->op, (long long)i,
-                 (long long)keys, (long long)past, a->key_start[i], tensor_text(&a->k));
+                 (long long)keys, (long long)before, keys_at[i], tensor_text(&a->k));
     }
     return ST_OK;
 }
@@ -268,8 +268,8 @@ static status also_attn_fwd(const struct check *c, bool host)
 static status bind_attn_bwd(struct check *c)
 {
     const struct attn_fwd_args *fwd = &((const struct attn_bwd_args *)c->args)->fwd;
-    TRY(no_past(c, fwd->docs));
-    if (fwd->key_start) FAIL(ST_SHAPE, "%s: key_start is given, but a cache has no backward pass", c->op);
+    TRY(no_past(c, &fwd->docs));
+    if (fwd->key_start.host) FAIL(ST_SHAPE, "%s: key_start is given, but a cache has no backward pass", c->op);
     return bind_heads(c, fwd);
 }
 
@@ -311,8 +311,7 @@ static status also_scatter(const struct check *c, bool host)
 static status bind_dropout(struct check *c)
 {
     const struct dropout_args *d = c->args;
-    TRY(no_past(c, d->docs));
-    if (d->docs->n_docs && !d->docs->sample) FAIL(ST_SHAPE, "%s: the documents have no sample numbers", c->op);
+    if (d->x.dim[0] && (!d->rows.position || !d->rows.sample)) FAIL(ST_SHAPE, "%s: the rows have no positions or sample numbers", c->op);
     if (!(d->p >= 0 && d->p < 1)) FAIL(ST_SHAPE, "%s: p is %g; it must be in [0, 1)", c->op, (double)d->p);
     return ST_OK;
 }
@@ -328,23 +327,114 @@ static status also_axpy(const struct check *c, bool host)
     return ST_OK;
 }
 
-static status also_sumsq(const struct check *c, bool host)
+static status check_segs(const struct check *c, const struct segs *q, int64_t lo)
 {
-    (void)host;
-    const struct sumsq_args *q = c->args;
-    return expect_count(c, "partial", &q->partial, (tensor_count(&q->x) + NORM_BLOCK - 1) / NORM_BLOCK, &q->x);
+    if (lo < 0) FAIL(ST_SHAPE, "%s: lo is %lld, a negative index", c->op, (long long)lo);
+    if (q->n < 0 || (q->n && (!q->host || !q->dev))) FAIL(ST_SHAPE, "%s: the table of segments is missing", c->op);
+    for (int64_t i = 0, end = 0; i < q->n; i++) {
+        const struct seg *x = &q->host[i];
+        if (x->at < end || x->count < 0)
+            FAIL(ST_SHAPE, "%s: segment %lld has %lld elements from %lld on, but those before end at %lld", c->op, (long long)i,
+                 (long long)x->count, (long long)x->at, (long long)end);
+        end = x->at + x->count;
+    }
+    return ST_OK;
 }
 
-static status also_optim(const struct check *c, bool host)
+static status check_merges(const struct check *c, const struct tree_sum_args *t)
+{
+    int64_t depth = 0, k = 0;
+    for (; k < t->rows.dim[0]; k++) {
+        depth += 1 - t->merges[k];
+        if (depth < 1 || depth + t->merges[k] > TREE_SUM_OPEN) break;
+    }
+    if (depth != 1 || k < t->rows.dim[0])
+        FAIL(ST_SHAPE, "%s: rows is %s; the merges leave %lld sums after %lld vectors, not one after all (and never more than %d)",
+             c->op, tensor_text(&t->rows), (long long)depth, (long long)(k < t->rows.dim[0] ? k + 1 : k), TREE_SUM_OPEN);
+    return ST_OK;
+}
+
+static status also_tree_sum(const struct check *c, bool host)
 {
     (void)host;
-    const struct optim_args *o = c->args;
-    bool moments = o->kind != OPTIM_SGD;
-    if ((!o->m.data && (moments || o->beta1 != 0)) || (!o->v.data && moments))
-        FAIL(ST_SHAPE, "%s: w is %s but its optimizer states m %s, v %s are missing", c->op, tensor_text(&o->w),
-             tensor_text(&o->m), tensor_text(&o->v));
-    if (o->flat0 < 0) FAIL(ST_SHAPE, "%s: flat0 is %lld, a negative index", c->op, (long long)o->flat0);
+    const struct tree_sum_args *t = c->args;
+    if (t->rows.dim[0] < 1 || t->rows.dim[0] > TREE_SUM_NODES)
+        FAIL(ST_SHAPE, "%s: rows is %s; 1 to %d vectors can be summed", c->op, tensor_text(&t->rows), TREE_SUM_NODES);
+    if (t->first < 0 || t->n_mine < 0 || t->n_mine > TREE_SUM_MINE || t->first + t->n_mine > t->rows.dim[0])
+        FAIL(ST_SHAPE, "%s: rows is %s; vectors %d to %d cannot be elsewhere (at most %d of them)", c->op, tensor_text(&t->rows),
+             t->first, t->first + t->n_mine, TREE_SUM_MINE);
+    for (int i = 0; i < t->n_mine; i++) {
+        const tensor *v = &t->mine[i];
+        if (v->rank != 1 || v->dt != t->rows.dt || v->dim[0] != t->rows.dim[1] || (!v->data && v->dim[0]))
+            FAIL(ST_SHAPE, "%s: mine[%d] is %s%s, but rows is %s", c->op, i, tensor_text(v), v->data ? "" : " (no data)",
+                 tensor_text(&t->rows));
+    }
+    return check_merges(c, t);
+}
+
+static bool cuts(const struct segs *q, int64_t at)
+{
+    int64_t i = segs_after(q->host, q->n, at);
+    return at % FLAT_PAGE && i < q->n && q->host[i].at < at;
+}
+
+static status also_sumsq_segs(const struct check *c, bool host)
+{
+    (void)host;
+    const struct sumsq_segs_args *a = c->args;
+    const struct segs *q = &a->segs;
+    int64_t lo = a->lo, hi = lo + tensor_count(&a->g);
+    TRY(check_segs(c, q, lo));
+    if (cuts(q, lo) || cuts(q, hi))
+        FAIL(ST_SHAPE, "%s: elements %lld to %lld cut a segment within a page", c->op, (long long)lo, (long long)hi);
+    for (int64_t i = segs_after(q->host, q->n, lo); i < q->n && q->host[i].at < hi; i++) {
+        const struct seg *x = &q->host[i];
+        int64_t last = x->partial + (x->at + x->count - 1) / FLAT_PAGE - x->at / FLAT_PAGE;
+        if (x->count && (x->partial < 0 || last >= a->partial.dim[0]))
+            FAIL(ST_SHAPE, "%s: partial is %s, but segment %lld has its partials at %lld to %lld", c->op, tensor_text(&a->partial),
+                 (long long)i, (long long)x->partial, (long long)last);
+    }
     return ST_OK;
+}
+
+static status also_loss_sum(const struct check *c, bool host)
+{
+    (void)host;
+    const struct loss_sum_args *l = c->args;
+    return expect_count(c, "out", &l->out, 1, &l->loss);
+}
+
+static status check_scalars(const struct check *c, const tensor *plan, const tensor *scalars)
+{
+    if (plan) TRY(expect_count(c, "plan", plan, STEP_PLAN, scalars));
+    return expect_count(c, "scalars", scalars, STEP_SCALARS, scalars);
+}
+
+static status also_step_decide(const struct check *c, bool host)
+{
+    (void)host;
+    const struct step_decide_args *d = c->args;
+    return check_scalars(c, &d->plan, &d->scalars);
+}
+
+static status also_step_admit(const struct check *c, bool host)
+{
+    (void)host;
+    const struct step_admit_args *d = c->args;
+    if (d->tensor < 0) FAIL(ST_SHAPE, "%s: tensor is %lld, a negative number", c->op, (long long)d->tensor);
+    return check_scalars(c, &d->plan, &d->scalars);
+}
+
+static status also_update(const struct check *c, bool host)
+{
+    (void)host;
+    const struct update_args *u = c->args;
+    bool moments = u->kind != OPTIM_SGD;
+    if ((!u->m.data && (moments || u->beta1 != 0)) || (!u->v.data && moments))
+        FAIL(ST_SHAPE, "%s: w is %s but its optimizer states m %s, v %s are missing", c->op, tensor_text(&u->w),
+             tensor_text(&u->m), tensor_text(&u->v));
+    TRY(check_scalars(c, NULL, &u->scalars));
+    return check_segs(c, &u->segs, u->lo);
 }
 
 static status also_nf4(const struct check *c, bool host)
@@ -424,10 +514,20 @@ static const struct rule rows_rules[] = {R(rows, src, "SC", T_FLOAT), R(rows, ds
 static const struct rule dropout_rules[] = {R(dropout, x, "NC", T_ACT), R(dropout, y, "NC", T_ACT)};
 static const struct rule axpy_rules[] = {R(axpy, x, "?E", T_FLOAT), R(axpy, y, "?E", T_STORE)};
 static const struct rule colsum_rules[] = {R(colsum, x, "NM", T_STORE), R(colsum, out, "M", T_F32)};
-static const struct rule sumsq_rules[] = {R(sumsq, x, "*E", T_STORE), R(sumsq, partial, "B", T_F32)};
-static const struct rule optim_rules[] = {
-    R(optim, w, "*E", T_STORE),           R(optim, g, "*E", T_STORE),           R(optim, master, "*E", T_F32, OPTIONAL),
-    R(optim, m, "*E", T_STORE, OPTIONAL), R(optim, v, "*E", T_STORE, OPTIONAL),
+static const struct rule tree_sum_rules[] = {R(tree_sum, rows, "KE", T_F32), R(tree_sum, out, "E", T_F32)};
+static const struct rule loss_sum_rules[] = {R(loss_sum, loss, "N", T_F32), R(loss_sum, out, "*O", T_F64)};
+static const struct rule sumsq_segs_rules[] = {R(sumsq_segs, g, "E", T_STORE), R(sumsq_segs, partial, "B", T_F32)};
+static const struct rule step_decide_rules[] = {
+    R(step_decide, plan, "A", T_F64), R(step_decide, scalars, "S", T_F64), R(step_decide, losses, "PM", T_F64),
+    R(step_decide, partial, "B", T_F32),
+};
+static const struct rule step_admit_rules[] = {
+    R(step_admit, plan, "A", T_F64), R(step_admit, scalars, "S", T_F64), R(step_admit, partial, "B", T_F32),
+};
+static const struct rule update_rules[] = {
+    R(update, w, "E", T_STORE),           R(update, g, "E", T_STORE),           R(update, master, "E", T_F32, OPTIONAL),
+    R(update, m, "E", T_STORE, OPTIONAL), R(update, v, "E", T_STORE, OPTIONAL), R(update, work, "E", T_STORE, OPTIONAL),
+    R(update, scalars, "S", T_F64),
 };
 static const struct rule nf4_rules[] = {
     R(nf4, w, "*E", T_STORE),    R(nf4, codes, "*A", T_U8),   R(nf4, absmax_q, "*B", T_U8),
@@ -454,11 +554,15 @@ static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
     X(dropout, dropout, dropout_rules, bind_dropout, NULL)                                                             \
     X(axpy, axpy, axpy_rules, NULL, also_axpy)                                                                         \
     X(colsum, colsum, colsum_rules, NULL, NULL)                                                                        \
-    X(sumsq, sumsq, sumsq_rules, NULL, also_sumsq)                                                                     \
-    X(optim, optim, optim_rules, NULL, also_optim)                                                                     \
+    X(loss_sum, loss_sum, loss_sum_rules, NULL, also_loss_sum)                                                         \
+    X(sumsq_segs, sumsq_segs, sumsq_segs_rules, NULL, also_sumsq_segs)                                                 \
+    X(step_decide, step_decide, step_decide_rules, NULL, also_step_decide)                                             \
+    X(step_admit, step_admit, step_admit_rules, NULL, also_step_admit)                                                 \
+    X(update, update, update_rules, NULL, also_update)                                                                 \
     X(nf4_quantize, nf4, nf4_rules, NULL, also_nf4)                                                                    \
     X(nf4_dequantize, nf4, nf4_rules, NULL, also_nf4)                                                                  \
-    X(init, init, init_rules, NULL, also_init)
+    X(init, init, init_rules, NULL, also_init)                                                                         \
+    X(tree_sum, tree_sum, tree_sum_rules, NULL, also_tree_sum)
 /* clang-format on */
 
 /* Runs the checks of one call; the slots of the table are compared here too, so that a hole is a message. */

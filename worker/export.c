@@ -47,8 +47,10 @@ static struct nf4_args nf4_rows(const struct nf4_args *all, const struct piece *
 static status to_f32(struct session *x, const struct param *p, const struct piece *r, tensor wide)
 {
     struct axpy_args a = {.y = wide, .scale = 1};
-    if (p->source && !param_is_trained(p)) a.x = rows_of(tensor_1d((void *)(uintptr_t)p->source->data, p->source->dt, p->count), r);
-    else if (p->kind == PARAM_NF4) {
+    if (p->source && !param_is_trained(p)) {
+        a.x = rows_of(tensor_1d((void *)(uintptr_t)p->source->data, p->source->dt, p->count), r);
+        TRY(stage_raw(&x->stage, a.x.data, (size_t)a.x.dim[0] * dtype_bytes(a.x.dt), &a.x.data));
+    } else if (p->kind == PARAM_NF4) {
         struct nf4_args q = nf4_rows(&p->nf4, r);
         q.w = wide;
         return op_nf4_dequantize(x->s, &q);
@@ -68,8 +70,7 @@ static status weight(struct session *x, int id, const struct piece *r, tensor wi
         TRY(op_gemm(x->s, &(struct gemm_args){.a = tensor_rows(&b->value, r->first, r->n), .b = a->value, .c = c, .alpha = l->scale,
                                               .beta = 1}));
     }
-    if (out.data != wide.data) TRY(op_axpy(x->s, &(struct axpy_args){.x = wide, .y = out, .scale = 1}));
-    return x->be->dev.sync(x->s, "export");
+    return out.data == wide.data ? ST_OK : op_axpy(x->s, &(struct axpy_args){.x = wide, .y = out, .scale = 1});
 }
 
 /* Rows of a piece: about PIECE elements, in whole NF4 groups, so that no copy of a large tensor is ever made. */
@@ -81,7 +82,7 @@ static int64_t piece_rows(const struct param *p)
     return rows < unit ? unit : rows;
 }
 
-static int64_t largest_piece(const struct param_store *ps)
+int64_t export_piece(const struct param_store *ps)
 {
     int64_t most = 0;
     for (int i = 0; i < ps->n; i++) {
@@ -92,15 +93,18 @@ static int64_t largest_piece(const struct param_store *ps)
     return most;
 }
 
-static status put_weight(struct session *x, struct st_writer *w, int id, void *wide, void *narrow, dtype dt)
+static status put_weight(struct session *x, struct st_writer *w, int id, dtype dt, void *room)
 {
     const struct param *p = &x->model.params.p[id];
     struct piece r = {.cols = p->dim[1]};
     for (int64_t rows = piece_rows(p); r.first < p->dim[0]; r.first += r.n) {
         r.n = p->dim[0] - r.first < rows ? p->dim[0] - r.first : rows;
         int64_t count = r.n * r.cols;
-        TRY(weight(x, id, &r, tensor_1d(wide, DT_F32, count), tensor_1d(narrow, dt, count)));
-        TRY(st_writer_add(w, narrow, (size_t)count * dtype_bytes(dt)));
+        size_t bytes = (size_t)count * dtype_bytes(dt);
+        const void *made;
+        TRY(weight(x, id, &r, tensor_1d(x->wide, DT_F32, count), tensor_1d(x->narrow, dt, count)));
+        TRY(stage_look(&x->stage, x->narrow, bytes, room, &made));
+        TRY(st_writer_add(w, made, bytes));
         if (p->source && !p->mapped) param_source_forget(p, r.first * r.cols, count);
     }
     return ST_OK;
@@ -137,8 +141,7 @@ status export_model(struct session *x, const char *dir)
     struct st_writer *w = NULL;
     struct st_declare *tensors = mem_alloc((size_t)(ps->n + 1) * sizeof *tensors);
     int *ids = mem_alloc((size_t)(ps->n + 1) * sizeof *ids), n = 0, next;
-    int64_t count = largest_piece(ps);
-    void *wide = mem_alloc((size_t)count * 4), *narrow = dt == DT_F32 ? wide : mem_alloc((size_t)count * dtype_bytes(dt));
+    void *room = mem_alloc(x->stage.apart ? (size_t)export_piece(ps) * dtype_bytes(dt) : 0);
     for (int i = 0; i < ps->n; i++) {
         if (ps->p[i].kind == PARAM_ADAPTER) continue;
         tensors[n] = declare(&ps->p[i], ps->p[i].name, dt);
@@ -148,7 +151,7 @@ status export_model(struct session *x, const char *dir)
     TRY_DONE(st_writer_open(dir, "model", tensors, n, SHARD_BYTES, &w));
     for (int done = 1; (next = st_writer_next(w)) >= 0; done++) {
         log_progress("export", done, n);
-        TRY_DONE(put_weight(x, w, ids[next], wide, narrow, dt));
+        TRY_DONE(put_weight(x, w, ids[next], dt, room));
     }
     st = st_writer_close(w, true);
     w = NULL;
@@ -158,8 +161,7 @@ status export_model(struct session *x, const char *dir)
     TRY_DONE(hf_copy_side_files(x->cfg->checkpointer.checkpoint_dir, dir, &said.e));
 done:
     if (w) st_writer_close(w, false);
-    if (narrow != wide) free(narrow);
-    free(wide);
+    free(room);
     free(tensors);
     free(ids);
     return st;
@@ -199,6 +201,7 @@ status export_adapter(struct session *x, const char *dir)
 {
     const struct param_store *ps = &x->model.params;
     status st = ST_OK;
+    void *room = NULL;
     struct st_writer *w = NULL;
     struct st_declare *tensors = mem_alloc((size_t)(ps->n + 1) * sizeof *tensors);
     int *ids = mem_alloc((size_t)(ps->n + 1) * sizeof *ids), n = 0, next;
@@ -209,12 +212,17 @@ status export_adapter(struct session *x, const char *dir)
         tensors[n] = replaced ? declare(p, replaced, p->source->dt) : declare(p, p->name, DT_F32);
         ids[n++] = i;
     }
-    TRY_DONE(x->be->dev.sync(x->s, "export"));
     TRY_DONE(file_mkdirs(dir));
     TRY_DONE(st_writer_open(dir, "adapter_model", tensors, n, 0, &w));
     while ((next = st_writer_next(w)) >= 0) {
         const struct param *p = &ps->p[ids[next]];
-        TRY_DONE(st_writer_put(w, p->kind == PARAM_ADAPTER ? p->value.data : p->source->data));
+        size_t bytes = (size_t)p->count * dtype_bytes(p->value.dt);
+        const void *data = p->source ? p->source->data : NULL;
+        if (p->kind == PARAM_ADAPTER) {
+            room = mem_grow(room, bytes);
+            TRY_DONE(stage_look(&x->stage, p->value.data, bytes, room, &data));
+        }
+        TRY_DONE(st_writer_put(w, data));
     }
     st = st_writer_close(w, true);
     w = NULL;
@@ -225,6 +233,7 @@ status export_adapter(struct session *x, const char *dir)
     TRY_DONE(hf_copy_adapter_files(x->cfg->checkpointer.checkpoint_dir, dir, &said.e));
 done:
     if (w) st_writer_close(w, false);
+    free(room);
     free(tensors);
     free(ids);
     return st;

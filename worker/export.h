@@ -8,6 +8,9 @@
  * save_adapter_weights_only, the PEFT adapter. A LoRA run also leaves OUTPUT/adapter. */
 status export_run(struct session *x);
 
+/* Elements of the largest piece of a weight that is made at a time: what session.wide and .narrow hold. */
+int64_t export_piece(const struct param_store *ps);
+
 /* The two halves, for `trimpot export`. */
 status export_model(struct session *x, const char *dir);
 status export_adapter(struct session *x, const char *dir);

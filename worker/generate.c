@@ -73,32 +73,38 @@ static bool is_end(const struct ids *ends, int32_t id)
     return false;
 }
 
-/* What is new of each unfinished sequence as one batch; rows = the last token of each, which[row] = its sequence. A
- * finished one is an empty document. Returns how many are unfinished. */
-static int64_t assemble(struct session *x, const struct ids *sequences, const bool *done, int64_t n, int64_t *which)
+/* What is new of each unfinished sequence as one batch, whose supervised rows are their last tokens; which[row] = its
+ * sequence. A finished one is an empty document. Returns how many are unfinished. */
+static status assemble(struct session *x, const struct ids *sequences, const int64_t *past, const bool *done, int64_t n,
+                       int64_t *which, int64_t *active)
 {
     struct batcher *b = &x->batcher;
-    struct docs g = {.n_docs = n, .start = b->start, .sample = b->sample, .past = b->past};
-    int64_t active = 0;
-    b->start[0] = 0;
+    struct batch_arrays *h;
+    TRY(batch_next(b, &h));
     for (int64_t i = 0; i < n; i++) {
-        int64_t past = b->past[i], fresh = done[i] ? 0 : (int64_t)sequences[i].n - past;
-        b->key_start[i] = (int32_t)(i * x->model.bounds.doc_tokens);
-        b->sample[i] = i;
-        for (int64_t t = 0; t < fresh; t++) {
-            b->ids[g.n_tokens + t] = sequences[i].v[past + t];
-            b->cache_rows[g.n_tokens + t] = b->key_start[i] + (int32_t)(past + t);
-        }
-        g.n_tokens += fresh;
-        if (fresh > g.longest) g.longest = fresh;
-        b->start[i + 1] = (int32_t)g.n_tokens;
+        batch_append(b, sequences[i].v, NULL, done[i] ? past[i] : (int64_t)sequences[i].n, past[i], i);
         if (done[i]) continue;
-        b->rows[active] = (int32_t)g.n_tokens - 1;
-        which[active++] = i;
+        h->rows[b->batch.supervised] = (int32_t)b->batch.docs.n_tokens - 1;
+        which[b->batch.supervised++] = i;
     }
-    b->batch = (struct batch){.docs = g, .ids = b->ids, .rows = b->rows, .labels = b->labels, .supervised = active,
-                              .key_start = b->key_start, .cache_rows = b->cache_rows};
-    return active;
+    *active = b->batch.supervised;
+    return batch_send(b);
+}
+
+struct choice {
+    const struct generate_options *o;
+    struct candidate *work; /* [vocab] */
+    void *room;             /* a row of logits on the host */
+};
+
+static status next_token(struct session *x, const struct choice *c, tensor z, int64_t r, int64_t sequence, size_t at, int32_t *id)
+{
+    size_t bytes = (size_t)x->shape.vocab * dtype_bytes(z.dt);
+    const void *row;
+    TRY(stage_look(&x->stage, (char *)z.data + (size_t)(r * z.ld) * dtype_bytes(z.dt), bytes, c->room, &row));
+    tensor logits = tensor_1d((void *)(uintptr_t)row, z.dt, x->shape.vocab);
+    *id = c->o->temperature > 0 ? draw(logits, c->o, (uint64_t)sequence, at, c->work) : greedy(logits);
+    return ST_OK;
 }
 
 status generate(struct session *x, struct ids *sequences, int64_t n, const struct generate_options *o)
@@ -107,26 +113,25 @@ status generate(struct session *x, struct ids *sequences, int64_t n, const struc
     struct ids ends = {0};
     if (x->hf.generation_fault[0]) FAIL(ST_CORRUPT, "%s; it says where answers end: correct it or delete it", x->hf.generation_fault);
     bool *done = mem_alloc((size_t)n * sizeof *done);
-    int64_t *which = mem_alloc((size_t)n * sizeof *which), active;
-    struct candidate *work = mem_alloc((size_t)x->shape.vocab * sizeof *work);
+    int64_t *which = mem_alloc((size_t)n * sizeof *which), *past = mem_alloc((size_t)n * sizeof *past), active;
+    struct choice c = {o, mem_alloc((size_t)x->shape.vocab * sizeof *c.work), mem_alloc((size_t)x->shape.vocab * 8)};
     TRY_DONE(find_ends(x, &ends));
-    for (int64_t i = 0; i < n; i++) {
-        done[i] = sequences[i].n == 0;
-        x->batcher.past[i] = 0;
-    }
-    for (int64_t t = 0; t < o->max_new_tokens && (active = assemble(x, sequences, done, n, which)); t++) {
+    for (int64_t i = 0; i < n; i++) done[i] = sequences[i].n == 0;
+    for (int64_t t = 0; t < o->max_new_tokens; t++) {
+        TRY_DONE(assemble(x, sequences, past, done, n, which, &active));
+        if (!active) break;
         tensor z;
         struct pass p = {.m = &x->model, .s = x->s, .batch = &x->batcher.batch};
         log_progress("generate", t + 1, o->max_new_tokens);
         TRY_DONE(model_forward(&p));
         for (int64_t first = 0; first < active; first += x->model.plan.head_rows) {
             int64_t rows = active - first < x->model.plan.head_rows ? active - first : x->model.plan.head_rows;
-            TRY_DONE(model_logits(&p, x->batcher.rows + first, rows, &z));
+            TRY_DONE(model_logits(&p, p.batch->rows + first, rows, &z));
             for (int64_t r = 0; r < rows; r++) {
                 int64_t i = which[first + r];
-                tensor row = tensor_1d((char *)z.data + (size_t)(r * z.ld) * dtype_bytes(z.dt), z.dt, x->shape.vocab);
-                int32_t id = o->temperature > 0 ? draw(row, o, (uint64_t)i, sequences[i].n, work) : greedy(row);
-                x->batcher.past[i] = (int32_t)sequences[i].n;
+                int32_t id;
+                TRY_DONE(next_token(x, &c, z, r, i, sequences[i].n, &id));
+                past[i] = (int64_t)sequences[i].n;
                 done[i] = is_end(&ends, id);
                 if (!done[i]) ids_push(&sequences[i], id);
             }
@@ -136,6 +141,8 @@ done:
     free(ends.v);
     free(done);
     free(which);
-    free(work);
+    free(past);
+    free(c.work);
+    free(c.room);
     return st;
 }

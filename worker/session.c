@@ -11,6 +11,7 @@
 #include "collectives/watch.h"
 #include "kernels/base/log.h"
 #include "worker/adapter.h"
+#include "worker/export.h"
 
 enum { MAX_LEAVES = 64, CPU_HEAD_ROWS = 512 };
 
@@ -24,6 +25,8 @@ static status choose_backend(struct session *x)
         FAIL(ST_NOT_BUILT, "device: cuda: this trimpot was built without CUDA; use device=cpu, or build with the CUDA toolkit");
     x->be = c->device != DEVICE_CPU && cuda ? cuda : backend_host;
     TRY(x->be->dev.stream_open(&x->s, omp_get_max_threads()));
+    TRY(x->be->dev.stream_open(&x->copy_in, 1));
+    TRY(batcher_init(&x->batcher, x->s, x->copy_in));
     return ST_OK;
 }
 
@@ -151,8 +154,11 @@ static void layout(struct session *x)
 {
     struct arena *a = x->plan.arena;
     model_layout(&x->model, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH]);
-    batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH]);
-    x->rank_losses = arena_take(&a[PLAN_HOST], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of the ranks");
+    batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH], &a[PLAN_STAGING]);
+    stage_layout(&x->stage, &a[PLAN_SCRATCH], &a[PLAN_STAGING]);
+    size_t piece = (size_t)export_piece(&x->model.params), narrow = x->model.act == DT_F32 ? 0 : dtype_bytes(x->model.act);
+    x->wide = arena_take(&a[PLAN_SCRATCH], piece * 4, "piece of a weight for export");
+    x->narrow = narrow ? arena_take(&a[PLAN_SCRATCH], piece * narrow, "piece of a weight for export") : x->wide;
     x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
     if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
 }
@@ -173,8 +179,7 @@ static status open_training(struct session *x, int64_t micro_batches)
     bool narrow = c->recipe == RECIPE_FULL && c->dtype == CONFIG_BF16 && c->state_dtype != TRI_FP32;
     struct trainer_sizes sizes = {.state_dt = narrow ? DT_BF16 : DT_F32, .consume = c->optimizer_in_bwd};
     TRY(divide_step(x, micro_batches, &sizes));
-    trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
-    return ST_OK;
+    return trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
 }
 
 status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use,
@@ -199,6 +204,8 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied || x->shape.untied, random));
     TRY(adapter_match(x));
     if (use == SESSION_TRAIN) TRY(open_training(x, start ? start->micro_batches : 0));
+    size_t piece = (size_t)export_piece(&x->model.params) * 4, load = param_load_bytes(&x->model.params);
+    TRY(stage_init(&x->stage, x->s, piece > load ? piece : load));
     struct work_bounds work = work_of(x);
     x->s->workspace_bytes = x->be->workspace_bytes(&work);
     plan_init(&x->plan, x->be);
@@ -219,9 +226,10 @@ status session_bind(struct session *x)
     watch_at(WATCH_LOAD, 0);
     TRY(plan_bind(&x->plan));
     layout(x);
-    TRY(model_prepare(&x->model, x->s));
-    TRY(param_store_load(&x->model.params, x->s, x->seed));
+    TRY(model_prepare(&x->model, &x->stage));
+    TRY(param_store_load(&x->model.params, &x->stage, x->seed));
     if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim));
+    if (x->use == SESSION_TRAIN) TRY(trainer_set_applied(&x->trainer, 0));
     return x->be->dev.sync(x->s, "load");
 }
 
@@ -230,6 +238,9 @@ void session_close(struct session *x)
     trainer_release(&x->trainer);
     if (x->model.layers) model_release(&x->model);
     plan_release(&x->plan);
+    batcher_release(&x->batcher);
+    if (x->s) stage_release(&x->stage);
+    if (x->copy_in) x->be->dev.stream_close(x->copy_in);
     if (x->s) x->be->dev.stream_close(x->s);
     if (x->val) dataset_close(x->val);
     if (x->data) dataset_close(x->data);

@@ -21,7 +21,7 @@ struct session {
     struct comm *comm;
     enum session_use use;
     const struct backend *be;
-    struct stream *s;
+    struct stream *s, *copy_in;      /* compute; micro-batches on their way to it */
 
     struct hf_config hf;
     struct model_shape shape;
@@ -37,8 +37,9 @@ struct session {
     struct model model;
     struct trainer trainer;          /* SESSION_TRAIN */
     struct batcher batcher;
-    double *rank_losses;             /* [ranks], of one round of evaluation */
+    struct stage stage;              /* what crosses to and from tensor memory, micro-batches aside */
     struct plan plan;
+    void *wide, *narrow;             /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) */
 
     uint64_t seed;
     int64_t started;                 /* seconds since 1970: the date that templates say */

@@ -13,15 +13,38 @@ char *snapshot_dir(const struct config *c) { return mem_printf("%s/checkpoints",
 
 /* ---- the state: flat classes and their tensor table ------------------------------------------------------------------- */
 
+/* A vector that lies where the host can reach it. */
+struct flat { char *data; size_t element; };
+
+static status read_flat(void *owner, int64_t at, int64_t n, void *to_host)
+{
+    const struct flat *f = owner;
+    memcpy(to_host, f->data + (size_t)at * f->element, (size_t)n * f->element);
+    return ST_OK;
+}
+
+static status write_flat(void *owner, int64_t at, int64_t n, const void *from_host)
+{
+    const struct flat *f = owner;
+    memcpy(f->data + (size_t)at * f->element, from_host, (size_t)n * f->element);
+    return ST_OK;
+}
+
+/* Stays where it is while `s` is in use: the classes point into it. */
 struct state {
-    struct ckpt_class classes[4];
+    struct ckpt_class classes[CKPT_MAX_CLASSES];
+    struct flat flats[CKPT_MAX_CLASSES];
     struct ckpt_tensor *tensors;
     struct ckpt_state s;
 };
 
 static void add_class(struct state *st, const char *name, dtype dt, int64_t count, void *data)
 {
-    if (data) st->classes[st->s.n_classes++] = (struct ckpt_class){.name = name, .dt = dt, .count = count, .data = data};
+    if (!data) return;
+    int k = st->s.n_classes++;
+    st->flats[k] = (struct flat){data, dtype_bytes(dt)};
+    st->classes[k] = (struct ckpt_class){.name = name, .dt = dt, .count = count, .per = 1, .owner = &st->flats[k], .read = read_flat,
+                                         .write = write_flat};
 }
 
 static void state_of(const struct session *x, struct state *st)
@@ -176,7 +199,7 @@ static status restore(struct session *x, const struct ckpt_info *info, struct pr
     TRY_DONE(compare(x, info, o));
     *at = (struct progress){.step = integer(o, "step"), .applied = integer(o, "applied"), .skipped = integer(o, "skipped"),
                             .skipped_in_a_row = integer(o, "skipped_in_a_row")};
-    x->trainer.optim.applied = at->applied;
+    TRY_DONE(trainer_set_applied(&x->trainer, at->applied));
     st = param_store_refresh_all(&x->model.params, x->s);
 done:
     json_decref(o);

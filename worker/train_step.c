@@ -20,7 +20,7 @@ static status run_micro_batches(struct session *x, int64_t step, int64_t first, 
     for (int64_t i = 0; i < t->accumulation; i++) {
         double before = clock_s();
         int64_t number = x->comm->rank * t->accumulation + i;
-        batch_fill(&x->batcher, &order, first + number * x->cfg->batch_size, x->cfg->batch_size);
+        TRY(batch_fill(&x->batcher, &order, first + number * x->cfg->batch_size, x->cfg->batch_size));
         *data_s += clock_s() - before;
         struct pass p = {.m = &x->model, .s = x->s, .batch = &x->batcher.batch, .sink = &t->sink, .seed = x->seed,
                          .step = (uint32_t)step, .dropout = true};
@@ -57,14 +57,15 @@ status train_step(struct session *x, struct progress *at, struct step_metrics *m
     TRY(run_micro_batches(x, at->step, first, &m->data_s));
     double reducing = clock_s();
     watch_at(WATCH_REDUCE, at->step + 1);
-    TRY(trainer_reduce(&x->trainer));
+    TRY(trainer_reduce(&x->trainer, 0));
     m->comm_s = clock_s() - reducing;
     watch_at(WATCH_UPDATE, at->step + 1);
-    TRY(trainer_update(&x->trainer, &result));
+    TRY(trainer_update(&x->trainer));
+    TRY(trainer_collect(&x->trainer, &result));
     m->loss = result.loss;
     m->grad_norm = result.grad_norm;
     if (result.usable) {
-        at->applied = x->trainer.optim.applied;
+        at->applied = result.applied;
         at->skipped_in_a_row = 0;
     } else TRY(skip(x, at, m->grad_norm, m->loss));
     at->step++;

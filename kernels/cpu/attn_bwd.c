@@ -233,9 +233,9 @@ struct plan {
 static struct unit unit_of(const struct plan *p, int64_t at)
 {
     const struct attn_fwd_args *f = &p->b->fwd;
-    const struct docs *docs = f->docs;
+    const struct docs *docs = &f->docs;
     int64_t doc = at / f->kv_heads % docs->n_docs;
-    return (struct unit){p->b,    p->delta, docs->start[doc], docs->start[doc + 1] - docs->start[doc], at % f->kv_heads,
+    return (struct unit){p->b,    p->delta, docs->start.dev[doc], docs->start.dev[doc + 1] - docs->start.dev[doc], at % f->kv_heads,
                          p->group};
 }
 
@@ -246,10 +246,10 @@ static struct room my_room(const struct plan *p)
 
 static bool even_enough(const struct plan *p)
 {
-    const struct docs *docs = p->b->fwd.docs;
+    const struct docs *docs = &p->b->fwd.docs;
     double work = 0.0, longest = (double)docs->longest * (double)docs->longest;
     for (int64_t i = 0; i < docs->n_docs; i++) {
-        double tokens = docs->start[i + 1] - docs->start[i];
+        double tokens = docs->start.dev[i + 1] - docs->start.dev[i];
         work += tokens * tokens * (double)p->b->fwd.kv_heads;
     }
     double share = work / p->s->threads;
@@ -258,7 +258,7 @@ static bool even_enough(const struct plan *p)
 
 static void run_joint(const struct plan *p)
 {
-    int64_t units = p->b->fwd.docs->n_docs * p->b->fwd.kv_heads;
+    int64_t units = p->b->fwd.docs.n_docs * p->b->fwd.kv_heads;
 #pragma omp parallel for num_threads(p->s->threads) schedule(dynamic)
     for (int64_t at = 0; at < units; at++) {
         struct unit u = unit_of(p, at);
@@ -269,7 +269,7 @@ static void run_joint(const struct plan *p)
 
 static void run_apart(const struct plan *p)
 {
-    int64_t heads = p->b->fwd.docs->n_docs * p->b->fwd.kv_heads, units = heads * p->most;
+    int64_t heads = p->b->fwd.docs.n_docs * p->b->fwd.kv_heads, units = heads * p->most;
 #pragma omp parallel for num_threads(p->s->threads) schedule(dynamic)
     for (int64_t at = 0; at < 2 * units; at++) { /* the dearest first: early keys, late queries */
         struct unit u = unit_of(p, at % heads);
@@ -286,9 +286,9 @@ status CPU_FN(attn_bwd)(struct stream *s, const struct attn_bwd_args *b)
 {
     const struct attn_fwd_args *f = &b->fwd;
     int64_t group = f->heads / f->kv_heads;
-    struct plan p = {s, b, NULL, NULL, 0, group, (f->docs->longest + ATTN_BLOCK - 1) / ATTN_BLOCK};
-    bool joint = joint_fits(f->docs, group, f->head_dim) && even_enough(&p);
-    p.room = room_floats(f->head_dim, dq_floats(joint ? f->docs->longest : ATTN_BLOCK, group, f->head_dim));
+    struct plan p = {s, b, NULL, NULL, 0, group, (f->docs.longest + ATTN_BLOCK - 1) / ATTN_BLOCK};
+    bool joint = joint_fits(&f->docs, group, f->head_dim) && even_enough(&p);
+    p.room = room_floats(f->head_dim, dq_floats(joint ? f->docs.longest : ATTN_BLOCK, group, f->head_dim));
     p.room = cpu_pad(p.room * sizeof(float)) / sizeof(float);
     size_t deltas = cpu_pad((size_t)(f->q.dim[0] * f->heads) * sizeof(float));
     void *workspace;

@@ -128,7 +128,7 @@ static int64_t blocks_of(int64_t tokens) { return (tokens + ATTN_BLOCK - 1) / AT
 
 status CPU_FN(attn_fwd)(struct stream *s, const struct attn_fwd_args *a)
 {
-    const struct docs *docs = a->docs;
+    const struct docs *docs = &a->docs;
     int64_t group = a->heads / a->kv_heads, most = blocks_of(docs->longest);
     size_t floats = cpu_pad(room_floats(a->head_dim, group) * sizeof(float)) / sizeof(float);
     void *workspace;
@@ -137,9 +137,9 @@ status CPU_FN(attn_fwd)(struct stream *s, const struct attn_fwd_args *a)
 #pragma omp parallel for num_threads(s->threads) schedule(dynamic)
     for (int64_t at = 0; at < units; at++) { /* the last blocks of queries are the dearest: first */
         int64_t doc = at / a->kv_heads % docs->n_docs, block = most - 1 - at / (a->kv_heads * docs->n_docs);
-        int64_t past = docs->past ? docs->past[doc] : 0, start = docs->start[doc];
-        struct unit u = {.a = a, .q_row0 = start - past, .k_row0 = a->key_start ? a->key_start[doc] : start,
-                         .tokens = past + docs->start[doc + 1] - start, .kv_head = at % a->kv_heads,
+        int64_t past = docs->past.dev ? docs->past.dev[doc] : 0, start = docs->start.dev[doc];
+        struct unit u = {.a = a, .q_row0 = start - past, .k_row0 = a->key_start.dev ? a->key_start.dev[doc] : start,
+                         .tokens = past + docs->start.dev[doc + 1] - start, .kv_head = at % a->kv_heads,
                          .q0 = past + block * ATTN_BLOCK};
         u.queries = attn_min(ATTN_BLOCK, u.tokens - u.q0);
         if (u.queries <= 0) continue;

@@ -214,6 +214,8 @@ static status cpu_event_order(struct event *e, struct stream *s)
     return ST_OK;
 }
 
+static bool cpu_event_done(struct event *e) { return (void)e, true; }
+
 static status cpu_event_sync(struct event *e, const char *label)
 {
     (void)e, (void)label;
@@ -265,6 +267,7 @@ const struct backend backend_cpu = {
         .event_close = cpu_event_close,
         .event_record = cpu_event_order,
         .event_wait = cpu_event_order,
+        .event_done = cpu_event_done,
         .event_sync = cpu_event_sync,
         .host_call = cpu_host_call,
         .copy = cpu_copy,

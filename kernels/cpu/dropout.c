@@ -14,8 +14,8 @@ static inline vm kept(const uint32_t *words, uint32_t threshold)
 
 static void drop_row(const struct dropout_args *d, int64_t token)
 {
-    int64_t doc = docs_find(d->docs, token), width = d->x.dim[1], first = (token - d->docs->start[doc]) * width;
-    uint64_t sample = (uint64_t)d->docs->sample[doc];
+    int64_t width = d->x.dim[1], first = d->rows.position[token] * width;
+    uint64_t sample = (uint64_t)d->rows.sample[token];
     uint32_t threshold = formula_dropout_threshold(d->p), words[PHILOX_WORDS + VW] = {0};
     float scale = formula_dropout_scale(d->p);
     const void *x = row_of(&d->x, token);

@@ -69,18 +69,4 @@ static inline void column_sums(int threads, int64_t rows, int64_t columns, float
     }
 }
 
-/* The document that token t belongs to. */
-static inline int64_t docs_find(const struct docs *d, int64_t t)
-{
-    int64_t low = 0, high = d->n_docs; /* start[low] <= t < start[high] */
-    while (high - low > 1) {
-        int64_t middle = (low + high) / 2;
-        if (d->start[middle] <= t)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 #endif

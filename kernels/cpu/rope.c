@@ -2,9 +2,7 @@
 
 static void rotate_token(const struct rope_args *r, int64_t token)
 {
-    const struct docs *docs = r->docs;
-    int64_t half = r->cos.dim[1], doc = docs_find(docs, token);
-    int64_t position = (docs->past ? docs->past[doc] : 0) + token - docs->start[doc];
+    int64_t half = r->cos.dim[1], position = r->rows.position[token];
     const float *cosines = row_of(&r->cos, position), *sines = row_of(&r->sin, position);
     dtype dt = r->x.dt;
     char *head = row_of(&r->x, token);

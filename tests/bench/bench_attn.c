@@ -85,9 +85,9 @@ static void bench(int64_t length, int64_t n_docs, int64_t heads, int64_t kv_head
     int64_t n = length * n_docs;
     int32_t *start = malloc((size_t)(n_docs + 1) * sizeof *start);
     for (int64_t i = 0; i <= n_docs; i++) start[i] = (int32_t)(i * length);
-    struct docs docs = {.n_docs = n_docs, .n_tokens = n, .longest = length, .start = start};
+    struct docs docs = {.n_docs = n_docs, .n_tokens = n, .longest = length, .positions = length, .start = {start, start}};
     struct attn_bwd_args b = {
-        .fwd = {.heads = heads, .kv_heads = kv_heads, .head_dim = d, .scale = 0.1f, .docs = &docs}};
+        .fwd = {.heads = heads, .kv_heads = kv_heads, .head_dim = d, .scale = 0.1f, .docs = docs}};
     tensor *wide[] = {&b.fwd.q, &b.fwd.o, &b.d_o, &b.dq}, *narrow[] = {&b.fwd.k, &b.fwd.v, &b.dk, &b.dv};
     for (int i = 0; i < 4; i++) *wide[i] = matrix(n, heads * d, dt), *narrow[i] = matrix(n, kv_heads * d, dt);
     b.fwd.lse = matrix(n, heads, DT_F32);

@@ -9,14 +9,42 @@
 
 #include "checkpoints/ckpt.h"
 
-enum { STATE_CLASSES = 4 };
+enum { STATE_CLASSES = 5 };
+
+struct state_vector { char *data; size_t element; int64_t stored; };
 
 struct state {
+    struct state_vector *vectors; /* on the heap: copies of a state share them */
     struct ckpt_class classes[STATE_CLASSES];
     struct ckpt_tensor tensors[2];
     struct ckpt_state s;
     char meta[128];
 };
+
+static inline size_t state_bytes(const struct state *st, int k) { return (size_t)st->vectors[k].stored * st->vectors[k].element; }
+
+static inline status state_check(const struct state_vector *v, int64_t at, int64_t n)
+{
+    if (at < 0 || n < 1 || n > v->stored - at || (size_t)n * v->element > 4 << 20)
+        FAIL(ST_FAIL, "%lld elements at %lld of %lld are asked for", (long long)n, (long long)at, (long long)v->stored);
+    return ST_OK;
+}
+
+static inline status state_read(void *owner, int64_t at, int64_t n, void *to_host)
+{
+    const struct state_vector *v = owner;
+    TRY(state_check(v, at, n));
+    memcpy(to_host, v->data + (size_t)at * v->element, (size_t)n * v->element);
+    return ST_OK;
+}
+
+static inline status state_write(void *owner, int64_t at, int64_t n, const void *from_host)
+{
+    const struct state_vector *v = owner;
+    TRY(state_check(v, at, n));
+    memcpy(v->data + (size_t)at * v->element, from_host, (size_t)n * v->element);
+    return ST_OK;
+}
 
 static inline uint64_t state_word(uint64_t seed, uint64_t k, uint64_t i)
 {
@@ -29,8 +57,8 @@ static inline uint64_t state_word(uint64_t seed, uint64_t k, uint64_t i)
 static inline void state_fill(struct state *st, uint64_t seed)
 {
     for (int k = 0; k < STATE_CLASSES; k++) {
-        size_t n = (size_t)st->classes[k].count * dtype_bytes(st->classes[k].dt);
-        unsigned char *p = st->classes[k].data;
+        size_t n = state_bytes(st, k);
+        unsigned char *p = (unsigned char *)st->vectors[k].data;
         for (size_t i = 0; i < n; i++) p[i] = (unsigned char)(state_word(seed, (uint64_t)k, i / 8) >> (i % 8 * 8));
     }
     st->s.step = (int64_t)seed;
@@ -42,26 +70,34 @@ static inline void state_fill(struct state *st, uint64_t seed)
 static inline int state_differs(const struct state *st, uint64_t seed)
 {
     for (int k = 0; k < STATE_CLASSES; k++) {
-        size_t n = (size_t)st->classes[k].count * dtype_bytes(st->classes[k].dt);
-        const unsigned char *p = st->classes[k].data;
+        size_t n = state_bytes(st, k);
+        const unsigned char *p = (const unsigned char *)st->vectors[k].data;
         for (size_t i = 0; i < n; i++)
             if (p[i] != (unsigned char)(state_word(seed, (uint64_t)k, i / 8) >> (i % 8 * 8))) return k;
     }
     return -1;
 }
 
-/* `count` elements in the first class; the others are shorter, one is empty. */
+/* `count` elements in the first class; others are shorter, one is empty, one has an element for 256. */
 static inline void state_init(struct state *st, int64_t count)
 {
     *st = (struct state){
-        .classes = {{"weights", DT_BF16, count, NULL},
-                    {"master", DT_F32, count, NULL},
-                    {"none", DT_F32, 0, NULL},
-                    {"codes", DT_U8, count / 3, NULL}},
+        .vectors = calloc(STATE_CLASSES, sizeof *st->vectors),
+        .classes = {{"weights", DT_BF16, count, 1},
+                    {"master", DT_F32, count, 1},
+                    {"none", DT_F32, 0, 1},
+                    {"codes", DT_U8, count / 3, 1},
+                    {"absmax", DT_F32, count, 256}},
         .tensors = {{"model.embed.weight", 2, {count / 8, 4}, 0}, {"model.norm.weight", 1, {count / 2}, count / 2}},
     };
-    for (int k = 0; k < STATE_CLASSES; k++)
-        st->classes[k].data = calloc((size_t)st->classes[k].count + 1, dtype_bytes(st->classes[k].dt));
+    for (int k = 0; k < STATE_CLASSES; k++) {
+        struct ckpt_class *c = &st->classes[k];
+        int64_t stored = (c->count + c->per - 1) / c->per;
+        st->vectors[k] = (struct state_vector){calloc((size_t)stored + 1, dtype_bytes(c->dt)), dtype_bytes(c->dt), stored};
+        c->owner = &st->vectors[k];
+        c->read = state_read;
+        c->write = state_write;
+    }
     st->s = (struct ckpt_state){.classes = st->classes,
                                 .n_classes = STATE_CLASSES,
                                 .tensors = st->tensors,
@@ -71,7 +107,8 @@ static inline void state_init(struct state *st, int64_t count)
 
 static inline void state_release(struct state *st)
 {
-    for (int k = 0; k < STATE_CLASSES; k++) free(st->classes[k].data);
+    for (int k = 0; k < STATE_CLASSES; k++) free(st->vectors[k].data);
+    free(st->vectors);
 }
 
 #endif

@@ -114,7 +114,7 @@ static void attn_make(struct attn_run *r, const struct attn_case *q)
     }
     int64_t n = r->docs.n_tokens = r->start[r->docs.n_docs], wide = q->heads * q->head_dim,
             kv = q->kv_heads * q->head_dim;
-    r->docs.start = r->start;
+    r->docs.start = (struct ints){r->start, r->start};
     struct attn_fwd_args *f = &r->b.fwd;
     *f = (struct attn_fwd_args){.heads = q->heads,
                                 .kv_heads = q->kv_heads,
@@ -122,7 +122,7 @@ static void attn_make(struct attn_run *r, const struct attn_case *q)
                                 .window = q->window,
                                 .cap = q->cap,
                                 .scale = 3.0f / (float)sqrt((double)q->head_dim),
-                                .docs = &r->docs};
+                                .docs = r->docs};
     f->q = matrix(n, wide, q->dt, q->pad, 1.0);
     f->k = matrix(n, kv, q->dt, q->pad, 1.0);
     f->v = matrix(n, kv, q->dt, q->pad, 1.0);
@@ -290,7 +290,6 @@ static void attn_check(const struct attn_case *q)
         attn_free(&r);
     }
     truth_free(&t);
-    one.b.fwd.docs = NULL;
     attn_free(&one);
 }
 
@@ -314,7 +313,7 @@ static void test_packing(void **unused)
     assert_int_equal(backend_cpu.ops.attn_bwd(s, &r.b), ST_OK);
     for (int64_t doc = 0; doc < r.docs.n_docs; doc++) {
         int32_t start[2] = {0, q.length[doc]};
-        struct docs docs = {.n_docs = 1, .n_tokens = start[1], .longest = start[1], .start = start};
+        struct docs docs = {.n_docs = 1, .n_tokens = start[1], .longest = start[1], .start = {start, start}};
         struct attn_bwd_args b = r.b;
         tensor *in[] = {&b.fwd.q, &b.fwd.k, &b.fwd.v, &b.d_o}, *out[] = {&b.fwd.o, &b.fwd.lse, &b.dq, &b.dk, &b.dv};
         tensor packed[5];
@@ -323,7 +322,7 @@ static void test_packing(void **unused)
             packed[i] = tensor_rows(out[i], r.start[doc], start[1]);
             *out[i] = matrix(start[1], out[i]->dim[1], DT_F32, 0, 1.0);
         }
-        b.fwd.docs = &docs;
+        b.fwd.docs = docs;
         assert_int_equal(backend_cpu.ops.attn_fwd(s, &b.fwd), ST_OK);
         assert_int_equal(backend_cpu.ops.attn_bwd(s, &b), ST_OK);
         for (int i = 0; i < 5; i++) {

@@ -30,7 +30,7 @@ struct refusal {
 
 static const int32_t one_before[] = {0, 1, 0, 0, 0, 0, 0, 0};
 
-static void have_past(const struct docs *d) { ((struct docs *)(uintptr_t)d)->past = one_before; }
+static void have_past(struct docs *d) { d->past = (struct ints){one_before, one_before}; }
 
 /* clang-format off: a table */
 #define SPOIL(name, ...)                                                                                               \
@@ -52,14 +52,15 @@ SPOIL(norm_rstd, a->rmsnorm_bwd.rstd.dt = DT_BF16)
 SPOIL(rope_heads, a->rope.heads++)
 SPOIL(rope_table, a->rope.cos.dim[0] = a->rope.sin.dim[0] = 4)
 SPOIL(rope_wide, a->rope.head_dim = 7; a->rope.heads = 6)
-SPOIL(rope_docs, a->rope.docs = NULL)
+SPOIL(rope_positions, a->rope.rows.position = NULL)
 SPOIL(attn_groups, a->attn_fwd.kv_heads = 3)
 SPOIL(attn_lse, a->attn_fwd.lse.dim[1] = 2; a->attn_fwd.lse.ld = 2)
-SPOIL(attn_no_cache, have_past(a->attn_fwd.docs))
-SPOIL(attn_cache_end, have_past(a->attn_fwd.docs); a->attn_fwd.key_start = a->attn_fwd.docs->start; \
+SPOIL(attn_docs, a->attn_fwd.docs.start.host = NULL)
+SPOIL(attn_tokens, a->attn_fwd.docs.n_tokens--)
+SPOIL(attn_no_cache, have_past(&a->attn_fwd.docs))
+SPOIL(attn_cache_end, have_past(&a->attn_fwd.docs); a->attn_fwd.key_start = a->attn_fwd.docs.start; \
       a->attn_fwd.k.dim[0] = a->attn_fwd.v.dim[0] = 16)
-SPOIL(attn_bwd_past, have_past(a->attn_bwd.fwd.docs))
-SPOIL(dropout_past, have_past(a->dropout.docs))
+SPOIL(attn_bwd_past, have_past(&a->attn_bwd.fwd.docs))
 SPOIL(attn_bwd_dk, a->attn_bwd.dk.dim[0]--)
 SPOIL(glu_up, a->glu_fwd.up.dim[0] = 64)
 SPOIL(glu_ld, a->glu_bwd.dh.ld = 300)
@@ -68,14 +69,25 @@ SPOIL(gather_row, ((int32_t *)(uintptr_t)a->gather_rows.rows)[1] = 41)
 SPOIL(scatter_room, a->scatter_rows.n = 42)
 SPOIL(scatter_dtype, a->scatter_rows.dst.dt = DT_BF16)
 SPOIL(dropout_p, a->dropout.p = 1)
-SPOIL(dropout_tokens, ((struct docs *)(uintptr_t)a->dropout.docs)->n_tokens--)
+SPOIL(dropout_rows, a->dropout.rows.sample = NULL)
 SPOIL(axpy_count, a->axpy.y.dim[1]--; a->axpy.y.ld--)
 SPOIL(axpy_into_f16, a->axpy.y.dt = DT_F16)
 SPOIL(colsum_out, a->colsum.out.dim[0] = 388)
-SPOIL(sumsq_blocks, a->sumsq.partial.dim[0] = 2)
-SPOIL(optim_states, a->optim.v.data = NULL)
-SPOIL(optim_length, a->optim.g.dim[0]--)
-SPOIL(optim_flat, a->optim.flat0 = -1)
+SPOIL(sumsq_partials, a->sumsq_segs.partial.dim[0] = 5)
+SPOIL(sumsq_cut, a->sumsq_segs.g.dim[0] = 3 * FLAT_PAGE + 300)
+SPOIL(sumsq_order, ((struct seg *)(uintptr_t)a->sumsq_segs.segs.host)[2].at -= 256)
+SPOIL(loss_sum_out, a->loss_sum.out.dt = DT_F32)
+SPOIL(decide_plan, a->step_decide.plan.dim[0]--)
+SPOIL(admit_scalars, a->step_admit.scalars.dim[0]++)
+SPOIL(admit_number, a->step_admit.tensor = -1)
+SPOIL(update_states, a->update.v.data = NULL)
+SPOIL(update_length, a->update.g.dim[0]--)
+SPOIL(update_flat, a->update.lo = -1)
+SPOIL(update_table, a->update.segs.dev = NULL)
+SPOIL(tree_mine, a->tree_sum.mine[0].dim[0] = 2)
+SPOIL(tree_far, a->tree_sum.first = 2)
+SPOIL(tree_merges, a->tree_sum.merges[0] = 1)
+SPOIL(tree_out, a->tree_sum.out.dim[0] = 2)
 SPOIL(nf4_codes, a->nf4_quantize.codes.dim[0]--)
 SPOIL(nf4_nested, a->nf4_dequantize.nested.dim[0] = 2)
 SPOIL(init_dtype, a->init.w.dt = DT_U8)
@@ -97,15 +109,16 @@ static const struct refusal refusals[] = {
     {"rmsnorm_bwd", norm_rstd, {"rstd is [5] bf16", "must be f32"}},
     {"rope", rope_heads, {"x is [29, 42] f32", "heads*head_dim = 56"}},
     {"rope", rope_table, {"cos is [4, 5] f32", "longest document"}},
-    {"rope", rope_wide, {"cos is [32, 5] f32", "7 channels"}},
-    {"rope", rope_docs, {"documents of the micro-batch are missing"}},
+    {"rope", rope_wide, {"cos is [20, 5] f32", "7 channels"}},
+    {"rope", rope_positions, {"positions is missing (29 wanted)"}},
+    {"attn_fwd", attn_docs, {"documents of the micro-batch are missing"}},
+    {"attn_fwd", attn_tokens, {"hold 36 tokens"}},
     {"attn_fwd", attn_groups, {"4 heads over 3 kv heads"}},
     {"attn_fwd", attn_lse, {"lse is [37, 2] f32", "heads = 4"}},
     {"attn_fwd", attn_no_cache, {"earlier batches", "key_start"}},
     {"attn_fwd", attn_cache_end, {"document 1 has 13 keys (1 of them past) from row 4 on", "k is [16, 32] f32"}},
     {"attn_bwd", attn_bwd_past, {"no backward pass"}},
-    {"dropout", dropout_past, {"no dropout"}},
-    {"attn_bwd", attn_bwd_dk, {"dk is [36, 32] f32", "docs->n_tokens = 37"}},
+    {"attn_bwd", attn_bwd_dk, {"dk is [36, 32] f32", "docs.n_tokens = 37"}},
     {"glu_fwd", glu_up, {"up is [64, 301] f32", "gate is [65, 301] f32"}},
     {"glu_bwd", glu_ld, {"dh is [65, 301] f32", "300 elements apart"}},
     {"loss", loss_label, {"labels[2] is -100, outside [0, 1009)"}},
@@ -113,14 +126,25 @@ static const struct refusal refusals[] = {
     {"scatter_rows", scatter_room, {"42 rows"}},
     {"scatter_rows", scatter_dtype, {"src is [41, 515] f32", "dst is [97, 515] bf16"}},
     {"dropout", dropout_p, {"p is 1"}},
-    {"dropout", dropout_tokens, {"hold 36 tokens"}},
+    {"dropout", dropout_rows, {"no positions or sample numbers"}},
     {"axpy", axpy_count, {"y is [37, 60] f32", "x is [37, 61] f32"}},
     {"axpy", axpy_into_f16, {"y is [37, 61] f16"}},
     {"colsum", colsum_out, {"out is [388] f32", "x is [131, 389] f32"}},
-    {"sumsq", sumsq_blocks, {"partial is [2] f32", "3 elements"}},
-    {"optim", optim_states, {"optimizer states"}},
-    {"optim", optim_length, {"g is [1030] f32", "w is [1031] f32"}},
-    {"optim", optim_flat, {"flat0 is -1"}},
+    {"sumsq_segs", sumsq_partials, {"partial is [5] f32", "segment 0", "3 to 5"}},
+    {"sumsq_segs", sumsq_cut, {"elements 0 to 196908 cut a segment"}},
+    {"sumsq_segs", sumsq_order, {"segment 2 has 1000 elements from 196608 on", "end at 196685"}},
+    {"loss_sum", loss_sum_out, {"out is [1] f32", "must be f64"}},
+    {"step_decide", decide_plan, {"plan is [9] f64", "10 elements"}},
+    {"step_admit", admit_scalars, {"scalars is [13] f64", "12 elements"}},
+    {"step_admit", admit_number, {"tensor is -1"}},
+    {"update", update_states, {"optimizer states"}},
+    {"update", update_length, {"g is [1030] f32", "w is [1031] f32"}},
+    {"update", update_flat, {"lo is -1"}},
+    {"update", update_table, {"table of segments is missing"}},
+    {"tree_sum", tree_mine, {"mine[0] is [2] f32", "rows is [2, 1543] f32"}},
+    {"tree_sum", tree_far, {"vectors 2 to 3 cannot be elsewhere"}},
+    {"tree_sum", tree_merges, {"0 sums after 1 vectors"}},
+    {"tree_sum", tree_out, {"out is [2] f32", "rows is [2, 1543] f32"}},
     {"nf4_quantize", nf4_codes, {"codes is [24739] u8", "24740 elements"}},
     {"nf4_dequantize", nf4_nested, {"nested is [2] f32", "3 elements"}},
     {"init", init_dtype, {"w is [20011] u8"}},
@@ -150,12 +174,12 @@ static void test_nothing_to_do(void **state)
     (void)state;
     float w[8] = {0}, out[8] = {1, 2, 3, 4, 5, 6, 7, 8};
     int32_t start[] = {0};
-    struct docs none = {0, 0, 0, start, NULL};
+    struct docs none = {.start = {start, start}};
     tensor x = tensor_2d(NULL, DT_F32, 0, 8), flat = tensor_1d(NULL, DT_F32, 0), weight = tensor_2d(w, DT_F32, 1, 8);
     struct gemm_args gemm = {.a = x, .b = weight, .c = tensor_2d(NULL, DT_F32, 0, 1), .tb = true, .alpha = 1};
     struct embed_args embed = {weight, NULL, 0, x};
     struct rmsnorm_fwd_args norm = {.x = x, .w = tensor_1d(w, DT_F32, 8), .y = x, .rstd = flat};
-    struct rope_args rope = {x, tensor_2d(w, DT_F32, 2, 4), tensor_2d(w, DT_F32, 2, 4), 1, 8, &none, false};
+    struct rope_args rope = {x, tensor_2d(w, DT_F32, 2, 4), tensor_2d(w, DT_F32, 2, 4), 1, 8, 0, {0}, false};
     struct attn_fwd_args attn = {.q = x,
                                  .k = x,
                                  .v = x,
@@ -165,15 +189,15 @@ static void test_nothing_to_do(void **state)
                                  .kv_heads = 1,
                                  .head_dim = 8,
                                  .scale = 1,
-                                 .docs = &none};
+                                 .docs = none};
     struct attn_bwd_args attn_bwd = {attn, x, x, x, x};
     struct glu_fwd_args glu = {x, x, x, ACT_SILU};
     struct loss_args loss = {x, NULL, flat, 0, false};
     struct rows_args rows = {weight, x, NULL, 0};
-    struct dropout_args dropout = {.x = x, .y = x, .p = 0.5f, .docs = &none};
+    struct dropout_args dropout = {.x = x, .y = x, .p = 0.5f};
     struct axpy_args axpy = {flat, flat, 1, true};
     struct colsum_args colsum = {x, tensor_1d(out, DT_F32, 8)};
-    struct sumsq_args sumsq = {flat, flat};
+    struct sumsq_segs_args sumsq = {.g = flat, .partial = flat};
     assert_int_equal(op_gemm(s, &gemm), ST_OK);
     assert_int_equal(op_embed_fwd(s, &embed), ST_OK);
     assert_int_equal(op_embed_bwd(s, &embed), ST_OK);
@@ -187,7 +211,7 @@ static void test_nothing_to_do(void **state)
     assert_int_equal(op_dropout(s, &dropout), ST_OK);
     assert_int_equal(op_axpy(s, &axpy), ST_OK);
     assert_int_equal(op_colsum(s, &colsum), ST_OK);
-    assert_int_equal(op_sumsq(s, &sumsq), ST_OK);
+    assert_int_equal(op_sumsq_segs(s, &sumsq), ST_OK);
     for (int i = 0; i < 8; i++) assert_true(out[i] == (float)(i + 1));
 }
 

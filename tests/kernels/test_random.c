@@ -63,21 +63,26 @@ static void test_mask_does_not_know_the_packing(void **state)
     enum { C = 37, A = 11, B = 6 };
     float x[(A + B) * C], together[(A + B) * C], swapped[(A + B) * C], alone[B * C];
     for (int i = 0; i < (A + B) * C; i++) x[i] = (float)(i + 1);
-    int32_t ab[] = {0, A, A + B}, ba[] = {0, B, A + B}, b[] = {0, B};
-    int64_t sample_ab[] = {5, 1ll << 33}, sample_ba[] = {1ll << 33, 5}, sample_b[] = {1ll << 33};
-    struct docs docs[] = {{2, A + B, A, ab, sample_ab}, {2, A + B, A, ba, sample_ba}, {1, B, B, b, sample_b}};
+    int32_t position[2 * A + 2 * B]; /* a, b, a: any two neighbours lie side by side */
+    int64_t sample[2 * A + 2 * B];
+    for (int i = 0; i < 2 * A + B; i++) {
+        bool b = i >= A && i < A + B;
+        position[i] = i < A ? i : b ? i - A : i - A - B;
+        sample[i] = b ? 1ll << 33 : 5;
+    }
+    struct rows_at all = {position, sample};
     struct dropout_args d = {.x = tensor_2d(x, DT_F32, A + B, C),
                              .y = tensor_2d(together, DT_F32, A + B, C),
                              .p = 0.5f,
                              .key = 3,
-                             .docs = &docs[0]};
+                             .rows = all};
     assert_int_equal(op_dropout(s, &d), ST_OK);
     float moved[(A + B) * C];
     memcpy(moved, x + A * C, sizeof(float) * B * C);
     memcpy(moved + B * C, x, sizeof(float) * A * C);
-    d.x.data = moved, d.y.data = swapped, d.docs = &docs[1];
+    d.x.data = moved, d.y.data = swapped, d.rows = rows_from(all, A);
     assert_int_equal(op_dropout(s, &d), ST_OK);
-    d.x = tensor_2d(x + A * C, DT_F32, B, C), d.y = tensor_2d(alone, DT_F32, B, C), d.docs = &docs[2];
+    d.x = tensor_2d(x + A * C, DT_F32, B, C), d.y = tensor_2d(alone, DT_F32, B, C), d.rows = rows_from(all, A);
     assert_int_equal(op_dropout(s, &d), ST_OK);
     assert_memory_equal(together, swapped + B * C, sizeof(float) * A * C);
     assert_memory_equal(together + A * C, swapped, sizeof(float) * B * C);
@@ -91,11 +96,14 @@ static void test_rate(void **state)
     enum { ROWS = 400, C = 500 };
     float *x = malloc(sizeof(float) * ROWS * C);
     for (int i = 0; i < ROWS * C; i++) x[i] = 1;
-    int32_t start[] = {0, ROWS};
-    int64_t sample[] = {9};
-    struct docs docs = {1, ROWS, ROWS, start, sample};
+    int32_t position[ROWS];
+    int64_t sample[ROWS];
+    for (int i = 0; i < ROWS; i++) {
+        position[i] = i;
+        sample[i] = 9;
+    }
     struct dropout_args d = {
-        .x = tensor_2d(x, DT_F32, ROWS, C), .y = tensor_2d(x, DT_F32, ROWS, C), .p = 0.1f, .key = 8, .docs = &docs};
+        .x = tensor_2d(x, DT_F32, ROWS, C), .y = tensor_2d(x, DT_F32, ROWS, C), .p = 0.1f, .key = 8, .rows = {position, sample}};
     assert_int_equal(op_dropout(s, &d), ST_OK);
     int dropped = 0;
     for (int i = 0; i < ROWS * C; i++) {

@@ -259,12 +259,14 @@ static void test_adjoints(void **state)
     (void)state;
     struct pair p = start();
     tensor x = kit_act(&p.k, 9, 12, 1), y = kit_act(&p.k, 9, 12, 1), ax = copy_of(&p.k, &x), aty = copy_of(&p.k, &y);
+    struct docs docs = kit_docs(&p.k, 9, 2);
     struct rope_args r = {.x = ax,
                           .cos = kit_act(&p.k, 9, 2, 1),
                           .sin = kit_act(&p.k, 9, 2, 1),
                           .heads = 2,
                           .head_dim = 6,
-                          .docs = kit_docs(&p.k, 9, 2)};
+                          .positions = docs.positions,
+                          .rows = docs.rows};
     assert_int_equal(op_rope(ref, &r), ST_OK);
     r.x = aty, r.inverse = true;
     assert_int_equal(op_rope(ref, &r), ST_OK);
@@ -277,7 +279,7 @@ static void test_adjoints(void **state)
     assert_int_equal(op_embed_bwd(ref, &b), ST_OK);
     assert_true(fabs(forward - inner(&e.table, &b.table)) < 1e-12);
 
-    struct dropout_args d = {.x = x, .y = ax, .p = 0.4f, .key = 5, .docs = &p.k.docs};
+    struct dropout_args d = {.x = x, .y = ax, .p = 0.4f, .key = 5, .rows = docs.rows};
     assert_int_equal(op_dropout(ref, &d), ST_OK);
     d.x = y, d.y = aty;
     assert_int_equal(op_dropout(ref, &d), ST_OK);

@@ -7,22 +7,24 @@ enum { PIECES = 3, WIDTH = 32, TOKENS = DOCS * 16 };
 /* Runs [begin, end) of every document d, with begin = length·piece/pieces, and keeps the rows of x that come out. */
 static void run_piece(struct tiny *t, const struct batch *whole, int piece, int pieces, double *x)
 {
-    static int32_t ids[TOKENS], start[DOCS + 1], past[DOCS], key_start[DOCS], cache_rows[TOKENS], from[TOKENS];
-    struct docs docs = {.n_docs = DOCS, .start = start, .sample = whole->docs.sample, .past = past};
+    static int32_t ids[TOKENS], start[DOCS + 1], past[DOCS], key_start[DOCS], cache_rows[TOKENS], from[TOKENS], position[TOKENS];
+    struct docs docs = {.n_docs = DOCS, .start = {start, start}, .past = {past, past}, .rows = {position, NULL}};
     for (int d = 0; d < DOCS; d++) {
-        int32_t first = whole->docs.start[d], length = whole->docs.start[d + 1] - first;
+        int32_t first = whole->docs.start.host[d], length = whole->docs.start.host[d + 1] - first;
         int32_t end = length * (piece + 1) / pieces;
         past[d] = length * piece / pieces;
         key_start[d] = (int32_t)(d * t->m.bounds.doc_tokens);
         for (int32_t at = past[d]; at < end; at++, docs.n_tokens++) {
             ids[docs.n_tokens] = whole->ids[first + at];
             from[docs.n_tokens] = first + at;
+            position[docs.n_tokens] = at;
             cache_rows[docs.n_tokens] = key_start[d] + at;
         }
         docs.longest = max_of(docs.longest, end - past[d]);
+        docs.positions = max_of(docs.positions, end);
         start[d + 1] = (int32_t)docs.n_tokens;
     }
-    struct batch batch = {.docs = docs, .ids = ids, .key_start = key_start, .cache_rows = cache_rows};
+    struct batch batch = {.docs = docs, .ids = ids, .key_start = {key_start, key_start}, .cache_rows = cache_rows};
     MUST(model_forward(&(struct pass){.m = &t->m, .s = t->s, .batch = &batch}));
     tensor out, delta;
     block_out(&t->m, &out, &delta);

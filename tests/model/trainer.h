@@ -39,8 +39,8 @@ struct corpus {
     int64_t supervised; /* of all batches: the step's mean is over these */
     struct batch batch[DOCS];
     struct batch_bounds bounds;
-    int32_t ids[DOCS * 16], start[2 * DOCS], rows[DOCS * 16], labels[DOCS * 16];
-    int64_t sample[DOCS];
+    int32_t ids[DOCS * 16], start[2 * DOCS], rows[DOCS * 16], labels[DOCS * 16], position[DOCS * 16], row_position[DOCS * 16];
+    int64_t sample[DOCS * 16], row_sample[DOCS * 16];
 };
 
 static inline uint32_t draw(uint64_t key, uint64_t at) { return philox(key, at / 4, 0).v[at % 4]; }
@@ -57,22 +57,26 @@ static inline void corpus_make(struct corpus *c, int n_batches)
     for (int d = 0, b = -1; d < DOCS; d++) {
         if (d % (DOCS / n_batches) == 0) {
             b++;
-            c->batch[b] = (struct batch){.docs = {.start = c->start + d + b, .sample = c->sample + d}, .ids = c->ids + token,
-                                         .rows = c->rows + row, .labels = c->labels + row};
+            c->batch[b] = (struct batch){.docs = {.start = {c->start + d + b, c->start + d + b}, .rows = {c->position + token, c->sample + token}},
+                                         .ids = c->ids + token, .rows = c->rows + row, .labels = c->labels + row,
+                                         .rows_at = {c->row_position + row, c->row_sample + row}};
         }
         struct batch *batch = &c->batch[b];
         struct docs *docs = &batch->docs;
-        c->sample[d] = 100 + 3 * d;
         for (int t = 0; t < length[d]; t++, token++) {
             c->ids[token] = (int32_t)(draw(11, (uint64_t)token) % VOCAB);
+            c->position[token] = t;
+            c->sample[token] = 100 + 3 * d;
             if (d == DOCS - 1 || draw(12, (uint64_t)token) % 3 == 0) continue;
             c->rows[row] = (int32_t)(docs->n_tokens + t);
+            c->row_position[row] = t;
+            c->row_sample[row] = c->sample[token];
             c->labels[row++] = (int32_t)(draw(13, (uint64_t)token) % VOCAB);
             batch->supervised++;
         }
         docs->n_tokens += length[d];
-        docs->longest = max_of(docs->longest, length[d]);
-        int32_t *start = c->start + (docs->start - c->start);
+        docs->longest = docs->positions = max_of(docs->longest, length[d]);
+        int32_t *start = c->start + (docs->start.dev - c->start);
         start[++docs->n_docs] = (int32_t)docs->n_tokens;
         c->bounds = (struct batch_bounds){max_of(c->bounds.tokens, docs->n_tokens), max_of(c->bounds.docs, docs->n_docs),
                                           max_of(c->bounds.doc_tokens, docs->longest),
@@ -149,6 +153,7 @@ struct tiny {
     struct peft_config peft; /* of a way with an adapter */
     struct model m;
     struct trainer trainer;
+    struct stage stage;
     struct plan plan;
     int64_t step;
     double loss[STEPS];     /* token means */
@@ -160,6 +165,7 @@ static inline void tiny_layout(struct tiny *t)
     struct arena *a = t->plan.arena;
     model_layout(&t->m, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH]);
     trainer_layout(&t->trainer, a);
+    stage_layout(&t->stage, &a[PLAN_SCRATCH], &a[PLAN_STAGING]);
     t->s->workspace = arena_take(&a[PLAN_WORKSPACE], t->s->workspace_bytes, "workspace");
 }
 
@@ -176,7 +182,7 @@ static inline void tiny_init_weights(struct tiny *t)
     struct param_store *ps = &t->m.params;
     for (int i = 0; i < ps->n; i++)
         if (ps->p[i].init == PARAM_INIT_NORMAL) ps->p[i].init_bound = 0.2f;
-    MUST(param_store_load(ps, t->s, 42));
+    MUST(param_store_load(ps, &t->stage, 42));
     for (int i = 0; i < ps->n; i++) {
         struct param *p = &ps->p[i];
         if (p->init != PARAM_INIT_ONE && p->init != PARAM_INIT_ZERO) continue;
@@ -207,7 +213,8 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
     MUST(be->dev.stream_open(&t->s, threads));
     MUST(model_init(&t->m, be, &shape, &plan, &c->bounds, act, narrow && r->masters));
     struct trainer_sizes sizes = {c->n_batches, c->n_batches, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32, in_bwd};
-    trainer_init(&t->trainer, &t->config, &t->m, &t->comm, t->s, &sizes);
+    MUST(stage_init(&t->stage, t->s, param_load_bytes(&t->m.params)));
+    MUST(trainer_init(&t->trainer, &t->config, &t->m, &t->comm, t->s, &sizes));
     t->s->workspace_bytes = be->workspace_bytes(&(struct work_bounds){
         .dt = act, .tokens = c->bounds.tokens, .doc_tokens = c->bounds.doc_tokens, .width = shape.width, .ffn = shape.ffn,
         .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .vocab = shape.vocab, .rank = t->m.lora_rank,
@@ -216,9 +223,10 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
     tiny_layout(t);
     MUST(plan_bind(&t->plan));
     tiny_layout(t);
-    MUST(model_prepare(&t->m, t->s));
+    MUST(model_prepare(&t->m, &t->stage));
     tiny_init_weights(t);
     MUST(optim_zero(&t->trainer.optim));
+    MUST(trainer_set_applied(&t->trainer, 0));
     t->first_gradient = mem_alloc((size_t)t->m.params.flat_count * sizeof(double));
 }
 
@@ -267,7 +275,7 @@ static inline double element(tensor t, int64_t i)
 
 static inline struct pass tiny_batch(struct tiny *t, int i)
 {
-    return (struct pass){.m = &t->m, .s = t->s, .batch = &t->corpus->batch[i], .seed = 5, .step = (uint32_t)t->step, .dropout = true};
+    return (struct pass){.m = &t->m, .s = t->s, .batch = &t->corpus->batch[i], .seed = 7, .step = (uint32_t)t->step, .dropout = true};
 }
 
 /* All micro-batches forward: the sum of the token losses. */
@@ -275,10 +283,10 @@ static inline double tiny_loss(struct tiny *t)
 {
     double sum = 0;
     for (int i = 0; i < t->corpus->n_batches; i++) {
-        double part;
         struct pass p = tiny_batch(t, i);
-        MUST(model_run(&p, &part));
-        sum += part;
+        double *part = (double *)t->trainer.losses.data + i;
+        MUST(model_run(&p, tensor_1d(part, DT_F64, 1)));
+        sum += *part;
     }
     return sum;
 }
@@ -292,7 +300,7 @@ static inline void tiny_pass(struct tiny *t)
         p.sink = &t->trainer.sink;
         MUST(trainer_micro(&t->trainer, &p, i));
     }
-    MUST(trainer_reduce(&t->trainer));
+    MUST(trainer_reduce(&t->trainer, 0));
 }
 
 static inline void tiny_keep_gradient(struct tiny *t)
@@ -310,7 +318,8 @@ static inline void tiny_step(struct tiny *t)
     struct step_result result;
     tiny_pass(t);
     if (t->step == 0) tiny_keep_gradient(t);
-    MUST(trainer_update(&t->trainer, &result));
+    MUST(trainer_update(&t->trainer));
+    MUST(trainer_collect(&t->trainer, &result));
     assert_true(result.usable);
     t->loss[t->step++] = result.loss;
 }

@@ -3,17 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "tests/ref/kit.h"
-
-#define EPS      0x1p-24
-#define EPS_BF16 0x1p-8
-
-static struct mat bound_like(const struct kit *k, int out)
-{
-    const tensor *t = &k->out[out].t;
-    int64_t cols = t->dim[t->rank - 1];
-    return mat_zero(cols ? tensor_count(t) / cols : 0, cols);
-}
+#include "tests/ref/cases.h"
 
 static void bound_exact(const struct kit *in, const struct kit *ref, struct mat bounds[])
 {
@@ -169,15 +159,16 @@ static void bound_rmsnorm_bwd(const struct kit *in, const struct kit *ref, struc
 
 static void build_rope(struct kit *k, const int64_t *p)
 {
-    const struct docs *docs = kit_docs(k, p[0], p[4]);
-    int64_t positions;
-    kit_past(k, p[6], &positions);
+    struct docs docs = kit_docs(k, p[0], p[4]);
+    int64_t keys;
+    kit_past(k, &docs, p[6], &keys);
     k->args.rope = (struct rope_args){.x = kit_act(k, p[0], p[1] * p[2], 1),
-                                      .cos = kit_f32(k, positions + 3, p[3] / 2, 1),
-                                      .sin = kit_f32(k, positions + 3, p[3] / 2, 1),
+                                      .cos = kit_f32(k, docs.positions + 3, p[3] / 2, 1),
+                                      .sin = kit_f32(k, docs.positions + 3, p[3] / 2, 1),
                                       .heads = p[1],
                                       .head_dim = p[2],
-                                      .docs = docs,
+                                      .positions = docs.positions,
+                                      .rows = docs.rows,
                                       .inverse = p[5]};
     kit_output(k, "x", k->args.rope.x, k->value);
 }
@@ -255,9 +246,9 @@ static void bound_glu_bwd(const struct kit *in, const struct kit *ref, struct ma
 
 static struct attn_fwd_args attn_operands(struct kit *k, const int64_t *p)
 {
-    const struct docs *docs = kit_docs(k, p[0], p[4]);
+    struct docs docs = kit_docs(k, p[0], p[4]);
     int64_t keys;
-    const int32_t *key_start = kit_past(k, p[7], &keys);
+    struct ints key_start = kit_past(k, &docs, p[7], &keys);
     return (struct attn_fwd_args){
         .q = kit_act(k, p[0], p[1] * p[3], 1),
         .k = kit_act(k, keys, p[2] * p[3], 1),
@@ -447,7 +438,7 @@ static void build_dropout(struct kit *k, const int64_t *p)
     *d = (struct dropout_args){.x = kit_act(k, p[0], p[1], 1),
                                .p = (float)p[3] / 100,
                                .key = 0x9e3779b97f4a7c15ull,
-                               .docs = kit_docs(k, p[0], p[2]),
+                               .rows = kit_docs(k, p[0], p[2]).rows,
                                .accumulate = p[4] & D_ACCUMULATE};
     d->y = p[4] & D_IN_PLACE ? d->x : kit_act(k, p[0], p[1], 1);
     kit_output(k, "y", d->y, k->value);
@@ -499,131 +490,42 @@ static void bound_colsum(const struct kit *in, const struct kit *ref, struct mat
     mat_free(x);
 }
 
-static void build_sumsq(struct kit *k, const int64_t *p)
-{
-    k->args.sumsq = (struct sumsq_args){kit_act(k, 0, p[0], 1), kit_f32(k, 0, (p[0] + NORM_BLOCK - 1) / NORM_BLOCK, 0)};
-    kit_output(k, "partial", k->args.sumsq.partial, DT_F32);
-}
-
-static void bound_sumsq(const struct kit *in, const struct kit *ref, struct mat bounds[])
-{
-    (void)in;
-    bounds[0] = mat_load(&ref->args.sumsq.partial);
-    for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] *= EPS * sqrt((double)NORM_BLOCK);
-}
-
-/* ---- optimizer: {n, kind, flags, flat0}; init: {n, normal, flat0} --------------------------------------------------
+/* ---- the ordered sum: {K, n, first, n_mine, in place, shape} -----------------------------------------------------------
  */
 
-enum { O_MASTER = 1, O_F32_STATES = 2, O_F32_GRADIENT = 4, O_SR = 8, O_FIRST = 16, O_NESTEROV = 32, O_PLAIN = 64 };
-
-static void build_optim(struct kit *k, const int64_t *p)
+/* shape 0: one after the other; 1: as a binary counter does, the rest in the end. */
+static void set_merges(struct tree_sum_args *t, int64_t n, int64_t shape)
 {
-    struct optim_args *o = &k->args.optim;
-    tensor (*state)(struct kit *, int64_t, int64_t, double) = p[2] & O_F32_STATES ? kit_f32 : kit_act;
-    dtype state_value = p[2] & O_F32_STATES ? DT_F32 : k->value;
-    *o = (struct optim_args){
-        .kind = (enum optim_kind)p[1],
-        .w = kit_act(k, 0, p[0], 1),
-        .g = (p[2] & O_F32_GRADIENT ? kit_f32 : kit_act)(k, 0, p[0], 8),
-        .gscale = 0.125f,
-        .lr = 0.01f,
-        .wd = 0.1f,
-        .beta1 = p[2] & O_PLAIN ? 0 : 0.9f,
-        .eps = 1e-8f,
-        .lw = 0.001f,
-        .beta2 = p[1] == OPTIM_SGD ? 0.1f : 0.999f,
-        .step = 0.05f,
-        .c2 = 0.07f,
-        .nesterov = p[2] & O_NESTEROV,
-        .first = p[2] & O_FIRST,
-        .sr = p[2] & O_SR,
-        .key_w = 11,
-        .key_m = 0xfedcba9876543210ull,
-        .key_v = 13,
-        .flat0 = p[3],
-    };
-    kit_output(k, "w", o->w, k->value);
-    if (p[2] & O_MASTER) o->master = kit_f32(k, 0, p[0], 1), kit_output(k, "master", o->master, DT_F32);
-    if (!(p[2] & O_PLAIN)) o->m = state(k, 0, p[0], 1), kit_output(k, "m", o->m, state_value);
-    if (p[1] == OPTIM_SGD) return;
-    o->v = state(k, 0, p[0], 1);
-    struct mat v = mat_load(&o->v);
-    for (int64_t i = 0; i < v.cols; i++) v.v[i] = fabs(v.v[i]);
-    mat_store(&o->v, v), mat_free(v);
-    kit_output(k, "v", o->v, state_value);
-}
-
-/* |m|, |g| and |w| are at most 1 + wd; the step divides by sqrt(v)/c2, where v is at least what it becomes. */
-static void bound_optim(const struct kit *in, const struct kit *ref, struct mat bounds[])
-{
-    const struct optim_args *o = &in->args.optim;
-    struct mat v = mat_load(&ref->args.optim.v);
-    for (int out = 0; out < ref->n_outs; out++) {
-        bounds[out] = bound_like(ref, out);
-        for (int64_t i = 0; i < bounds[out].cols; i++) {
-            bool weight = !strcmp(ref->out[out].name, "w") || !strcmp(ref->out[out].name, "master");
-            double move = v.v ? (double)o->step / (sqrt(v.v[i]) / (double)o->c2) : 1;
-            bounds[out].v[i] = 8 * EPS * (1.1 + (weight ? 1.1 * move : 0));
-        }
+    int open = 0;
+    for (int64_t k = 0; k < n; k++) {
+        if (shape) t->merges[k] = (unsigned char)__builtin_ctzll((uint64_t)k + 1);
+        else t->merges[k] = k > 0;
+        open += 1 - t->merges[k];
     }
-    mat_free(v);
+    t->merges[n - 1] += (unsigned char)(open - 1);
 }
 
-static void build_init(struct kit *k, const int64_t *p)
+static void build_tree_sum(struct kit *k, const int64_t *p)
 {
-    k->args.init = (struct init_args){kit_act(k, 0, p[0], 0), 0.03f, p[1], 0x0123456789abcdefull, p[2]};
-    kit_output(k, "w", k->args.init.w, k->value);
+    struct tree_sum_args *t = &k->args.tree_sum;
+    *t = (struct tree_sum_args){.rows = kit_f32(k, p[0], p[1], 1), .first = (int)p[2], .n_mine = (int)p[3]};
+    for (int i = 0; i < t->n_mine; i++) t->mine[i] = kit_f32(k, 0, p[1], 1);
+    t->out = p[4] ? t->mine[t->n_mine - 1] : kit_f32(k, 0, p[1], 0);
+    set_merges(t, p[0], p[5]);
+    kit_output(k, "out", t->out, DT_F32);
 }
 
-/* Radius and angle are a few roundings each, relative: no cancellation. */
-static void bound_init(const struct kit *in, const struct kit *ref, struct mat bounds[])
+/* K − 1 additions of sums that are at most Σ|v|. */
+static void bound_tree_sum(const struct kit *in, const struct kit *ref, struct mat bounds[])
 {
-    (void)in;
-    bounds[0] = mat_load(&ref->out[0].t);
-    for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] = 8 * EPS * fabs(bounds[0].v[i]);
-}
-
-/* ---- NF4: {n} ------------------------------------------------------------------------------------------------------
- */
-
-static void nf4_operands(struct kit *k, int64_t n, double scale, struct nf4_args *q)
-{
-    int64_t blocks = (n + 63) / 64;
-    *q = (struct nf4_args){kit_act(k, 0, n, scale), kit_u8(k, (n + 1) / 2), kit_u8(k, blocks),
-                           kit_f32(k, 0, (blocks + 255) / 256, 1), kit_f32(k, 0, 1, 1)};
-}
-
-static void build_nf4_quantize(struct kit *k, const int64_t *p)
-{
-    struct nf4_args *q = &k->args.nf4_quantize;
-    nf4_operands(k, p[0], 1, q);
-    kit_output(k, "codes", q->codes, DT_U8);
-    kit_output(k, "absmax_q", q->absmax_q, DT_U8);
-    kit_output(k, "nested", q->nested, DT_F32);
-    kit_output(k, "offset", q->offset, DT_F32);
-}
-
-/* Codes must agree: the cases hold no value that close to a threshold. */
-static void bound_nf4_quantize(const struct kit *in, const struct kit *ref, struct mat bounds[])
-{
-    (void)in;
-    for (int out = 0; out < 4; out++) bounds[out] = bound_like(ref, out);
-    for (int64_t i = 0; i < bounds[2].cols; i++) bounds[2].v[i] = 4 * EPS;
-    bounds[3].v[0] = 4 * EPS;
-}
-
-static void build_nf4_dequantize(struct kit *k, const int64_t *p)
-{
-    nf4_operands(k, p[0], 0, &k->args.nf4_dequantize);
-    kit_output(k, "w", k->args.nf4_dequantize.w, k->value);
-}
-
-static void bound_nf4_dequantize(const struct kit *in, const struct kit *ref, struct mat bounds[])
-{
-    (void)in;
+    const struct tree_sum_args *t = &in->args.tree_sum;
+    struct mat rows = mat_load(&t->rows);
     bounds[0] = bound_like(ref, 0);
-    for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] = 3 * EPS * 2; /* |nested|, |offset| ≤ 1 */
+    for (int64_t i = 0; i < rows.cols; i++) {
+        for (int64_t k = 0; k < rows.rows; k++) bounds[0].v[i] += k < t->first || k >= t->first + t->n_mine ? fabs(AT(rows, k, i)) : 1;
+        bounds[0].v[i] *= EPS * (double)(rows.rows - 1);
+    }
+    mat_free(rows);
 }
 
 /* ---- the table ------------------------------------------------------------------------------------------------------
@@ -714,17 +616,35 @@ const struct op_case op_cases[] = {
     CASE(axpy, build_axpy, bound_two_terms, "fb", 0, 1237, A_HALF | A_FLAT),
     CASE(colsum, build_colsum, bound_colsum, "fb", 1, 1),
     CASE(colsum, build_colsum, bound_colsum, "fb", 131, 389),
-    CASE(sumsq, build_sumsq, bound_sumsq, "fb", 1),
-    CASE(sumsq, build_sumsq, bound_sumsq, "fb", 2 * NORM_BLOCK + 77),
-    CASE(optim, build_optim, bound_optim, "fb", 1, OPTIM_ADAMW, O_SR),
-    CASE(optim, build_optim, bound_optim, "fb", 1031, OPTIM_ADAMW, O_SR, 5),
-    CASE(optim, build_optim, bound_optim, "fb", 20000, OPTIM_ADAMW, O_SR | O_F32_GRADIENT, 65536),
-    CASE(optim, build_optim, bound_optim, "b", 515, OPTIM_ADAMW, O_MASTER | O_F32_STATES | O_F32_GRADIENT),
-    CASE(optim, build_optim, bound_optim, "fb", 257, OPTIM_ADAM, O_F32_STATES),
-    CASE(optim, build_optim, bound_optim, "fb", 130, OPTIM_SGD, O_SR | O_FIRST | O_NESTEROV),
-    CASE(optim, build_optim, bound_optim, "fb", 333, OPTIM_SGD, O_SR | O_NESTEROV, 7),
-    CASE(optim, build_optim, bound_optim, "fb", 333, OPTIM_SGD, O_MASTER | O_F32_STATES),
-    CASE(optim, build_optim, bound_optim, "fb", 333, OPTIM_SGD, O_PLAIN | O_SR, (1ll << 35) - 16),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 1, 1),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 1, 37, 0, 1),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 2, 1543, 1, 1, 1),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 13, 20011, 4, 3, 1, 1),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 48, 1024, 47, 1, 0, 1),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", TREE_SUM_NODES, 67, 0, 3, 0, 1),
+    CASE(loss_sum, build_loss_sum, bound_step, "f", 1),
+    CASE(loss_sum, build_loss_sum, bound_step, "f", 1003),
+    CASE(sumsq_segs, build_sumsq_segs, bound_sumsq_segs, "fb", 4 * FLAT_PAGE + 10),
+    CASE(sumsq_segs, build_sumsq_segs, bound_sumsq_segs, "fb", 2 * FLAT_PAGE + 99, FLAT_PAGE),
+    CASE(sumsq_segs, build_sumsq_segs, bound_sumsq_segs, "fb", 1000, 3 * FLAT_PAGE + 256),
+    CASE(step_decide, build_step_decide, bound_step, "f", 100),
+    CASE(step_decide, build_step_decide, bound_step, "f", 100, 7, 1),
+    CASE(step_decide, build_step_decide, bound_step, "f", 0, 7),
+    CASE(step_decide, build_step_decide, bound_step, "f", 50, 0, 0, 3),
+    CASE(step_admit, build_step_admit, bound_step, "f", 100),
+    CASE(step_admit, build_step_admit, bound_step, "f", 100, 7, 1, 5),
+    CASE(step_admit, build_step_admit, bound_step, "f", 0),
+    CASE(update, build_update, bound_update, "fb", 1, OPTIM_ADAMW, O_SR),
+    CASE(update, build_update, bound_update, "fb", 1031, OPTIM_ADAMW, O_SR, 5),
+    CASE(update, build_update, bound_update, "fb", 20000, OPTIM_ADAMW, O_SR | O_F32_GRADIENT, 65536),
+    CASE(update, build_update, bound_update, "fb", 300, OPTIM_ADAMW, O_SR | O_REFUSED, 65536),
+    CASE(update, build_update, bound_update, "b", 515, OPTIM_ADAMW, O_MASTER | O_F32_STATES | O_F32_GRADIENT),
+    CASE(update, build_update, bound_update, "fb", 777, OPTIM_ADAMW, O_WORK | O_F32_STATES | O_F32_GRADIENT, 99),
+    CASE(update, build_update, bound_update, "fb", 257, OPTIM_ADAM, O_F32_STATES),
+    CASE(update, build_update, bound_update, "fb", 130, OPTIM_SGD, O_SR | O_FIRST | O_NESTEROV),
+    CASE(update, build_update, bound_update, "fb", 333, OPTIM_SGD, O_SR | O_NESTEROV, 7),
+    CASE(update, build_update, bound_update, "fb", 333, OPTIM_SGD, O_MASTER | O_F32_STATES),
+    CASE(update, build_update, bound_update, "fb", 333, OPTIM_SGD, O_PLAIN | O_SR, (1ll << 35) - 16),
     CASE(nf4_quantize, build_nf4_quantize, bound_nf4_quantize, "fb", 1),
     CASE(nf4_quantize, build_nf4_quantize, bound_nf4_quantize, "fb", 3 * 16384 + 64 * 5 + 7),
     CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 1),

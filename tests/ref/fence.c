@@ -290,6 +290,8 @@ static const struct fence_stream *recorder(const struct event *e)
     return NULL;
 }
 
+static bool fence_event_done(struct event *e) { return e->done >= e->recorded; }
+
 static status fence_event_sync(struct event *e, const char *label)
 {
     (void)label;
@@ -369,6 +371,7 @@ const struct backend *fence_wrap(const struct backend *inner)
         .event_close = fence_event_close,
         .event_record = fence_event_record,
         .event_wait = fence_event_wait,
+        .event_done = fence_event_done,
         .event_sync = fence_event_sync,
         .host_call = fence_host_call,
         .copy = fence_copy,

@@ -70,36 +70,48 @@ int32_t *kit_indices(struct kit *k, int64_t n, int64_t limit, bool distinct)
     return index;
 }
 
-const struct docs *kit_docs(struct kit *k, int64_t tokens, int64_t n_docs)
+struct rows_at kit_rows(struct kit *k, const struct docs *d)
 {
-    int32_t *start = kit_memory(k, (size_t)(n_docs + 1) * sizeof *start);
-    int64_t *sample = kit_memory(k, (size_t)n_docs * sizeof *sample), longest = 0;
-    start[n_docs] = (int32_t)tokens;
-    for (int64_t i = 0; i < n_docs; i++) {
-        start[i] = (int32_t)(tokens * i * i / (n_docs * n_docs)); /* uneven, the first may be empty */
-        sample[i] = 1000003 * i + 17;
-    }
-    for (int64_t i = 0; i < n_docs; i++)
-        if (start[i + 1] - start[i] > longest) longest = start[i + 1] - start[i];
-    k->docs = (struct docs){n_docs, tokens, longest, start, sample, NULL};
-    return &k->docs;
+    int32_t *position = kit_memory(k, (size_t)d->n_tokens * sizeof *position);
+    int64_t *sample = kit_memory(k, (size_t)d->n_tokens * sizeof *sample);
+    for (int64_t i = 0; i < d->n_docs; i++)
+        for (int32_t t = d->start.host[i]; t < d->start.host[i + 1]; t++) {
+            position[t] = t - d->start.host[i] + (d->past.host ? d->past.host[i] : 0);
+            sample[t] = 1000003 * i + 17;
+        }
+    return (struct rows_at){position, sample};
 }
 
-const int32_t *kit_past(struct kit *k, int64_t past, int64_t *keys)
+struct docs kit_docs(struct kit *k, int64_t tokens, int64_t n_docs)
 {
-    struct docs *d = &k->docs;
+    int32_t *start = kit_memory(k, (size_t)(n_docs + 1) * sizeof *start);
+    struct docs d = {.n_docs = n_docs, .n_tokens = tokens, .start = {start, start}};
+    start[n_docs] = (int32_t)tokens;
+    for (int64_t i = 0; i < n_docs; i++) start[i] = (int32_t)(tokens * i * i / (n_docs * n_docs)); /* uneven, the first may be empty */
+    for (int64_t i = 0; i < n_docs; i++)
+        if (start[i + 1] - start[i] > d.longest) d.longest = start[i + 1] - start[i];
+    d.positions = d.longest;
+    d.rows = kit_rows(k, &d);
+    return d;
+}
+
+struct ints kit_past(struct kit *k, struct docs *d, int64_t past, int64_t *keys)
+{
     *keys = d->n_tokens;
-    if (!past) return NULL;
+    if (!past) return (struct ints){0};
     int32_t *before = kit_memory(k, (size_t)d->n_docs * sizeof *before);
     int32_t *key_start = kit_memory(k, (size_t)d->n_docs * sizeof *key_start);
     *keys = 0;
     for (int64_t i = d->n_docs - 1; i >= 0; i--) {
         before[i] = (int32_t)((i + 1) * past);
         key_start[i] = (int32_t)*keys;
-        *keys += before[i] + d->start[i + 1] - d->start[i] + 1;
+        int64_t end = before[i] + d->start.host[i + 1] - d->start.host[i];
+        *keys += end + 1;
+        if (end > d->positions) d->positions = end;
     }
-    d->past = before;
-    return key_start;
+    d->past = (struct ints){before, before};
+    d->rows = kit_rows(k, d);
+    return (struct ints){key_start, key_start};
 }
 
 void kit_output(struct kit *k, const char *name, tensor t, dtype value)

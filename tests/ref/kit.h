@@ -22,7 +22,6 @@ struct kit {
     int64_t pad;   /* extra elements between rows */
     uint64_t state;
     union op_args args;
-    struct docs docs;
     int n_outs;
     struct { const char *name; tensor t; dtype value; } out[KIT_OUTPUTS];
     void *owned[40];
@@ -59,10 +58,11 @@ tensor kit_f16(struct kit *k, int64_t rows, int64_t cols, double scale);
 tensor kit_grid(struct kit *k, int64_t rows, int64_t cols); /* multiples of 1/16: sums of two are exact in bf16 */
 tensor kit_u8(struct kit *k, int64_t n);
 int32_t *kit_indices(struct kit *k, int64_t n, int64_t limit, bool distinct);
-const struct docs *kit_docs(struct kit *k, int64_t tokens, int64_t n_docs);
-/* After kit_docs: document i has (i + 1)·past tokens of earlier batches. Returns where each one's keys begin in a cache
- * of *keys rows, the last document first, a row of nobody between them. past 0: none, NULL, and the tokens themselves. */
-const int32_t *kit_past(struct kit *k, int64_t past, int64_t *keys);
+struct docs kit_docs(struct kit *k, int64_t tokens, int64_t n_docs);
+struct rows_at kit_rows(struct kit *k, const struct docs *d); /* positions and samples of its rows */
+/* Gives document i of d (i + 1)·past tokens of earlier batches. Returns where each one's keys begin in a cache of *keys
+ * rows, the last document first, a row of nobody between them. past 0: none, and the tokens themselves. */
+struct ints kit_past(struct kit *k, struct docs *d, int64_t past, int64_t *keys);
 void kit_output(struct kit *k, const char *name, tensor t, dtype value);
 
 /* A stream of `be` with a workspace large enough for every case. */

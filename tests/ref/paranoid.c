@@ -81,9 +81,24 @@ static const struct role axpy_roles[MAX_ROLES] = {
     ROLE(axpy, y, OUT, "x ", WHEN(axpy, accumulate)),
 };
 static const struct role colsum_roles[MAX_ROLES] = {ROLE(colsum, x, IN), ROLE(colsum, out, INOUT)};
-static const struct role sumsq_roles[MAX_ROLES] = {ROLE(sumsq, x, IN), ROLE(sumsq, partial, OUT)};
-static const struct role optim_roles[MAX_ROLES] = {
-    ROLE(optim, g, IN), ROLE(optim, w, INOUT), ROLE(optim, master, INOUT), ROLE(optim, m, INOUT), ROLE(optim, v, INOUT),
+static const struct role tree_sum_roles[MAX_ROLES] = {
+    ROLE(tree_sum, rows, IN),
+    ROLE(tree_sum, mine[0], IN),
+    ROLE(tree_sum, mine[1], IN),
+    ROLE(tree_sum, mine[2], IN),
+    ROLE(tree_sum, out, OUT, "mine[0] mine[1] mine[2] "),
+};
+static const struct role loss_sum_roles[MAX_ROLES] = {ROLE(loss_sum, loss, IN), ROLE(loss_sum, out, OUT)};
+static const struct role sumsq_segs_roles[MAX_ROLES] = {ROLE(sumsq_segs, g, IN), ROLE(sumsq_segs, partial, INOUT)};
+static const struct role step_decide_roles[MAX_ROLES] = {
+    ROLE(step_decide, plan, IN), ROLE(step_decide, losses, IN), ROLE(step_decide, partial, IN), ROLE(step_decide, scalars, INOUT),
+};
+static const struct role step_admit_roles[MAX_ROLES] = {
+    ROLE(step_admit, plan, IN), ROLE(step_admit, partial, IN), ROLE(step_admit, scalars, INOUT),
+};
+static const struct role update_roles[MAX_ROLES] = {
+    ROLE(update, g, IN),    ROLE(update, scalars, IN), ROLE(update, w, INOUT),    ROLE(update, master, INOUT),
+    ROLE(update, m, INOUT), ROLE(update, v, INOUT),    ROLE(update, work, INOUT),
 };
 static const struct role nf4_quantize_roles[MAX_ROLES] = {
     ROLE(nf4, w, IN), ROLE(nf4, codes, OUT), ROLE(nf4, absmax_q, OUT), ROLE(nf4, nested, OUT), ROLE(nf4, offset, OUT),

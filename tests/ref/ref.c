@@ -149,20 +149,20 @@ void ref_philox(uint64_t key, uint64_t low, uint64_t high, uint32_t out[4])
 int64_t ref_doc_of(const struct docs *d, int64_t token)
 {
     int64_t doc = 0;
-    while (d->start[doc + 1] <= token) doc++;
+    while (d->start.dev[doc + 1] <= token) doc++;
     return doc;
 }
 
 int64_t ref_position(const struct docs *d, int64_t token)
 {
     int64_t doc = ref_doc_of(d, token);
-    return token - d->start[doc] + (d->past ? d->past[doc] : 0);
+    return token - d->start.dev[doc] + (d->past.dev ? d->past.dev[doc] : 0);
 }
 
 struct ref_keys ref_keys_of(const struct attn_fwd_args *a, int64_t i)
 {
-    int64_t doc = ref_doc_of(a->docs, i), position = ref_position(a->docs, i), hidden = position - a->window + 1;
-    int64_t row = a->key_start ? a->key_start[doc] : a->docs->start[doc];
+    int64_t doc = ref_doc_of(&a->docs, i), position = ref_position(&a->docs, i), hidden = position - a->window + 1;
+    int64_t row = a->key_start.dev ? a->key_start.dev[doc] : a->docs.start.dev[doc];
     return (struct ref_keys){row + (a->window && hidden > 0 ? hidden : 0), row + position + 1};
 }
 
@@ -230,6 +230,8 @@ static status ref_sync(struct stream *s, const char *label)
     return ST_OK;
 }
 
+static bool ref_event_done(struct event *e) { return (void)e, true; }
+
 static status ref_event_sync(struct event *e, const char *label)
 {
     (void)e, (void)label;
@@ -271,6 +273,7 @@ const struct backend backend_ref = {
             .event_close = ref_event_close,
             .event_record = ref_event_order,
             .event_wait = ref_event_order,
+            .event_done = ref_event_done,
             .event_sync = ref_event_sync,
             .host_call = ref_host_call,
             .copy = ref_copy,

@@ -72,7 +72,7 @@ status rope_ref(struct stream *s, const struct rope_args *r)
     (void)s;
     struct mat x = mat_load(&r->x), cosines = mat_load(&r->cos), sines = mat_load(&r->sin);
     for (int64_t t = 0; t < x.rows; t++) {
-        int64_t position = ref_position(r->docs, t);
+        int64_t position = r->rows.position[t];
         for (int64_t h = 0; h < r->heads; h++)
             for (int64_t j = 0; j < cosines.cols; j++) {
                 int64_t lower = h * r->head_dim + j, upper = lower + cosines.cols;
@@ -155,11 +155,11 @@ status dropout_ref(struct stream *s, const struct dropout_args *d)
     struct mat x = mat_load(&d->x), y = mat_load(&d->y);
     uint64_t threshold = (uint64_t)floor((double)d->p * 4294967296.0);
     for (int64_t t = 0; t < x.rows; t++) {
-        int64_t doc = ref_doc_of(d->docs, t), position = t - d->docs->start[doc];
+        int64_t position = d->rows.position[t];
         for (int64_t c = 0; c < x.cols; c++) {
             uint32_t words[4];
             int64_t e = position * x.cols + c;
-            ref_philox(d->key, (uint64_t)e / 4, (uint64_t)d->docs->sample[doc], words);
+            ref_philox(d->key, (uint64_t)e / 4, (uint64_t)d->rows.sample[t], words);
             double kept = words[e % 4] >= threshold ? AT(x, t, c) / (1 - (double)d->p) : 0;
             AT(y, t, c) = (d->accumulate ? AT(y, t, c) : 0) + kept;
         }
@@ -190,12 +190,22 @@ status colsum_ref(struct stream *s, const struct colsum_args *c)
     return ST_OK;
 }
 
-status sumsq_ref(struct stream *s, const struct sumsq_args *q)
+status tree_sum_ref(struct stream *s, const struct tree_sum_args *t)
 {
     (void)s;
-    struct mat x = mat_load(&q->x), partial = mat_zero(1, q->partial.dim[0]);
-    for (int64_t i = 0; i < x.rows * x.cols; i++) partial.v[i / NORM_BLOCK] += x.v[i] * x.v[i];
-    mat_store(&q->partial, partial);
-    mat_free(x), mat_free(partial);
+    struct mat rows = mat_load(&t->rows), open = mat_zero(TREE_SUM_OPEN, rows.cols);
+    int64_t depth = 0;
+    for (int64_t k = 0; k < rows.rows; k++) {
+        bool mine = k >= t->first && k < t->first + t->n_mine;
+        struct mat v = mine ? mat_load(&t->mine[k - t->first]) : mat_zero(0, 0);
+        for (int64_t i = 0; i < rows.cols; i++) AT(open, depth, i) = mine ? v.v[i] : AT(rows, k, i);
+        mat_free(v);
+        depth++;
+        for (int m = 0; m < t->merges[k]; m++, depth--)
+            for (int64_t i = 0; i < rows.cols; i++) AT(open, depth - 2, i) += AT(open, depth - 1, i);
+    }
+    open.rows = 1;
+    mat_store(&t->out, open);
+    mat_free(rows), mat_free(open);
     return ST_OK;
 }

@@ -168,12 +168,13 @@ status grad_micro_end(struct grad_sink *g)
 
 status grad_reduce(struct grad_sink *g)
 {
-    if (g->consume) return ST_OK;
+    if (g->consume || (g->reduce.comm->size == 1 && g->n_nodes == 1)) return ST_OK;
     TRY(g->s->be->dev.sync(g->s, "gradients"));
-    if (g->reduce.comm->size == 1 && g->n_nodes == 1) return ST_OK;
     return tree_reduce(&g->reduce, g->s, (float *const *)g->buffer, g->n_nodes, g->buffer[0], g->params->flat_count);
 }
 
 tensor grad_of(const struct grad_sink *g, int param) { return flattened(place(g, param, g->buffer[0])); }
+
+tensor grad_all(const struct grad_sink *g) { return tensor_1d(g->buffer[0], g->dt, g->params->flat_count); }
 
 bool grad_held(const struct grad_sink *g, int param) { return !g->consume && param_is_trained(&g->params->p[param]); }

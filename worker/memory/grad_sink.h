@@ -57,6 +57,7 @@ status grad_done(struct grad_sink *g, int param);
 /* Parameters that saw no gradient (an empty micro-batch) contribute zeros. */
 status grad_micro_end(struct grad_sink *g);
 status grad_reduce(struct grad_sink *g);
+tensor grad_all(const struct grad_sink *g); /* the whole flat index, after grad_reduce; unless consumed */
 bool grad_held(const struct grad_sink *g, int param); /* trained, and not consumed already: grad_of is there */
 tensor grad_of(const struct grad_sink *g, int param); /* flat view, after grad_reduce */
 

@@ -5,12 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "collectives/own.h"
-#include "kernels/base/log.h"
-#include "kernels/base/philox.h"
 #include "kernels/base/text.h"
 
 enum { SMALL_ALIGN = 256, NF4_BLOCK = 64, NESTED_BLOCK = 256 };
@@ -23,6 +19,7 @@ void param_store_init(struct param_store *ps, const struct backend *be, dtype ac
 void param_store_release(struct param_store *ps)
 {
     free(ps->p);
+    free(ps->seg_table);
     *ps = (struct param_store){0};
 }
 
@@ -169,6 +166,36 @@ status param_store_match(struct param_store *ps, const struct st_set *files, con
 
 static int64_t whole(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
+/* An f32 adapter whose working copy would equal it needs none; where one adapter needs one, all have. */
+static bool needs_copies(const struct param_store *ps)
+{
+    for (int i = 0; i < ps->n; i++)
+        if (ps->p[i].kind == PARAM_ADAPTER && (ps->act == DT_BF16 || ps->p[i].scale != 1)) return true;
+    return false;
+}
+
+/* The table of trained tensors: in the order of the index, their norm partials in the order in which they were added. */
+static void tabulate(struct param_store *ps)
+{
+    bool copies = needs_copies(ps);
+    free(ps->seg_table);
+    ps->seg_table = mem_alloc((size_t)(ps->n + 1) * sizeof *ps->seg_table);
+    ps->segs = (struct segs){.host = ps->seg_table};
+    ps->n_partials = 0;
+    for (int i = 0; i < ps->n; i++) {
+        struct param *p = &ps->p[i];
+        if (!param_is_trained(p)) continue;
+        p->partial = ps->n_partials;
+        ps->n_partials += param_pages(p);
+    }
+    for (int i = ps->n - 1; i >= 0; i--) {
+        const struct param *p = &ps->p[i];
+        if (param_is_trained(p))
+            ps->seg_table[ps->segs.n++] = (struct seg){.at = p->flat, .count = p->count, .partial = p->partial, .lr_mult = 1, .wd_mult = 1,
+                                                       .scale = copies && p->kind == PARAM_ADAPTER ? p->scale : 0};
+    }
+}
+
 void param_store_index(struct param_store *ps)
 {
     int64_t at = 0;
@@ -181,6 +208,7 @@ void param_store_index(struct param_store *ps)
         at += p->count;
     }
     ps->flat_count = whole(at, SMALL_ALIGN);
+    tabulate(ps);
 }
 
 static tensor shaped(const struct param *p, void *data, dtype dt)
@@ -219,20 +247,18 @@ static tensor flat_view(const struct param *p, void *flat, dtype dt)
     return shaped(p, flat ? (char *)flat + (size_t)p->flat * dtype_bytes(dt) : NULL, dt);
 }
 
-/* An f32 adapter whose working copy would equal it needs none. */
-static bool needs_copy(const struct param_store *ps, const struct param *p)
-{
-    return p->kind == PARAM_ADAPTER && (ps->act == DT_BF16 || p->scale != 1);
-}
-
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch)
 {
     dtype dt = ps->trained_dt;
-    int64_t largest = 0;
+    int64_t largest = 0, widest = 0;
     ps->mapped_bytes = 0;
     if (ps->flat_count) {
         ps->flat = arena_take(trained, (size_t)ps->flat_count * dtype_bytes(dt), "parameters, %s", dtype_name(dt));
         if (ps->masters) ps->flat_master = arena_take(trained, (size_t)ps->flat_count * 4, "master parameters, f32");
+        if (needs_copies(ps))
+            ps->flat_work = arena_take(trained, (size_t)ps->flat_count * dtype_bytes(ps->act), "adapter working copies, %s",
+                                       dtype_name(ps->act));
+        ps->segs.dev = arena_take(trained, (size_t)ps->segs.n * sizeof *ps->segs.dev, "table of trained tensors");
     }
     for (int i = 0; i < ps->n; i++) {
         struct param *p = &ps->p[i];
@@ -240,137 +266,18 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         if (p->kind == PARAM_NF4) {
             take_nf4(p, frozen);
             if (p->count > largest) largest = p->count;
+            if (param_load_widens(p) && p->count > widest) widest = p->count;
         }
         if (!param_is_trained(p)) continue;
         p->value = flat_view(p, ps->flat, dt);
         if (ps->masters) p->master = flat_view(p, ps->flat_master, DT_F32);
-        p->work = p->value;
-        if (needs_copy(ps, p))
-            p->work = shaped(p, arena_take(trained, (size_t)p->count * dtype_bytes(ps->act), "adapter working copies, %s",
-                                           dtype_name(ps->act)), ps->act);
+        p->work = p->kind == PARAM_ADAPTER && ps->flat_work ? flat_view(p, ps->flat_work, ps->act) : p->value;
     }
+    ps->wide = tensor_1d(NULL, DT_F32, 0);
+    if (widest) ps->wide = tensor_1d(arena_take(scratch, (size_t)widest * 4, "linear to be quantised, f32"), DT_F32, widest);
     if (largest)
         ps->dequantised = tensor_1d(arena_take(scratch, (size_t)largest * dtype_bytes(ps->act), "dequantised linear, %s",
                                                dtype_name(ps->act)), ps->act, largest);
-}
-
-/* ---- loading ------------------------------------------------------------------------------------------------------ */
-
-/* The pages of a source that was copied are clean and in the page cache: drop them from this process. */
-void param_source_forget(const struct param *p, int64_t first, int64_t count)
-{
-    const struct st_entry *e = p->source;
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), data = (uintptr_t)e->data;
-    uintptr_t lo = data + (size_t)first * dtype_bytes(e->dt), hi = lo + (size_t)count * dtype_bytes(e->dt);
-    lo = first ? lo / page * page : (lo + page - 1) / page * page;
-    hi = hi / page * page;
-    if (hi > lo) madvise((void *)lo, hi - lo, MADV_DONTNEED);
-}
-
-static tensor source_view(const struct st_entry *e, int64_t count)
-{
-    return tensor_1d((void *)(uintptr_t)e->data, e->dt, count);
-}
-
-static status convert(struct stream *s, tensor from, tensor to)
-{
-    to = tensor_1d(to.data, to.dt, tensor_count(&to));
-    return op_axpy(s, &(struct axpy_args){.x = from, .y = to, .scale = 1});
-}
-
-static tensor widened(struct stream *s, const tensor *from, status *st)
-{
-    tensor wide = tensor_1d(mem_alloc((size_t)from->dim[0] * 4), DT_F32, from->dim[0]);
-    if (from->dt != DT_F64) *st = convert(s, *from, wide);
-    else for (int64_t i = 0; i < from->dim[0]; i++) ((float *)wide.data)[i] = (float)((const double *)from->data)[i];
-    return wide;
-}
-
-/* Source data with no alignment promise, NF4 from f16, or adapters of f64 go through a heap copy: loading only, never in a
- * step. */
-static status source_aligned(struct param_store *ps, struct stream *s, struct param *p, tensor *out, void **owned)
-{
-    const struct st_entry *e = p->source;
-    *owned = NULL;
-    *out = source_view(e, p->count);
-    if ((uintptr_t)e->data % dtype_bytes(e->dt)) {
-        *owned = mem_alloc(e->bytes);
-        memcpy(*owned, e->data, e->bytes);
-        out->data = *owned;
-    }
-    if ((p->kind == PARAM_NF4 && e->dt == DT_F16) || e->dt == DT_F64) {
-        status st = ST_OK;
-        tensor wide = widened(s, out, &st);
-        free(*owned);
-        *owned = wide.data;
-        *out = wide;
-        TRY(st);
-    }
-    (void)ps;
-    return ST_OK;
-}
-
-static status load_one(struct param_store *ps, struct stream *s, struct param *p)
-{
-    tensor from;
-    void *owned;
-    TRY(source_aligned(ps, s, p, &from, &owned));
-    status st = ST_OK;
-    if (p->kind == PARAM_NF4) {
-        struct nf4_args q = p->nf4;
-        q.w = from;
-        st = op_nf4_quantize(s, &q);
-    } else {
-        st = convert(s, from, p->value);
-        if (!st && p->master.data) st = convert(s, from, p->master);
-    }
-    free(owned);
-    if (!st) st = ps->be->dev.sync(s, "load weights");
-    param_source_forget(p, 0, p->count);
-    return st;
-}
-
-static status init_one(struct param_store *ps, struct stream *s, struct param *p, int id, uint64_t seed)
-{
-    tensor to = p->master.data ? p->master : p->value;
-    bool heap = p->kind == PARAM_NF4;
-    if (heap) to = tensor_1d(mem_alloc((size_t)p->count * 4), DT_F32, p->count);
-    status st = ST_OK;
-    if (p->init == PARAM_INIT_NORMAL || p->init == PARAM_INIT_UNIFORM)
-        st = op_init(s, &(struct init_args){.w = tensor_1d(to.data, to.dt, p->count), .bound = p->init_bound,
-                                            .normal = p->init == PARAM_INIT_NORMAL,
-                                            .key = rng_key(seed, RNG_INIT, (uint32_t)id, 0)});
-    else if (p->init == PARAM_INIT_ZERO)
-        st = ps->be->dev.zero(s, to.data, (size_t)p->count * dtype_bytes(to.dt));
-    else
-        for (int64_t i = 0; i < p->count; i++) {
-            if (to.dt == DT_F32) ((float *)to.data)[i] = 1;
-            else if (to.dt == DT_F64) ((double *)to.data)[i] = 1;
-            else ((bf16 *)to.data)[i] = bf16_round(1);
-        }
-    if (!st && p->master.data) st = convert(s, tensor_1d(p->master.data, DT_F32, p->count), p->value);
-    if (!st && heap) {
-        struct nf4_args q = p->nf4;
-        q.w = to;
-        st = op_nf4_quantize(s, &q);
-    }
-    if (heap) free(to.data);
-    return st;
-}
-
-status param_store_load(struct param_store *ps, struct stream *s, uint64_t seed)
-{
-    if (ps->flat_count) {
-        TRY(ps->be->dev.zero(s, ps->flat, (size_t)ps->flat_count * dtype_bytes(ps->trained_dt)));
-        if (ps->flat_master) TRY(ps->be->dev.zero(s, ps->flat_master, (size_t)ps->flat_count * 4));
-    }
-    for (int i = 0; i < ps->n; i++) {
-        struct param *p = &ps->p[i];
-        log_progress("load", i + 1, ps->n);
-        if (p->mapped) continue;
-        TRY(p->source ? load_one(ps, s, p) : init_one(ps, s, p, i, seed));
-    }
-    return param_store_refresh_all(ps, s);
 }
 
 /* ---- use ---------------------------------------------------------------------------------------------------------- */
@@ -378,7 +285,7 @@ status param_store_load(struct param_store *ps, struct stream *s, uint64_t seed)
 status param_store_refresh(struct param_store *ps, struct stream *s, int id)
 {
     struct param *p = &ps->p[id];
-    if (!needs_copy(ps, p)) return ST_OK;
+    if (p->kind != PARAM_ADAPTER || !ps->flat_work) return ST_OK;
     return op_axpy(s, &(struct axpy_args){.x = tensor_1d(p->value.data, p->value.dt, p->count),
                                           .y = tensor_1d(p->work.data, p->work.dt, p->count), .scale = p->scale});
 }

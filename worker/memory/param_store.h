@@ -16,6 +16,7 @@
 #include "checkpoints/hf.h"
 #include "kernels/backend.h"
 #include "kernels/base/arena.h"
+#include "worker/memory/stage.h"
 #include "worker/memory/phase.h"
 
 enum param_kind {
@@ -39,6 +40,7 @@ struct param {
     enum param_init init;
     float init_bound;
     int64_t flat;            /* trained: first element in the flat index */
+    int64_t partial;         /* trained: first of its norm partials */
     const struct st_entry *source; /* NULL: initialised, not loaded */
     bool mapped;             /* frozen: `value` points into the file */
     tensor value;            /* trained: the parameter; frozen: the weight */
@@ -57,7 +59,12 @@ struct param_store {
     int64_t flat_count;
     size_t mapped_bytes;     /* of weight pages used in place: a row of the plan, but not allocated */
     void *flat, *flat_master; /* the trained vector and its master, flat_count elements each */
+    void *flat_work;         /* working copies of adapters; NULL when they would equal them */
+    struct seg *seg_table;   /* of `segs`, the host's */
+    struct segs segs;        /* the trained tensors, ascending in the flat index */
+    int64_t n_partials;      /* one per (trained tensor, page), by parameter number */
     tensor dequantised;      /* scratch: one linear at a time */
+    tensor wide;             /* scratch of loading: one that is quantised from neither f32 nor bf16 */
     int borrowed;            /* parameter now in `dequantised`, -1 none */
 };
 
@@ -89,11 +96,13 @@ void param_store_index(struct param_store *ps);
 /* Layout, measured then bound: frozen copies and NF4 in `frozen`, the flat vectors in `trained`, scratch in `scratch`. */
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch);
 
-/* Fills everything from the files, or by Philox from `seed` where there is no source. Source pages that were copied or
- * quantised are given back to the system at once, so that the file never is resident beside its copy. */
-status param_store_load(struct param_store *ps, struct stream *s, uint64_t seed);
+/* param_load.c. Fills everything from the files, or by Philox from `seed` where there is no source. Source pages that were
+ * copied or quantised are given back to the system at once, so that the file never is resident beside its copy. */
+status param_store_load(struct param_store *ps, struct stage *g, uint64_t seed);
+size_t param_load_bytes(const struct param_store *ps); /* what stage_raw will be asked for at most */
+bool param_load_widens(const struct param *p); /* it passes through `wide` on its way to NF4 */
 
-/* Working copies and bf16 copies of masters follow the parameters: after load, resume and every optimizer step. */
+/* Working copies follow the parameters: after load and resume (optimizer steps write both). */
 status param_store_refresh(struct param_store *ps, struct stream *s, int id);
 status param_store_refresh_all(struct param_store *ps, struct stream *s);
 
@@ -113,8 +122,11 @@ status param_leave(struct param_store *ps, struct stream *s, int64_t layer, enum
 status param_acquire(struct param_store *ps, struct stream *s, int id, tensor *out);
 void param_done(struct param_store *ps, int id);
 
-/* `count` elements of the source from `first` on were read for the last time: their pages leave this process. */
+/* param_load.c. `count` elements of the source from `first` on were read for the last time: their pages leave this process. */
 void param_source_forget(const struct param *p, int64_t first, int64_t count);
+
+/* Pages of the flat index that it touches: its norm partials. */
+static inline int64_t param_pages(const struct param *p) { return (p->flat + p->count - 1) / FLAT_PAGE - p->flat / FLAT_PAGE + 1; }
 
 static inline bool param_is_trained(const struct param *p) { return p->kind >= PARAM_TRAINED; }
 

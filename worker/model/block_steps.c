@@ -58,7 +58,7 @@ status step_norm_bwd(struct pass *p, int64_t layer, const struct step *st)
 static struct linear_io linear_io(const struct pass *p, int64_t layer, const struct step *st)
 {
     int64_t rank = p->m->layers[layer].linear[st->linear].rank;
-    struct linear_io io = {.docs = &p->batch->docs, .x = slot(p, layer, st->at.linear.x)};
+    struct linear_io io = {.rows = p->batch->docs.rows, .x = slot(p, layer, st->at.linear.x)};
     tensor h = slot(p, layer, st->at.linear.lora);
     if (rank) io.h = tensor_2d(h.data, h.dt, h.dim[0], rank);
     return io;
@@ -88,7 +88,8 @@ static status rotate(struct pass *p, int64_t layer, const struct step *st, tenso
     const struct model *m = p->m;
     const struct rope_table *rope = &m->rope[m->layers[layer].rope];
     return op_rope(p->s, &(struct rope_args){.x = x, .cos = rope->cos, .sin = rope->sin, .heads = st->at.rope.heads,
-                                             .head_dim = m->shape.head_dim, .docs = &p->batch->docs, .inverse = inverse});
+                                             .head_dim = m->shape.head_dim, .positions = p->batch->docs.positions,
+                                             .rows = p->batch->docs.rows, .inverse = inverse});
 }
 
 status step_rope_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want)
@@ -111,7 +112,7 @@ static struct attn_fwd_args attention(const struct pass *p, int64_t layer, const
         .q = slot(p, layer, st->at.attn.q), .k = slot(p, layer, st->at.attn.k), .v = slot(p, layer, st->at.attn.v),
         .o = slot(p, layer, st->at.attn.o), .lse = slot(p, layer, st->at.attn.lse), .heads = s->heads, .kv_heads = s->kv_heads,
         .head_dim = s->head_dim, .window = p->m->layers[layer].window, .scale = s->attn_scale, .cap = s->attn_cap,
-        .docs = &p->batch->docs,
+        .docs = p->batch->docs,
     };
 }
 

@@ -3,25 +3,9 @@
  *   rows of a chunk:  x = x2 + branch of the last block → n = norm(x) → z = n·Wᵀ → loss, dz in z → dn = dz·W, dW += dzᵀ·n → dx → rows of d_x */
 #include "worker/model/model.h"
 
-struct chunk { const int32_t *rows, *labels; int64_t first, n; };
+struct chunk { const int32_t *rows, *labels; struct rows_at at; int64_t n; };
 
 static tensor part(tensor t, int64_t n) { return t.rank == 1 ? tensor_1d(t.data, t.dt, n) : tensor_2d(t.data, t.dt, n, t.ld); }
-
-/* A document per row, so that the head adapter's dropout depends on (sample, position) and not on the chunk. */
-static struct docs row_docs(struct pass *p, const struct chunk *c)
-{
-    struct model *m = p->m;
-    const struct docs *all = &p->batch->docs;
-    int64_t doc = 0;
-    if (!m->head_start) return (struct docs){.n_tokens = c->n};
-    for (int64_t i = 0; i < c->n; i++) {
-        while (all->start[doc + 1] <= c->rows[i]) doc++;
-        m->head_start[i] = (int32_t)i;
-        m->head_sample[i] = all->sample[doc] ^ (int64_t)(c->rows[i] - all->start[doc] + 1) << 40;
-    }
-    m->head_start[c->n] = (int32_t)c->n;
-    return (struct docs){.n_docs = c->n, .n_tokens = c->n, .longest = 1, .start = m->head_start, .sample = m->head_sample};
-}
 
 static status norm_rows(struct pass *p, const struct chunk *c)
 {
@@ -39,23 +23,23 @@ static status norm_rows(struct pass *p, const struct chunk *c)
     return ST_OK;
 }
 
-static struct linear_io head_io(const struct model *m, const struct chunk *c, const struct docs *docs)
+static struct linear_io head_io(const struct model *m, const struct chunk *c)
 {
-    return (struct linear_io){.docs = docs, .x = part(m->head_n, c->n), .h = part(m->head_lora, c->n)};
+    return (struct linear_io){.rows = c->at, .x = part(m->head_n, c->n), .h = part(m->head_lora, c->n)};
 }
 
-static status project(struct pass *p, const struct chunk *c, const struct docs *docs)
+static status project(struct pass *p, const struct chunk *c)
 {
-    struct linear_io io = head_io(p->m, c, docs);
+    struct linear_io io = head_io(p->m, c);
     io.y = part(p->m->head_z, c->n);
     TRY(norm_rows(p, c));
     return linear_fwd(p, &p->m->head, &io);
 }
 
-static status chunk_bwd(struct pass *p, const struct chunk *c, const struct docs *docs)
+static status chunk_bwd(struct pass *p, const struct chunk *c)
 {
     struct model *m = p->m;
-    struct linear_io io = head_io(m, c, docs);
+    struct linear_io io = head_io(m, c);
     io.dy = part(m->head_z, c->n);
     io.dx = part(m->head_dn, c->n);
     TRY(linear_bwd(p, &m->head, &io));
@@ -64,43 +48,32 @@ static status chunk_bwd(struct pass *p, const struct chunk *c, const struct docs
     return op_scatter_rows(p->s, &(struct rows_args){.src = io.dx, .dst = block_dx(m), .rows = c->rows, .n = c->n});
 }
 
-static double sum_losses(tensor loss)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < loss.dim[0]; i++) sum += loss.dt == DT_F64 ? ((double *)loss.data)[i] : (double)((float *)loss.data)[i];
-    return sum;
-}
-
-status head_loss(struct pass *p, double *loss_sum)
+status head_loss(struct pass *p, tensor sum)
 {
     struct model *m = p->m;
     const struct batch *b = p->batch;
     tensor d_x = block_dx(m);
     if (p->sink) TRY(m->be->dev.zero(p->s, d_x.data, (size_t)tensor_count(&d_x) * dtype_bytes(d_x.dt)));
     for (int64_t first = 0; first < b->supervised; first += m->plan.head_rows) {
-        struct chunk c = {.rows = b->rows + first, .labels = b->labels + first, .first = first, .n = b->supervised - first};
+        struct chunk c = {.rows = b->rows + first, .labels = b->labels + first, .at = rows_from(b->rows_at, first), .n = b->supervised - first};
         if (c.n > m->plan.head_rows) c.n = m->plan.head_rows;
-        struct docs docs = row_docs(p, &c);
-        TRY(project(p, &c, &docs));
+        TRY(project(p, &c));
         tensor loss = tensor_1d((char *)m->loss.data + (size_t)first * dtype_bytes(m->loss.dt), m->loss.dt, c.n);
         TRY(op_loss(p->s, &(struct loss_args){.z = part(m->head_z, c.n), .labels = c.labels, .loss = loss, .cap = m->shape.head_cap,
                                                  .forward_only = !p->sink}));
         p->more = first + c.n < b->supervised;
-        if (p->sink) TRY(chunk_bwd(p, &c, &docs));
+        if (p->sink) TRY(chunk_bwd(p, &c));
     }
     p->more = false;
-    TRY(m->be->dev.sync(p->s, "loss"));
-    *loss_sum = sum_losses(part(m->loss, b->supervised));
-    return ST_OK;
+    return op_loss_sum(p->s, &(struct loss_sum_args){.loss = part(m->loss, b->supervised), .out = sum});
 }
 
 status model_logits(struct pass *p, const int32_t *rows, int64_t n, tensor *logits)
 {
     struct model *m = p->m;
     struct chunk c = {.rows = rows, .n = n};
-    struct docs docs = row_docs(p, &c);
-    TRY(project(p, &c, &docs));
+    TRY(project(p, &c));
     if (m->shape.head_cap != 0) TRY(op_soft_cap(p->s, &(struct soft_cap_args){.z = part(m->head_z, n), .cap = m->shape.head_cap}));
     *logits = part(m->head_z, n);
-    return m->be->dev.sync(p->s, "logits");
+    return ST_OK;
 }

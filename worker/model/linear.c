@@ -8,7 +8,7 @@ static bool drops(const struct pass *p, const struct linear *l) { return has_ada
 
 static struct dropout_args dropout(const struct pass *p, const struct linear *l, const struct linear_io *io)
 {
-    return (struct dropout_args){.p = l->dropout, .docs = io->docs, .key = rng_key(p->seed, RNG_DROPOUT, l->site, p->step)};
+    return (struct dropout_args){.p = l->dropout, .rows = io->rows, .key = rng_key(p->seed, RNG_DROPOUT, l->site, p->step)};
 }
 
 static tensor dropped_room(const struct pass *p, const tensor *x) { return tensor_2d(p->m->dropped.data, x->dt, x->dim[0], x->dim[1]); }

@@ -235,8 +235,6 @@ static void layout_head(struct model *m, struct arena *scratch, bool backward)
     if (backward) m->head_dn = take2(scratch, m->act, rows, c, "head rows, gradient");
     if (m->head.lora_a < 0) return;
     m->head_lora = take2(scratch, m->act, rows, m->head.rank, "head adapter x·Aᵀ");
-    m->head_start = arena_take(scratch, (size_t)(rows + 1) * sizeof *m->head_start, "head row documents");
-    m->head_sample = arena_take(scratch, (size_t)rows * sizeof *m->head_sample, "head row documents");
 }
 
 void model_layout(struct model *m, struct arena *frozen, struct arena *trained, struct arena *kept, struct arena *scratch)
@@ -264,7 +262,7 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
 }
 
 /* θ is the f32 product of f32 position and f32 frequency, as every other implementation has it. */
-static status fill_rope(struct model *m, struct stream *s, const struct hf_rope *r, struct rope_table *to)
+static status fill_rope(struct model *m, struct stage *g, const struct hf_rope *r, struct rope_table *to)
 {
     int64_t half = to->cos.dim[1], bytes = tensor_count(&to->cos) * 4;
     float *frequency = mem_alloc((size_t)half * sizeof *frequency);
@@ -277,21 +275,20 @@ static status fill_rope(struct model *m, struct stream *s, const struct hf_rope 
             cos_table[t * half + j] = (float)cos((double)theta) * attention;
             sin_table[t * half + j] = (float)sin((double)theta) * attention;
         }
-    status st = m->be->dev.copy(s, to->cos.data, cos_table, (size_t)bytes);
-    if (!st) st = m->be->dev.copy(s, to->sin.data, sin_table, (size_t)bytes);
-    if (!st) st = m->be->dev.sync(s, "RoPE tables");
+    status st = stage_in(g, to->cos.data, cos_table, (size_t)bytes);
+    if (!st) st = stage_in(g, to->sin.data, sin_table, (size_t)bytes);
     free(frequency);
     free(cos_table);
     free(sin_table);
     return st;
 }
 
-status model_prepare(struct model *m, struct stream *s)
+status model_prepare(struct model *m, struct stage *g)
 {
     if (m->shape.rope[0].type == ROPE_DYNAMIC && m->bounds.doc_tokens > m->shape.max_positions)
         log_note("dynamic RoPE: stretched for %lld tokens, the longest row, in all rows (max_position_embeddings is %lld)",
                  (long long)m->bounds.doc_tokens, (long long)m->shape.max_positions);
-    for (int i = 0; i < m->n_ropes; i++) TRY(fill_rope(m, s, &m->shape.rope[i], &m->rope[i]));
+    for (int i = 0; i < m->n_ropes; i++) TRY(fill_rope(m, g, &m->shape.rope[i], &m->rope[i]));
     return ST_OK;
 }
 
@@ -333,11 +330,11 @@ status model_forward(struct pass *p)
     return ST_OK;
 }
 
-status model_run(struct pass *p, double *loss_sum)
+status model_run(struct pass *p, tensor loss_sum)
 {
     struct model *m = p->m;
-    *loss_sum = 0;
-    if (!p->batch->supervised) return ST_OK; /* contributes zeros: grad_micro_end writes them */
+    /* contributes zeros: grad_micro_end writes those of the gradients */
+    if (!p->batch->supervised) return m->be->dev.zero(p->s, loss_sum.data, sizeof(double));
     TRY(model_forward(p));
     TRY(head_loss(p, loss_sum));
     if (!p->sink) return ST_OK;

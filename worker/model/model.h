@@ -52,15 +52,16 @@ enum { LORA_ON_HEAD = 1 << LINEAR_PER_LAYER };
 /* Sizes of the largest micro-batch, known before step 1. cached: tokens of the key/value cache, 0 = none. */
 struct batch_bounds { int64_t tokens, docs, doc_tokens, supervised, cached; };
 
-/* A micro-batch, assembled. Arrays live where tensors live; docs.start is readable by the host. */
+/* A micro-batch, assembled. Arrays live where tensors live. */
 struct batch {
     struct docs docs;
     const int32_t *ids;        /* [n_tokens] */
     const int32_t *rows;       /* [supervised] rows that have a label … */
     const int32_t *labels;     /* [supervised] … and the label */
+    struct rows_at rows_at;    /* [supervised] … and where in which document they are */
     int64_t supervised;
-    const int32_t *key_start, *cache_rows; /* with a cache: [n_docs] where the keys of a document begin in it, and
-                                            * [n_tokens] the row of each token; else NULL */
+    struct ints key_start;     /* [n_docs] with a cache: where the keys of a document begin in it … */
+    const int32_t *cache_rows; /* [n_tokens] … and the row of each token; else NULL */
 };
 
 struct model {
@@ -88,8 +89,6 @@ struct model {
     /* head: compacted rows */
     tensor head_x, head_delta, head_n, head_rstd, head_dn, head_z, head_lora;
     tensor loss;               /* [supervised] of the whole micro-batch */
-    int32_t *head_start;       /* documents of one row each, for the head adapter's dropout */
-    int64_t *head_sample;
 };
 
 /* One forward/backward: where it runs, on what, for which step. sink NULL = forward only. */
@@ -108,14 +107,14 @@ struct pass {
 status model_init(struct model *m, const struct backend *be, const struct model_shape *shape, const struct model_plan *plan,
                   const struct batch_bounds *bounds, dtype act, bool masters);
 void model_layout(struct model *m, struct arena *frozen, struct arena *trained, struct arena *kept, struct arena *scratch);
-status model_prepare(struct model *m, struct stream *s); /* after binding: RoPE tables */
+status model_prepare(struct model *m, struct stage *g); /* after binding: RoPE tables */
 void model_release(struct model *m);
 
 /* The blocks only: what the last one leaves is there for model_logits (block_out). */
 status model_forward(struct pass *p);
 
-/* Sum of the token losses of this micro-batch (f64, rows in order). With a sink, gradients of the *sum* are put. */
-status model_run(struct pass *p, double *loss_sum);
+/* loss_sum [1] f64 = the token losses of this micro-batch, rows in order. With a sink, gradients of the *sum* are put. */
+status model_run(struct pass *p, tensor loss_sum);
 
 /* Logits [n, vocab] of the given rows of the micro-batch, soft cap and all, f32 or bf16, into the head's chunk buffer
  * (n ≤ head_rows); forward only. */
@@ -123,7 +122,7 @@ status model_logits(struct pass *p, const int32_t *rows, int64_t n, tensor *logi
 
 /* linear.c: y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ. */
 struct linear_io {
-    const struct docs *docs;
+    struct rows_at rows;    /* of the rows of x, for dropout */
     tensor x, h;   /* h [N, R] keeps drop(x)·Aᵀ for backward */
     tensor y;      /* forward */
     tensor dy, dx; /* backward; dx.data NULL: not wanted */
@@ -139,6 +138,6 @@ bool linear_is_trained(const struct model *m, const struct linear *l);  /* anyth
 status norm_bwd(struct pass *p, int id, struct rmsnorm_bwd_args *a);
 
 /* head.c */
-status head_loss(struct pass *p, double *loss_sum); /* after model_forward; writes block_dx when there is a sink */
+status head_loss(struct pass *p, tensor sum); /* after model_forward; writes block_dx when there is a sink */
 
 #endif
