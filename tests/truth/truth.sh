@@ -20,9 +20,9 @@ one()
 whole=(batch_size=8 gradient_accumulation_steps=1)
 pieces=(batch_size=3 gradient_accumulation_steps=3) # 3 + 3 + 2 rows: the last micro-batch is short
 fp32=(1e-5 1e-4)
-# Rounding errors add up as the root of their number, and 1e-2 is what two layers of Llama's 14 roundings each were given.
-# Gemma 2 has 18 a layer (two more norms, two more sums' terms), Gemma 3 20 and three layers.
-declare -A bf16_tensors=([gemma2]=1.2e-2 [gemma3]=1.5e-2)
+# Stochastic rounding of weights is off by half an ulp (2^-8) rms at most, ten steps by the root of that many times as much,
+# which is 1.24e-2. Small weights (norms around 0, of which Gemma 2 and 3 have most) get there; the others stay below 1e-2.
+declare -A bf16_tensors=([gemma2]=1.24e-2 [gemma3]=1.24e-2)
 for family in "${families[@]}"; do
     gold=$here/golden/$family
     "$trimpot" tokenize --tokenizer "$gold/model" "$gold/rows.jsonl" >"$scratch/ids" || fail "$family: trimpot tokenize"
