@@ -216,14 +216,15 @@ static status no_past(const struct check *c, const struct docs *d)
 static status bind_rope(struct check *c)
 {
     const struct rope_args *r = c->args;
-    bind_size(c, 'W', r->heads * r->head_dim, "heads*head_dim");
+    bind_size(c, 'Q', r->heads * r->head_dim, "heads*head_dim");
+    bind_size(c, 'K', r->kv_heads * r->head_dim, "kv_heads*head_dim");
     return ST_OK;
 }
 
 static status also_rope(const struct check *c, bool host)
 {
     const struct rope_args *r = c->args;
-    int64_t tokens = r->x.dim[0];
+    int64_t tokens = r->q.dim[0];
     if (2 * r->cos.dim[1] > r->head_dim)
         FAIL(ST_SHAPE, "%s: cos is %s, wider than half of a head of %lld channels", c->op, tensor_text(&r->cos),
              (long long)r->head_dim);
@@ -486,7 +487,8 @@ static const struct rule rmsnorm_bwd_rules[] = {
     R(rmsnorm_bwd, dw, "C", T_F32, OPTIONAL),
 };
 static const struct rule rope_rules[] = {
-    R(rope, x, "NW", T_ACT),
+    R(rope, q, "NQ", T_ACT),
+    R(rope, k, "NK", T_ACT, OPTIONAL),
     R(rope, cos, "PD", T_F32),
     R(rope, sin, "PD", T_F32),
 };

@@ -76,9 +76,10 @@ typedef status op_rmsnorm_fwd_fn(struct stream *s, const struct rmsnorm_fwd_args
 struct rmsnorm_bwd_args { tensor dy, x, w, rstd, residual, dx, dw; bool unit_offset; };
 typedef status op_rmsnorm_bwd_fn(struct stream *s, const struct rmsnorm_bwd_args *r);
 
-/* In place on x [N, heads·D] act: rotates the first `cos.dim[1]*2` channels of every head, half-split layout, by the
- * row's position (all are < positions). cos, sin [≥ positions, d/2] f32. inverse: −θ (the backward pass). */
-struct rope_args { tensor x, cos, sin; int64_t heads, head_dim, positions; struct rows_at rows; bool inverse; };
+/* In place on q [N, heads·D] and k [N, kv_heads·D] act, or on q alone: rotates the first `cos.dim[1]*2` channels of every
+ * head, half-split layout, by the row's position (all are < positions). cos, sin [≥ positions, d/2] f32. inverse: −θ (the
+ * backward pass). */
+struct rope_args { tensor q, k, cos, sin; int64_t heads, kv_heads, head_dim, positions; struct rows_at rows; bool inverse; };
 typedef status op_rope_fn(struct stream *s, const struct rope_args *r);
 
 /* Causal attention inside each document (flash scheme). q [N, H·D], k, v [N, K·D], o [N, H·D] act; lse [N, H] f32.
@@ -145,7 +146,7 @@ typedef status op_loss_sum_fn(struct stream *s, const struct loss_sum_args *l);
  * rows [K, n], strided: v_k is row k, but for first ≤ k < first + n_mine, where it is mine[k − first] [n] and the row is not
  * read. f32; elementwise, one rounding per addition: the same bits on every backend of f32. At most TREE_SUM_OPEN sums are open at a time. out may be any of
  * `mine`. */
-enum { TREE_SUM_NODES = 1024, TREE_SUM_MINE = 16, TREE_SUM_OPEN = 32 };
+enum { TREE_SUM_NODES = 1024, TREE_SUM_MINE = 32, TREE_SUM_OPEN = 32 };
 struct tree_sum_args {
     tensor rows, out;
     tensor mine[TREE_SUM_MINE];

@@ -32,7 +32,7 @@ static tensor scalars_in(struct arena *a, int64_t n, const char *name)
 void trainer_layout(struct trainer *t, struct arena *a)
 {
     int64_t partials = t->m->params.n_partials, row = t->accumulation + 1;
-    grad_sink_layout(&t->sink, &a[PLAN_GRADIENTS], &a[PLAN_SCRATCH], &a[PLAN_COMM]);
+    grad_sink_layout(&t->sink, &a[PLAN_GRADIENTS], &a[PLAN_SCRATCH], &a[PLAN_COMM], &a[PLAN_STAGING]);
     optim_layout(&t->optim, &a[PLAN_OPTIMIZER]);
     void *data = arena_take(&a[PLAN_SCRATCH], (size_t)partials * dtype_bytes(t->m->stat), "gradient norm partials");
     t->partials = tensor_1d(data, t->m->stat, partials);

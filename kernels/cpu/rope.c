@@ -1,12 +1,12 @@
 #include "kernels/cpu/elem.h"
 
-static void rotate_token(const struct rope_args *r, int64_t token)
+static void rotate_token(const struct rope_args *r, const tensor *x, int64_t heads, int64_t token)
 {
     int64_t half = r->cos.dim[1], position = r->rows.position[token];
     const float *cosines = row_of(&r->cos, position), *sines = row_of(&r->sin, position);
-    dtype dt = r->x.dt;
-    char *head = row_of(&r->x, token);
-    for (int64_t h = 0; h < r->heads; h++, head += (size_t)r->head_dim * dtype_bytes(dt)) {
+    dtype dt = x->dt;
+    char *head = row_of(x, token);
+    for (int64_t h = 0; h < heads; h++, head += (size_t)r->head_dim * dtype_bytes(dt)) {
         char *upper = head + (size_t)half * dtype_bytes(dt);
         for (int64_t j = 0; j < half; j += VW) {
             vf c = vec_load(cosines, DT_F32, j, half), sn = vec_load(sines, DT_F32, j, half);
@@ -20,8 +20,11 @@ static void rotate_token(const struct rope_args *r, int64_t token)
 
 status CPU_FN(rope)(struct stream *s, const struct rope_args *r)
 {
-    int64_t tokens = r->x.dim[0];
-#pragma omp parallel for num_threads(elem_threads(s, tokens * r->x.dim[1])) schedule(static)
-    for (int64_t t = 0; t < tokens; t++) rotate_token(r, t);
+    int64_t tokens = r->q.dim[0], kv_heads = r->k.data ? r->kv_heads : 0;
+#pragma omp parallel for num_threads(elem_threads(s, tokens * r->head_dim * (r->heads + kv_heads))) schedule(static)
+    for (int64_t t = 0; t < tokens; t++) {
+        rotate_token(r, &r->q, r->heads, t);
+        rotate_token(r, &r->k, kv_heads, t);
+    }
     return ST_OK;
 }

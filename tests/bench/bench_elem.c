@@ -75,7 +75,7 @@ static void blocks(const char *only)
     double nc = bytes_of(x), nf = bytes_of(gate);
     struct rmsnorm_fwd_args norm = {x, y, z, flat(w), made(act, N, C), flat(rstd), 1e-6f, false};
     struct rmsnorm_bwd_args back = {.dy = y, .x = x, .w = flat(w), .rstd = flat(rstd), .residual = norm.y, .dx = z};
-    struct rope_args rope = {x, cosines, cosines, HEADS, D, N, rows, false};
+    struct rope_args rope = {.q = x, .cos = cosines, .sin = cosines, .heads = HEADS, .head_dim = D, .positions = N, .rows = rows};
     struct glu_fwd_args glu = {gate, up, h, ACT_SILU};
     struct glu_bwd_args dglu = {gate, up, h, gate, up, ACT_SILU};
     struct dropout_args drop = {x, y, 0.1f, 5, rows, false};

@@ -107,7 +107,7 @@ static const struct refusal refusals[] = {
     {"rmsnorm_fwd", norm_mixed, {"y is [5, 37] bf16", "x is [5, 37] f32", "dtypes must agree"}},
     {"rmsnorm_fwd", norm_no_sum, {"delta is [5, 37] f32 but sum"}},
     {"rmsnorm_bwd", norm_rstd, {"rstd is [5] bf16", "must be f32"}},
-    {"rope", rope_heads, {"x is [29, 42] f32", "heads*head_dim = 56"}},
+    {"rope", rope_heads, {"q is [29, 42] f32", "heads*head_dim = 56"}},
     {"rope", rope_table, {"cos is [4, 5] f32", "longest document"}},
     {"rope", rope_wide, {"cos is [20, 5] f32", "7 channels"}},
     {"rope", rope_positions, {"positions is missing (29 wanted)"}},
@@ -179,7 +179,8 @@ static void test_nothing_to_do(void **state)
     struct gemm_args gemm = {.a = x, .b = weight, .c = tensor_2d(NULL, DT_F32, 0, 1), .tb = true, .alpha = 1};
     struct embed_args embed = {weight, NULL, 0, x};
     struct rmsnorm_fwd_args norm = {.x = x, .w = tensor_1d(w, DT_F32, 8), .y = x, .rstd = flat};
-    struct rope_args rope = {x, tensor_2d(w, DT_F32, 2, 4), tensor_2d(w, DT_F32, 2, 4), 1, 8, 0, {0}, false};
+    struct rope_args rope = {.q = x, .k = x, .cos = tensor_2d(w, DT_F32, 2, 4), .sin = tensor_2d(w, DT_F32, 2, 4), .heads = 1,
+                             .kv_heads = 1, .head_dim = 8};
     struct attn_fwd_args attn = {.q = x,
                                  .k = x,
                                  .v = x,

@@ -98,7 +98,41 @@ struct way {
     enum config_optim optimizer;
     double lr, decay, momentum;
     bool nesterov;
+    void (*also)(struct model_shape *s); /* what the family's shape lacks, to have blocks of every kind */
 };
+
+/* ---- shapes that no family of today has, put together from flags. Caps and windows are so small that they bite. ---------- */
+
+static inline void qk_norms(struct model_shape *s) { s->qk_norm = true; }
+
+/* embed_scale is a bf16 number: rounding it is test_shapes'. */
+static inline void post_norms(struct model_shape *s)
+{
+    s->post_norms = s->unit_offset = true;
+    s->act = ACT_GELU_TANH;
+    s->attn_scale = 0.5f;
+    s->attn_cap = 2;
+    s->head_cap = 3;
+    s->embed_scale = 5.65625f;
+    s->window = 4;
+    s->sliding[0] = s->sliding[2] = 1;
+}
+
+static inline void two_ropes(struct model_shape *s)
+{
+    post_norms(s);
+    s->qk_norm = true;
+    s->attn_cap = s->head_cap = 0;
+    s->rope[1].theta = 10;
+    s->rope[1].type = ROPE_DEFAULT;
+}
+
+static inline void fused(struct model_shape *s)
+{
+    s->fused_qkv = s->fused_gate_up = true;
+    s->window = 6;
+    s->sliding[1] = 1;
+}
 
 /* Learning rates that move the loss clearly in 20 steps and are not on the edge: there, rounding grows from step to step
  * whatever the code does. */
@@ -124,6 +158,17 @@ static const struct way ways[] = {
      .plan = {.lora = true, .nf4 = true, .dropout = 0.1, .rslora = true},
      .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":[\"k_proj\",\"v_proj\",\"up_proj\",\"down_proj\"],"
                 "\"layers_to_transform\":[1]}"},
+    {"q, k norms, LoRA AdamW", "llama", true, .also = qk_norms, .optimizer = CONFIG_ADAMW, .lr = 3e-3, .decay = 0.01,
+     .plan = {.lora = true, .adapted = LORA_ALL, .rank = 4, .alpha = 8, .dropout = 0.1}},
+    {"post norms and caps, full AdamW", "llama", true, .also = post_norms, .plan = {.full = true}, .optimizer = CONFIG_ADAMW, .lr = 3e-3,
+     .masters = true},
+    {"post norms and caps, QLoRA SGD", "qwen2", false, .also = post_norms, .optimizer = CONFIG_SGD, .lr = 0.05, .momentum = 0.9,
+     .plan = {.lora = true, .nf4 = true, .adapted = LORA_ALL | LORA_ON_HEAD, .rank = 4, .alpha = 4, .dropout = 0.1}},
+    {"two ropes, full SGD", "llama", true, .also = two_ropes, .rope = ROPE_LINEAR, .plan = {.full = true}, .optimizer = CONFIG_SGD,
+     .lr = 0.004},
+    {"fused, full Adam", "llama", false, .also = fused, .plan = {.full = true}, .optimizer = CONFIG_ADAM, .lr = 1e-3, .masters = true},
+    {"fused, QLoRA AdamW", "qwen2", true, .also = fused, .optimizer = CONFIG_ADAMW, .lr = 5e-3,
+     .plan = {.lora = true, .nf4 = true, .adapted = LORA_ALL, .rank = 4, .alpha = 8, .dropout = 0.1}},
 };
 enum { N_WAYS = sizeof ways / sizeof *ways };
 
@@ -138,6 +183,7 @@ static inline struct model_shape shape_of(const struct way *r)
     struct model_shape shape;
     snprintf(hf.model_type, sizeof hf.model_type, "%s", r->family);
     MUST(family_shape("(test)", &hf, &shape));
+    if (r->also) r->also(&shape);
     return shape;
 }
 

@@ -155,30 +155,35 @@ static void bound_rmsnorm_bwd(const struct kit *in, const struct kit *ref, struc
     mat_free(dy), mat_free(x), mat_free(w), mat_free(rstd), mat_free(residual);
 }
 
-/* ---- rope: {N, heads, D, rotated, docs, inverse, past}; glu: {N, F, kind, in place} ------------------------------------ */
+/* ---- rope: {N, heads, D, rotated, docs, inverse, past, kv heads}; glu: {N, F, kind, in place} ------------------------------------ */
 
 static void build_rope(struct kit *k, const int64_t *p)
 {
     struct docs docs = kit_docs(k, p[0], p[4]);
     int64_t keys;
     kit_past(k, &docs, p[6], &keys);
-    k->args.rope = (struct rope_args){.x = kit_act(k, p[0], p[1] * p[2], 1),
+    k->args.rope = (struct rope_args){.q = kit_act(k, p[0], p[1] * p[2], 1),
                                       .cos = kit_f32(k, docs.positions + 3, p[3] / 2, 1),
                                       .sin = kit_f32(k, docs.positions + 3, p[3] / 2, 1),
                                       .heads = p[1],
+                                      .kv_heads = p[7],
                                       .head_dim = p[2],
                                       .positions = docs.positions,
                                       .rows = docs.rows,
                                       .inverse = p[5]};
-    kit_output(k, "x", k->args.rope.x, k->value);
+    if (p[7]) k->args.rope.k = kit_act(k, p[0], p[7] * p[2], 1);
+    kit_output(k, "q", k->args.rope.q, k->value);
+    if (p[7]) kit_output(k, "k", k->args.rope.k, k->value);
 }
 
 static void bound_rope(const struct kit *in, const struct kit *ref, struct mat bounds[])
 {
     (void)in;
-    bounds[0] = bound_like(ref, 0);
-    for (int64_t i = 0; i < bounds[0].rows * bounds[0].cols; i++)
-        bounds[0].v[i] = 3 * EPS * 2; /* |x|, |cos|, |sin| ≤ 1 */
+    for (int o = 0; o < ref->n_outs; o++) {
+        bounds[o] = bound_like(ref, o);
+        for (int64_t i = 0; i < bounds[o].rows * bounds[o].cols; i++)
+            bounds[o].v[i] = 3 * EPS * 2; /* |x|, |cos|, |sin| ≤ 1 */
+    }
 }
 
 static void build_glu_fwd(struct kit *k, const int64_t *p)
@@ -573,6 +578,7 @@ const struct op_case op_cases[] = {
     CASE(rmsnorm_bwd, build_rmsnorm_bwd, bound_rmsnorm_bwd, "fb", 66, 512, N_DW | N_IN_PLACE),
     CASE(rope, build_rope, bound_rope, "fb", 1, 1, 2, 2, 1),
     CASE(rope, build_rope, bound_rope, "fb", 29, 3, 14, 10, 3),
+    CASE(rope, build_rope, bound_rope, "fb", 37, 6, 16, 16, 2, 1, 0, 3),
     CASE(rope, build_rope, bound_rope, "fb", 130, 4, 64, 64, 4, 1),
     CASE(rope, build_rope, bound_rope, "fb", 31, 2, 16, 16, 3, 0, 9),
     PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 1, 1, 1, 1, 1),

@@ -44,7 +44,8 @@ struct grad_sink {
 /* A step has leaves × micros micro-batches over all ranks. */
 void grad_sink_init(struct grad_sink *g, struct param_store *params, struct comm *comm, struct stream *s, dtype dt, int leaves,
                     int micros, status (*consume)(void *, int, tensor), void *owner);
-void grad_sink_layout(struct grad_sink *g, struct arena *gradients, struct arena *scratch, struct arena *comm_scratch);
+void grad_sink_layout(struct grad_sink *g, struct arena *gradients, struct arena *scratch, struct arena *comm_scratch,
+                      struct arena *staging);
 void grad_sink_release(struct grad_sink *g);
 
 void grad_step_begin(struct grad_sink *g);

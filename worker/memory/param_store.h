@@ -18,6 +18,7 @@
 #include "kernels/base/arena.h"
 #include "worker/memory/stage.h"
 #include "worker/memory/phase.h"
+#include "worker/memory/stage.h"
 
 enum param_kind {
     PARAM_FROZEN,   /* read only: mapped when the file's dtype is the model's, else a converted copy */

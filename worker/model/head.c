@@ -1,6 +1,7 @@
 /* head.c — final norm, projection and loss over the supervised rows, in chunks: logits of a whole batch never exist.
  *
- *   rows of a chunk:  x = x2 + branch of the last block → n = norm(x) → z = n·Wᵀ → loss, dz in z → dn = dz·W, dW += dzᵀ·n → dx → rows of d_x */
+ *   rows of a chunk:  x = x2 + branch of the last block → n = norm(x) → z = n·Wᵀ → loss, dz in z
+ *                     dn = dz·W, dW += dzᵀ·n → dx → rows of d_x */
 #include "worker/model/model.h"
 
 struct chunk { const int32_t *rows, *labels; struct rows_at at; int64_t n; };
@@ -55,7 +56,8 @@ status head_loss(struct pass *p, tensor sum)
     tensor d_x = block_dx(m);
     if (p->sink) TRY(m->be->dev.zero(p->s, d_x.data, (size_t)tensor_count(&d_x) * dtype_bytes(d_x.dt)));
     for (int64_t first = 0; first < b->supervised; first += m->plan.head_rows) {
-        struct chunk c = {.rows = b->rows + first, .labels = b->labels + first, .at = rows_from(b->rows_at, first), .n = b->supervised - first};
+        struct chunk c = {.rows = b->rows + first, .labels = b->labels + first, .at = rows_from(b->rows_at, first),
+                          .n = b->supervised - first};
         if (c.n > m->plan.head_rows) c.n = m->plan.head_rows;
         TRY(project(p, &c));
         tensor loss = tensor_1d((char *)m->loss.data + (size_t)first * dtype_bytes(m->loss.dt), m->loss.dt, c.n);

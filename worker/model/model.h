@@ -122,7 +122,7 @@ status model_logits(struct pass *p, const int32_t *rows, int64_t n, tensor *logi
 
 /* linear.c: y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ. */
 struct linear_io {
-    struct rows_at rows;    /* of the rows of x, for dropout */
+    struct rows_at rows; /* of the rows of x, for dropout */
     tensor x, h;   /* h [N, R] keeps drop(x)·Aᵀ for backward */
     tensor y;      /* forward */
     tensor dy, dx; /* backward; dx.data NULL: not wanted */
