@@ -47,7 +47,7 @@ status stage_in(struct stage *g, void *tensors, const void *host, size_t bytes)
     return ST_OK;
 }
 
-/* Piece k + 1 is copied while the host takes piece k. */
+/* Piece k + 1 is copied while the host takes piece k. What a half held before, the same stream has copied from it. */
 status stage_out(struct stage *g, void *host, const void *tensors, size_t bytes)
 {
     const struct device *dev = &g->s->be->dev;
@@ -60,7 +60,6 @@ status stage_out(struct stage *g, void *host, const void *tensors, size_t bytes)
         int half = (int)(k & 1);
         if (k < pieces) {
             size_t at = k * HALF, n = bytes - at < HALF ? bytes - at : HALF;
-            TRY(dev->event_sync(g->free[half], "stage out again"));
             TRY(dev->copy(g->s, g->half[half], (const char *)tensors + at, n));
             TRY(dev->event_record(g->free[half], g->s));
         }
