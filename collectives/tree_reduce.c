@@ -9,12 +9,12 @@
  * A buffer written at iteration k is read at k+1 and written again at k+2, so that one meeting per iteration is enough,
  * and none after the last: the next call's first meeting stands before its first sum. */
 #include <assert.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "collectives/tree.h"
+#include "kernels/base/team.h"
 #include "kernels/backend.h"
 
 enum {
@@ -22,12 +22,11 @@ enum {
     BLOCK = 512,                  /* elements summed at a time, in the first-level cache */
     PIECE_SHARED = 128 * 1024,    /* floats; what is staged stays in the second-level cache */
     PIECE_MESSAGES = 1024 * 1024, /* messages of 512 KB at 8 ranks */
-    SPINS = 2000,                 /* looks at a peer's counter before the processor is offered to others */
 };
 
 struct tree_rank {
     int first, n;                 /* its nodes among all */
-    _Atomic uint32_t *meetings;   /* shared: how many it has come to, */
+    struct team_word *meetings;   /* shared: how many it has come to, */
     float *stage[2], *sum[2];     /* and its buffers */
 };
 
@@ -137,19 +136,42 @@ static void sum_block(const struct tree_reduce *t, int64_t at, int n, float *out
     }
 }
 
+struct sum {
+    const struct tree_reduce *t;
+    int64_t count;
+    float *out;
+};
+
+static void sum_part(const void *arg, int64_t i)
+{
+    const struct sum *s = arg;
+    sum_block(s->t, i * BLOCK, (int)least(BLOCK, s->count - i * BLOCK), s->out + i * BLOCK);
+}
+
 /* T(0, leaves) of `count` elements of the sources; out may be one of them. */
 static void ordered_sum(const struct tree_reduce *t, int64_t count, float *out, int threads)
 {
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && count > 8 * BLOCK)
-    for (int64_t at = 0; at < count; at += BLOCK) sum_block(t, at, (int)least(BLOCK, count - at), out + at);
+    struct sum s = {t, count, out};
+    team_for(count > 8 * BLOCK ? threads : 1, (count + BLOCK - 1) / BLOCK, sum_part, &s);
+}
+
+enum { PART = 16 * 1024 };
+struct copied {
+    float *to;
+    const float *from;
+    int64_t count;
+};
+
+static void copy_part(const void *arg, int64_t i)
+{
+    const struct copied *c = arg;
+    memcpy(c->to + i * PART, c->from + i * PART, (size_t)least(PART, c->count - i * PART) * sizeof(float));
 }
 
 static void copy(float *to, const float *from, int64_t count, int threads)
 {
-    enum { PART = 16 * 1024 };
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && count > 2 * PART)
-    for (int64_t at = 0; at < count; at += PART)
-        memcpy(to + at, from + at, (size_t)least(PART, count - at) * sizeof(float));
+    struct copied c = {to, from, count};
+    team_for(count > 2 * PART ? threads : 1, (count + PART - 1) / PART, copy_part, &c);
 }
 
 /* ---- exchange ------------------------------------------------------------------------------------------------------- */
@@ -162,17 +184,19 @@ static struct share share_of(const struct tree_reduce *t, int rank, int64_t leng
     return (struct share){least(t->shard * rank, length), least(t->shard * (rank + 1), length)};
 }
 
-static void wait_for(const _Atomic uint32_t *counter, uint32_t value)
+static void wait_for(struct team_word *counter, uint32_t value)
 {
-    for (int spin = 0; (int32_t)(atomic_load_explicit(counter, memory_order_acquire) - value) < 0; spin++)
-        if (spin >= SPINS) sched_yield();
+    uint32_t now = atomic_load_explicit(&counter->value, memory_order_acquire);
+    while ((int32_t)(now - value) < 0) now = team_wait(counter, now);
 }
 
 /* Returns when every rank has come. All that it wrote before is then visible here. */
 static void meet(struct tree_reduce *t)
 {
     uint32_t mine = ++t->meetings;
-    atomic_store_explicit(t->ranks[t->comm->rank].meetings, mine, memory_order_release);
+    struct team_word *word = t->ranks[t->comm->rank].meetings;
+    atomic_store_explicit(&word->value, mine, memory_order_release);
+    team_changed(word);
     for (int r = 0; r < t->comm->size; r++) wait_for(t->ranks[r].meetings, mine);
 }
 

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "kernels/base/team.h"
 #include "kernels/base/text.h"
 
 /* ---- instruction set: resolved once, before oneDNN's first call --------------------------------------------- */
@@ -237,23 +238,35 @@ static status cpu_sync(struct stream *s, const char *label)
 
 enum { MOVE_CHUNK = 1 << 20 };
 
-static status cpu_copy(struct stream *s, void *dst, const void *src, size_t bytes)
+struct move {
+    char *dst;
+    const char *src; /* NULL: zeros */
+    size_t bytes;
+};
+
+static void move_chunk(const void *arg, int64_t i)
 {
-    if (dst == src || !bytes) return ST_OK;
-#pragma omp parallel for schedule(static) num_threads(s->threads) if (bytes > 2 * MOVE_CHUNK)
-    for (size_t at = 0; at < bytes; at += MOVE_CHUNK)
-        memcpy((char *)dst + at, (const char *)src + at, bytes - at < MOVE_CHUNK ? bytes - at : MOVE_CHUNK);
+    const struct move *m = arg;
+    size_t at = (size_t)i * MOVE_CHUNK, n = m->bytes - at < MOVE_CHUNK ? m->bytes - at : MOVE_CHUNK;
+    if (m->src)
+        memcpy(m->dst + at, m->src + at, n);
+    else
+        memset(m->dst + at, 0, n);
+}
+
+static status move(struct stream *s, struct move m)
+{
+    int64_t chunks = (int64_t)((m.bytes + MOVE_CHUNK - 1) / MOVE_CHUNK);
+    team_for(chunks > 2 ? s->threads : 1, chunks, move_chunk, &m);
     return ST_OK;
 }
 
-static status cpu_zero(struct stream *s, void *dst, size_t bytes)
+static status cpu_copy(struct stream *s, void *dst, const void *src, size_t bytes)
 {
-    if (!bytes) return ST_OK;
-#pragma omp parallel for schedule(static) num_threads(s->threads) if (bytes > 2 * MOVE_CHUNK)
-    for (size_t at = 0; at < bytes; at += MOVE_CHUNK)
-        memset((char *)dst + at, 0, bytes - at < MOVE_CHUNK ? bytes - at : MOVE_CHUNK);
-    return ST_OK;
+    return dst == src ? ST_OK : move(s, (struct move){dst, src, bytes});
 }
+
+static status cpu_zero(struct stream *s, void *dst, size_t bytes) { return move(s, (struct move){dst, NULL, bytes}); }
 
 const struct backend backend_cpu = {
     .name = "cpu",

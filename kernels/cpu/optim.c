@@ -12,7 +12,7 @@ struct store {
 
 /* Elements [first, first + n) of the flat tensors, n ≤ CHUNK; `skip` = lanes of the first Philox block that belong to
  * the elements before. */
-enum { CHUNK = PHILOX_HALVES };
+enum { CHUNK = PHILOX_HALVES, CHUNKS = 16 };
 
 static void store_lanes(struct store *st, int64_t first, int64_t i, int64_t n, int64_t skip, vf x)
 {
@@ -51,17 +51,22 @@ static void update_chunk(const struct optim_args *o, struct store *w, struct sto
 
 static bool by_chance(const tensor *t) { return t->data && t->dt == DT_BF16; }
 
+/* One fill of random words must cover a chunk. */
+static int64_t chunk_of(const struct optim_args *o) { return o->flat0 % 8 ? CHUNK - 8 : CHUNK; }
+
+static void update_chunks(const void *arg, int64_t i)
+{
+    const struct optim_args *o = arg;
+    int64_t n = tensor_count(&o->w), chunk = chunk_of(o), end = (i + 1) * CHUNKS * chunk < n ? (i + 1) * CHUNKS * chunk : n;
+    struct store w = {&o->w, by_chance(&o->w) && o->sr && !o->master.data, o->key_w, {0}};
+    struct store m = {&o->m, by_chance(&o->m), o->key_m, {0}}, v = {&o->v, by_chance(&o->v), o->key_v, {0}};
+    for (int64_t at = i * CHUNKS * chunk; at < end; at += chunk)
+        update_chunk(o, &w, &m, &v, at, end - at < chunk ? end - at : chunk);
+}
+
 status CPU_FN(optim)(struct stream *s, const struct optim_args *o)
 {
-    int64_t n = tensor_count(&o->w), chunk = o->flat0 % 8 ? CHUNK - 8 : CHUNK; /* one fill must cover a chunk */
-    int64_t chunks = (n + chunk - 1) / chunk;
-#pragma omp parallel num_threads(elem_threads(s, n))
-    {
-        struct store w = {&o->w, by_chance(&o->w) && o->sr && !o->master.data, o->key_w, {0}};
-        struct store m = {&o->m, by_chance(&o->m), o->key_m, {0}}, v = {&o->v, by_chance(&o->v), o->key_v, {0}};
-#pragma omp for schedule(static)
-        for (int64_t c = 0; c < chunks; c++)
-            update_chunk(o, &w, &m, &v, c * chunk, n - c * chunk < chunk ? n - c * chunk : chunk);
-    }
+    int64_t n = tensor_count(&o->w), most = CHUNKS * chunk_of(o);
+    team_for(elem_threads(s, n), (n + most - 1) / most, update_chunks, o);
     return ST_OK;
 }

@@ -1,7 +1,8 @@
 #include "kernels/cpu/elem.h"
 
-static void rotate_token(const struct rope_args *r, int64_t token)
+static void rotate_token(const void *arg, int64_t token)
 {
+    const struct rope_args *r = arg;
     int64_t half = r->cos.dim[1], position = r->rows.position[token];
     const float *cosines = row_of(&r->cos, position), *sines = row_of(&r->sin, position);
     dtype dt = r->x.dt;
@@ -21,7 +22,6 @@ static void rotate_token(const struct rope_args *r, int64_t token)
 status CPU_FN(rope)(struct stream *s, const struct rope_args *r)
 {
     int64_t tokens = r->x.dim[0];
-#pragma omp parallel for num_threads(elem_threads(s, tokens * r->x.dim[1])) schedule(static)
-    for (int64_t t = 0; t < tokens; t++) rotate_token(r, t);
+    team_for(elem_threads(s, tokens * r->x.dim[1]), tokens, rotate_token, r);
     return ST_OK;
 }
