@@ -59,24 +59,40 @@ status st_writer_close(struct st_writer *w, bool commit);
 
 /* ---- config.json ------------------------------------------------------------------------------------------------ */
 
-enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN };
+enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN, ROPE_LONGROPE };
+enum { ROPE_STRETCHES = 256 }; /* longrope: pairs at most */
 struct hf_rope {
     enum rope_type type;
     double theta, factor, partial;
-    int64_t original;  /* llama3, yarn: positions before they were stretched */
+    int64_t original;  /* llama3, yarn, longrope: positions before they were stretched */
     double low, high;  /* llama3: factors; yarn: rotations (beta_slow, beta_fast) */
-    double attention;  /* what cos and sin are multiplied by: 1 but for yarn */
+    double attention;  /* what cos and sin are multiplied by: 1 but for yarn and longrope */
+    double mscale, mscale_all; /* yarn: what `attention` is made of, if given */
     bool truncate;     /* yarn: the ramp begins and ends at whole dimensions */
+    int n_stretch;     /* longrope: what each pair's frequency is divided by, up to `original` tokens and beyond them */
+    float stretch[2][ROPE_STRETCHES];
 };
 
-/* What config.json says, with 4.x and 5.x spellings folded; defaults of absent keys are the library's. */
+enum { HF_MAX_LAYERS = 1024, HF_ABSENT = -1 };
+enum hf_ropes { HF_ROPE_UNSAID, HF_ROPE_SCALING, HF_ROPE_PARAMETERS, HF_ROPE_BY_TYPE };
+
+/* What config.json says, with 4.x and 5.x spellings folded. What it leaves out is absent: HF_ABSENT, or 0 where that could not
+ * be said; only the family knows what that means. Flags: HF_ABSENT, 0, 1. */
 struct hf_config {
-    char model_type[32], architecture[64], hidden_act[32], torch_dtype[16];
-    int64_t vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, max_positions;
+    char model_type[32], architecture[64], hidden_act[32], hidden_activation[32], torch_dtype[16]; /* "" = absent */
+    int64_t vocab_size, hidden_size, intermediate_size, layers, heads;
+    int64_t kv_heads, head_dim, max_positions; /* 0 = absent */
     double rms_norm_eps;
-    bool tie_word_embeddings, attention_bias, mlp_bias, use_sliding_window;
-    int64_t sliding_window, max_window_layers; /* 0 = none */
-    struct hf_rope rope;
+    int tie_word_embeddings, attention_bias, mlp_bias, use_sliding_window;
+    int64_t sliding_window, max_window_layers; /* window 0 = none, said so */
+    int64_t sliding_window_pattern;            /* 0 = absent */
+    double query_pre_attn_scalar;              /* 0 = absent */
+    double attn_cap, head_cap;                 /* 0 = none, said so */
+    bool has_layer_types;
+    uint8_t slides[HF_MAX_LAYERS];             /* layer_types: 1 = sliding_attention */
+    enum hf_ropes ropes;
+    struct hf_rope rope[2];    /* of all layers; BY_TYPE: of global ones, of sliding ones. Unsettled: 0 = absent */
+    double local_theta;        /* rope_local_base_freq; 0 = absent */
     int32_t bos, pad, eos[32]; int n_eos;      /* -1 none; generation_config.json overrides */
     char dropouts[256];        /* keys with their values, that training does not apply; "" = none */
     char generation_fault[512]; /* why generation_config.json cannot be used; "" = it can, or is not there */
@@ -86,11 +102,14 @@ struct hf_config {
 status hf_config_model_type(const char *dir, char *out, size_t cap);
 
 /* ST_IO missing, ST_CORRUPT not JSON or a wrong type (file:line or key, value, remedy), ST_NOT_BUILT for fields whose
- * mathematics trimpot lacks (unknown rope type, experts, quantization_config…). The family is not judged here. Sizes
- * are range-checked (hidden % heads, heads % kv_heads, positive, ≤ 2^31, products fit). A generation_config.json that
- * cannot be read is a `generation_fault`: who needs it fails with it. */
+ * mathematics trimpot lacks (unknown rope type, experts, quantization_config…). The family is not judged here. A
+ * generation_config.json that cannot be read is a `generation_fault`: who needs it fails with it. */
 status hf_config_read(const char *dir, struct hf_config *out);
 status hf_config_parse(const char *path, const char *json, size_t n, struct hf_config *out); /* fuzz entry */
+/* Once nothing is absent: hidden % heads, heads % kv_heads, an even head size, products that fit. path: for messages. */
+status hf_config_check(const char *path, const struct hf_config *c);
+/* A rope's own absent numbers, once theta is not and the positions are known: what follows from the others. */
+status hf_rope_settle(const char *path, struct hf_rope *r, int64_t max_positions);
 void hf_config_warn(const char *dir, const struct hf_config *c); /* of what a training leaves out: dropouts, the fault */
 
 /* What an export says differently from its base. */

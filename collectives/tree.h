@@ -12,10 +12,10 @@
 #ifndef TRIMPOT_TREE_H
 #define TRIMPOT_TREE_H
 
-#include "collectives/comm.h"
+#include "collectives/own.h"
+#include "collectives/transport.h"
+#include "kernels/backend.h"
 #include "kernels/base/arena.h"
-
-struct stream;
 
 struct tree_node { int lo, hi; };
 
@@ -32,30 +32,52 @@ bool tree_is_node(int leaves, int lo, int hi);
  * (so 2 leaves need 1 buffer, 4 need 2, 8 need 3). */
 int tree_depth(int leaves, int lo, int hi);
 
+/* One reduction on its way: what it was called with, and how far the host's part of it has come. */
+struct tree_job {
+    struct tree_reduce *t;
+    void *node[TREE_MAX_NODES], *out;
+    int64_t count, rounds;
+    struct range part;
+    int threads;
+    int64_t sent, landed, put, taken; /* rounds */
+};
+enum { TREE_JOBS = 16 };
+
 struct tree_reduce {
     struct comm *comm;
     int leaves;
+    dtype dt;
     int64_t longest;             /* vector reduced */
-    int max_nodes, n_nodes;      /* the most nodes of one rank; nodes of all ranks together */
-    int64_t piece, shard;        /* elements handled at a time, and a rank's share of them; they bound the scratch */
-    struct tree_rank *ranks;     /* [size] what each rank brings, and where */
-    void **parts;                /* [size] of the segment shared by all ranks */
-    unsigned char *merges;       /* [n_nodes] merges of the two newest sums after each node: the tree in postfix */
-    const float **source;        /* [n_nodes] where this rank's share of each node lies */
-    size_t *extent;              /* [4][size] bytes and offsets of messages, sent and received */
-    float *scratch;              /* partials received in messages */
-    bool connected, shared;      /* shared: ranks read each other's staged partials instead */
-    uint32_t meetings;
+    int n_nodes, max_nodes;      /* nodes of all ranks together; the most of one rank */
+    bool direct;                 /* tensors are host memory: nothing is staged */
+    bool connected;
+    struct tree_rank *ranks;     /* [size] what each rank brings */
+    struct transport by;
+    struct tree_sum_args sum;    /* but for the addresses */
+    /* of a round, for calls and for what runs on the stream: [2][size] */
+    int64_t *here, *there;
+    /* tensor memory: */
+    void *rows;                  /* [n_nodes, each] partials that messages bring, or what is staged of them */
+    /* pinned, when tensors are not host memory: */
+    void *send, *landing, *spread; /* [my nodes, size, each] [n_nodes, each] [size, each] */
+    struct tree_job job[TREE_JOBS];
+    int next;
 };
 
-/* Measure or bind: takes its scratch (some MB, "reduction …") from `a`. max_count = longest vector reduced. The first
- * reduction maps a segment that the ranks of one host share, no larger than the scratch, and uses that instead of the
- * scratch, whose pages are then never touched. With one rank nothing is taken. leaves must be a multiple of the ranks. */
-void tree_reduce_init(struct tree_reduce *t, struct comm *c, int leaves, int64_t max_count, struct arena *a);
+/* Owns ordinary memory: release. longest: the longest vector that will be reduced; dt: f32 (f64 over the reference, on one
+ * rank). leaves must be a multiple of the ranks, and these at most TREE_SUM_NODES (ST_CONFIG_RUNTIME by the first reduction). */
+void tree_reduce_init(struct tree_reduce *t, struct comm *c, const struct backend *be, int leaves, int64_t longest, dtype dt);
+void tree_reduce_release(struct tree_reduce *t);
 
-/* nodes[i] (n_nodes of them, this rank's cover in order) each hold `count` f32. Afterwards `out` (may be nodes[0])
- * holds T(0, leaves) of all ranks, on every rank. With one rank the nodes are added in tree order, no communication.
- * Volume per rank = reduce-scatter + all-gather; sums are elementwise f32 in tree order, in parallel over elements. */
-status tree_reduce(struct tree_reduce *t, struct stream *s, float *const *nodes, int n_nodes, float *out, int64_t count);
+/* Measure or bind: some MB of "reduction …", in tensor and pinned memory; nothing with one rank. The first reduction maps a
+ * segment that the ranks of one host share, no larger than that of the messages, whose pages are then never touched. */
+void tree_reduce_layout(struct tree_reduce *t, struct arena *tensors, struct arena *pinned);
+
+/* nodes[i] (n_nodes of them, this rank's cover in order) each hold `count` elements. Afterwards elements [part.lo, part.hi)
+ * of `out` (may be nodes[0]) are those of T(0, leaves) of all ranks, on every rank: rank r adds own(count, r, size) of them.
+ * All ranks call with the same parts in the same order: the whole, or bucket by bucket, with the same bits.
+ * Queued on s; with one rank a copy. Volume per rank = reduce-scatter + all-gather; sums are elementwise in tree order. */
+status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, int n_nodes, void *out, int64_t count,
+                   struct range part);
 
 #endif

@@ -1,51 +1,35 @@
-/* The exchange around the ordered sum. Two ways to bring the partials together, the same sum, the same bits:
+/* The reduction, round by round: a slice of what every rank owns is brought to it, added there by an op, and spread.
  *
- *   shared     ranks of one host    stage piece k | sum own share of k−1 | copy out k−2 | meet     one meeting a piece
- *   messages   any ranks            all-to-all of shares | ordered sum | all-gather
+ *   vector   |own of rank 0        |own of rank 1        |own of rank 2        |        `each` elements of every owner
+ *   round 0  |====|                |====|                |====|                         a round, so that memory is bounded
+ *   round 1       |====|                |====|                |====|                    and all ranks are always busy
  *
- * A rank's part of the shared segment: its meeting counter in a line of its own, then two of each of
- *   stage      its nodes' piece, read by the others (its own share stays where it is)
- *   sum        its share of the sum, read by all
- * A buffer written at iteration k is read at k+1 and written again at k+2, so that one meeting per iteration is enough,
- * and none after the last: the next call's first meeting stands before its first sum. */
+ * Where tensors are host memory the transport reads and writes them, and the op what the transport brought. Elsewhere three
+ * pinned buffers stand between them; a stream runs in order, so that one of each is enough:
+ *
+ *   node ─copy▶ send ═exchange▶ rows ─▶ landing ─copy▶ rows ─op▶ out ─copy▶ spread ─▶ sum ═gather▶ spread ─copy▶ out  */
 #include <assert.h>
-#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "collectives/tree.h"
-#include "kernels/base/team.h"
-#include "kernels/backend.h"
+#include "kernels/base/text.h"
 
-enum {
-    LINE = 16,                    /* floats of a cache line: shares start on one */
-    BLOCK = 512,                  /* elements summed at a time, in the first-level cache */
-    PIECE_SHARED = 128 * 1024,    /* floats; what is staged stays in the second-level cache */
-    PIECE_MESSAGES = 1024 * 1024, /* messages of 512 KB at 8 ranks */
-};
-
-struct tree_rank {
-    int first, n;                 /* its nodes among all */
-    struct team_word *meetings;   /* shared: how many it has come to, */
-    float *stage[2], *sum[2];     /* and its buffers */
-};
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t whole_lines(int64_t n) { return (n + LINE - 1) / LINE * LINE; }
+enum { LINE = 16 }; /* f32 of a cache line: slices start on one */
+_Static_assert((int)TREE_MAX_NODES <= (int)TREE_SUM_MINE && (int)TREE_MAX_NODES <= (int)TREE_SUM_OPEN, "one op adds what a rank may bring");
 
 /* ---- shape ---------------------------------------------------------------------------------------------------------- */
 
-/* Nodes of every rank in order, and how many sums are merged after each. While measuring it only counts. */
+/* Nodes of every rank in order, and how many sums are merged after each. */
 static void arrange(struct tree_reduce *t)
 {
     struct tree_node stack[TREE_MAX_NODES + 1];
     int P = t->comm->size, depth = 0;
-    t->n_nodes = t->max_nodes = 0;
     for (int r = 0; r < P; r++) {
         struct tree_node nodes[TREE_MAX_NODES];
         int n = tree_cover(t->leaves, t->leaves / P * r, t->leaves / P * (r + 1), nodes);
         if (n > t->max_nodes) t->max_nodes = n;
-        if (t->ranks) t->ranks[r] = (struct tree_rank){.first = t->n_nodes, .n = n};
+        t->ranks[r] = (struct tree_rank){.first = t->n_nodes, .n = n};
         for (int i = 0; i < n; i++, t->n_nodes++) {
             unsigned char merges = 0;
             assert(depth <= TREE_MAX_NODES);
@@ -54,245 +38,247 @@ static void arrange(struct tree_reduce *t)
                 stack[depth - 2].hi = stack[depth - 1].hi;
                 depth--;
             }
-            if (t->merges) t->merges[t->n_nodes] = merges;
+            if (t->n_nodes < TREE_SUM_NODES) t->sum.merges[t->n_nodes] = merges;
         }
     }
     assert(depth == 1);
 }
 
-static void set_piece(struct tree_reduce *t, int64_t piece)
+/* Elements of each owner in a round. */
+static int64_t slice(const struct tree_reduce *t, const struct transport_table *by)
 {
-    t->piece = whole_lines(least(piece, t->longest));
-    t->shard = whole_lines((t->piece + t->comm->size - 1) / t->comm->size);
+    int64_t piece = by->piece / t->max_nodes, P = t->comm->size;
+    if (piece > t->longest) piece = t->longest;
+    return ((piece + P - 1) / P + LINE - 1) / LINE * LINE;
+}
+
+void tree_reduce_init(struct tree_reduce *t, struct comm *c, const struct backend *be, int leaves, int64_t longest, dtype dt)
+{
+    assert(leaves > 0 && leaves % c->size == 0);
+    *t = (struct tree_reduce){.comm = c, .leaves = leaves, .dt = dt, .longest = longest > 0 ? longest : 1,
+                              .direct = be->tensors_in == MEM_HOST};
+    if (c->size == 1) return;
+    size_t P = (size_t)c->size;
+    t->ranks = mem_alloc(P * sizeof *t->ranks);
+    arrange(t);
+    t->here = mem_alloc(2 * P * sizeof *t->here);
+    t->there = mem_alloc(2 * P * sizeof *t->there);
+    t->by = (struct transport){.fn = &transport_messages, .comm = c, .ranks = t->ranks, .n_nodes = t->n_nodes, .max_nodes = t->max_nodes,
+                               .each = slice(t, &transport_messages), .element = dtype_bytes(dt), .threads = 1,
+                               .parts = mem_alloc(P * sizeof(void *)), .extent = mem_alloc(4 * P * sizeof(size_t))};
+    t->sum.first = t->ranks[c->rank].first;
+    t->sum.n_mine = t->ranks[c->rank].n;
+}
+
+void tree_reduce_release(struct tree_reduce *t)
+{
+    free(t->ranks);
+    free(t->here);
+    free(t->there);
+    free(t->by.parts);
+    free(t->by.extent);
+    *t = (struct tree_reduce){0};
+}
+
+void tree_reduce_layout(struct tree_reduce *t, struct arena *tensors, struct arena *pinned)
+{
+    if (t->comm->size == 1) return;
+    size_t row = (size_t)t->by.each * t->by.element, P = (size_t)t->comm->size;
+    t->rows = arena_take(tensors, (size_t)t->n_nodes * row, "reduction: partials");
+    t->by.landing = t->rows;
+    if (t->direct) return;
+    t->send = arena_take(pinned, (size_t)t->ranks[t->comm->rank].n * P * row, "reduction: partials to send");
+    t->landing = t->by.landing = arena_take(pinned, (size_t)t->n_nodes * row, "reduction: partials received");
+    t->spread = arena_take(pinned, P * row, "reduction: sums");
 }
 
 /* Maps the segment all ranks share, if they can. Done by the first reduction and not earlier: there all ranks are known
  * to have come through their start. */
 static status connect(struct tree_reduce *t)
 {
-    struct comm *c = t->comm;
-    struct tree_reduce small = *t;
+    struct transport shared = t->by;
+    if (t->n_nodes > TREE_SUM_NODES)
+        FAIL(ST_CONFIG_RUNTIME, "reduction: %d ranks bring %d partial sums, %d to one sum at most; use fewer ranks, or virtual_ranks "
+             "that are a multiple of the ranks and a power of two", t->comm->size, t->n_nodes, TREE_SUM_NODES);
     t->connected = true;
-    set_piece(&small, PIECE_SHARED / t->max_nodes);
-    int64_t stage = t->max_nodes * small.piece;
-    size_t bytes = (size_t)(LINE + 2 * stage + 2 * small.shard) * sizeof(float);
-    status st = c->fn->share(c, bytes, t->parts);
+    shared.fn = &transport_shared;
+    shared.each = slice(t, &transport_shared);
+    status st = transport_share(&shared);
     if (st == ST_NOT_BUILT) return ST_OK;
     TRY(st);
-    for (int r = 0; r < c->size; r++) {
-        struct tree_rank *rank = &t->ranks[r];
-        rank->meetings = t->parts[r];
-        rank->stage[0] = (float *)t->parts[r] + LINE;
-        rank->stage[1] = rank->stage[0] + stage;
-        rank->sum[0] = rank->stage[1] + stage;
-        rank->sum[1] = rank->sum[0] + small.shard;
-    }
-    t->piece = small.piece;
-    t->shard = small.shard;
-    t->shared = true;
+    t->by = shared;
     return ST_OK;
 }
 
-void tree_reduce_init(struct tree_reduce *t, struct comm *c, int leaves, int64_t max_count, struct arena *a)
+/* ---- one round ------------------------------------------------------------------------------------------------------ */
+
+/* What rank r adds in round k: `each` elements of its part. */
+static struct range slice_of(const struct tree_job *j, int r, int64_t k)
 {
-    size_t P = (size_t)c->size;
-    assert(leaves > 0 && leaves % c->size == 0 && max_count > 0);
-    *t = (struct tree_reduce){.comm = c, .leaves = leaves, .longest = max_count, .n_nodes = 1, .max_nodes = 1};
-    if (c->size == 1) return;
-    arrange(t);
-    set_piece(t, PIECE_MESSAGES / t->max_nodes);
-    size_t nodes = (size_t)t->n_nodes;
-    t->ranks = arena_take(a, P * sizeof *t->ranks, "reduction: ranks");
-    t->parts = arena_take(a, P * sizeof *t->parts, "reduction: shared parts");
-    t->merges = arena_take(a, nodes, "reduction: order");
-    t->source = arena_take(a, nodes * sizeof *t->source, "reduction: partials");
-    t->extent = arena_take(a, 4 * P * sizeof *t->extent, "reduction: messages");
-    t->scratch = arena_take(a, nodes * (size_t)t->shard * sizeof(float), "reduction scratch");
-    if (t->ranks) arrange(t);
+    const struct tree_reduce *t = j->t;
+    struct range all = range_meet(own(j->count, r, t->comm->size), j->part);
+    return range_meet(all, (struct range){all.lo + k * t->by.each, all.lo + (k + 1) * t->by.each});
 }
 
-/* ---- arithmetic ----------------------------------------------------------------------------------------------------- */
-
-/* to may be a. */
-static void add(float *to, const float *a, const float *b, int n)
+/* Slices of all ranks in round k, where they lie in the vector, or packed behind each other in a buffer. */
+static struct round round_of(const struct tree_job *j, int64_t k, bool packed, int64_t *at)
 {
-#pragma omp simd
-    for (int i = 0; i < n; i++) to[i] = a[i] + b[i];
-}
-
-static void sum_block(const struct tree_reduce *t, int64_t at, int n, float *out)
-{
-    float partial[TREE_MAX_NODES][BLOCK];
-    const float *top[TREE_MAX_NODES + 1];
-    int depth = 0;
-    for (int i = 0; i < t->n_nodes; i++) {
-        top[depth++] = t->source[i] + at;
-        for (int m = t->merges[i]; m > 0; m--, depth--) {
-            bool last = i == t->n_nodes - 1 && m == 1;
-            float *to = last ? out : partial[depth - 2];
-            add(to, top[depth - 2], top[depth - 1], n);
-            top[depth - 2] = to;
-        }
+    int P = j->t->comm->size;
+    struct round r = {.number = k, .at = at, .count = at + P};
+    for (int i = 0; i < P; i++) {
+        struct range s = slice_of(j, i, k);
+        r.at[i] = packed ? i * j->t->by.each : s.lo;
+        r.count[i] = range_count(s);
     }
+    return r;
 }
 
-struct sum {
-    const struct tree_reduce *t;
-    int64_t count;
-    float *out;
-};
+static char *plus(const struct tree_reduce *t, void *base, int64_t elements) { return (char *)base + elements * (int64_t)t->by.element; }
 
-static void sum_part(const void *arg, int64_t i)
+/* The host's part of a round, when the stream gets there. */
+static status send_now(void *job)
 {
-    const struct sum *s = arg;
-    sum_block(s->t, i * BLOCK, (int)least(BLOCK, s->count - i * BLOCK), s->out + i * BLOCK);
+    struct tree_job *j = job;
+    struct tree_reduce *t = j->t;
+    void *from[TREE_MAX_NODES];
+    struct round r = round_of(j, j->sent++, !t->direct, t->there);
+    for (int i = 0; i < t->sum.n_mine; i++) from[i] = t->direct ? j->node[i] : plus(t, t->send, i * t->comm->size * t->by.each);
+    t->by.threads = j->threads;
+    return t->by.fn->exchange(&t->by, &r, from);
 }
 
-/* T(0, leaves) of `count` elements of the sources; out may be one of them. */
-static void ordered_sum(const struct tree_reduce *t, int64_t count, float *out, int threads)
+static status land_now(void *job)
 {
-    struct sum s = {t, count, out};
-    team_for(count > 8 * BLOCK ? threads : 1, (count + BLOCK - 1) / BLOCK, sum_part, &s);
+    struct tree_job *j = job;
+    struct tree_reduce *t = j->t;
+    const void *rows = t->by.fn->rows(&t->by, j->landed++);
+    if (rows != t->landing) memcpy(t->landing, rows, (size_t)(t->n_nodes * t->by.each) * t->by.element);
+    return ST_OK;
 }
 
-enum { PART = 16 * 1024 };
-struct copied {
-    float *to;
-    const float *from;
-    int64_t count;
-};
-
-static void copy_part(const void *arg, int64_t i)
+static status put_now(void *job)
 {
-    const struct copied *c = arg;
-    memcpy(c->to + i * PART, c->from + i * PART, (size_t)least(PART, c->count - i * PART) * sizeof(float));
-}
-
-static void copy(float *to, const float *from, int64_t count, int threads)
-{
-    struct copied c = {to, from, count};
-    team_for(count > 2 * PART ? threads : 1, (count + PART - 1) / PART, copy_part, &c);
-}
-
-/* ---- exchange ------------------------------------------------------------------------------------------------------- */
-
-/* A rank's share of a piece of `length` elements. */
-struct share { int64_t lo, hi; };
-
-static struct share share_of(const struct tree_reduce *t, int rank, int64_t length)
-{
-    return (struct share){least(t->shard * rank, length), least(t->shard * (rank + 1), length)};
-}
-
-static void wait_for(struct team_word *counter, uint32_t value)
-{
-    uint32_t now = atomic_load_explicit(&counter->value, memory_order_acquire);
-    while ((int32_t)(now - value) < 0) now = team_wait(counter, now);
-}
-
-/* Returns when every rank has come. All that it wrote before is then visible here. */
-static void meet(struct tree_reduce *t)
-{
-    uint32_t mine = ++t->meetings;
-    struct team_word *word = t->ranks[t->comm->rank].meetings;
-    atomic_store_explicit(&word->value, mine, memory_order_release);
-    team_changed(word);
-    for (int r = 0; r < t->comm->size; r++) wait_for(t->ranks[r].meetings, mine);
-}
-
-static void stage_piece(const struct tree_reduce *t, float *const *nodes, int64_t at, int64_t length, float *stage, int threads)
-{
-    struct share own = share_of(t, t->comm->rank, length);
-    for (int i = 0; i < t->ranks[t->comm->rank].n; i++, stage += t->piece) {
-        copy(stage, nodes[i] + at, own.lo, threads);
-        copy(stage + own.hi, nodes[i] + at + own.hi, length - own.hi, threads);
-    }
-}
-
-static void sum_piece(const struct tree_reduce *t, float *const *nodes, int64_t at, int64_t length, int turn, int threads)
-{
+    struct tree_job *j = job;
+    struct tree_reduce *t = j->t;
+    struct round r = round_of(j, j->put++, true, t->there);
     int me = t->comm->rank;
-    struct share own = share_of(t, me, length);
-    for (int r = 0; r < t->comm->size; r++)
-        for (int i = 0; i < t->ranks[r].n; i++)
-            t->source[t->ranks[r].first + i] =
-                r == me ? nodes[i] + at + own.lo : t->ranks[r].stage[turn] + i * t->piece + own.lo;
-    ordered_sum(t, own.hi - own.lo, t->ranks[me].sum[turn], threads);
+    void *to = t->by.fn->sum(&t->by, &r, t->spread), *from = plus(t, t->spread, r.at[me]);
+    if (to != from) memcpy(to, from, (size_t)r.count[me] * t->by.element);
+    return ST_OK;
 }
 
-static void copy_out(const struct tree_reduce *t, float *out, int64_t length, int turn, int threads)
+static status take_now(void *job)
 {
-    for (int r = 0; r < t->comm->size; r++) {
-        struct share s = share_of(t, r, length);
-        copy(out + s.lo, t->ranks[r].sum[turn], s.hi - s.lo, threads);
+    struct tree_job *j = job;
+    struct tree_reduce *t = j->t;
+    struct round r = round_of(j, j->taken++, !t->direct, t->there);
+    return t->by.fn->gather(&t->by, &r, t->direct ? j->out : t->spread);
+}
+
+static status turn_now(void *job)
+{
+    struct transport *by = &((struct tree_job *)job)->t->by;
+    return by->fn->turn(by);
+}
+
+static status send_round(struct stream *s, struct tree_job *j, int64_t k)
+{
+    const struct tree_reduce *t = j->t;
+    struct round r = round_of(j, k, false, t->here);
+    for (int i = 0; !t->direct && i < t->sum.n_mine; i++)
+        for (int p = 0; p < t->comm->size; p++)
+            if (p != t->comm->rank)
+                TRY(s->be->dev.copy(s, plus(t, t->send, (i * t->comm->size + p) * t->by.each), plus(t, j->node[i], r.at[p]),
+                                    (size_t)r.count[p] * t->by.element));
+    return s->be->dev.host_call(s, send_now, j);
+}
+
+static status sum_round(struct stream *s, struct tree_job *j, int64_t k)
+{
+    struct tree_reduce *t = j->t;
+    struct round r = round_of(j, k, false, t->here);
+    struct tree_sum_args sum = t->sum;
+    int me = t->comm->rank;
+    int64_t n = r.count[me], lo = r.at[me];
+    void *rows = t->direct ? t->by.fn->rows(&t->by, k) : t->rows, *out = t->direct ? t->by.fn->sum(&t->by, &r, j->out) : plus(t, j->out, lo);
+    sum.rows = (tensor){.data = rows, .dt = t->dt, .rank = 2, .dim = {t->n_nodes, n, 1, 1}, .ld = t->by.each};
+    sum.out = tensor_1d(out, t->dt, n);
+    for (int i = 0; i < sum.n_mine; i++) sum.mine[i] = tensor_1d(plus(t, j->node[i], lo), t->dt, n);
+    if (!t->direct) {
+        TRY(s->be->dev.host_call(s, land_now, j));
+        TRY(s->be->dev.copy(s, rows, t->landing, (size_t)(t->n_nodes * t->by.each) * t->by.element));
     }
+    if (n) TRY(op_tree_sum(s, &sum));
+    if (t->direct) return ST_OK;
+    TRY(s->be->dev.copy(s, plus(t, t->spread, me * t->by.each), out, (size_t)n * t->by.element));
+    return s->be->dev.host_call(s, put_now, j);
 }
 
-static void reduce_shared(struct tree_reduce *t, float *const *nodes, float *out, int64_t count, int threads)
+static status take_round(struct stream *s, struct tree_job *j, int64_t k)
 {
-    int64_t pieces = (count + t->piece - 1) / t->piece;
-    for (int64_t k = 0; k < pieces + 2; k++) {
-        int64_t at = k * t->piece, before = at - t->piece, oldest = before - t->piece;
-        int turn = (int)(k & 1);
-        if (k < pieces) stage_piece(t, nodes, at, least(t->piece, count - at), t->ranks[t->comm->rank].stage[turn], threads);
-        if (k > 0 && k <= pieces) sum_piece(t, nodes, before, least(t->piece, count - before), !turn, threads);
-        if (k > 1) copy_out(t, out + oldest, least(t->piece, count - oldest), turn, threads);
-        if (k <= pieces) meet(t);
+    const struct tree_reduce *t = j->t;
+    TRY(s->be->dev.host_call(s, take_now, j));
+    struct round r = round_of(j, k, false, t->here);
+    for (int p = 0; !t->direct && p < t->comm->size; p++)
+        if (p != t->comm->rank)
+            TRY(s->be->dev.copy(s, plus(t, j->out, r.at[p]), plus(t, t->spread, p * t->by.each), (size_t)r.count[p] * t->by.element));
+    return ST_OK;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------------------------ */
+
+/* A free entry of the ring: what the host has not come to of the one that had it, it comes to now. */
+static status next_job(struct tree_reduce *t, struct stream *s, struct tree_job **out)
+{
+    struct tree_job *j = *out = &t->job[t->next];
+    t->next = (t->next + 1) % TREE_JOBS;
+    return j->taken < j->rounds ? s->be->dev.sync(s, "reduction") : ST_OK;
+}
+
+static int64_t rounds_of(const struct tree_job *j)
+{
+    int64_t longest = 0;
+    for (int r = 0; r < j->t->comm->size; r++) {
+        int64_t n = range_count(range_meet(own(j->count, r, j->t->comm->size), j->part));
+        if (n > longest) longest = n;
     }
+    return (longest + j->t->by.each - 1) / j->t->by.each;
 }
 
-/* Node i of every rank that has one: share j of mine to rank j, my share of theirs into the scratch. */
-static status exchange_nodes(struct tree_reduce *t, const float *node, int i, int64_t length)
+static status run(struct stream *s, struct tree_job *j)
 {
-    struct comm *c = t->comm;
-    size_t *to_bytes = t->extent, *to_at = to_bytes + c->size, *from_bytes = to_at + c->size, *from_at = from_bytes + c->size;
-    struct share own = share_of(t, c->rank, length);
-    for (int r = 0; r < c->size; r++) {
-        struct share s = share_of(t, r, length);
-        to_bytes[r] = node ? (size_t)(s.hi - s.lo) * sizeof(float) : 0;
-        to_at[r] = (size_t)s.lo * sizeof(float);
-        from_bytes[r] = i < t->ranks[r].n ? (size_t)(own.hi - own.lo) * sizeof(float) : 0;
-        from_at[r] = (size_t)(t->ranks[r].first + i) * (size_t)t->shard * sizeof(float);
-    }
-    return c->fn->all_to_all(c, node ? node : t->scratch, to_bytes, to_at, t->scratch, from_bytes, from_at);
-}
-
-static status reduce_messages(struct tree_reduce *t, float *const *nodes, float *out, int64_t count, int threads)
-{
-    struct comm *c = t->comm;
-    size_t *bytes = t->extent, *offset = bytes + c->size;
-    for (int i = 0; i < t->n_nodes; i++) t->source[i] = t->scratch + i * t->shard;
-    for (int64_t at = 0; at < count; at += t->piece) {
-        int64_t length = least(t->piece, count - at);
-        for (int i = 0; i < t->max_nodes; i++)
-            TRY(exchange_nodes(t, i < t->ranks[c->rank].n ? nodes[i] + at : NULL, i, length));
-        struct share own = share_of(t, c->rank, length);
-        ordered_sum(t, own.hi - own.lo, out + at + own.lo, threads);
-        for (int r = 0; r < c->size; r++) {
-            struct share s = share_of(t, r, length);
-            bytes[r] = (size_t)(s.hi - s.lo) * sizeof(float);
-            offset[r] = (size_t)s.lo * sizeof(float);
-        }
-        TRY(c->fn->all_gather_in_place(c, out + at, bytes, offset));
+    const struct transport_table *by = j->t->by.fn;
+    for (int64_t k = 0; k < j->rounds + 2 * by->lag; k++) {
+        int64_t before = k - by->lag, oldest = before - by->lag;
+        if (k < j->rounds) TRY(send_round(s, j, k));
+        if (before >= 0 && before < j->rounds) TRY(sum_round(s, j, before));
+        if (oldest >= 0) TRY(take_round(s, j, oldest));
+        if (by->turn && k < j->rounds + 2 * by->lag - 1) TRY(s->be->dev.host_call(s, turn_now, j));
     }
     return ST_OK;
 }
 
-status tree_reduce(struct tree_reduce *t, struct stream *s, float *const *nodes, int n_nodes, float *out, int64_t count)
+status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, int n_nodes, void *out, int64_t count,
+                   struct range part)
 {
-    int expected = t->comm->size == 1 ? 1 : t->ranks[t->comm->rank].n;
-    int threads = s && s->threads > 0 ? s->threads : 1;
+    int expected = t->comm->size == 1 ? 1 : t->sum.n_mine;
     if (n_nodes != expected)
         FAIL(ST_FAIL, "reduction: rank %d of %d brings %d nodes of a tree of %d leaves, its cover has %d", t->comm->rank,
              t->comm->size, n_nodes, t->leaves, expected);
-    if (s) TRY(s->be->dev.sync(s, "reduction"));
-    if (t->comm->size > 1 && !t->connected) TRY(connect(t));
+    if (part.lo < 0 || part.hi < part.lo || part.hi > count || count > t->longest)
+        FAIL(ST_FAIL, "reduction: elements [%lld, %lld) of %lld are asked for, the longest vector has %lld", (long long)part.lo,
+             (long long)part.hi, (long long)count, (long long)t->longest);
     if (t->comm->size == 1) {
-        if (out != nodes[0]) copy(out, nodes[0], count, threads);
-    } else if (t->shared) {
-        reduce_shared(t, nodes, out, count, threads);
-    } else {
-        TRY(reduce_messages(t, nodes, out, count, threads));
+        size_t element = dtype_bytes(t->dt), at = (size_t)part.lo * element;
+        return out == nodes[0] ? ST_OK : s->be->dev.copy(s, (char *)out + at, (const char *)nodes[0] + at, (size_t)range_count(part) * element);
     }
-    return ST_OK;
+    if (!t->connected) TRY(connect(t));
+    struct tree_job *j;
+    TRY(next_job(t, s, &j));
+    *j = (struct tree_job){.t = t, .out = out, .count = count, .part = part, .threads = s->threads > 0 ? s->threads : 1};
+    memcpy(j->node, nodes, (size_t)n_nodes * sizeof *nodes);
+    j->rounds = rounds_of(j);
+    TRY(run(s, j));
+    /* Messages are the library's own order of calls: nobody may come between. */
+    return t->by.fn->lag == 0 && !t->direct ? s->be->dev.sync(s, "reduction") : ST_OK;
 }

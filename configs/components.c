@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/families.h"
 #include "configs/schema.h"
 
 #define COUNT(a) ((int)(sizeof(a) / sizeof *(a)))
@@ -164,38 +165,6 @@ static const struct component table[] = {
     {"dataset", "torchtune.datasets.multimodal.vqa_dataset", 0, DATASET_ANY, NO_IMAGE},
 };
 
-/* Families by their torchtune module: which sizes it builds (with suffixes of their own), which tokenizer, and whether
- * this program has it. */
-static const struct family {
-    const char *name, *sizes, *tokenizer_args, *refused;
-} families[] = {
-    {"llama2", "7b 13b 70b", TOKENIZER},
-    {"llama3", "8b 70b", TOKENIZER},
-    {"llama3_1", "8b 70b 405b", NULL},
-    {"llama3_2", "1b 3b", NULL},
-    {"llama3_3", "70b", NULL},
-    {"qwen2", "0_5b 1_5b 7b", TOKENIZER " merges_file"},
-    {"qwen2_5",
-     "0_5b 1_5b_base 1_5b_instruct 3b 7b_base 7b_instruct 14b_base 14b_instruct 32b_base 32b_instruct 72b_base "
-      "72b_instruct",
-     TOKENIZER " merges_file"},
-    {"mistral", "7b", TOKENIZER, "the Mistral family is not built yet"},
-    {"gemma", "2b 7b", TOKENIZER, "the Gemma family is not built yet"},
-    {"gemma2", "2b 9b 27b", TOKENIZER, "the Gemma 2 family is not built yet"},
-    {"phi3", "mini", TOKENIZER, "the Phi-3 family is not built yet"},
-    {"phi4", "14b", TOKENIZER " vocab_path merges_path", "the Phi-4 family is not built yet"},
-    {"qwen3",
-     "0_6b_base 0_6b_instruct 1_7b_base 1_7b_instruct 4b_base 4b_instruct 8b_base 8b_instruct 14b_base 14b_instruct "
-      "32b",
-     TOKENIZER " merges_file", "the Qwen3 family is not built yet"},
-    {"smol", "135m 360m 1_7b", TOKENIZER " merges_file",
-     "torchtune's smol module is not built yet; leave _component_ out"},
-    {"llama3_2_vision", "11b 90b", TOKENIZER, "this program trains text decoders"},
-    {"llama4", "scout_17b_16e maverick_17b_128e", TOKENIZER, "mixtures of experts are not supported"},
-    {"clip", "vit", NULL, "this program trains text decoders"},
-    {"t5", "v1_1_xxl", TOKENIZER, "this program trains decoders"},
-};
-
 enum { MODEL_FULL, MODEL_LORA, MODEL_QLORA, MODEL_KINDS };
 static const struct {
     const char *prefix;
@@ -219,7 +188,7 @@ static const char *next_word(const char *list, char *text, size_t cap)
     return list + n;
 }
 
-static bool each_model(const struct family *f, struct component c, component_see *see, void *arg)
+static bool each_model(const struct family_module *f, struct component c, component_see *see, void *arg)
 {
     char path[160], size[32];
     for (const char *at = f->sizes, *end; (end = next_word(at, size, sizeof size)); at = end) {
@@ -237,14 +206,16 @@ static bool each_model(const struct family *f, struct component c, component_see
 bool component_each(const char *section, component_see *see, void *arg)
 {
     bool model = !strcmp(section, "model"), tokenizer = !strcmp(section, "tokenizer");
+    const struct family_module *f = NULL;
     char path[160];
     for (int i = 0; i < COUNT(table); i++)
         if (!strcmp(table[i].section, section) && see(table[i].path, &table[i], arg)) return true;
-    for (int i = 0; i < COUNT(families) && (model || tokenizer); i++) {
-        const struct family *f = &families[i];
+    while ((model || tokenizer) && (f = family_module_next(f))) {
         struct component c = {.section = section, .args = f->tokenizer_args, .family = f->name, .refused = f->refused};
-        snprintf(path, sizeof path, "%s%s.%s_tokenizer", models, f->name, f->name);
-        if (model ? each_model(f, c, see, arg) : f->tokenizer_args && see(path, &c, arg)) return true;
+        if (model && each_model(f, c, see, arg)) return true;
+        if (!tokenizer || !f->tokenizer) continue;
+        snprintf(path, sizeof path, "%s%s.%s", models, f->name, f->tokenizer);
+        if (see(path, &c, arg)) return true;
     }
     return false;
 }
@@ -269,12 +240,13 @@ bool component_find(const char *section, const char *path, struct component *out
     struct search s = {path, out};
     if (component_each(section, match, &s)) return true;
     if (strcmp(section, "model") && strcmp(section, "tokenizer")) return false;
-    /* Any other function of a refused family is refused with it. */
+    /* Any other function of a refused module is refused with it. */
     size_t n = strlen(models);
-    for (int i = 0; i < COUNT(families) && !strncmp(path, models, n); i++) {
-        size_t k = strlen(families[i].name);
-        if (families[i].refused && !strncmp(path + n, families[i].name, k) && path[n + k] == '.') {
-            *out = (struct component){section, path, 0, "", families[i].refused, NULL, families[i].name, NULL};
+    const struct family_module *f = NULL;
+    while (!strncmp(path, models, n) && (f = family_module_next(f))) {
+        size_t k = strlen(f->name);
+        if (f->refused && !strncmp(path + n, f->name, k) && path[n + k] == '.') {
+            *out = (struct component){section, path, 0, "", f->refused, NULL, f->name, NULL};
             return true;
         }
     }
@@ -373,11 +345,11 @@ void component_list(const char *section, struct buf *out)
         buf_printf(out, "      %s", table[i].path);
         add_line(out, table[i].refused ? table[i].refused : table[i].note);
     }
-    for (int i = 0; i < COUNT(families); i++) {
-        const struct family *f = &families[i];
-        if (tokenizer && f->tokenizer_args) buf_printf(out, "      %s%s.%s_tokenizer", models, f->name, f->name);
-        else if (model) buf_printf(out, "      %s%s.[lora_|qlora_]%s_", models, f->name, f->name);
-        else continue;
+    const struct family_module *f = NULL;
+    while ((model || tokenizer) && (f = family_module_next(f))) {
+        if (tokenizer && !f->tokenizer) continue;
+        if (tokenizer) buf_printf(out, "      %s%s.%s", models, f->name, f->tokenizer);
+        else buf_printf(out, "      %s%s.[lora_|qlora_]%s_", models, f->name, f->name);
         for (const char *at = f->sizes, *end; model && (end = next_word(at, size, sizeof size)); at = end)
             buf_printf(out, "%s%s", at == f->sizes ? "{" : ",", size);
         if (model) buf_text(out, "}");

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/families.h"
 #include "configs/schema.h"
 #include "kernels/base/file.h"
 
@@ -81,33 +82,17 @@ static bool epochs_of_random_adapter(const struct bound *b)
     return b->c->model.init == INIT_RANDOM && b->c->checkpointer.adapter_checkpoint;
 }
 
-/* Llama 3 and its successors share a tokenizer; so do the Qwen2 releases. */
-static bool same_tokens(const char *a, const char *b)
-{
-    size_t n = strcspn(a, "_"), m = strcspn(b, "_");
-    return n == m && !strncmp(a, b, n);
-}
+/* Releases that are spoken to alike share a tokenizer. */
 static bool tokenizer_of_other_family(const struct bound *b)
 {
-    return b->c->model.family && b->c->tokenizer.family && !same_tokens(b->c->model.family, b->c->tokenizer.family);
+    const struct family_module *m = family_module(b->c->model.family), *t = family_module(b->c->tokenizer.family);
+    return m && t && m->speech && t->speech && m->speech->style != t->speech->style;
 }
 static bool model_type_of_other_family(const struct bound *b)
 {
-    static const struct {
-        const char *type, *families;
-    } of[] = {{"LLAMA2", "llama2"},
-              {"LLAMA3", "llama3 llama3_1 llama3_3"},
-              {"LLAMA3_2", "llama3_2"},
-              {"QWEN2", "qwen2 qwen2_5"}};
-    const char *type = b->c->checkpointer.model_type, *family = b->c->model.family;
-    for (size_t i = 0; type && family && i < sizeof of / sizeof *of; i++)
-        if (!strcmp(of[i].type, type)) {
-            size_t n = strlen(family);
-            for (const char *at = of[i].families; (at = strstr(at, family)); at += n)
-                if ((at == of[i].families || at[-1] == ' ') && (!at[n] || at[n] == ' ')) return false;
-            return true;
-        }
-    return false;
+    const char *type = b->c->checkpointer.model_type;
+    const struct family_module *m = family_module(b->c->model.family);
+    return type && m && m->checkpointer && strcmp(m->checkpointer, type);
 }
 
 static bool validates_on_training_rows(const struct bound *b)

@@ -84,18 +84,6 @@ static const struct choice warmup_choices[] = {{"zero", false}, {"one", true}};
 static const struct choice level_choices[] = {{"DEBUG"}, {"INFO"}, {"WARN"}, {"WARNING"}, {"ERROR"}, {"CRITICAL"}};
 static const struct choice format_choices[] = {{"jsonl"}, {"txt"}};
 static const struct choice rotate_choices[] = {{"allgather"}, {"alltoall"}};
-#define OTHER "this program trains text decoders"
-static const struct choice model_type_choices[] = {
-    {"LLAMA2"}, {"LLAMA3"}, {"LLAMA3_2"}, {"QWEN2"},
-    {"GEMMA", 0, "the Gemma family is not built yet"},
-    {"GEMMA2", 0, "the Gemma 2 family is not built yet"},
-    {"MISTRAL", 0, "the Mistral family is not built yet"},
-    {"PHI3_MINI", 0, "the Phi-3 family is not built yet"},
-    {"PHI4", 0, "the Phi-4 family is not built yet"},
-    {"QWEN3", 0, "the Qwen3 family is not built yet"},
-    {"LLAMA3_VISION", 0, OTHER}, {"LLAMA4", 0, OTHER}, {"REWARD", 0, OTHER},
-    {"CLIP_TEXT", 0, OTHER}, {"T5_ENCODER", 0, OTHER},
-};
 
 /* rows that share everything but name and sentence */
 #define NOTED(p, t, d, why, ...) \
@@ -237,7 +225,7 @@ const struct row schema[] = {
      .sentence = "Directory of the base model (config.json, safetensors). --model DIR says the same."},
     SILENT("checkpointer.checkpoint_files", T_FILES, NULL,
            "Weight files of the directory; its index decides, so this is only checked for names that cannot be read."),
-    {"checkpointer.model_type", T_TEXT, C(checkpointer.model_type), OPTIONAL, CHOICES(model_type_choices),
+    {"checkpointer.model_type", T_TEXT, C(checkpointer.model_type), OPTIONAL, .choices = checkpointer_choices, .n_choices = CHECKPOINTERS,
      .resume = RESUME_SHOWN, .sentence = "Family, checked against config.json; null: config.json decides."},
     {"checkpointer.output_dir", T_TEXT, C(checkpointer.output_dir), OPTIONAL, .resume = RESUME_FREE,
      .home = true, .sentence = "Where checkpoints go; null: output_dir."},

@@ -52,6 +52,9 @@ struct choice {
     const char *refused; /* a reason: known, and not accepted */
 };
 
+enum { CHECKPOINTERS = 15 };
+extern const struct choice checkpointer_choices[CHECKPOINTERS]; /* checkpointer.model_type (families.c) */
+
 struct row {
     const char *path;
     enum value_type type;

@@ -56,7 +56,23 @@ typedef struct {
     vf w, m, v;
 } optim_state;
 
-FORMULA optim_state formula_adam(optim_state s, vf g, const struct optim_args *o)
+/* What the elements of one segment share. */
+struct update_rates {
+    enum optim_kind kind;
+    bool nesterov, first;
+    float gscale, lr, lw, wd, step, c2, beta1, beta2, eps;
+};
+
+FORMULA struct update_rates formula_rates(const struct update_args *u, const struct step_scalars *c, const struct seg *q)
+{
+    return (struct update_rates){
+        .kind = u->kind, .nesterov = u->nesterov, .first = c->first != 0, .gscale = (float)c->gscale,
+        .lr = (float)c->lr * q->lr_mult, .lw = (float)c->lw * q->lr_mult * q->wd_mult, .wd = u->wd * q->wd_mult,
+        .step = (float)c->rate * q->lr_mult, .c2 = (float)c->c2, .beta1 = u->beta1, .beta2 = u->beta2, .eps = u->eps,
+    };
+}
+
+FORMULA optim_state formula_adam(optim_state s, vf g, const struct update_rates *o)
 {
     vf b1 = vf_set(o->beta1), b2 = vf_set(o->beta2);
     if (o->wd != 0 && o->kind == OPTIM_ADAMW) s.w = vf_fnma(vf_set(o->lw), s.w, s.w);
@@ -70,7 +86,7 @@ FORMULA optim_state formula_adam(optim_state s, vf g, const struct optim_args *o
 }
 
 /* beta1 is the momentum, beta2 the dampening; at the first step the buffer is not read. */
-FORMULA optim_state formula_sgd(optim_state s, vf g, const struct optim_args *o)
+FORMULA optim_state formula_sgd(optim_state s, vf g, const struct update_rates *o)
 {
     vf momentum = vf_set(o->beta1), d = g;
     if (o->wd != 0) d += vf_set(o->wd) * s.w;

@@ -15,6 +15,7 @@ enum type {
     T_F32_ACT, /* f32, or the dtype of the activations */
     T_STORE,   /* f32 or bf16, on its own */
     T_FLOAT,   /* f32, bf16 or f16, on its own */
+    T_F64,
     T_U8,
 };
 
@@ -67,12 +68,14 @@ static status match_letter(struct check *c, const struct rule *r, const tensor *
 
 static bool dtype_allowed(const struct check *c, const struct rule *r, dtype dt)
 {
-    if (dt == DT_F64) return c->f64 && r->type != T_U8;
+    if (dt == DT_F64) return r->type == T_F64 || (c->f64 && r->type != T_U8);
     switch (r->type) {
     case T_F32:
         return dt == DT_F32;
     case T_U8:
         return dt == DT_U8;
+    case T_F64:
+        return false;
     case T_FLOAT:
         return dt == DT_F32 || dt == DT_BF16 || dt == DT_F16;
     case T_ACT:
@@ -92,6 +95,7 @@ static status check_dtype(struct check *c, const struct rule *r, const tensor *t
         [T_STORE] = "f32 or bf16",
         [T_FLOAT] = "f32, bf16 or f16",
         [T_U8] = "u8",
+        [T_F64] = "f64",
     };
     if (!dtype_allowed(c, r, t->dt))
         FAIL(ST_SHAPE, "%s: %s is %s; its dtype must be %s", c->op, r->name, tensor_text(t), wanted[r->type]);
@@ -212,14 +216,15 @@ static status no_past(const struct check *c, const struct docs *d)
 static status bind_rope(struct check *c)
 {
     const struct rope_args *r = c->args;
-    bind_size(c, 'W', r->heads * r->head_dim, "heads*head_dim");
+    bind_size(c, 'Q', r->heads * r->head_dim, "heads*head_dim");
+    bind_size(c, 'K', r->kv_heads * r->head_dim, "kv_heads*head_dim");
     return ST_OK;
 }
 
 static status also_rope(const struct check *c, bool host)
 {
     const struct rope_args *r = c->args;
-    int64_t tokens = r->x.dim[0];
+    int64_t tokens = r->q.dim[0];
     if (2 * r->cos.dim[1] > r->head_dim)
         FAIL(ST_SHAPE, "%s: cos is %s, wider than half of a head of %lld channels", c->op, tensor_text(&r->cos),
              (long long)r->head_dim);
@@ -323,11 +328,18 @@ static status also_axpy(const struct check *c, bool host)
     return ST_OK;
 }
 
-static status also_sumsq(const struct check *c, bool host)
+static status check_segs(const struct check *c, const struct segs *q, int64_t lo)
 {
-    (void)host;
-    const struct sumsq_args *q = c->args;
-    return expect_count(c, "partial", &q->partial, (tensor_count(&q->x) + NORM_BLOCK - 1) / NORM_BLOCK, &q->x);
+    if (lo < 0) FAIL(ST_SHAPE, "%s: lo is %lld, a negative index", c->op, (long long)lo);
+    if (q->n < 0 || (q->n && (!q->host || !q->dev))) FAIL(ST_SHAPE, "%s: the table of segments is missing", c->op);
+    for (int64_t i = 0, end = 0; i < q->n; i++) {
+        const struct seg *x = &q->host[i];
+        if (x->at < end || x->count < 0)
+            FAIL(ST_SHAPE, "%s: segment %lld has %lld elements from %lld on, but those before end at %lld", c->op, (long long)i,
+                 (long long)x->count, (long long)x->at, (long long)end);
+        end = x->at + x->count;
+    }
+    return ST_OK;
 }
 
 static status check_merges(const struct check *c, const struct tree_sum_args *t)
@@ -361,16 +373,69 @@ static status also_tree_sum(const struct check *c, bool host)
     return check_merges(c, t);
 }
 
-static status also_optim(const struct check *c, bool host)
+static bool cuts(const struct segs *q, int64_t at)
+{
+    int64_t i = segs_after(q->host, q->n, at);
+    return at % FLAT_PAGE && i < q->n && q->host[i].at < at;
+}
+
+static status also_sumsq_segs(const struct check *c, bool host)
 {
     (void)host;
-    const struct optim_args *o = c->args;
-    bool moments = o->kind != OPTIM_SGD;
-    if ((!o->m.data && (moments || o->beta1 != 0)) || (!o->v.data && moments))
-        FAIL(ST_SHAPE, "%s: w is %s but its optimizer states m %s, v %s are missing", c->op, tensor_text(&o->w),
-             tensor_text(&o->m), tensor_text(&o->v));
-    if (o->flat0 < 0) FAIL(ST_SHAPE, "%s: flat0 is %lld, a negative index", c->op, (long long)o->flat0);
+    const struct sumsq_segs_args *a = c->args;
+    const struct segs *q = &a->segs;
+    int64_t lo = a->lo, hi = lo + tensor_count(&a->g);
+    TRY(check_segs(c, q, lo));
+    if (cuts(q, lo) || cuts(q, hi))
+        FAIL(ST_SHAPE, "%s: elements %lld to %lld cut a segment within a page", c->op, (long long)lo, (long long)hi);
+    for (int64_t i = segs_after(q->host, q->n, lo); i < q->n && q->host[i].at < hi; i++) {
+        const struct seg *x = &q->host[i];
+        int64_t last = x->partial + (x->at + x->count - 1) / FLAT_PAGE - x->at / FLAT_PAGE;
+        if (x->count && (x->partial < 0 || last >= a->partial.dim[0]))
+            FAIL(ST_SHAPE, "%s: partial is %s, but segment %lld has its partials at %lld to %lld", c->op, tensor_text(&a->partial),
+                 (long long)i, (long long)x->partial, (long long)last);
+    }
     return ST_OK;
+}
+
+static status also_loss_sum(const struct check *c, bool host)
+{
+    (void)host;
+    const struct loss_sum_args *l = c->args;
+    return expect_count(c, "out", &l->out, 1, &l->loss);
+}
+
+static status check_scalars(const struct check *c, const tensor *plan, const tensor *scalars)
+{
+    if (plan) TRY(expect_count(c, "plan", plan, STEP_PLAN, scalars));
+    return expect_count(c, "scalars", scalars, STEP_SCALARS, scalars);
+}
+
+static status also_step_decide(const struct check *c, bool host)
+{
+    (void)host;
+    const struct step_decide_args *d = c->args;
+    return check_scalars(c, &d->plan, &d->scalars);
+}
+
+static status also_step_admit(const struct check *c, bool host)
+{
+    (void)host;
+    const struct step_admit_args *d = c->args;
+    if (d->tensor < 0) FAIL(ST_SHAPE, "%s: tensor is %lld, a negative number", c->op, (long long)d->tensor);
+    return check_scalars(c, &d->plan, &d->scalars);
+}
+
+static status also_update(const struct check *c, bool host)
+{
+    (void)host;
+    const struct update_args *u = c->args;
+    bool moments = u->kind != OPTIM_SGD;
+    if ((!u->m.data && (moments || u->beta1 != 0)) || (!u->v.data && moments))
+        FAIL(ST_SHAPE, "%s: w is %s but its optimizer states m %s, v %s are missing", c->op, tensor_text(&u->w),
+             tensor_text(&u->m), tensor_text(&u->v));
+    TRY(check_scalars(c, NULL, &u->scalars));
+    return check_segs(c, &u->segs, u->lo);
 }
 
 static status also_nf4(const struct check *c, bool host)
@@ -422,7 +487,8 @@ static const struct rule rmsnorm_bwd_rules[] = {
     R(rmsnorm_bwd, dw, "C", T_F32, OPTIONAL),
 };
 static const struct rule rope_rules[] = {
-    R(rope, x, "NW", T_ACT),
+    R(rope, q, "NQ", T_ACT),
+    R(rope, k, "NK", T_ACT, OPTIONAL),
     R(rope, cos, "PD", T_F32),
     R(rope, sin, "PD", T_F32),
 };
@@ -450,11 +516,20 @@ static const struct rule rows_rules[] = {R(rows, src, "SC", T_FLOAT), R(rows, ds
 static const struct rule dropout_rules[] = {R(dropout, x, "NC", T_ACT), R(dropout, y, "NC", T_ACT)};
 static const struct rule axpy_rules[] = {R(axpy, x, "?E", T_FLOAT), R(axpy, y, "?E", T_STORE)};
 static const struct rule colsum_rules[] = {R(colsum, x, "NM", T_STORE), R(colsum, out, "M", T_F32)};
-static const struct rule sumsq_rules[] = {R(sumsq, x, "*E", T_STORE), R(sumsq, partial, "B", T_F32)};
 static const struct rule tree_sum_rules[] = {R(tree_sum, rows, "KE", T_F32), R(tree_sum, out, "E", T_F32)};
-static const struct rule optim_rules[] = {
-    R(optim, w, "*E", T_STORE),           R(optim, g, "*E", T_STORE),           R(optim, master, "*E", T_F32, OPTIONAL),
-    R(optim, m, "*E", T_STORE, OPTIONAL), R(optim, v, "*E", T_STORE, OPTIONAL),
+static const struct rule loss_sum_rules[] = {R(loss_sum, loss, "N", T_F32), R(loss_sum, out, "*O", T_F64)};
+static const struct rule sumsq_segs_rules[] = {R(sumsq_segs, g, "E", T_STORE), R(sumsq_segs, partial, "B", T_F32)};
+static const struct rule step_decide_rules[] = {
+    R(step_decide, plan, "A", T_F64), R(step_decide, scalars, "S", T_F64), R(step_decide, losses, "PM", T_F64),
+    R(step_decide, partial, "B", T_F32),
+};
+static const struct rule step_admit_rules[] = {
+    R(step_admit, plan, "A", T_F64), R(step_admit, scalars, "S", T_F64), R(step_admit, partial, "B", T_F32),
+};
+static const struct rule update_rules[] = {
+    R(update, w, "E", T_STORE),           R(update, g, "E", T_STORE),           R(update, master, "E", T_F32, OPTIONAL),
+    R(update, m, "E", T_STORE, OPTIONAL), R(update, v, "E", T_STORE, OPTIONAL), R(update, work, "E", T_STORE, OPTIONAL),
+    R(update, scalars, "S", T_F64),
 };
 static const struct rule nf4_rules[] = {
     R(nf4, w, "*E", T_STORE),    R(nf4, codes, "*A", T_U8),   R(nf4, absmax_q, "*B", T_U8),
@@ -481,8 +556,11 @@ static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
     X(dropout, dropout, dropout_rules, bind_dropout, NULL)                                                             \
     X(axpy, axpy, axpy_rules, NULL, also_axpy)                                                                         \
     X(colsum, colsum, colsum_rules, NULL, NULL)                                                                        \
-    X(sumsq, sumsq, sumsq_rules, NULL, also_sumsq)                                                                     \
-    X(optim, optim, optim_rules, NULL, also_optim)                                                                     \
+    X(loss_sum, loss_sum, loss_sum_rules, NULL, also_loss_sum)                                                         \
+    X(sumsq_segs, sumsq_segs, sumsq_segs_rules, NULL, also_sumsq_segs)                                                 \
+    X(step_decide, step_decide, step_decide_rules, NULL, also_step_decide)                                             \
+    X(step_admit, step_admit, step_admit_rules, NULL, also_step_admit)                                                 \
+    X(update, update, update_rules, NULL, also_update)                                                                 \
     X(nf4_quantize, nf4, nf4_rules, NULL, also_nf4)                                                                    \
     X(nf4_dequantize, nf4, nf4_rules, NULL, also_nf4)                                                                  \
     X(init, init, init_rules, NULL, also_init)                                                                         \

@@ -76,9 +76,10 @@ typedef status op_rmsnorm_fwd_fn(struct stream *s, const struct rmsnorm_fwd_args
 struct rmsnorm_bwd_args { tensor dy, x, w, rstd, residual, dx, dw; bool unit_offset; };
 typedef status op_rmsnorm_bwd_fn(struct stream *s, const struct rmsnorm_bwd_args *r);
 
-/* In place on x [N, heads·D] act: rotates the first `cos.dim[1]*2` channels of every head, half-split layout, by the
- * row's position (all are < positions). cos, sin [≥ positions, d/2] f32. inverse: −θ (the backward pass). */
-struct rope_args { tensor x, cos, sin; int64_t heads, head_dim, positions; struct rows_at rows; bool inverse; };
+/* In place on q [N, heads·D] and k [N, kv_heads·D] act, or on q alone: rotates the first `cos.dim[1]*2` channels of every
+ * head, half-split layout, by the row's position (all are < positions). cos, sin [≥ positions, d/2] f32. inverse: −θ (the
+ * backward pass). */
+struct rope_args { tensor q, k, cos, sin; int64_t heads, kv_heads, head_dim, positions; struct rows_at rows; bool inverse; };
 typedef status op_rope_fn(struct stream *s, const struct rope_args *r);
 
 /* Causal attention inside each document (flash scheme). q [N, H·D], k, v [N, K·D], o [N, H·D] act; lse [N, H] f32.
@@ -134,11 +135,9 @@ typedef status op_axpy_fn(struct stream *s, const struct axpy_args *a);
 struct colsum_args { tensor x, out; };
 typedef status op_colsum_fn(struct stream *s, const struct colsum_args *c);
 
-/* partial[b] f32 = Σ x² over elements [65536·b, 65536·(b+1)) of the flat x (f32 or bf16), in a fixed order.
- * The host adds the partials in f64 in block order. A non-finite x makes its partial non-finite. */
-enum { NORM_BLOCK = 65536 };
-struct sumsq_args { tensor x, partial; };
-typedef status op_sumsq_fn(struct stream *s, const struct sumsq_args *q);
+/* out [1] f64 = Σ loss[i], i ascending, in f64: a micro-batch's token losses. */
+struct loss_sum_args { tensor loss, out; };
+typedef status op_loss_sum_fn(struct stream *s, const struct loss_sum_args *l);
 
 /* The ordered sum of a reduction: out[n] = v_0 + v_1 + … + v_{K−1}, added as `merges` says: for each k in ascending order, v_k
  * is pushed on a stack, then merges[k] times the two on top, a below b, become a + b. One is left in the end. So written, any
@@ -147,7 +146,7 @@ typedef status op_sumsq_fn(struct stream *s, const struct sumsq_args *q);
  * rows [K, n], strided: v_k is row k, but for first ≤ k < first + n_mine, where it is mine[k − first] [n] and the row is not
  * read. f32; elementwise, one rounding per addition: the same bits on every backend of f32. At most TREE_SUM_OPEN sums are open at a time. out may be any of
  * `mine`. */
-enum { TREE_SUM_NODES = 1024, TREE_SUM_MINE = 16, TREE_SUM_OPEN = 32 };
+enum { TREE_SUM_NODES = 1024, TREE_SUM_MINE = 32, TREE_SUM_OPEN = 32 };
 struct tree_sum_args {
     tensor rows, out;
     tensor mine[TREE_SUM_MINE];
@@ -156,23 +155,78 @@ struct tree_sum_args {
 };
 typedef status op_tree_sum_fn(struct stream *s, const struct tree_sum_args *t);
 
-/* Optimizer step over one flat tensor of n elements. w f32 or bf16 (bf16 without master: stochastic
- * rounding when sr, else RNE); master f32 optional (then w = RNE(master)); m, v f32 or bf16 (bf16: always SR); g f32 or
- * bf16, read as gscale·g. key_w/m/v are Philox keys; element e of the tensor uses counter (flat0 + e). Scalars are
- * computed by the caller in f64 and rounded once. */
-enum optim_kind { OPTIM_ADAMW, OPTIM_ADAM, OPTIM_SGD };
-struct optim_args {
-    enum optim_kind kind;
-    tensor w, master, g, m, v;
-    float gscale, lr, wd, beta1, beta2, eps; /* SGD: beta1 = momentum, beta2 = dampening */
-    float lw;   /* AdamW: f32(lr·wd) */
-    float step; /* f32(lr / (1 − β1^t)) */
-    float c2;   /* f32(sqrt(1 − β2^t)) */
-    bool nesterov, first, sr;
-    uint64_t key_w, key_m, key_v;
-    int64_t flat0;
+/* ---- the end of a step: everything about a range of the flat index, in one call ----------------------------------------
+ *
+ * Trained tensors have places in one flat index (worker/memory/param_store.h). Gradients, weights and states are vectors in
+ * that index; the ops below take views of its elements [lo, lo + E), whatever holds them, and skip what belongs to no tensor:
+ *
+ *   |seg 0                |seg 1|…|seg 2      |pad|seg 3 …         a (segment, page) is what has a norm partial
+ *   |page 0     |page 1     |page 2     |page 3   |
+ *
+ * No result depends on how a range is cut, but that sums need whole (segment, page)s. */
+enum { FLAT_PAGE = 65536 };
+
+/* One trained tensor. partial: its first norm partial, one per page that it touches. Multipliers of learning rate and weight
+ * decay. scale: of the working copy, 0 = has none. */
+struct seg { int64_t at, count, partial; float lr_mult, wd_mult, scale; };
+
+/* All of them, ascending and apart. The same table twice: `host` is for checks and read during the call only. */
+struct segs { const struct seg *host, *dev; int64_t n; };
+
+/* partial[seg.partial + page − seg.at/65536] f32 = Σ g² over the elements of a segment in a page, in a fixed order, for every
+ * (segment, page) in [lo, lo + E), none of which the range may cut. Other partials are left alone. g f32 or bf16. A non-finite g
+ * makes its partial non-finite. */
+struct sumsq_segs_args { tensor g, partial; struct segs segs; int64_t lo; };
+typedef status op_sumsq_segs_fn(struct stream *s, const struct sumsq_segs_args *q);
+
+/* What the host knows of a step when it launches it. Both structs hold f64 only: tensors [STEP_PLAN], [STEP_SCALARS] in the
+ * ops. It knows `applied` one step late, so it says what follows from either case; the device, which counts, picks. */
+struct step_plan {
+    double step;              /* 0-based */
+    double supervised;        /* tokens, of all micro-batches: losses and gradients are divided by it */
+    double max_norm;          /* of the gradient; infinite: not clipped */
+    double applied;           /* steps applied for sure; the device may have seen one more */
+    double lr, lw;            /* f32(lr), f32(lr·wd) */
+    double rate[2], c2[2];    /* f32(lr / (1 − β1^t)), f32(sqrt(1 − β2^t)) for t = applied + 1 and applied + 2 */
 };
-typedef status op_optim_fn(struct stream *s, const struct optim_args *o);
+
+/* What the device finds. */
+struct step_scalars {
+    double loss, grad_norm;   /* of the mean: token losses, gradients before clipping */
+    double usable;            /* 1: op_update updates. 0: something was not finite, or nothing supervised */
+    double applied;           /* usable steps so far, this one included */
+    double refused, refused_step; /* first tensor, from 1, that step_admit refused, and its step; 0: none. Nothing is updated
+                               * any more after that */
+    double gscale, lr, lw, rate, c2, first; /* of this step, for op_update: f32 numbers; first: nothing was applied before */
+};
+enum { STEP_PLAN = sizeof(struct step_plan) / 8, STEP_SCALARS = sizeof(struct step_scalars) / 8 };
+
+/* The judgement of a step, after its last gradient. losses [ranks, micro-batches] f64, rows may be strided; partial: all.
+ *   loss = Σ losses / supervised, grad_norm = sqrt(Σ partial) / supervised, both in f64 in order, 0 where nothing is supervised
+ *   usable = supervised > 0, both finite, nothing refused;  gscale = f32(min(1, max_norm / (grad_norm + 1e-6)) / supervised)
+ * applied += usable; the rest of `scalars` follows from applied before that. */
+struct step_decide_args { tensor plan, scalars, losses, partial; };
+typedef status op_step_decide_fn(struct stream *s, const struct step_decide_args *d);
+/* Of one tensor, numbered from 0, in the backward (optimizer_in_bwd): as above without clipping, loss and norm, and usable when
+ * the tensor's own partials are finite. `applied` stays. */
+struct step_admit_args { tensor plan, scalars, partial; int64_t tensor; };
+typedef status op_step_admit_fn(struct stream *s, const struct step_admit_args *d);
+
+/* Optimizer step over [lo, lo + E), when scalars say usable; else nothing. w f32 or bf16 (without master: stochastic rounding
+ * when sr, else RNE); master f32 optional (then w = RNE(master)); m, v f32 or bf16 (bf16: always stochastic); g f32 or bf16, read
+ * as gscale·g; work act, optional: = scale·w in the segments that have one. Key and (flat index) are the counter of a
+ * stochastic rounding. Formulas: numerics.md §5. */
+enum optim_kind { OPTIM_ADAMW, OPTIM_ADAM, OPTIM_SGD };
+struct update_args {
+    enum optim_kind kind;
+    tensor w, master, g, m, v, work, scalars;
+    struct segs segs;
+    int64_t lo;
+    float wd, beta1, beta2, eps; /* SGD: beta1 = momentum, beta2 = dampening */
+    bool nesterov, sr;
+    uint64_t key_w, key_m, key_v;
+};
+typedef status op_update_fn(struct stream *s, const struct update_args *u);
 
 /* NF4, block 64 over the flat row-major weight, double quantisation. n elements;
  * codes u8 [(n+1)/2]; absmax_q u8 [blocks]; nested f32 [⌈blocks/256⌉]; offset f32 [1]. */
@@ -191,9 +245,9 @@ struct ops {
     X(rmsnorm_bwd, rmsnorm_bwd) X(rope, rope) X(attn_fwd, attn_fwd) X(attn_bwd, attn_bwd)          \
     X(glu_fwd, glu_fwd) X(glu_bwd, glu_bwd) X(loss, loss) X(soft_cap, soft_cap)                    \
     X(gather_rows, rows) X(scatter_rows, rows) X(dropout, dropout) X(axpy, axpy)                   \
-    X(colsum, colsum) X(sumsq, sumsq)                                                              \
-    X(optim, optim) X(nf4_quantize, nf4) X(nf4_dequantize, nf4) X(init, init)                      \
-    X(tree_sum, tree_sum)
+    X(colsum, colsum) X(tree_sum, tree_sum) X(loss_sum, loss_sum) X(sumsq_segs, sumsq_segs)        \
+    X(step_decide, step_decide) X(step_admit, step_admit) X(update, update)                        \
+    X(nf4_quantize, nf4) X(nf4_dequantize, nf4) X(init, init)
 #define TRIMPOT_OP_SLOT(name, args) op_##name##_fn *name;
     TRIMPOT_OPS(TRIMPOT_OP_SLOT)
 #undef TRIMPOT_OP_SLOT
@@ -203,5 +257,19 @@ struct ops {
 #define TRIMPOT_OP_DOOR(name, args) status op_##name(struct stream *s, const struct args##_args *a);
 TRIMPOT_OPS(TRIMPOT_OP_DOOR)
 #undef TRIMPOT_OP_DOOR
+
+/* The first segment that ends after flat element `at`, or n. */
+static inline int64_t segs_after(const struct seg *segs, int64_t n, int64_t at)
+{
+    int64_t low = 0, high = n;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (segs[middle].at + segs[middle].count > at)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
 
 #endif

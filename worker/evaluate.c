@@ -10,15 +10,10 @@ status evaluate(struct session *x, const struct dataset *d, int64_t batch, doubl
     batch_count(&order, 0, items, &tokens, &supervised);
     /* One batch per rank and round; a round's losses are added in batch order. */
     for (int64_t first = 0; first < batches; first += x->comm->size) {
-        double mine = 0;
         int64_t b = first + x->comm->rank;
-        if (b < batches) {
-            TRY(batch_fill(&x->batcher, &order, b * batch, batch));
-            struct pass p = {.m = &x->model, .s = x->s, .batch = &x->batcher.batch};
-            TRY(model_run(&p, &mine));
-        }
-        TRY(x->comm->fn->all_gather(x->comm, &mine, x->trainer.losses, sizeof mine));
-        for (int r = 0; r < x->comm->size; r++) total += x->trainer.losses[r];
+        struct pass p = {.m = &x->model, .s = x->s, .batch = &x->batcher.batch};
+        if (b < batches) TRY(batch_fill(&x->batcher, &order, b * batch, batch));
+        TRY(trainer_evaluate(&x->trainer, b < batches ? &p : NULL, &total));
     }
     *loss = supervised ? total / (double)supervised : NAN;
     return ST_OK;

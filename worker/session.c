@@ -30,24 +30,6 @@ static status choose_backend(struct session *x)
     return ST_OK;
 }
 
-/* Which of torchtune's renderings fits is what the tokenizer's specials say; a torchtune tokenizer component decides itself. */
-static const char *choose_family(const struct config *c, const struct tokenizer *t)
-{
-    static const struct { const char *component, *special, *family; } TABLE[] = {
-        {".llama3", "<|start_header_id|>", "llama3"},
-        {".qwen2", "<|im_start|>", "qwen2"},
-        {".llama2", NULL, "llama2"},
-        {".mistral", "[INST]", "mistral"},
-    };
-    enum { ROWS = sizeof TABLE / sizeof *TABLE };
-    for (int i = 0; c->tokenizer.component && i < ROWS; i++)
-        if (strstr(c->tokenizer.component, TABLE[i].component)) return TABLE[i].family;
-    for (int i = 0; i < ROWS; i++)
-        if (TABLE[i].special && tokenizer_id(t, TABLE[i].special) >= 0) return TABLE[i].family;
-    bool llama2 = tokenizer_size(t) >= 32000 && tokenizer_id(t, "<s>") == 1 && tokenizer_id(t, "</s>") == 2;
-    return llama2 ? "llama2" : NULL;
-}
-
 status session_tokenizer(const struct config *c, const char *model_type, int64_t now, struct tokenizer **tok,
                          struct chat_format *format)
 {
@@ -59,7 +41,8 @@ status session_tokenizer(const struct config *c, const char *model_type, int64_t
         hint.family = dot ? dot + 1 : component;
     } else hint.model_type = model_type;
     TRY(tokenizer_open(path, &hint, tok));
-    return chat_format_open(c, *tok, path, choose_family(c, *tok), now, format);
+    const char *family = c->tokenizer.family ? c->tokenizer.family : chat_family_told(*tok);
+    return chat_format_open(c, *tok, path, family, now, format);
 }
 
 status session_check_ids(const struct session *x, const int32_t *ids, int64_t n)
@@ -196,8 +179,7 @@ static status open_training(struct session *x, int64_t micro_batches)
     bool narrow = c->recipe == RECIPE_FULL && c->dtype == CONFIG_BF16 && c->state_dtype != TRI_FP32;
     struct trainer_sizes sizes = {.state_dt = narrow ? DT_BF16 : DT_F32, .consume = c->optimizer_in_bwd};
     TRY(divide_step(x, micro_batches, &sizes));
-    trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
-    return ST_OK;
+    return trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
 }
 
 status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use,
@@ -219,7 +201,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     struct model_plan plan = plan_model(x, &bounds);
     bool masters = plan.full && cfg->dtype == CONFIG_BF16 && cfg->master_weights == TRI_FP32;
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
-    TRY(param_store_match(&x->model.params, &x->files, dir, x->hf.tie_word_embeddings, random));
+    TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied || x->shape.untied, random));
     TRY(adapter_match(x));
     if (use == SESSION_TRAIN) TRY(open_training(x, start ? start->micro_batches : 0));
     size_t piece = (size_t)export_piece(&x->model.params) * 4, load = param_load_bytes(&x->model.params);
@@ -247,6 +229,7 @@ status session_bind(struct session *x)
     TRY(model_prepare(&x->model, &x->stage));
     TRY(param_store_load(&x->model.params, &x->stage, x->seed));
     if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim));
+    if (x->use == SESSION_TRAIN) TRY(trainer_set_applied(&x->trainer, 0));
     return x->be->dev.sync(x->s, "load");
 }
 

@@ -13,21 +13,19 @@ char *snapshot_dir(const struct config *c) { return mem_printf("%s/checkpoints",
 
 /* ---- the state: flat classes and their tensor table ------------------------------------------------------------------- */
 
-/* A vector that lies where the host can reach it. */
-struct flat { char *data; size_t element; };
+/* A vector in tensor memory, and the way there. */
+struct flat { struct stage *stage; char *data; size_t element; };
 
 static status read_flat(void *owner, int64_t at, int64_t n, void *to_host)
 {
     const struct flat *f = owner;
-    memcpy(to_host, f->data + (size_t)at * f->element, (size_t)n * f->element);
-    return ST_OK;
+    return stage_out(f->stage, to_host, f->data + (size_t)at * f->element, (size_t)n * f->element);
 }
 
 static status write_flat(void *owner, int64_t at, int64_t n, const void *from_host)
 {
     const struct flat *f = owner;
-    memcpy(f->data + (size_t)at * f->element, from_host, (size_t)n * f->element);
-    return ST_OK;
+    return stage_in(f->stage, f->data + (size_t)at * f->element, from_host, (size_t)n * f->element);
 }
 
 /* Stays where it is while `s` is in use: the classes point into it. */
@@ -38,23 +36,23 @@ struct state {
     struct ckpt_state s;
 };
 
-static void add_class(struct state *st, const char *name, dtype dt, int64_t count, void *data)
+static void add_class(struct session *x, struct state *st, const char *name, dtype dt, int64_t count, void *data)
 {
     if (!data) return;
     int k = st->s.n_classes++;
-    st->flats[k] = (struct flat){data, dtype_bytes(dt)};
+    st->flats[k] = (struct flat){&x->stage, data, dtype_bytes(dt)};
     st->classes[k] = (struct ckpt_class){.name = name, .dt = dt, .count = count, .per = 1, .owner = &st->flats[k], .read = read_flat,
                                          .write = write_flat};
 }
 
-static void state_of(const struct session *x, struct state *st)
+static void state_of(struct session *x, struct state *st)
 {
     const struct param_store *ps = &x->model.params;
     *st = (struct state){0};
-    add_class(st, "parameters", ps->trained_dt, ps->flat_count, ps->flat);
-    add_class(st, "master", DT_F32, ps->flat_count, ps->flat_master);
-    add_class(st, "m", x->trainer.optim.state_dt, ps->flat_count, x->trainer.optim.m);
-    add_class(st, "v", x->trainer.optim.state_dt, ps->flat_count, x->trainer.optim.v);
+    add_class(x, st, "parameters", ps->trained_dt, ps->flat_count, ps->flat);
+    add_class(x, st, "master", DT_F32, ps->flat_count, ps->flat_master);
+    add_class(x, st, "m", x->trainer.optim.state_dt, ps->flat_count, x->trainer.optim.m);
+    add_class(x, st, "v", x->trainer.optim.state_dt, ps->flat_count, x->trainer.optim.v);
     st->tensors = mem_alloc((size_t)(ps->n + 1) * sizeof *st->tensors);
     for (int i = 0; i < ps->n; i++) {
         const struct param *p = &ps->p[i];
@@ -199,7 +197,7 @@ static status restore(struct session *x, const struct ckpt_info *info, struct pr
     TRY_DONE(compare(x, info, o));
     *at = (struct progress){.step = integer(o, "step"), .applied = integer(o, "applied"), .skipped = integer(o, "skipped"),
                             .skipped_in_a_row = integer(o, "skipped_in_a_row")};
-    x->trainer.optim.applied = at->applied;
+    TRY_DONE(trainer_set_applied(&x->trainer, at->applied));
     st = param_store_refresh_all(&x->model.params, x->s);
 done:
     json_decref(o);

@@ -57,14 +57,15 @@ status train_step(struct session *x, struct progress *at, struct step_metrics *m
     TRY(run_micro_batches(x, at->step, first, &m->data_s));
     double reducing = clock_s();
     watch_at(WATCH_REDUCE, at->step + 1);
-    TRY(trainer_reduce(&x->trainer));
+    TRY(trainer_reduce(&x->trainer, 0));
     m->comm_s = clock_s() - reducing;
     watch_at(WATCH_UPDATE, at->step + 1);
-    TRY(trainer_update(&x->trainer, &result));
+    TRY(trainer_update(&x->trainer));
+    TRY(trainer_collect(&x->trainer, &result));
     m->loss = result.loss;
     m->grad_norm = result.grad_norm;
     if (result.usable) {
-        at->applied = x->trainer.optim.applied;
+        at->applied = result.applied;
         at->skipped_in_a_row = 0;
     } else TRY(skip(x, at, m->grad_norm, m->loss));
     at->step++;

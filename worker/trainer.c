@@ -1,141 +1,198 @@
 #include "worker/trainer.h"
 
+#include <assert.h>
 #include <math.h>
-#include <stdlib.h>
 
-#include "kernels/base/text.h"
+#include "kernels/base/log.h"
 #include "worker/memory/plan.h"
 
-static int64_t blocks_of(const struct param *p) { return (p->count + NORM_BLOCK - 1) / NORM_BLOCK; }
-
-static void number_partials(struct trainer *t)
-{
-    const struct param_store *ps = &t->m->params;
-    t->partial_at = mem_alloc((size_t)(ps->n + 1) * sizeof *t->partial_at);
-    t->partial_at[0] = 0;
-    for (int i = 0; i < ps->n; i++) t->partial_at[i + 1] = t->partial_at[i] + (param_is_trained(&ps->p[i]) ? blocks_of(&ps->p[i]) : 0);
-}
+/* ---- opening ------------------------------------------------------------------------------------------------------------ */
 
 static status consume(void *owner, int id, tensor grad);
 
-void trainer_init(struct trainer *t, const struct config *cfg, struct model *m, struct comm *comm, struct stream *s,
-                  const struct trainer_sizes *sizes)
+status trainer_init(struct trainer *t, const struct config *cfg, struct model *m, struct comm *comm, struct stream *s,
+                    const struct trainer_sizes *sizes)
 {
     *t = (struct trainer){.cfg = cfg, .m = m, .comm = comm, .s = s, .sizes = *sizes, .accumulation = sizes->micro_batches / comm->size};
     grad_sink_init(&t->sink, &m->params, comm, s, m->stat, (int)sizes->leaves, (int)(sizes->micro_batches / sizes->leaves),
                    sizes->consume ? consume : NULL, t);
     optim_init(&t->optim, cfg, &m->params, s, sizes->state_dt);
-    number_partials(t);
+    for (int i = 0; i < TRAINER_SLOTS; i++) {
+        t->slot[i].trainer = t;
+        TRY(s->be->dev.event_open(&t->slot[i].done));
+    }
+    return ST_OK;
+}
+
+static tensor scalars_in(struct arena *a, int64_t n, const char *name)
+{
+    return tensor_1d(arena_take(a, (size_t)n * sizeof(double), "%s", name), DT_F64, n);
 }
 
 void trainer_layout(struct trainer *t, struct arena *a)
 {
-    int64_t partials = t->partial_at[t->m->params.n];
-    t->losses = arena_take(&a[PLAN_HOST], (size_t)t->sizes.micro_batches * sizeof *t->losses, "micro-batch losses");
-    grad_sink_layout(&t->sink, &a[PLAN_GRADIENTS], &a[PLAN_SCRATCH], &a[PLAN_COMM]);
+    int64_t partials = t->m->params.n_partials, row = t->accumulation + 1;
+    grad_sink_layout(&t->sink, &a[PLAN_GRADIENTS], &a[PLAN_SCRATCH], &a[PLAN_COMM], &a[PLAN_STAGING]);
     optim_layout(&t->optim, &a[PLAN_OPTIMIZER]);
     void *data = arena_take(&a[PLAN_SCRATCH], (size_t)partials * dtype_bytes(t->m->stat), "gradient norm partials");
     t->partials = tensor_1d(data, t->m->stat, partials);
+    t->plan = scalars_in(&a[PLAN_SCRATCH], STEP_PLAN, "scalars of the step");
+    t->scalars = scalars_in(&a[PLAN_SCRATCH], STEP_SCALARS, "scalars of the step");
+    t->losses = tensor_2d(arena_take(&a[PLAN_BATCH], (size_t)(t->comm->size * row) * sizeof(double), "micro-batch losses"), DT_F64,
+                          t->comm->size, t->accumulation);
+    t->losses.ld = row;
+    for (int i = 0; i < TRAINER_SLOTS; i++) {
+        struct trainer_slot *slot = &t->slot[i];
+        slot->plan = scalars_in(&a[PLAN_STAGING], STEP_PLAN, "scalars of steps in flight").data;
+        slot->found = scalars_in(&a[PLAN_STAGING], STEP_SCALARS, "scalars of steps in flight").data;
+        slot->shared = scalars_in(&a[PLAN_STAGING], t->comm->size * row, "losses of steps in flight").data;
+    }
 }
 
 void trainer_release(struct trainer *t)
 {
     if (t->sink.seen) grad_sink_release(&t->sink);
-    free(t->partial_at);
+    for (int i = 0; i < TRAINER_SLOTS; i++)
+        if (t->slot[i].done) t->s->be->dev.event_close(t->slot[i].done);
     *t = (struct trainer){0};
 }
 
-/* ---- gradient norm ---------------------------------------------------------------------------------------------------- */
-
-static tensor partials_of(const struct trainer *t, int id)
+status trainer_set_applied(struct trainer *t, int64_t applied)
 {
-    int64_t at = t->partial_at[id];
-    return tensor_1d((char *)t->partials.data + (size_t)at * dtype_bytes(t->partials.dt), t->partials.dt, t->partial_at[id + 1] - at);
+    struct step_scalars *first = t->slot[0].found;
+    assert(!trainer_in_flight(t));
+    *first = (struct step_scalars){.applied = (double)applied};
+    t->applied = applied;
+    TRY(t->s->be->dev.copy(t->s, t->scalars.data, first, sizeof *first));
+    return t->s->be->dev.sync(t->s, "scalars of the step");
 }
 
-static double partial(const struct trainer *t, int64_t i)
+/* ---- a step, launched --------------------------------------------------------------------------------------------------- */
+
+static tensor partials_from(const struct trainer *t, int64_t first, int64_t n)
 {
-    return t->partials.dt == DT_F64 ? ((const double *)t->partials.data)[i] : (double)((const float *)t->partials.data)[i];
+    return tensor_1d((char *)t->partials.data + (size_t)first * dtype_bytes(t->partials.dt), t->partials.dt, n);
 }
 
-static status square_sum(struct trainer *t, int id, tensor grad)
+static status square_sums(struct trainer *t, tensor grad, struct range r)
 {
-    return op_sumsq(t->s, &(struct sumsq_args){.x = grad, .partial = partials_of(t, id)});
-}
-
-/* Partials in (tensor, block) order, in f64. */
-static double norm_of(const struct trainer *t)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < t->partials.dim[0]; i++) sum += partial(t, i);
-    return t->gscale * sqrt(sum);
+    return op_sumsq_segs(t->s, &(struct sumsq_segs_args){.g = grad, .partial = t->partials, .segs = t->m->params.segs, .lo = r.lo});
 }
 
 /* optimizer_in_bwd: the gradient of one parameter is complete. */
 static status consume(void *owner, int id, tensor grad)
 {
     struct trainer *t = owner;
-    TRY(square_sum(t, id, grad));
-    TRY(t->s->be->dev.sync(t->s, "gradient norm"));
-    for (int64_t i = t->partial_at[id]; i < t->partial_at[id + 1]; i++)
-        if (!isfinite(partial(t, i)))
-            FAIL(ST_NONFINITE, "step %lld: the gradient of %s is not finite, and with optimizer_in_bwd other tensors have already "
-                 "stepped; lower the learning rate, or set optimizer_in_bwd=false, which skips such steps", (long long)t->now.step + 1,
-                 t->m->params.p[id].name);
-    return optim_apply(&t->optim, id, grad, t->gscale, t->now.lr, t->now.step);
+    const struct param *p = &t->m->params.p[id];
+    struct range r = {p->flat, p->flat + p->count};
+    TRY(square_sums(t, grad, r));
+    TRY(op_step_admit(t->s, &(struct step_admit_args){.plan = t->plan, .scalars = t->scalars, .tensor = id,
+                                                      .partial = partials_from(t, p->partial, param_pages(p))}));
+    return optim_range(&t->optim, grad, t->scalars, t->step, r);
 }
 
-/* ---- a step ------------------------------------------------------------------------------------------------------------- */
+static struct trainer_slot *newest(struct trainer *t) { return &t->slot[t->launched % TRAINER_SLOTS]; }
 
 status trainer_begin(struct trainer *t, const struct step_start *start)
 {
-    t->now = *start;
-    t->gscale = start->supervised ? 1 / (double)start->supervised : 0;
+    struct step_plan *plan = newest(t)->plan;
+    double clip = t->cfg->clip_grad_norm;
+    assert(trainer_in_flight(t) < TRAINER_SLOTS);
+    t->step = start->step;
+    *plan = (struct step_plan){.step = (double)start->step, .supervised = (double)start->supervised,
+                               .max_norm = isnan(clip) ? INFINITY : clip};
+    optim_plan(&t->optim, start->lr, t->applied, plan);
     grad_step_begin(&t->sink);
-    return ST_OK;
+    return t->s->be->dev.copy(t->s, t->plan.data, plan, sizeof *plan);
 }
+
+static double *row_of(const struct trainer *t, double *rows) { return rows + t->comm->rank * t->losses.ld; }
 
 status trainer_micro(struct trainer *t, struct pass *p, int64_t i)
 {
     TRY(grad_micro_begin(&t->sink));
-    TRY(model_run(p, &t->losses[t->comm->rank * t->accumulation + i]));
+    TRY(model_run(p, tensor_1d(row_of(t, t->losses.data) + i, DT_F64, 1)));
     return grad_micro_end(&t->sink);
 }
 
-status trainer_reduce(struct trainer *t)
+static status gather(void *arg)
 {
+    struct trainer_slot *slot = arg;
+    struct trainer *t = slot->trainer;
+    return t->comm->fn->all_gather(t->comm, row_of(t, slot->shared), slot->shared, (size_t)t->losses.ld * sizeof(double));
+}
+
+status trainer_reduce(struct trainer *t, unsigned flags)
+{
+    const struct device *dev = &t->s->be->dev;
+    struct trainer_slot *slot = newest(t);
     TRY(grad_reduce(&t->sink));
-    return t->comm->fn->all_gather(t->comm, t->losses + t->comm->rank * t->accumulation, t->losses,
-                                   (size_t)t->accumulation * sizeof *t->losses);
+    row_of(t, slot->shared)[t->accumulation] = (double)flags;
+    if (t->comm->size == 1) return ST_OK;
+    TRY(dev->copy(t->s, row_of(t, slot->shared), row_of(t, t->losses.data), (size_t)t->accumulation * sizeof(double)));
+    TRY(dev->host_call(t->s, gather, slot));
+    return dev->copy(t->s, t->losses.data, slot->shared, (size_t)(t->comm->size * t->losses.ld) * sizeof(double));
 }
 
-static status all_square_sums(struct trainer *t)
+static status stamp(void *arg)
 {
-    for (int i = 0; i < t->m->params.n; i++)
-        if (grad_held(&t->sink, i)) TRY(square_sum(t, i, grad_of(&t->sink, i)));
-    return t->s->be->dev.sync(t->s, "gradient norm");
-}
-
-static status apply_all(struct trainer *t, double norm)
-{
-    double clip = t->cfg->clip_grad_norm, coef = 1;
-    if (!isnan(clip) && isfinite(clip)) coef = fmin(1, clip / (norm + 1e-6));
-    for (int i = 0; i < t->m->params.n; i++)
-        if (grad_held(&t->sink, i))
-            TRY(optim_apply(&t->optim, i, grad_of(&t->sink, i), t->gscale * coef, t->now.lr, t->now.step));
+    ((struct trainer_slot *)arg)->finished_at = clock_s();
     return ST_OK;
 }
 
-status trainer_update(struct trainer *t, struct step_result *out)
+status trainer_update(struct trainer *t)
 {
-    double sum = 0;
-    TRY(all_square_sums(t));
-    for (int64_t i = 0; i < t->sizes.micro_batches; i++) sum += t->losses[i];
-    out->loss = t->now.supervised ? sum / (double)t->now.supervised : 0;
-    out->grad_norm = norm_of(t);
-    out->usable = t->now.supervised && isfinite(out->loss) && isfinite(out->grad_norm);
-    if (!out->usable) return ST_OK;
-    TRY(apply_all(t, out->grad_norm));
-    t->optim.applied++;
+    const struct device *dev = &t->s->be->dev;
+    struct trainer_slot *slot = newest(t);
+    struct range all = {0, t->m->params.flat_count};
+    tensor grad = t->sizes.consume ? (tensor){0} : grad_all(&t->sink);
+    if (grad.data) TRY(square_sums(t, grad, all));
+    TRY(op_step_decide(t->s, &(struct step_decide_args){.plan = t->plan, .scalars = t->scalars, .losses = t->losses, .partial = t->partials}));
+    if (grad.data) TRY(optim_range(&t->optim, grad, t->scalars, t->step, all));
+    TRY(dev->copy(t->s, slot->found, t->scalars.data, sizeof *slot->found));
+    TRY(dev->host_call(t->s, stamp, slot));
+    TRY(dev->event_record(slot->done, t->s));
+    t->launched++;
+    return ST_OK;
+}
+
+/* ---- a step, told ------------------------------------------------------------------------------------------------------- */
+
+static status refusal(const struct trainer *t, const struct step_scalars *c)
+{
+    FAIL(ST_NONFINITE, "step %lld: the gradient of %s is not finite, and with optimizer_in_bwd other tensors have already "
+         "stepped; lower the learning rate, or set optimizer_in_bwd=false, which skips such steps", (long long)c->refused_step + 1,
+         t->m->params.p[(int)c->refused - 1].name);
+}
+
+status trainer_collect(struct trainer *t, struct step_result *out)
+{
+    struct trainer_slot *slot = &t->slot[t->collected % TRAINER_SLOTS];
+    assert(trainer_in_flight(t) > 0);
+    TRY(t->s->be->dev.event_sync(slot->done, "step"));
+    const struct step_scalars *c = slot->found;
+    t->collected++;
+    if (c->refused != 0) return refusal(t, c);
+    t->applied = (int64_t)c->applied;
+    *out = (struct step_result){.loss = c->loss, .grad_norm = c->grad_norm, .usable = c->usable != 0, .applied = t->applied,
+                                .finished_at = slot->finished_at};
+    for (int r = 0; r < t->comm->size; r++) out->flags |= (unsigned)slot->shared[r * t->losses.ld + t->accumulation];
+    return ST_OK;
+}
+
+status trainer_evaluate(struct trainer *t, struct pass *p, double *total)
+{
+    const struct device *dev = &t->s->be->dev;
+    struct trainer_slot *slot = newest(t);
+    double *mine = row_of(t, slot->shared);
+    assert(!trainer_in_flight(t));
+    *mine = 0;
+    if (p) {
+        TRY(model_run(p, tensor_1d(row_of(t, t->losses.data), DT_F64, 1)));
+        TRY(dev->copy(t->s, mine, row_of(t, t->losses.data), sizeof *mine));
+        TRY(dev->sync(t->s, "validation loss"));
+    }
+    TRY(gather(slot));
+    for (int r = 0; r < t->comm->size; r++) *total += slot->shared[r * t->losses.ld];
     return ST_OK;
 }

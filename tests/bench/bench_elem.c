@@ -75,7 +75,7 @@ static void blocks(const char *only)
     double nc = bytes_of(x), nf = bytes_of(gate);
     struct rmsnorm_fwd_args norm = {x, y, z, flat(w), made(act, N, C), flat(rstd), 1e-6f, false};
     struct rmsnorm_bwd_args back = {.dy = y, .x = x, .w = flat(w), .rstd = flat(rstd), .residual = norm.y, .dx = z};
-    struct rope_args rope = {x, cosines, cosines, HEADS, D, N, rows, false};
+    struct rope_args rope = {.q = x, .cos = cosines, .sin = cosines, .heads = HEADS, .head_dim = D, .positions = N, .rows = rows};
     struct glu_fwd_args glu = {gate, up, h, ACT_SILU};
     struct glu_bwd_args dglu = {gate, up, h, gate, up, ACT_SILU};
     struct dropout_args drop = {x, y, 0.1f, 5, rows, false};
@@ -102,28 +102,28 @@ static void weights(const char *only)
     tensor w = made(act, 1, WEIGHTS), g = made(act, 1, WEIGHTS), m = made(act, 1, WEIGHTS), v = made(act, 1, WEIGHTS);
     tensor codes = made(DT_U8, 1, WEIGHTS / 2), absmax = made(DT_U8, 1, WEIGHTS / 64),
            nested = made(DT_F32, 1, WEIGHTS / 16384);
-    tensor one = made(DT_F32, 1, 1), partial = made(DT_F32, 1, WEIGHTS / NORM_BLOCK);
+    tensor one = made(DT_F32, 1, 1), partial = made(DT_F32, 1, WEIGHTS / FLAT_PAGE);
     double n = bytes_of(w);
-    struct optim_args o = {.kind = OPTIM_ADAMW,
-                           .w = flat(w),
-                           .g = flat(g),
-                           .m = flat(m),
-                           .v = flat(v),
-                           .gscale = 1,
-                           .lr = 1e-3f,
-                           .wd = 0.01f,
-                           .beta1 = 0.9f,
-                           .beta2 = 0.999f,
-                           .eps = 1e-8f,
-                           .lw = 1e-5f,
-                           .step = 1e-3f,
-                           .c2 = 1,
-                           .sr = true};
-    struct sumsq_args q = {flat(g), flat(partial)};
+    struct seg seg = {0, WEIGHTS, 0, 1, 1, 0};
+    struct segs segs = {&seg, &seg, 1};
+    struct step_scalars scalars = {.usable = 1, .gscale = 1, .lr = (double)1e-3f, .lw = (double)1e-5f, .rate = (double)1e-3f, .c2 = 1};
+    struct update_args u = {.kind = OPTIM_ADAMW,
+                            .w = flat(w),
+                            .g = flat(g),
+                            .m = flat(m),
+                            .v = flat(v),
+                            .scalars = tensor_1d(&scalars, DT_F64, STEP_SCALARS),
+                            .segs = segs,
+                            .wd = 0.01f,
+                            .beta1 = 0.9f,
+                            .beta2 = 0.999f,
+                            .eps = 1e-8f,
+                            .sr = true};
+    struct sumsq_segs_args q = {flat(g), flat(partial), segs, 0};
     struct nf4_args nf4 = {flat(w), flat(codes), flat(absmax), flat(nested), flat(one)};
     struct init_args init = {flat(w), 1, true, 1, 0};
-    REPORT("adamw", 7 * n, op_optim(s, &o));
-    REPORT("sumsq", n, op_sumsq(s, &q));
+    REPORT("adamw", 7 * n, op_update(s, &u));
+    REPORT("sumsq", n, op_sumsq_segs(s, &q));
     REPORT("nf4_quantize", 2 * n, op_nf4_quantize(s, &nf4));
     REPORT("nf4_dequantize", n + WEIGHTS / 2.0, op_nf4_dequantize(s, &nf4));
     REPORT("init normal", n, op_init(s, &init));

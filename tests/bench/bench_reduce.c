@@ -56,13 +56,17 @@ static status measure(struct comm *c, int64_t count, int rounds)
 {
     struct mpi mpi;
     TRY(find_mpi(&mpi));
-    struct arena a;
+    struct arena tensors, pinned;
     struct tree_reduce t;
-    arena_init(&a, "reduction");
-    tree_reduce_init(&t, c, c->size, count, &a);
-    void *memory = mem_alloc(arena_need(&a) + ARENA_ALIGN);
-    arena_bind(&a, memory);
-    tree_reduce_init(&t, c, c->size, count, &a);
+    struct stream *s;
+    TRY(backend_cpu.dev.stream_open(&s, 1));
+    arena_init(&tensors, "reduction");
+    arena_init(&pinned, "staging");
+    tree_reduce_init(&t, c, &backend_cpu, c->size, count, DT_F32);
+    tree_reduce_layout(&t, &tensors, &pinned);
+    void *memory = mem_alloc(arena_need(&tensors) + ARENA_ALIGN);
+    arena_bind(&tensors, memory);
+    tree_reduce_layout(&t, &tensors, &pinned);
     size_t bytes = (size_t)count * sizeof(float);
     void *x_memory, *y_memory; /* as tensors have it: in huge pages */
     TRY(backend_cpu.dev.alloc(MEM_HOST, bytes, &x_memory));
@@ -74,7 +78,7 @@ static status measure(struct comm *c, int64_t count, int rounds)
     for (int round = -1; round < rounds; round++) { /* the first is warm-up */
         TRY(c->fn->barrier(c));
         double start = clock_s();
-        TRY(tree_reduce(&t, NULL, &x, 1, x, count));
+        TRY(tree_reduce(&t, s, &x_memory, 1, x, count, (struct range){0, count}));
         TRY(c->fn->barrier(c));
         double middle = clock_s();
         if (mpi.allreduce(mpi.in_place, y, (int)count, mpi.real, mpi.sum, mpi.world)) FAIL(ST_PEER, "MPI_Allreduce failed");
@@ -87,14 +91,17 @@ static status measure(struct comm *c, int64_t count, int rounds)
     double tree = median(tree_s, rounds), library = median(mpi_s, rounds);
     if (c->rank == 0)
         printf("ranks %d  %.0f MB  %-8s  tree %.4f s (%.2f GB/s)  MPI_Allreduce %.4f s (%.2f GB/s)  ratio %.3f\n", c->size,
-               (double)bytes / 1e6, t.shared ? "shared" : "messages", tree, (double)bytes * bus / tree * 1e-9, library,
+               (double)bytes / 1e6, t.by.fn->name, tree, (double)bytes * bus / tree * 1e-9, library,
                (double)bytes * bus / library * 1e-9, tree / library);
     backend_cpu.dev.free(MEM_HOST, x, bytes);
     backend_cpu.dev.free(MEM_HOST, y, bytes);
     free(tree_s);
     free(mpi_s);
     free(memory);
-    arena_release(&a);
+    arena_release(&tensors);
+    arena_release(&pinned);
+    tree_reduce_release(&t);
+    backend_cpu.dev.stream_close(s);
     return ST_OK;
 }
 

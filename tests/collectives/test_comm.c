@@ -89,28 +89,36 @@ static status check_reduce(struct comm *c, int leaves, int64_t count)
     struct tree_node cover[TREE_MAX_NODES];
     float *nodes[TREE_MAX_NODES], *expected = mem_alloc((size_t)count * sizeof(float));
     int n = tree_cover(leaves, each * c->rank, each * (c->rank + 1), cover);
-    struct arena a;
+    struct arena tensors, pinned; /* nothing is staged: the CPU's tensors are the host's */
     struct tree_reduce t;
-    arena_init(&a, "reduction");
-    tree_reduce_init(&t, c, leaves, count, &a);
-    void *memory = mem_alloc(arena_need(&a) + ARENA_ALIGN);
-    arena_bind(&a, memory);
-    tree_reduce_init(&t, c, leaves, count, &a);
+    struct stream *s;
+    TRY(backend_cpu.dev.stream_open(&s, 1));
+    arena_init(&tensors, "reduction");
+    arena_init(&pinned, "staging");
+    tree_reduce_init(&t, c, &backend_cpu, leaves, count, DT_F32);
+    tree_reduce_layout(&t, &tensors, &pinned);
+    CHECK(arena_need(&pinned) == 0);
+    void *memory = mem_alloc(arena_need(&tensors) + ARENA_ALIGN);
+    arena_bind(&tensors, memory);
+    tree_reduce_layout(&t, &tensors, &pinned);
     for (int i = 0; i < n; i++) nodes[i] = mem_alloc((size_t)count * sizeof(float));
     for (int64_t e = 0; e < count; e++) expected[e] = tree_value(0, leaves, e);
     for (int again = 0; again < 2; again++) {
         for (int i = 0; i < n; i++)
             for (int64_t e = 0; e < count; e++) nodes[i][e] = tree_value(cover[i].lo, cover[i].hi, e);
-        TRY(tree_reduce(&t, NULL, nodes, n, nodes[0], count));
+        TRY(tree_reduce(&t, s, (void *const *)nodes, n, nodes[0], count, (struct range){0, count}));
         CHECK(memcmp(nodes[0], expected, (size_t)count * sizeof(float)) == 0);
     }
     if (c->rank == 0)
         printf("hash V=%d %016llx %s\n", leaves, (unsigned long long)XXH3_64bits(nodes[0], (size_t)count * sizeof(float)),
-               c->size == 1 ? "alone" : t.shared ? "shared" : "messages");
+               c->size == 1 ? "alone" : t.by.fn->name);
     for (int i = 0; i < n; i++) free(nodes[i]);
     free(expected);
     free(memory);
-    arena_release(&a);
+    arena_release(&tensors);
+    arena_release(&pinned);
+    tree_reduce_release(&t);
+    backend_cpu.dev.stream_close(s);
     return ST_OK;
 }
 

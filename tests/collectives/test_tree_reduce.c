@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -29,8 +30,11 @@ struct job {
     struct world *world;
     int rank, size, leaves;
     int64_t count;
+    bool staged;
+    int parts; /* calls, one after the other, for ranges of it */
     float *out;
     status st;
+    char message[200];
 };
 
 static void meet(struct comm *c) { pthread_barrier_wait(&((struct world *)c->impl)->barrier); }
@@ -77,14 +81,27 @@ static const struct comm_table threads_table = {
     .share = threads_share,
 };
 
-static status no_sync(struct stream *s, const char *label)
+/* A stream that sees what its rank adds. Its backend is the CPU, or a device that differs from it by its word only: then all
+ * goes through staging. */
+struct spy {
+    struct stream base;
+    const float *node;
+    int64_t lo, hi; /* of the vector: what op_tree_sum was given; −1: nothing, −2: not one range in ascending order */
+};
+
+static status spied_tree_sum(struct stream *s, const struct tree_sum_args *t)
 {
-    (void)s, (void)label;
-    return ST_OK;
+    struct spy *spy = (struct spy *)s;
+    int64_t lo = (const float *)t->mine[0].data - spy->node, hi = lo + t->out.dim[0];
+    if (spy->lo == -1) spy->lo = spy->hi = lo;
+    if (lo != spy->hi) spy->lo = -2;
+    spy->hi = hi;
+    return backend_cpu.ops.tree_sum(s, t);
 }
 
+static struct backend host, device;
+
 /* Half of the ranks work with two threads each (not under the thread sanitizer, which cannot see OpenMP's barriers). */
-static const struct backend host = {.name = "host", .dev.sync = no_sync};
 #ifdef __SANITIZE_THREAD__
 enum { THREADS = 1 };
 #else
@@ -109,41 +126,62 @@ static void *run_rank(void *argument)
     int each = j->leaves / j->size, n = tree_cover(j->leaves, each * j->rank, each * (j->rank + 1), cover);
     for (int i = 0; i < n; i++) nodes[i] = node_values(cover[i], j->count);
 
-    struct arena a;
+    struct arena tensors, pinned;
     struct tree_reduce t;
-    arena_init(&a, "reduction");
-    tree_reduce_init(&t, &c, j->leaves, j->count, &a);
-    size_t bytes = arena_need(&a);
-    void *memory = aligned_alloc(ARENA_ALIGN, bytes ? bytes : ARENA_ALIGN);
-    arena_bind(&a, memory);
-    tree_reduce_init(&t, &c, j->leaves, j->count, &a);
-    struct stream two = {.be = &host, .threads = THREADS};
-    bool odd = j->rank % 2; /* both ways of calling */
-    j->st = tree_reduce(&t, odd ? &two : NULL, nodes, n, odd ? j->out : nodes[0], j->count);
-    if (j->rank % 2 == 0) memcpy(j->out, nodes[0], (size_t)j->count * sizeof(float));
+    void *memory[2];
+    struct spy s = {.base = {.be = j->staged ? &device : &host, .threads = j->rank % 2 ? THREADS : 1}, .node = nodes[0]};
+    arena_init(&tensors, "tensors");
+    arena_init(&pinned, "pinned");
+    tree_reduce_init(&t, &c, s.base.be, j->leaves, j->count, DT_F32);
+    tree_reduce_layout(&t, &tensors, &pinned);
+    for (int i = 0; i < 2; i++) {
+        struct arena *a = i ? &pinned : &tensors;
+        memory[i] = aligned_alloc(ARENA_ALIGN, arena_need(a) + ARENA_ALIGN);
+        arena_bind(a, memory[i]);
+    }
+    tree_reduce_layout(&t, &tensors, &pinned);
+    float *out = j->rank % 2 ? j->out : nodes[0]; /* both ways of calling */
+    struct range mine = own(j->count, j->rank, j->size);
+    for (int i = 0; i < j->parts && !j->st; i++) {
+        struct range part = {j->count * i / j->parts, j->count * (i + 1) / j->parts}, due = range_meet(part, mine);
+        s.lo = s.hi = -1;
+        j->st = tree_reduce(&t, &s.base, (void *const *)nodes, n, out, j->count, part);
+        if (!j->st && j->size > 1 && (range_count(due) ? s.lo != due.lo || s.hi != due.hi : s.lo != -1))
+            j->st = status_fail(ST_FAIL, "it adds [%lld, %lld) and owns [%lld, %lld)", (long long)s.lo, (long long)s.hi,
+                                (long long)due.lo, (long long)due.hi);
+    }
+    if (j->st) snprintf(j->message, sizeof j->message, "%s", status_message());
+    if (out != j->out) memcpy(j->out, out, (size_t)j->count * sizeof(float));
 
     for (int i = 0; i < n; i++) free(nodes[i]);
-    free(memory);
-    arena_release(&a);
+    for (int i = 0; i < 2; i++) free(memory[i]);
+    arena_release(&tensors);
+    arena_release(&pinned);
+    tree_reduce_release(&t);
     return NULL;
 }
 
+struct way { bool sharing, staged; int parts; };
+static const struct way ways[] = {{true, false, 1}, {false, false, 1}, {true, true, 1}, {false, true, 3}, {true, false, 5}};
+enum { N_WAYS = sizeof ways / sizeof *ways };
+
 /* One reduction; compares every rank's result with `expected`. */
-static void check(int leaves, int size, bool sharing, int64_t count, const float *expected)
+static void check(int leaves, int size, const struct way *way, int64_t count, const float *expected)
 {
-    struct world w = {.sharing = sharing};
+    struct world w = {.sharing = way->sharing};
     struct job jobs[RANKS_MAX];
     pthread_t threads[RANKS_MAX];
     pthread_barrier_init(&w.barrier, NULL, (unsigned)size);
     for (int r = 0; r < size; r++) {
-        jobs[r] = (struct job){.world = &w, .rank = r, .size = size, .leaves = leaves, .count = count,
-                               .out = mem_alloc((size_t)count * sizeof(float))};
+        jobs[r] = (struct job){.world = &w, .rank = r, .size = size, .leaves = leaves, .count = count, .staged = way->staged,
+                               .parts = way->parts, .out = mem_alloc((size_t)count * sizeof(float))};
         assert_int_equal(pthread_create(&threads[r], NULL, run_rank, &jobs[r]), 0);
     }
     for (int r = 0; r < size; r++) {
         pthread_join(threads[r], NULL);
         if (jobs[r].st || memcmp(jobs[r].out, expected, (size_t)count * sizeof(float)) != 0)
-            fail_msg("V=%d P=%d rank %d %s: %s", leaves, size, r, sharing ? "shared" : "messages", status_message());
+            fail_msg("V=%d P=%d %lld elements, rank %d, %s%s, %d parts: %s", leaves, size, (long long)count, r,
+                     way->sharing ? "shared" : "messages", way->staged ? ", staged" : "", way->parts, jobs[r].st ? jobs[r].message : "another sum");
         free(jobs[r].out);
     }
     pthread_barrier_destroy(&w.barrier);
@@ -155,7 +193,7 @@ static void check_all_ranks(int leaves, int64_t count)
     float *expected = node_values((struct tree_node){0, leaves}, count);
     for (int size = 1; size <= leaves && size <= RANKS_MAX; size++)
         if (leaves % size == 0)
-            for (int sharing = 0; sharing < 2; sharing++) check(leaves, size, sharing, count, expected);
+            for (int i = 0; i < N_WAYS; i++) check(leaves, size, &ways[i], count, expected);
     free(expected);
 }
 
@@ -174,22 +212,32 @@ static void test_lengths(void **state)
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) check_all_ranks(i < 3 ? 8 : 3, counts[i]);
 }
 
-/* Several calls over one segment, with nothing between them. */
-static void test_wrong_cover(void **state)
+static void test_wrong_calls(void **state)
 {
     (void)state;
     struct comm c;
     struct tree_reduce t;
-    float x = 1, *nodes[2] = {&x, &x};
+    struct stream s = {.be = &host, .threads = 1};
+    float x = 1;
+    void *nodes[2] = {&x, &x};
     comm_self_open(&c);
-    tree_reduce_init(&t, &c, 4, 1, NULL);
-    assert_int_equal(tree_reduce(&t, NULL, nodes, 2, &x, 1), ST_FAIL);
-    assert_int_equal(tree_reduce(&t, NULL, nodes, 1, &x, 1), ST_OK);
+    tree_reduce_init(&t, &c, &host, 4, 1, DT_F32);
+    assert_int_equal(tree_reduce(&t, &s, nodes, 2, &x, 1, (struct range){0, 1}), ST_FAIL);
+    assert_int_equal(tree_reduce(&t, &s, nodes, 1, &x, 2, (struct range){0, 2}), ST_FAIL);
+    assert_int_equal(tree_reduce(&t, &s, nodes, 1, &x, 1, (struct range){0, 1}), ST_OK);
+    tree_reduce_release(&t);
 }
 
 int main(void)
 {
+    struct stream *s;
+    if (backend_cpu.dev.stream_open(&s, 1)) return 1; /* chooses the instruction set */
+    host = device = backend_cpu;
+    host.ops.tree_sum = device.ops.tree_sum = spied_tree_sum;
+    device.tensors_in = MEM_DEVICE;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_rank_count), cmocka_unit_test(test_lengths),
-                                       cmocka_unit_test(test_wrong_cover)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+                                       cmocka_unit_test(test_wrong_calls)};
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    backend_cpu.dev.stream_close(s);
+    return failed;
 }

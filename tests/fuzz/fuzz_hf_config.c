@@ -10,7 +10,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct hf_config c;
     if (hf_config_parse("fuzz", (const char *)data, size, &c)) return 0;
-    if (!(c.rope.attention > 0 && isfinite(c.rope.attention) && c.rope.factor >= 1 && c.rope.original > 0)) abort();
+    if (!c.kv_heads) c.kv_heads = c.heads;
+    if (!c.head_dim) c.head_dim = 128;
+    if (hf_config_check("fuzz", &c)) return 0;
+    for (int i = 0; i < 2; i++) {
+        struct hf_rope *r = &c.rope[i];
+        if (hf_rope_settle("fuzz", r, c.max_positions ? c.max_positions : 4096)) continue;
+        if (!(r->attention > 0 && isfinite(r->attention) && r->factor >= 1 && r->original > 0)) abort();
+        if (r->n_stretch < 0 || r->n_stretch > ROPE_STRETCHES) abort();
+    }
     int64_t embed, layer;
     if (c.heads % c.kv_heads || c.n_eos < 0 || c.n_eos > (int)(sizeof c.eos / sizeof *c.eos) || c.bos >= c.vocab_size) abort();
     if (__builtin_mul_overflow(c.vocab_size * c.hidden_size, 32, &embed)) abort();

@@ -7,7 +7,7 @@ cat >"$scratch/arrows" <<'END'
 launcher        worker checkpoints collectives configs kernels
 worker          checkpoints collectives configs kernels
 worker/data     configs kernels/base
-worker/data/tokenizer kernels/base
+worker/data/tokenizer configs/families.h kernels/base
 worker/data/template kernels/base
 worker/data/rows configs kernels/base
 checkpoints     collectives/comm.h collectives/own.h kernels

@@ -73,14 +73,21 @@ SPOIL(dropout_rows, a->dropout.rows.sample = NULL)
 SPOIL(axpy_count, a->axpy.y.dim[1]--; a->axpy.y.ld--)
 SPOIL(axpy_into_f16, a->axpy.y.dt = DT_F16)
 SPOIL(colsum_out, a->colsum.out.dim[0] = 388)
-SPOIL(sumsq_blocks, a->sumsq.partial.dim[0] = 2)
+SPOIL(sumsq_partials, a->sumsq_segs.partial.dim[0] = 5)
+SPOIL(sumsq_cut, a->sumsq_segs.g.dim[0] = 3 * FLAT_PAGE + 300)
+SPOIL(sumsq_order, ((struct seg *)(uintptr_t)a->sumsq_segs.segs.host)[2].at -= 256)
+SPOIL(loss_sum_out, a->loss_sum.out.dt = DT_F32)
+SPOIL(decide_plan, a->step_decide.plan.dim[0]--)
+SPOIL(admit_scalars, a->step_admit.scalars.dim[0]++)
+SPOIL(admit_number, a->step_admit.tensor = -1)
+SPOIL(update_states, a->update.v.data = NULL)
+SPOIL(update_length, a->update.g.dim[0]--)
+SPOIL(update_flat, a->update.lo = -1)
+SPOIL(update_table, a->update.segs.dev = NULL)
 SPOIL(tree_mine, a->tree_sum.mine[0].dim[0] = 2)
 SPOIL(tree_far, a->tree_sum.first = 2)
 SPOIL(tree_merges, a->tree_sum.merges[0] = 1)
 SPOIL(tree_out, a->tree_sum.out.dim[0] = 2)
-SPOIL(optim_states, a->optim.v.data = NULL)
-SPOIL(optim_length, a->optim.g.dim[0]--)
-SPOIL(optim_flat, a->optim.flat0 = -1)
 SPOIL(nf4_codes, a->nf4_quantize.codes.dim[0]--)
 SPOIL(nf4_nested, a->nf4_dequantize.nested.dim[0] = 2)
 SPOIL(init_dtype, a->init.w.dt = DT_U8)
@@ -100,7 +107,7 @@ static const struct refusal refusals[] = {
     {"rmsnorm_fwd", norm_mixed, {"y is [5, 37] bf16", "x is [5, 37] f32", "dtypes must agree"}},
     {"rmsnorm_fwd", norm_no_sum, {"delta is [5, 37] f32 but sum"}},
     {"rmsnorm_bwd", norm_rstd, {"rstd is [5] bf16", "must be f32"}},
-    {"rope", rope_heads, {"x is [29, 42] f32", "heads*head_dim = 56"}},
+    {"rope", rope_heads, {"q is [29, 42] f32", "heads*head_dim = 56"}},
     {"rope", rope_table, {"cos is [4, 5] f32", "longest document"}},
     {"rope", rope_wide, {"cos is [20, 5] f32", "7 channels"}},
     {"rope", rope_positions, {"positions is missing (29 wanted)"}},
@@ -123,14 +130,21 @@ static const struct refusal refusals[] = {
     {"axpy", axpy_count, {"y is [37, 60] f32", "x is [37, 61] f32"}},
     {"axpy", axpy_into_f16, {"y is [37, 61] f16"}},
     {"colsum", colsum_out, {"out is [388] f32", "x is [131, 389] f32"}},
-    {"sumsq", sumsq_blocks, {"partial is [2] f32", "3 elements"}},
+    {"sumsq_segs", sumsq_partials, {"partial is [5] f32", "segment 0", "3 to 5"}},
+    {"sumsq_segs", sumsq_cut, {"elements 0 to 196908 cut a segment"}},
+    {"sumsq_segs", sumsq_order, {"segment 2 has 1000 elements from 196608 on", "end at 196685"}},
+    {"loss_sum", loss_sum_out, {"out is [1] f32", "must be f64"}},
+    {"step_decide", decide_plan, {"plan is [9] f64", "10 elements"}},
+    {"step_admit", admit_scalars, {"scalars is [13] f64", "12 elements"}},
+    {"step_admit", admit_number, {"tensor is -1"}},
+    {"update", update_states, {"optimizer states"}},
+    {"update", update_length, {"g is [1030] f32", "w is [1031] f32"}},
+    {"update", update_flat, {"lo is -1"}},
+    {"update", update_table, {"table of segments is missing"}},
     {"tree_sum", tree_mine, {"mine[0] is [2] f32", "rows is [2, 1543] f32"}},
     {"tree_sum", tree_far, {"vectors 2 to 3 cannot be elsewhere"}},
     {"tree_sum", tree_merges, {"0 sums after 1 vectors"}},
     {"tree_sum", tree_out, {"out is [2] f32", "rows is [2, 1543] f32"}},
-    {"optim", optim_states, {"optimizer states"}},
-    {"optim", optim_length, {"g is [1030] f32", "w is [1031] f32"}},
-    {"optim", optim_flat, {"flat0 is -1"}},
     {"nf4_quantize", nf4_codes, {"codes is [24739] u8", "24740 elements"}},
     {"nf4_dequantize", nf4_nested, {"nested is [2] f32", "3 elements"}},
     {"init", init_dtype, {"w is [20011] u8"}},
@@ -165,7 +179,8 @@ static void test_nothing_to_do(void **state)
     struct gemm_args gemm = {.a = x, .b = weight, .c = tensor_2d(NULL, DT_F32, 0, 1), .tb = true, .alpha = 1};
     struct embed_args embed = {weight, NULL, 0, x};
     struct rmsnorm_fwd_args norm = {.x = x, .w = tensor_1d(w, DT_F32, 8), .y = x, .rstd = flat};
-    struct rope_args rope = {x, tensor_2d(w, DT_F32, 2, 4), tensor_2d(w, DT_F32, 2, 4), 1, 8, 0, {0}, false};
+    struct rope_args rope = {.q = x, .k = x, .cos = tensor_2d(w, DT_F32, 2, 4), .sin = tensor_2d(w, DT_F32, 2, 4), .heads = 1,
+                             .kv_heads = 1, .head_dim = 8};
     struct attn_fwd_args attn = {.q = x,
                                  .k = x,
                                  .v = x,
@@ -183,7 +198,7 @@ static void test_nothing_to_do(void **state)
     struct dropout_args dropout = {.x = x, .y = x, .p = 0.5f};
     struct axpy_args axpy = {flat, flat, 1, true};
     struct colsum_args colsum = {x, tensor_1d(out, DT_F32, 8)};
-    struct sumsq_args sumsq = {flat, flat};
+    struct sumsq_segs_args sumsq = {.g = flat, .partial = flat};
     assert_int_equal(op_gemm(s, &gemm), ST_OK);
     assert_int_equal(op_embed_fwd(s, &embed), ST_OK);
     assert_int_equal(op_embed_bwd(s, &embed), ST_OK);
@@ -197,7 +212,7 @@ static void test_nothing_to_do(void **state)
     assert_int_equal(op_dropout(s, &dropout), ST_OK);
     assert_int_equal(op_axpy(s, &axpy), ST_OK);
     assert_int_equal(op_colsum(s, &colsum), ST_OK);
-    assert_int_equal(op_sumsq(s, &sumsq), ST_OK);
+    assert_int_equal(op_sumsq_segs(s, &sumsq), ST_OK);
     for (int i = 0; i < 8; i++) assert_true(out[i] == (float)(i + 1));
 }
 

@@ -260,7 +260,7 @@ static void test_adjoints(void **state)
     struct pair p = start();
     tensor x = kit_act(&p.k, 9, 12, 1), y = kit_act(&p.k, 9, 12, 1), ax = copy_of(&p.k, &x), aty = copy_of(&p.k, &y);
     struct docs docs = kit_docs(&p.k, 9, 2);
-    struct rope_args r = {.x = ax,
+    struct rope_args r = {.q = ax,
                           .cos = kit_act(&p.k, 9, 2, 1),
                           .sin = kit_act(&p.k, 9, 2, 1),
                           .heads = 2,
@@ -268,7 +268,7 @@ static void test_adjoints(void **state)
                           .positions = docs.positions,
                           .rows = docs.rows};
     assert_int_equal(op_rope(ref, &r), ST_OK);
-    r.x = aty, r.inverse = true;
+    r.q = aty, r.inverse = true;
     assert_int_equal(op_rope(ref, &r), ST_OK);
     assert_true(fabs(inner(&ax, &y) - inner(&x, &aty)) < 1e-12);
 

@@ -89,7 +89,7 @@ static void real_models(void **state)
             snprintf(hf.hidden_act, sizeof hf.hidden_act, "silu");
             hf.max_positions = 64;
             hf.rms_norm_eps = 1e-5;
-            hf.rope = (struct hf_rope){.type = ROPE_DEFAULT, .theta = 1e4, .factor = 1, .partial = 1, .attention = 1};
+            hf.rope[0] = (struct hf_rope){.type = ROPE_DEFAULT, .theta = 1e4, .factor = 1, .partial = 1, .attention = 1};
             MUST(family_shape("(test)", &hf, &shape));
             struct model_plan plan = {.full = rank == 0, .lora = rank > 0, .adapted = LORA_ALL, .rank = rank, .alpha = 16, .head_rows = 8};
             snprintf(name, sizeof name, "%s %lld, rank %lld", hf.model_type, (long long)hf.hidden_size, (long long)rank);

@@ -3,17 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "tests/ref/kit.h"
-
-#define EPS      0x1p-24
-#define EPS_BF16 0x1p-8
-
-static struct mat bound_like(const struct kit *k, int out)
-{
-    const tensor *t = &k->out[out].t;
-    int64_t cols = t->dim[t->rank - 1];
-    return mat_zero(cols ? tensor_count(t) / cols : 0, cols);
-}
+#include "tests/ref/cases.h"
 
 static void bound_exact(const struct kit *in, const struct kit *ref, struct mat bounds[])
 {
@@ -165,30 +155,35 @@ static void bound_rmsnorm_bwd(const struct kit *in, const struct kit *ref, struc
     mat_free(dy), mat_free(x), mat_free(w), mat_free(rstd), mat_free(residual);
 }
 
-/* ---- rope: {N, heads, D, rotated, docs, inverse, past}; glu: {N, F, kind, in place} ------------------------------------ */
+/* ---- rope: {N, heads, D, rotated, docs, inverse, past, kv heads}; glu: {N, F, kind, in place} ------------------------------------ */
 
 static void build_rope(struct kit *k, const int64_t *p)
 {
     struct docs docs = kit_docs(k, p[0], p[4]);
     int64_t keys;
     kit_past(k, &docs, p[6], &keys);
-    k->args.rope = (struct rope_args){.x = kit_act(k, p[0], p[1] * p[2], 1),
+    k->args.rope = (struct rope_args){.q = kit_act(k, p[0], p[1] * p[2], 1),
                                       .cos = kit_f32(k, docs.positions + 3, p[3] / 2, 1),
                                       .sin = kit_f32(k, docs.positions + 3, p[3] / 2, 1),
                                       .heads = p[1],
+                                      .kv_heads = p[7],
                                       .head_dim = p[2],
                                       .positions = docs.positions,
                                       .rows = docs.rows,
                                       .inverse = p[5]};
-    kit_output(k, "x", k->args.rope.x, k->value);
+    if (p[7]) k->args.rope.k = kit_act(k, p[0], p[7] * p[2], 1);
+    kit_output(k, "q", k->args.rope.q, k->value);
+    if (p[7]) kit_output(k, "k", k->args.rope.k, k->value);
 }
 
 static void bound_rope(const struct kit *in, const struct kit *ref, struct mat bounds[])
 {
     (void)in;
-    bounds[0] = bound_like(ref, 0);
-    for (int64_t i = 0; i < bounds[0].rows * bounds[0].cols; i++)
-        bounds[0].v[i] = 3 * EPS * 2; /* |x|, |cos|, |sin| ≤ 1 */
+    for (int o = 0; o < ref->n_outs; o++) {
+        bounds[o] = bound_like(ref, o);
+        for (int64_t i = 0; i < bounds[o].rows * bounds[o].cols; i++)
+            bounds[o].v[i] = 3 * EPS * 2; /* |x|, |cos|, |sin| ≤ 1 */
+    }
 }
 
 static void build_glu_fwd(struct kit *k, const int64_t *p)
@@ -500,19 +495,6 @@ static void bound_colsum(const struct kit *in, const struct kit *ref, struct mat
     mat_free(x);
 }
 
-static void build_sumsq(struct kit *k, const int64_t *p)
-{
-    k->args.sumsq = (struct sumsq_args){kit_act(k, 0, p[0], 1), kit_f32(k, 0, (p[0] + NORM_BLOCK - 1) / NORM_BLOCK, 0)};
-    kit_output(k, "partial", k->args.sumsq.partial, DT_F32);
-}
-
-static void bound_sumsq(const struct kit *in, const struct kit *ref, struct mat bounds[])
-{
-    (void)in;
-    bounds[0] = mat_load(&ref->args.sumsq.partial);
-    for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] *= EPS * sqrt((double)NORM_BLOCK);
-}
-
 /* ---- the ordered sum: {K, n, first, n_mine, in place, shape} -----------------------------------------------------------
  */
 
@@ -549,120 +531,6 @@ static void bound_tree_sum(const struct kit *in, const struct kit *ref, struct m
         bounds[0].v[i] *= EPS * (double)(rows.rows - 1);
     }
     mat_free(rows);
-}
-
-/* ---- optimizer: {n, kind, flags, flat0}; init: {n, normal, flat0} --------------------------------------------------
- */
-
-enum { O_MASTER = 1, O_F32_STATES = 2, O_F32_GRADIENT = 4, O_SR = 8, O_FIRST = 16, O_NESTEROV = 32, O_PLAIN = 64 };
-
-static void build_optim(struct kit *k, const int64_t *p)
-{
-    struct optim_args *o = &k->args.optim;
-    tensor (*state)(struct kit *, int64_t, int64_t, double) = p[2] & O_F32_STATES ? kit_f32 : kit_act;
-    dtype state_value = p[2] & O_F32_STATES ? DT_F32 : k->value;
-    *o = (struct optim_args){
-        .kind = (enum optim_kind)p[1],
-        .w = kit_act(k, 0, p[0], 1),
-        .g = (p[2] & O_F32_GRADIENT ? kit_f32 : kit_act)(k, 0, p[0], 8),
-        .gscale = 0.125f,
-        .lr = 0.01f,
-        .wd = 0.1f,
-        .beta1 = p[2] & O_PLAIN ? 0 : 0.9f,
-        .eps = 1e-8f,
-        .lw = 0.001f,
-        .beta2 = p[1] == OPTIM_SGD ? 0.1f : 0.999f,
-        .step = 0.05f,
-        .c2 = 0.07f,
-        .nesterov = p[2] & O_NESTEROV,
-        .first = p[2] & O_FIRST,
-        .sr = p[2] & O_SR,
-        .key_w = 11,
-        .key_m = 0xfedcba9876543210ull,
-        .key_v = 13,
-        .flat0 = p[3],
-    };
-    kit_output(k, "w", o->w, k->value);
-    if (p[2] & O_MASTER) o->master = kit_f32(k, 0, p[0], 1), kit_output(k, "master", o->master, DT_F32);
-    if (!(p[2] & O_PLAIN)) o->m = state(k, 0, p[0], 1), kit_output(k, "m", o->m, state_value);
-    if (p[1] == OPTIM_SGD) return;
-    o->v = state(k, 0, p[0], 1);
-    struct mat v = mat_load(&o->v);
-    for (int64_t i = 0; i < v.cols; i++) v.v[i] = fabs(v.v[i]);
-    mat_store(&o->v, v), mat_free(v);
-    kit_output(k, "v", o->v, state_value);
-}
-
-/* |m|, |g| and |w| are at most 1 + wd; the step divides by sqrt(v)/c2, where v is at least what it becomes. */
-static void bound_optim(const struct kit *in, const struct kit *ref, struct mat bounds[])
-{
-    const struct optim_args *o = &in->args.optim;
-    struct mat v = mat_load(&ref->args.optim.v);
-    for (int out = 0; out < ref->n_outs; out++) {
-        bounds[out] = bound_like(ref, out);
-        for (int64_t i = 0; i < bounds[out].cols; i++) {
-            bool weight = !strcmp(ref->out[out].name, "w") || !strcmp(ref->out[out].name, "master");
-            double move = v.v ? (double)o->step / (sqrt(v.v[i]) / (double)o->c2) : 1;
-            bounds[out].v[i] = 8 * EPS * (1.1 + (weight ? 1.1 * move : 0));
-        }
-    }
-    mat_free(v);
-}
-
-static void build_init(struct kit *k, const int64_t *p)
-{
-    k->args.init = (struct init_args){kit_act(k, 0, p[0], 0), 0.03f, p[1], 0x0123456789abcdefull, p[2]};
-    kit_output(k, "w", k->args.init.w, k->value);
-}
-
-/* Radius and angle are a few roundings each, relative: no cancellation. */
-static void bound_init(const struct kit *in, const struct kit *ref, struct mat bounds[])
-{
-    (void)in;
-    bounds[0] = mat_load(&ref->out[0].t);
-    for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] = 8 * EPS * fabs(bounds[0].v[i]);
-}
-
-/* ---- NF4: {n} ------------------------------------------------------------------------------------------------------
- */
-
-static void nf4_operands(struct kit *k, int64_t n, double scale, struct nf4_args *q)
-{
-    int64_t blocks = (n + 63) / 64;
-    *q = (struct nf4_args){kit_act(k, 0, n, scale), kit_u8(k, (n + 1) / 2), kit_u8(k, blocks),
-                           kit_f32(k, 0, (blocks + 255) / 256, 1), kit_f32(k, 0, 1, 1)};
-}
-
-static void build_nf4_quantize(struct kit *k, const int64_t *p)
-{
-    struct nf4_args *q = &k->args.nf4_quantize;
-    nf4_operands(k, p[0], 1, q);
-    kit_output(k, "codes", q->codes, DT_U8);
-    kit_output(k, "absmax_q", q->absmax_q, DT_U8);
-    kit_output(k, "nested", q->nested, DT_F32);
-    kit_output(k, "offset", q->offset, DT_F32);
-}
-
-/* Codes must agree: the cases hold no value that close to a threshold. */
-static void bound_nf4_quantize(const struct kit *in, const struct kit *ref, struct mat bounds[])
-{
-    (void)in;
-    for (int out = 0; out < 4; out++) bounds[out] = bound_like(ref, out);
-    for (int64_t i = 0; i < bounds[2].cols; i++) bounds[2].v[i] = 4 * EPS;
-    bounds[3].v[0] = 4 * EPS;
-}
-
-static void build_nf4_dequantize(struct kit *k, const int64_t *p)
-{
-    nf4_operands(k, p[0], 0, &k->args.nf4_dequantize);
-    kit_output(k, "w", k->args.nf4_dequantize.w, k->value);
-}
-
-static void bound_nf4_dequantize(const struct kit *in, const struct kit *ref, struct mat bounds[])
-{
-    (void)in;
-    bounds[0] = bound_like(ref, 0);
-    for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] = 3 * EPS * 2; /* |nested|, |offset| ≤ 1 */
 }
 
 /* ---- the table ------------------------------------------------------------------------------------------------------
@@ -710,6 +578,7 @@ const struct op_case op_cases[] = {
     CASE(rmsnorm_bwd, build_rmsnorm_bwd, bound_rmsnorm_bwd, "fb", 66, 512, N_DW | N_IN_PLACE),
     CASE(rope, build_rope, bound_rope, "fb", 1, 1, 2, 2, 1),
     CASE(rope, build_rope, bound_rope, "fb", 29, 3, 14, 10, 3),
+    CASE(rope, build_rope, bound_rope, "fb", 37, 6, 16, 16, 2, 1, 0, 3),
     CASE(rope, build_rope, bound_rope, "fb", 130, 4, 64, 64, 4, 1),
     CASE(rope, build_rope, bound_rope, "fb", 31, 2, 16, 16, 3, 0, 9),
     PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 1, 1, 1, 1, 1),
@@ -753,23 +622,35 @@ const struct op_case op_cases[] = {
     CASE(axpy, build_axpy, bound_two_terms, "fb", 0, 1237, A_HALF | A_FLAT),
     CASE(colsum, build_colsum, bound_colsum, "fb", 1, 1),
     CASE(colsum, build_colsum, bound_colsum, "fb", 131, 389),
-    CASE(sumsq, build_sumsq, bound_sumsq, "fb", 1),
-    CASE(sumsq, build_sumsq, bound_sumsq, "fb", 2 * NORM_BLOCK + 77),
     CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 1, 1),
     CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 1, 37, 0, 1),
     CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 2, 1543, 1, 1, 1),
     CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 13, 20011, 4, 3, 1, 1),
     CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 48, 1024, 47, 1, 0, 1),
     CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", TREE_SUM_NODES, 67, 0, 3, 0, 1),
-    CASE(optim, build_optim, bound_optim, "fb", 1, OPTIM_ADAMW, O_SR),
-    CASE(optim, build_optim, bound_optim, "fb", 1031, OPTIM_ADAMW, O_SR, 5),
-    CASE(optim, build_optim, bound_optim, "fb", 20000, OPTIM_ADAMW, O_SR | O_F32_GRADIENT, 65536),
-    CASE(optim, build_optim, bound_optim, "b", 515, OPTIM_ADAMW, O_MASTER | O_F32_STATES | O_F32_GRADIENT),
-    CASE(optim, build_optim, bound_optim, "fb", 257, OPTIM_ADAM, O_F32_STATES),
-    CASE(optim, build_optim, bound_optim, "fb", 130, OPTIM_SGD, O_SR | O_FIRST | O_NESTEROV),
-    CASE(optim, build_optim, bound_optim, "fb", 333, OPTIM_SGD, O_SR | O_NESTEROV, 7),
-    CASE(optim, build_optim, bound_optim, "fb", 333, OPTIM_SGD, O_MASTER | O_F32_STATES),
-    CASE(optim, build_optim, bound_optim, "fb", 333, OPTIM_SGD, O_PLAIN | O_SR, (1ll << 35) - 16),
+    CASE(loss_sum, build_loss_sum, bound_step, "f", 1),
+    CASE(loss_sum, build_loss_sum, bound_step, "f", 1003),
+    CASE(sumsq_segs, build_sumsq_segs, bound_sumsq_segs, "fb", 4 * FLAT_PAGE + 10),
+    CASE(sumsq_segs, build_sumsq_segs, bound_sumsq_segs, "fb", 2 * FLAT_PAGE + 99, FLAT_PAGE),
+    CASE(sumsq_segs, build_sumsq_segs, bound_sumsq_segs, "fb", 1000, 3 * FLAT_PAGE + 256),
+    CASE(step_decide, build_step_decide, bound_step, "f", 100),
+    CASE(step_decide, build_step_decide, bound_step, "f", 100, 7, 1),
+    CASE(step_decide, build_step_decide, bound_step, "f", 0, 7),
+    CASE(step_decide, build_step_decide, bound_step, "f", 50, 0, 0, 3),
+    CASE(step_admit, build_step_admit, bound_step, "f", 100),
+    CASE(step_admit, build_step_admit, bound_step, "f", 100, 7, 1, 5),
+    CASE(step_admit, build_step_admit, bound_step, "f", 0),
+    CASE(update, build_update, bound_update, "fb", 1, OPTIM_ADAMW, O_SR),
+    CASE(update, build_update, bound_update, "fb", 1031, OPTIM_ADAMW, O_SR, 5),
+    CASE(update, build_update, bound_update, "fb", 20000, OPTIM_ADAMW, O_SR | O_F32_GRADIENT, 65536),
+    CASE(update, build_update, bound_update, "fb", 300, OPTIM_ADAMW, O_SR | O_REFUSED, 65536),
+    CASE(update, build_update, bound_update, "b", 515, OPTIM_ADAMW, O_MASTER | O_F32_STATES | O_F32_GRADIENT),
+    CASE(update, build_update, bound_update, "fb", 777, OPTIM_ADAMW, O_WORK | O_F32_STATES | O_F32_GRADIENT, 99),
+    CASE(update, build_update, bound_update, "fb", 257, OPTIM_ADAM, O_F32_STATES),
+    CASE(update, build_update, bound_update, "fb", 130, OPTIM_SGD, O_SR | O_FIRST | O_NESTEROV),
+    CASE(update, build_update, bound_update, "fb", 333, OPTIM_SGD, O_SR | O_NESTEROV, 7),
+    CASE(update, build_update, bound_update, "fb", 333, OPTIM_SGD, O_MASTER | O_F32_STATES),
+    CASE(update, build_update, bound_update, "fb", 333, OPTIM_SGD, O_PLAIN | O_SR, (1ll << 35) - 16),
     CASE(nf4_quantize, build_nf4_quantize, bound_nf4_quantize, "fb", 1),
     CASE(nf4_quantize, build_nf4_quantize, bound_nf4_quantize, "fb", 3 * 16384 + 64 * 5 + 7),
     CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 1),

@@ -67,23 +67,29 @@ status rmsnorm_bwd_ref(struct stream *s, const struct rmsnorm_bwd_args *r)
     return ST_OK;
 }
 
+static void rotate(const struct rope_args *r, const tensor *t, int64_t heads)
+{
+    struct mat x = mat_load(t), cosines = mat_load(&r->cos), sines = mat_load(&r->sin);
+    for (int64_t row = 0; row < x.rows; row++) {
+        int64_t position = r->rows.position[row];
+        for (int64_t h = 0; h < heads; h++)
+            for (int64_t j = 0; j < cosines.cols; j++) {
+                int64_t lower = h * r->head_dim + j, upper = lower + cosines.cols;
+                double a = AT(x, row, lower), b = AT(x, row, upper);
+                double c = AT(cosines, position, j), sn = AT(sines, position, j) * (r->inverse ? -1 : 1);
+                AT(x, row, lower) = a * c - b * sn;
+                AT(x, row, upper) = b * c + a * sn;
+            }
+    }
+    mat_store(t, x);
+    mat_free(x), mat_free(cosines), mat_free(sines);
+}
+
 status rope_ref(struct stream *s, const struct rope_args *r)
 {
     (void)s;
-    struct mat x = mat_load(&r->x), cosines = mat_load(&r->cos), sines = mat_load(&r->sin);
-    for (int64_t t = 0; t < x.rows; t++) {
-        int64_t position = r->rows.position[t];
-        for (int64_t h = 0; h < r->heads; h++)
-            for (int64_t j = 0; j < cosines.cols; j++) {
-                int64_t lower = h * r->head_dim + j, upper = lower + cosines.cols;
-                double a = AT(x, t, lower), b = AT(x, t, upper);
-                double c = AT(cosines, position, j), sn = AT(sines, position, j) * (r->inverse ? -1 : 1);
-                AT(x, t, lower) = a * c - b * sn;
-                AT(x, t, upper) = b * c + a * sn;
-            }
-    }
-    mat_store(&r->x, x);
-    mat_free(x), mat_free(cosines), mat_free(sines);
+    rotate(r, &r->q, r->heads);
+    if (r->k.data) rotate(r, &r->k, r->kv_heads);
     return ST_OK;
 }
 
@@ -207,15 +213,5 @@ status tree_sum_ref(struct stream *s, const struct tree_sum_args *t)
     open.rows = 1;
     mat_store(&t->out, open);
     mat_free(rows), mat_free(open);
-    return ST_OK;
-}
-
-status sumsq_ref(struct stream *s, const struct sumsq_args *q)
-{
-    (void)s;
-    struct mat x = mat_load(&q->x), partial = mat_zero(1, q->partial.dim[0]);
-    for (int64_t i = 0; i < x.rows * x.cols; i++) partial.v[i / NORM_BLOCK] += x.v[i] * x.v[i];
-    mat_store(&q->partial, partial);
-    mat_free(x), mat_free(partial);
     return ST_OK;
 }

@@ -1,5 +1,6 @@
 /* Reference: optimizers with their roundings, initialisation, NF4. */
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "tests/ref/ref.h"
@@ -25,53 +26,155 @@ static double round_by_chance(double x, uint64_t key, int64_t element)
     return draw + (bits & 0xffff) >= 65536 ? below + unit : below;
 }
 
-static void store_state(const tensor *t, struct mat m, bool chance, uint64_t key, int64_t flat0)
+/* Rounds by chance what is stored as bf16; element i of `t` is element flat + i of the index. */
+static double stored(const tensor *t, bool chance, uint64_t key, int64_t flat, double x)
 {
-    if (!m.v) return;
-    for (int64_t i = 0; chance && t->dt == DT_BF16 && i < m.rows * m.cols; i++)
-        m.v[i] = round_by_chance(m.v[i], key, flat0 + i);
-    mat_store(t, m);
+    return chance && t->dt == DT_BF16 ? round_by_chance(x, key, flat) : ref_round(t->dt, x);
 }
 
-static void adam(const struct optim_args *o, double *w, double *m, double *v, double g)
+struct rates { const struct update_args *u; double gscale, lr, lw, wd, step, c2; bool first; };
+
+static void adam(const struct rates *r, double *w, double *m, double *v, double g)
 {
-    double b1 = (double)o->beta1, b2 = (double)o->beta2;
-    if (o->kind == OPTIM_ADAMW)
-        *w -= (double)o->lw * *w;
+    const struct update_args *u = r->u;
+    double b1 = (double)u->beta1, b2 = (double)u->beta2;
+    if (u->kind == OPTIM_ADAMW)
+        *w -= r->lw * *w;
     else
-        g += (double)o->wd * *w;
+        g += r->wd * *w;
     *m = b1 * *m + (1 - b1) * g;
     *v = b2 * *v + (1 - b2) * g * g;
-    *w -= (double)o->step * *m / (sqrt(*v) / (double)o->c2 + (double)o->eps);
+    *w -= r->step * *m / (sqrt(*v) / r->c2 + (double)u->eps);
 }
 
-static void sgd(const struct optim_args *o, double *w, double *buf, double g)
+static void sgd(const struct rates *r, double *w, double *buf, double g)
 {
-    double d = g + (double)o->wd * *w, mu = (double)o->beta1;
+    const struct update_args *u = r->u;
+    double d = g + r->wd * *w, mu = (double)u->beta1;
     if (buf) {
-        *buf = o->first ? d : mu * *buf + (1 - (double)o->beta2) * d;
-        d = o->nesterov ? d + mu * *buf : *buf;
+        *buf = r->first ? d : mu * *buf + (1 - (double)u->beta2) * d;
+        d = u->nesterov ? d + mu * *buf : *buf;
     }
-    *w -= (double)o->lr * d;
+    *w -= r->lr * d;
 }
 
-status optim_ref(struct stream *s, const struct optim_args *o)
+struct vectors { struct mat w, master, g, m, v, work; };
+
+static void update_seg(const struct update_args *u, const struct seg *q, const double *scalars, struct vectors *x)
+{
+    struct step_scalars c;
+    memcpy(&c, scalars, sizeof c);
+    double lr = (double)q->lr_mult, wd = (double)q->wd_mult;
+    struct rates r = {u, c.gscale, c.lr * lr, c.lw * lr * wd, (double)u->wd * wd, c.rate * lr, c.c2, c.first != 0};
+    int64_t end = u->lo + x->w.cols;
+    for (int64_t flat = q->at > u->lo ? q->at : u->lo; flat < q->at + q->count && flat < end; flat++) {
+        int64_t i = flat - u->lo;
+        double w = x->master.v ? x->master.v[i] : x->w.v[i], g = r.gscale * x->g.v[i];
+        if (u->kind == OPTIM_SGD)
+            sgd(&r, &w, x->m.v && u->beta1 != 0 ? &x->m.v[i] : NULL, g);
+        else
+            adam(&r, &w, &x->m.v[i], &x->v.v[i], g);
+        if (x->master.v) x->master.v[i] = ref_round(u->master.dt, w);
+        x->w.v[i] = stored(&u->w, u->sr && !x->master.v, u->key_w, flat, w);
+        if (x->m.v) x->m.v[i] = stored(&u->m, true, u->key_m, flat, x->m.v[i]);
+        if (x->v.v) x->v.v[i] = stored(&u->v, true, u->key_v, flat, x->v.v[i]);
+        if (x->work.v && q->scale != 0) x->work.v[i] = (double)q->scale * x->w.v[i];
+    }
+}
+
+status update_ref(struct stream *s, const struct update_args *u)
 {
     (void)s;
-    struct mat w = mat_load(o->master.data ? &o->master : &o->w), g = mat_load(&o->g), m = mat_load(&o->m),
-               v = mat_load(&o->v);
-    for (int64_t i = 0; i < w.rows * w.cols; i++) {
-        double gradient = (double)o->gscale * g.v[i];
-        if (o->kind == OPTIM_SGD)
-            sgd(o, &w.v[i], m.v && o->beta1 != 0 ? &m.v[i] : NULL, gradient);
-        else
-            adam(o, &w.v[i], &m.v[i], &v.v[i], gradient);
+    struct mat scalars = mat_load(&u->scalars);
+    struct vectors x = {mat_load(&u->w), mat_load(&u->master), mat_load(&u->g), mat_load(&u->m), mat_load(&u->v), mat_load(&u->work)};
+    bool usable = scalars.v[offsetof(struct step_scalars, usable) / 8] != 0;
+    for (int64_t i = 0; usable && i < u->segs.n; i++) update_seg(u, &u->segs.dev[i], scalars.v, &x);
+    mat_store(&u->w, x.w);
+    if (x.master.v) mat_store(&u->master, x.master);
+    if (x.m.v) mat_store(&u->m, x.m);
+    if (x.v.v) mat_store(&u->v, x.v);
+    if (x.work.v) mat_store(&u->work, x.work);
+    mat_free(x.w), mat_free(x.master), mat_free(x.g), mat_free(x.m), mat_free(x.v), mat_free(x.work), mat_free(scalars);
+    return ST_OK;
+}
+
+/* ---- the end of a step ------------------------------------------------------------------------------------------ */
+
+status sumsq_segs_ref(struct stream *s, const struct sumsq_segs_args *q)
+{
+    (void)s;
+    struct mat g = mat_load(&q->g), partial = mat_load(&q->partial);
+    for (int64_t k = 0; k < q->segs.n; k++) {
+        const struct seg *x = &q->segs.dev[k];
+        int64_t before = -1;
+        for (int64_t flat = x->at; flat < x->at + x->count; flat++) {
+            int64_t at = x->partial + flat / 65536 - x->at / 65536;
+            if (flat < q->lo || flat >= q->lo + g.cols) continue;
+            if (at != before) partial.v[at] = 0;
+            partial.v[at] += g.v[flat - q->lo] * g.v[flat - q->lo];
+            before = at;
+        }
     }
-    if (o->master.data) mat_store(&o->master, w);
-    store_state(&o->w, w, o->sr && !o->master.data, o->key_w, o->flat0);
-    store_state(&o->m, m, true, o->key_m, o->flat0);
-    store_state(&o->v, v, true, o->key_v, o->flat0);
-    mat_free(w), mat_free(g), mat_free(m), mat_free(v);
+    mat_store(&q->partial, partial);
+    mat_free(g), mat_free(partial);
+    return ST_OK;
+}
+
+status loss_sum_ref(struct stream *s, const struct loss_sum_args *l)
+{
+    (void)s;
+    struct mat loss = mat_load(&l->loss), out = mat_zero(1, 1);
+    for (int64_t i = 0; i < loss.cols; i++) out.v[0] += loss.v[i];
+    mat_store(&l->out, out);
+    mat_free(loss), mat_free(out);
+    return ST_OK;
+}
+
+/* usable and coefficient are the caller's. */
+static void judge(const tensor *plan, const tensor *scalars, double loss, double squares, bool whole, int64_t number)
+{
+    struct step_plan p;
+    struct step_scalars c;
+    memcpy(&p, plan->data, sizeof p);
+    memcpy(&c, scalars->data, sizeof c);
+    double share = p.supervised != 0 ? 1 / p.supervised : 0, coefficient = 1;
+    bool next = c.applied != p.applied, begun = c.applied != 0, good = isfinite(squares);
+    if (whole) {
+        c.loss = loss * share;
+        c.grad_norm = share * sqrt(squares);
+        good = isfinite(c.loss) && isfinite(c.grad_norm);
+        if (p.max_norm < c.grad_norm + 1e-6) coefficient = p.max_norm / (c.grad_norm + 1e-6);
+    } else if (!good && c.refused == 0) {
+        c.refused = (double)number + 1;
+        c.refused_step = p.step;
+    }
+    c.usable = good && p.supervised != 0 && c.refused == 0 ? 1 : 0;
+    if (whole) c.applied += c.usable;
+    c.gscale = ref_round(DT_F32, share * coefficient);
+    c.lr = p.lr, c.lw = p.lw, c.rate = p.rate[next], c.c2 = p.c2[next], c.first = !begun;
+    memcpy(scalars->data, &c, sizeof c);
+}
+
+static double sum_of(const tensor *t)
+{
+    struct mat m = mat_load(t);
+    double sum = 0;
+    for (int64_t i = 0; i < m.rows * m.cols; i++) sum += m.v[i];
+    mat_free(m);
+    return sum;
+}
+
+status step_decide_ref(struct stream *s, const struct step_decide_args *d)
+{
+    (void)s;
+    judge(&d->plan, &d->scalars, sum_of(&d->losses), sum_of(&d->partial), true, 0);
+    return ST_OK;
+}
+
+status step_admit_ref(struct stream *s, const struct step_admit_args *d)
+{
+    (void)s;
+    judge(&d->plan, &d->scalars, 0, sum_of(&d->partial), false, d->tensor);
     return ST_OK;
 }
 

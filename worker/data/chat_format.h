@@ -53,5 +53,6 @@ status chat_format_template(const struct chat_format *f, bool tools, const struc
 char *chat_named(const char *name, const struct tokenizer *tok);
 char *chat_named_list(void);
 const char *chat_named_for(const char *family); /* the name that fits a family: its own, else chatml; NULL: no family */
+const char *chat_family_told(const struct tokenizer *t); /* whose chats the special tokens are made for; NULL: nobody's */
 
 #endif

@@ -17,18 +17,18 @@
 #include "worker/data/rows/chat.h"
 #include "worker/data/tokenizer/tokenizer.h"
 
-struct style; /* a row of torchtune's family table */
+struct family_style;
 struct prompt_template;
 
 /* torchtune's way: private to render_torchtune.c and render_prompt.c. */
 struct torchtune {
-    const struct style *style;
+    const struct family_style *style;
     const struct prompt_template *built_in; /* NULL: none, or `roles` */
     const struct config_pair *roles;        /* {role: [prefix, suffix]} of the configuration */
     int n_roles;
     int32_t bos, eos;                       /* -1 = none */
     int32_t text_eos;                       /* ends a completion row: the tokenizer's own, whatever ends a chat */
-    int32_t start, middle, end, end_more;   /* header and turn marks of chat styles */
+    int32_t start[ROLE_COUNT], middle, end, end_more; /* header and turn marks of chat styles */
     bool trims;                             /* the tokenizer puts a space in front of every text */
     struct ids newline;                     /* what it makes of "\n", to cut that off again */
 };

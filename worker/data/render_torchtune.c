@@ -1,80 +1,75 @@
-/* render_torchtune.c — torchtune's built-in renderings, one table row per tokenizer family. Special tokens are placed by
- * id; the text between them is encoded apart from them. A tokenizer with none of its family's specials gets the plain
- * rendering, said once. */
+/* render_torchtune.c — torchtune's built-in renderings: struct family_style of configs/families.h says what they differ in.
+ * Special tokens are placed by id; the text between them is encoded apart from them. A tokenizer with none of its family's
+ * specials gets the plain rendering, said once. */
 
 #include <stdlib.h>
 #include <string.h>
 
 #include <utf8proc.h>
 
+#include "configs/families.h"
 #include "kernels/base/log.h"
+#include "kernels/base/text.h"
 #include "worker/data/render_parts.h"
 #include "worker/data/render_prompt.h"
 
-/* Two grammars cover the families. Headed: every message is start role middle … end. Turns: contents one after the
- * other, BOS before each turn and EOS after each assistant; what marks the speakers is the prompt template's text. */
-struct style {
-    const char *name;                 /* the families whose names begin so */
-    const char *bos, *eos;            /* pieces; NULL = the tokenizer's, "" = none */
-    const char *start, *middle, *end; /* headed styles: required pieces (middle may be NULL) */
-    const char *end_more;             /* instead of end where the turn goes on; used if the vocabulary has it */
-    const char *after_role, *after_header, *after_end; /* ordinary text */
-    const char *tool_open, *tool_close; /* tool answers travel as user text between these; NULL = a role of their own */
-    const char *prompt_template;      /* when the configuration names none */
-    bool strip;                       /* white space around every part goes */
-    bool rstrip;                      /* spaces at the end of every part go */
-    bool open_last;                   /* the last assistant's end mark is the closing EOS itself, trained on like it */
-    bool cut_trained;                 /* the EOS that replaces the last kept id is trained on if that id was */
-};
-
-static const struct style styles[] = {
-    {.name = "llama3", .bos = "<|begin_of_text|>", .eos = "<|end_of_text|>", .start = "<|start_header_id|>",
-     .middle = "<|end_header_id|>", .end = "<|eot_id|>", .end_more = "<|eom_id|>", .after_role = "",
-     .after_header = "\n\n", .after_end = "", .strip = true},
-    {.name = "qwen2", .bos = "", .eos = "<|im_end|>", .start = "<|im_start|>", .end = "<|im_end|>", .after_role = "\n",
-     .after_header = "", .after_end = "\n", .tool_open = "<tool_response>\n", .tool_close = "\n</tool_response>",
-     .open_last = true},
-    {.name = "llama2", .prompt_template = "Llama2ChatTemplate", .rstrip = true, .cut_trained = true},
-    {.name = "mistral", .prompt_template = "MistralChatTemplate", .rstrip = true, .cut_trained = true},
-    {.name = "gemma", .rstrip = true, .cut_trained = true},
-};
-enum { N_STYLES = sizeof styles / sizeof *styles };
-static const struct style plain = {.name = "plain", .cut_trained = true};
+static const struct family_style plain = {.name = "plain", .cut_trained = true};
 
 /* ---- which rendering ------------------------------------------------------------------------------------------- */
 
-static const struct style *style_find(const char *family)
+static const struct family_style *style_find(const char *family)
 {
-    for (int i = 0; family && i < N_STYLES; i++)
-        if (!strncmp(family, styles[i].name, strlen(styles[i].name))) return &styles[i];
-    return NULL;
+    const struct family_module *m = family_module(family);
+    return m && m->speech ? m->speech->style : NULL;
 }
 
-/* A headed style needs its marks: all there = itself, none = plain, some = a broken tokenizer. */
-static status style_for(const struct tokenizer *tok, const char *family, const struct style **out)
+/* The piece before a message of this role, where roles have pieces of their own. Caller frees. */
+static char *role_piece(const struct family_style *s, enum role role)
 {
-    const struct style *s = style_find(family);
+    return mem_printf("%s%s%s", s->role_open, role_name(role), s->role_close);
+}
+
+/* Counts a piece that the style needs among those it wants, and those that the vocabulary has. */
+static void want(const struct tokenizer *tok, const char *piece, int *wants, int *has, char **missing)
+{
+    if (!piece) return;
+    bool there = tokenizer_id(tok, piece) >= 0;
+    ++*wants;
+    *has += there;
+    if (there) return;
+    free(*missing);
+    *missing = mem_strdup(piece);
+}
+
+/* A style needs its marks: all there = itself, none = plain, some = a broken tokenizer. */
+static status style_for(const struct tokenizer *tok, const char *family, const struct family_style **out)
+{
+    const struct family_style *s = style_find(family);
     *out = s ? s : &plain;
     if (!s) {
         log_note("data: %s%s has no built-in chat rendering: rows are BOS + texts + EOS", family ? "family " : "the model",
                  family ? family : "");
         return ST_OK;
     }
-    const char *needed[3] = {s->start, s->middle, s->end}, *missing = NULL;
+    const char *needed[3] = {s->start, s->middle, s->end};
+    char *missing = NULL;
     int wants = 0, has = 0;
-    for (int i = 0; i < 3; i++) {
-        if (!needed[i]) continue;
-        wants++;
-        if (tokenizer_id(tok, needed[i]) >= 0) has++;
-        else missing = needed[i];
+    for (int i = 0; i < 3; i++) want(tok, needed[i], &wants, &has, &missing);
+    for (enum role role = ROLE_SYSTEM; s->role_open && role <= ROLE_ASSISTANT; role++) {
+        char *piece = role_piece(s, role);
+        want(tok, piece, &wants, &has, &missing);
+        free(piece);
     }
-    if (has == wants) return ST_OK;
-    if (has > 0)
-        FAIL(ST_DATA, "the tokenizer (%s) lacks the special token %s of the %s chat rendering; use the model's own "
-             "tokenizer files", tokenizer_describe(tok), missing, s->name);
-    log_note("data: the tokenizer has no %s chat tokens (%s): rows are BOS + texts + EOS", s->name, missing);
-    *out = &plain;
-    return ST_OK;
+    status st = ST_OK;
+    if (has < wants && has > 0)
+        st = status_fail(ST_DATA, "the tokenizer (%s) lacks the special token %s of the %s chat rendering; use the model's own "
+                         "tokenizer files", tokenizer_describe(tok), missing, s->name);
+    if (has < wants && !has) {
+        log_note("data: the tokenizer has no %s chat tokens (%s): rows are BOS + texts + EOS", s->name, missing);
+        *out = &plain;
+    }
+    free(missing);
+    return st;
 }
 
 static status choose_prompt(struct torchtune *r, const struct config *c, const struct config_dataset *set)
@@ -96,7 +91,7 @@ static status choose_prompt(struct torchtune *r, const struct config *c, const s
         free(known);
         return st;
     }
-    if (prompt_is_chatml(r->built_in) && r->style->start)
+    if (prompt_is_chatml(r->built_in) && r->style->end)
         FAIL(ST_CONFIG_RUNTIME, "prompt_template: ChatMLTemplate would mark every message twice: the %s rendering has "
              "marks of its own; remove prompt_template", r->style->name);
     return ST_OK;
@@ -134,11 +129,15 @@ status torchtune_init(struct rendering *out, const struct config *c, const struc
     struct torchtune *r = &out->torchtune;
     const struct tokenizer *tok = out->tok;
     TRY(style_for(tok, family, &r->style));
-    const struct style *s = r->style;
+    const struct family_style *s = r->style;
     r->bos = mark(tok, s->bos, tokenizer_bos(tok));
     r->eos = mark(tok, s->eos, tokenizer_eos(tok));
     r->text_eos = tokenizer_eos(tok) >= 0 ? tokenizer_eos(tok) : r->eos;
-    r->start = mark(tok, s->start, -1);
+    for (enum role role = ROLE_SYSTEM; role < ROLE_COUNT; role++) {
+        char *piece = s->role_open ? role_piece(s, role) : NULL;
+        r->start[role] = mark(tok, piece ? piece : s->start, -1);
+        free(piece);
+    }
     r->middle = mark(tok, s->middle, -1);
     r->end = mark(tok, s->end, -1);
     r->end_more = mark(tok, s->end_more, r->end);
@@ -234,13 +233,13 @@ static status put_parts(const struct rendering *r, const struct chat *c, const s
 
 static status put_header(const struct rendering *r, enum role role, bool trained, struct rendered *out)
 {
-    const struct style *s = r->torchtune.style;
+    const struct family_style *s = r->torchtune.style;
     char words[16];
     const char *name = role_name(s->tool_open && role == ROLE_TOOL ? ROLE_USER : role);
     size_t n = strlen(name), more = strlen(s->after_role);
     memcpy(words, name, n);
     memcpy(words + n, s->after_role, more);
-    rendered_put(out, r->torchtune.start, trained);
+    rendered_put(out, r->torchtune.start[role], trained);
     TRY(put_text(r, words, n + more, false, trained, out));
     rendered_put(out, r->torchtune.middle, trained);
     return put_words(r, s->after_header, trained, out);
@@ -249,7 +248,7 @@ static status put_header(const struct rendering *r, enum role role, bool trained
 static status render_headed(const struct rendering *r, const struct chat *c, struct words *words, struct rendered *out)
 {
     const struct torchtune *t = &r->torchtune;
-    const struct style *s = t->style;
+    const struct family_style *s = t->style;
     rendered_put(out, t->bos, false);
     for (int i = 0; i < c->n; i++) {
         const struct message *m = &c->messages[i];
@@ -269,6 +268,20 @@ static status render_headed(const struct rendering *r, const struct chat *c, str
     return ST_OK;
 }
 
+/* The marks around a message whose role has a piece of its own; between them no text gets the tokenizer's space. */
+static status put_marked(const struct rendering *r, const struct chat *c, const struct message *m, struct words *words,
+                         struct rendered *out)
+{
+    const struct family_style *s = r->torchtune.style;
+    if (r->torchtune.start[m->role] < 0)
+        FAIL(ST_DATA, "%s has no place for a message of the role %s; remove it", r->name, role_name(m->role));
+    rendered_put(out, r->torchtune.start[m->role], m->trained);
+    TRY(put_words(r, s->after_header, m->trained, out));
+    TRY(put_parts(r, c, m, true, words, out));
+    rendered_put(out, r->torchtune.end, m->trained);
+    return put_words(r, s->after_end, m->trained, out);
+}
+
 static status render_turns(const struct rendering *r, const struct chat *c, struct words *words, struct rendered *out)
 {
     const struct torchtune *t = &r->torchtune;
@@ -276,7 +289,8 @@ static status render_turns(const struct rendering *r, const struct chat *c, stru
     for (int i = 0; i < c->n; i++) {
         const struct message *m = &c->messages[i];
         if (starts) rendered_put(out, t->bos, m->trained);
-        TRY(put_parts(r, c, m, t->trims && !starts && !spaced, words, out));
+        if (t->style->role_open) TRY(put_marked(r, c, m, words, out));
+        else TRY(put_parts(r, c, m, t->trims && !starts && !spaced, words, out));
         const struct part *last = m->n ? &c->parts[m->first + m->n - 1] : NULL;
         spaced = last && last->n && last->text[last->n - 1] == ' ';
         starts = m->role == ROLE_ASSISTANT;

@@ -6,11 +6,18 @@
 
 #include "kernels/base/text.h"
 
+static int64_t longest_of(const struct param_store *params)
+{
+    int64_t longest = 0;
+    for (int i = 0; i < params->n; i++)
+        if (param_is_trained(&params->p[i]) && params->p[i].count > longest) longest = params->p[i].count;
+    return longest;
+}
+
 void grad_sink_init(struct grad_sink *g, struct param_store *params, struct comm *comm, struct stream *s, dtype dt, int leaves,
                     int micros, status (*consume)(void *, int, tensor), void *owner)
 {
     *g = (struct grad_sink){.params = params, .s = s, .dt = dt, .leaves = leaves, .micros = micros, .consume = consume, .owner = owner};
-    g->reduce.comm = comm;
     g->lo = (int)((int64_t)leaves * comm->rank / comm->size);
     g->hi = (int)((int64_t)leaves * (comm->rank + 1) / comm->size);
     /* Leaves of several micro-batches cannot pass tensor by tensor through the scratch: one buffer more. */
@@ -18,6 +25,7 @@ void grad_sink_init(struct grad_sink *g, struct param_store *params, struct comm
     g->seen = mem_alloc((size_t)(params->n + 1) * sizeof *g->seen);
     g->touched = mem_alloc((size_t)(params->n + 1) * sizeof *g->touched);
     g->held_at = mem_alloc((size_t)(params->n + 1) * sizeof *g->held_at);
+    tree_reduce_init(&g->reduce, comm, params->be, leaves, consume ? longest_of(params) : params->flat_count, dt);
 }
 
 /* Places of the gradients that stay open, and the longest of those and of the others. Returns the elements held. */
@@ -37,7 +45,8 @@ static int64_t place_held(struct grad_sink *g, int64_t *largest, int64_t *larges
     return at;
 }
 
-void grad_sink_layout(struct grad_sink *g, struct arena *gradients, struct arena *scratch, struct arena *comm_scratch)
+void grad_sink_layout(struct grad_sink *g, struct arena *gradients, struct arena *scratch, struct arena *comm_scratch,
+                      struct arena *staging)
 {
     int64_t flat = g->params->flat_count, largest, largest_held, held = place_held(g, &largest, &largest_held);
     for (int i = 0; i < g->depth; i++)
@@ -47,12 +56,12 @@ void grad_sink_layout(struct grad_sink *g, struct arena *gradients, struct arena
         g->scratch = arena_take(a, (size_t)largest * dtype_bytes(g->dt), "largest gradient, %s", dtype_name(g->dt));
         if (held) g->held = arena_take(a, (size_t)held * dtype_bytes(g->dt), "gradients that stay open, %s", dtype_name(g->dt));
     }
-    int64_t longest = largest > largest_held ? largest : largest_held;
-    tree_reduce_init(&g->reduce, g->reduce.comm, g->leaves, g->consume ? longest : flat, comm_scratch);
+    tree_reduce_layout(&g->reduce, comm_scratch, staging);
 }
 
 void grad_sink_release(struct grad_sink *g)
 {
+    tree_reduce_release(&g->reduce);
     free(g->seen);
     free(g->touched);
     free(g->held_at);
@@ -120,8 +129,8 @@ static status complete(struct grad_sink *g, int param)
 {
     tensor t = target(g, param);
     if (g->consume) {
-        float *node = t.data;
-        if (g->reduce.comm->size > 1) TRY(tree_reduce(&g->reduce, g->s, &node, 1, node, tensor_count(&t)));
+        int64_t n = tensor_count(&t);
+        TRY(tree_reduce(&g->reduce, g->s, &t.data, 1, t.data, n, (struct range){0, n}));
         return g->consume(g->owner, param, flattened(t));
     }
     return g->right ? add(g->s, t, place(g, param, g->buffer[g->n_nodes - 1])) : ST_OK;
@@ -168,12 +177,13 @@ status grad_micro_end(struct grad_sink *g)
 
 status grad_reduce(struct grad_sink *g)
 {
-    if (g->consume) return ST_OK;
-    TRY(g->s->be->dev.sync(g->s, "gradients"));
-    if (g->reduce.comm->size == 1 && g->n_nodes == 1) return ST_OK;
-    return tree_reduce(&g->reduce, g->s, (float *const *)g->buffer, g->n_nodes, g->buffer[0], g->params->flat_count);
+    if (g->consume || (g->reduce.comm->size == 1 && g->n_nodes == 1)) return ST_OK;
+    int64_t n = g->params->flat_count;
+    return tree_reduce(&g->reduce, g->s, g->buffer, g->n_nodes, g->buffer[0], n, (struct range){0, n});
 }
 
 tensor grad_of(const struct grad_sink *g, int param) { return flattened(place(g, param, g->buffer[0])); }
+
+tensor grad_all(const struct grad_sink *g) { return tensor_1d(g->buffer[0], g->dt, g->params->flat_count); }
 
 bool grad_held(const struct grad_sink *g, int param) { return !g->consume && param_is_trained(&g->params->p[param]); }

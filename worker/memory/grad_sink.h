@@ -44,7 +44,8 @@ struct grad_sink {
 /* A step has leaves × micros micro-batches over all ranks. */
 void grad_sink_init(struct grad_sink *g, struct param_store *params, struct comm *comm, struct stream *s, dtype dt, int leaves,
                     int micros, status (*consume)(void *, int, tensor), void *owner);
-void grad_sink_layout(struct grad_sink *g, struct arena *gradients, struct arena *scratch, struct arena *comm_scratch);
+void grad_sink_layout(struct grad_sink *g, struct arena *gradients, struct arena *scratch, struct arena *comm_scratch,
+                      struct arena *staging);
 void grad_sink_release(struct grad_sink *g);
 
 void grad_step_begin(struct grad_sink *g);
@@ -57,6 +58,7 @@ status grad_done(struct grad_sink *g, int param);
 /* Parameters that saw no gradient (an empty micro-batch) contribute zeros. */
 status grad_micro_end(struct grad_sink *g);
 status grad_reduce(struct grad_sink *g);
+tensor grad_all(const struct grad_sink *g); /* the whole flat index, after grad_reduce; unless consumed */
 bool grad_held(const struct grad_sink *g, int param); /* trained, and not consumed already: grad_of is there */
 tensor grad_of(const struct grad_sink *g, int param); /* flat view, after grad_reduce */
 

@@ -139,6 +139,8 @@ status param_store_load(struct param_store *ps, struct stage *g, uint64_t seed)
     if (ps->flat_count) {
         TRY(ps->be->dev.zero(g->s, ps->flat, (size_t)ps->flat_count * dtype_bytes(ps->trained_dt)));
         if (ps->flat_master) TRY(ps->be->dev.zero(g->s, ps->flat_master, (size_t)ps->flat_count * 4));
+        if (ps->flat_work) TRY(ps->be->dev.zero(g->s, ps->flat_work, (size_t)ps->flat_count * dtype_bytes(ps->act)));
+        TRY(stage_in(g, (void *)(uintptr_t)ps->segs.dev, ps->segs.host, (size_t)ps->segs.n * sizeof *ps->segs.host));
     }
     for (int i = 0; i < ps->n; i++) {
         struct param *p = &ps->p[i];

@@ -19,6 +19,7 @@ void param_store_init(struct param_store *ps, const struct backend *be, dtype ac
 void param_store_release(struct param_store *ps)
 {
     free(ps->p);
+    free(ps->seg_table);
     *ps = (struct param_store){0};
 }
 
@@ -165,6 +166,36 @@ status param_store_match(struct param_store *ps, const struct st_set *files, con
 
 static int64_t whole(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
+/* An f32 adapter whose working copy would equal it needs none; where one adapter needs one, all have. */
+static bool needs_copies(const struct param_store *ps)
+{
+    for (int i = 0; i < ps->n; i++)
+        if (ps->p[i].kind == PARAM_ADAPTER && (ps->act == DT_BF16 || ps->p[i].scale != 1)) return true;
+    return false;
+}
+
+/* The table of trained tensors: in the order of the index, their norm partials in the order in which they were added. */
+static void tabulate(struct param_store *ps)
+{
+    bool copies = needs_copies(ps);
+    free(ps->seg_table);
+    ps->seg_table = mem_alloc((size_t)(ps->n + 1) * sizeof *ps->seg_table);
+    ps->segs = (struct segs){.host = ps->seg_table};
+    ps->n_partials = 0;
+    for (int i = 0; i < ps->n; i++) {
+        struct param *p = &ps->p[i];
+        if (!param_is_trained(p)) continue;
+        p->partial = ps->n_partials;
+        ps->n_partials += param_pages(p);
+    }
+    for (int i = ps->n - 1; i >= 0; i--) {
+        const struct param *p = &ps->p[i];
+        if (param_is_trained(p))
+            ps->seg_table[ps->segs.n++] = (struct seg){.at = p->flat, .count = p->count, .partial = p->partial, .lr_mult = 1, .wd_mult = 1,
+                                                       .scale = copies && p->kind == PARAM_ADAPTER ? p->scale : 0};
+    }
+}
+
 void param_store_index(struct param_store *ps)
 {
     int64_t at = 0;
@@ -177,6 +208,7 @@ void param_store_index(struct param_store *ps)
         at += p->count;
     }
     ps->flat_count = whole(at, SMALL_ALIGN);
+    tabulate(ps);
 }
 
 static tensor shaped(const struct param *p, void *data, dtype dt)
@@ -215,12 +247,6 @@ static tensor flat_view(const struct param *p, void *flat, dtype dt)
     return shaped(p, flat ? (char *)flat + (size_t)p->flat * dtype_bytes(dt) : NULL, dt);
 }
 
-/* An f32 adapter whose working copy would equal it needs none. */
-static bool needs_copy(const struct param_store *ps, const struct param *p)
-{
-    return p->kind == PARAM_ADAPTER && (ps->act == DT_BF16 || p->scale != 1);
-}
-
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch)
 {
     dtype dt = ps->trained_dt;
@@ -229,6 +255,10 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
     if (ps->flat_count) {
         ps->flat = arena_take(trained, (size_t)ps->flat_count * dtype_bytes(dt), "parameters, %s", dtype_name(dt));
         if (ps->masters) ps->flat_master = arena_take(trained, (size_t)ps->flat_count * 4, "master parameters, f32");
+        if (needs_copies(ps))
+            ps->flat_work = arena_take(trained, (size_t)ps->flat_count * dtype_bytes(ps->act), "adapter working copies, %s",
+                                       dtype_name(ps->act));
+        ps->segs.dev = arena_take(trained, (size_t)ps->segs.n * sizeof *ps->segs.dev, "table of trained tensors");
     }
     for (int i = 0; i < ps->n; i++) {
         struct param *p = &ps->p[i];
@@ -241,10 +271,7 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         if (!param_is_trained(p)) continue;
         p->value = flat_view(p, ps->flat, dt);
         if (ps->masters) p->master = flat_view(p, ps->flat_master, DT_F32);
-        p->work = p->value;
-        if (needs_copy(ps, p))
-            p->work = shaped(p, arena_take(trained, (size_t)p->count * dtype_bytes(ps->act), "adapter working copies, %s",
-                                           dtype_name(ps->act)), ps->act);
+        p->work = p->kind == PARAM_ADAPTER && ps->flat_work ? flat_view(p, ps->flat_work, ps->act) : p->value;
     }
     ps->wide = tensor_1d(NULL, DT_F32, 0);
     if (widest) ps->wide = tensor_1d(arena_take(scratch, (size_t)widest * 4, "linear to be quantised, f32"), DT_F32, widest);
@@ -258,7 +285,7 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
 status param_store_refresh(struct param_store *ps, struct stream *s, int id)
 {
     struct param *p = &ps->p[id];
-    if (!needs_copy(ps, p)) return ST_OK;
+    if (p->kind != PARAM_ADAPTER || !ps->flat_work) return ST_OK;
     return op_axpy(s, &(struct axpy_args){.x = tensor_1d(p->value.data, p->value.dt, p->count),
                                           .y = tensor_1d(p->work.data, p->work.dt, p->count), .scale = p->scale});
 }

@@ -18,6 +18,7 @@
 #include "kernels/base/arena.h"
 #include "worker/memory/stage.h"
 #include "worker/memory/phase.h"
+#include "worker/memory/stage.h"
 
 enum param_kind {
     PARAM_FROZEN,   /* read only: mapped when the file's dtype is the model's, else a converted copy */
@@ -40,6 +41,7 @@ struct param {
     enum param_init init;
     float init_bound;
     int64_t flat;            /* trained: first element in the flat index */
+    int64_t partial;         /* trained: first of its norm partials */
     const struct st_entry *source; /* NULL: initialised, not loaded */
     bool mapped;             /* frozen: `value` points into the file */
     tensor value;            /* trained: the parameter; frozen: the weight */
@@ -58,6 +60,10 @@ struct param_store {
     int64_t flat_count;
     size_t mapped_bytes;     /* of weight pages used in place: a row of the plan, but not allocated */
     void *flat, *flat_master; /* the trained vector and its master, flat_count elements each */
+    void *flat_work;         /* working copies of adapters; NULL when they would equal them */
+    struct seg *seg_table;   /* of `segs`, the host's */
+    struct segs segs;        /* the trained tensors, ascending in the flat index */
+    int64_t n_partials;      /* one per (trained tensor, page), by parameter number */
     tensor dequantised;      /* scratch: one linear at a time */
     tensor wide;             /* scratch of loading: one that is quantised from neither f32 nor bf16 */
     int borrowed;            /* parameter now in `dequantised`, -1 none */
@@ -97,7 +103,7 @@ status param_store_load(struct param_store *ps, struct stage *g, uint64_t seed);
 size_t param_load_bytes(const struct param_store *ps); /* what stage_raw will be asked for at most */
 bool param_load_widens(const struct param *p); /* it passes through `wide` on its way to NF4 */
 
-/* Working copies and bf16 copies of masters follow the parameters: after load, resume and every optimizer step. */
+/* Working copies follow the parameters: after load and resume (optimizer steps write both). */
 status param_store_refresh(struct param_store *ps, struct stream *s, int id);
 status param_store_refresh_all(struct param_store *ps, struct stream *s);
 
@@ -119,6 +125,9 @@ void param_done(struct param_store *ps, int id);
 
 /* param_load.c. `count` elements of the source from `first` on were read for the last time: their pages leave this process. */
 void param_source_forget(const struct param *p, int64_t first, int64_t count);
+
+/* Pages of the flat index that it touches: its norm partials. */
+static inline int64_t param_pages(const struct param *p) { return (p->flat + p->count - 1) / FLAT_PAGE - p->flat / FLAT_PAGE + 1; }
 
 static inline bool param_is_trained(const struct param *p) { return p->kind >= PARAM_TRAINED; }
 

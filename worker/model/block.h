@@ -63,7 +63,7 @@ struct step {
             int64_t heads;   /* norms so many ranges of columns each on its own */
         } norm;
         struct { int x, y, lora; bool adds_dx; } linear; /* lora: x·Aᵀ */
-        struct { int x; int64_t heads; } rope; /* in place */
+        struct { int q, k; } rope; /* in place */
         struct { int q, k, v, o, lse; } attn;
         struct { int gate, up, h; } glu;
     } at;

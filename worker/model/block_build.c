@@ -86,10 +86,11 @@ static void linear(struct block *b, const struct model *m, const char *name, int
                               .writes = bit(b, y) | bit(b, lora), .saved = bit(b, x) | bit(b, lora), .out = bit(b, y)});
 }
 
-static void rope(struct block *b, const char *name, int x, int64_t heads)
+static void rope(struct block *b, int q, int k)
 {
-    add_step(b, (struct step){.name = name, RUN(rope), .linear = -1, .norm = -1, .at.rope = {.x = x, .heads = heads},
-                              .reads = bit(b, x), .writes = bit(b, x), .out = bit(b, x)});
+    slot_set both = bit(b, q) | bit(b, k);
+    add_step(b, (struct step){.name = "rope", RUN(rope), .linear = -1, .norm = -1, .at.rope = {.q = q, .k = k}, .reads = both,
+                              .writes = both, .out = both});
 }
 
 static void attention(struct block *b, int q, int k, int v, int o, int lse)
@@ -152,8 +153,7 @@ static int attention_branch(struct block *b, const struct model *m, int n1)
         h.q = normed_heads(b, m, "q, normed", NORM_Q, h.q, s->heads);
         h.k = normed_heads(b, m, "k, normed", NORM_K, h.k, s->kv_heads);
     }
-    rope(b, "rope q", h.q, s->heads);
-    rope(b, "rope k", h.k, s->kv_heads);
+    rope(b, h.q, h.k);
     int o = add_slot(b, "attention output", q, m->act, ACT_RUNG_BLOCK, add_grad(b, "gradient of attention output", q));
     int lse = add_slot(b, "attention statistics", s->heads, m->stat, ACT_RUNG_BLOCK, GRAD_SELF);
     attention(b, h.q, h.k, h.v, o, lse);

@@ -1,4 +1,6 @@
 /* block_steps.c — the kinds of steps that blocks are made of, forward and backward (block.h). */
+#include <assert.h>
+
 #include "worker/model/model.h"
 
 static tensor slot(const struct pass *p, int64_t layer, int s) { return act(&p->m->acts, layer, s); }
@@ -83,24 +85,25 @@ status step_linear_bwd(struct pass *p, int64_t layer, const struct step *st)
 
 /* ---- rotation ----------------------------------------------------------------------------------------------------------- */
 
-static status rotate(struct pass *p, int64_t layer, const struct step *st, tensor x, bool inverse)
+static status rotate(struct pass *p, int64_t layer, tensor q, tensor k, bool inverse)
 {
     const struct model *m = p->m;
     const struct rope_table *rope = &m->rope[m->layers[layer].rope];
-    return op_rope(p->s, &(struct rope_args){.x = x, .cos = rope->cos, .sin = rope->sin, .heads = st->at.rope.heads,
-                                             .head_dim = m->shape.head_dim, .positions = p->batch->docs.positions,
-                                             .rows = p->batch->docs.rows, .inverse = inverse});
+    return op_rope(p->s, &(struct rope_args){.q = q, .k = k, .cos = rope->cos, .sin = rope->sin, .heads = m->shape.heads,
+                                             .kv_heads = m->shape.kv_heads, .head_dim = m->shape.head_dim,
+                                             .positions = p->batch->docs.positions, .rows = p->batch->docs.rows, .inverse = inverse});
 }
 
 status step_rope_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want)
 {
+    assert(want == st->writes); /* in place: what is there is turned already */
     (void)want;
-    return rotate(p, layer, st, slot(p, layer, st->at.rope.x), false);
+    return rotate(p, layer, slot(p, layer, st->at.rope.q), slot(p, layer, st->at.rope.k), false);
 }
 
 status step_rope_bwd(struct pass *p, int64_t layer, const struct step *st)
 {
-    return rotate(p, layer, st, gradient(p, layer, st->at.rope.x), true);
+    return rotate(p, layer, gradient(p, layer, st->at.rope.q), gradient(p, layer, st->at.rope.k), true);
 }
 
 /* ---- attention ---------------------------------------------------------------------------------------------------------- */

@@ -1,22 +1,14 @@
-/* family.h — what a config.json means: sizes, and what is truly its family's own.
+/* family.h — what a config.json means: sizes, flags and numbers.
  *
- * A family is one row of the table in family.c. The block never asks which family it runs: it sees sizes, flags and
- * parameters that exist or do not. */
+ * What is a family's own stands in its row of configs/families.c. The block never asks which family it runs. */
 #ifndef TRIMPOT_FAMILY_H
 #define TRIMPOT_FAMILY_H
 
 #include "checkpoints/hf.h"
+#include "configs/families.h"
 #include "kernels/ops.h"
 
-struct family {
-    const char *model_type; /* config.json */
-    bool qkv_bias;          /* q, k, v have .bias */
-    enum act_kind act;
-    const char *hidden_act; /* what config.json must say */
-    const char *later;      /* not NULL: known, not built yet; the reason */
-};
-
-enum { MODEL_MAX_LAYERS = 1024 };
+enum { MODEL_MAX_LAYERS = HF_MAX_LAYERS };
 
 /* All that the block builder is told (block.h): sizes, flags and numbers, never a name. */
 struct model_shape {
@@ -39,8 +31,9 @@ struct model_shape {
     struct hf_rope rope[2];        /* of global layers; of sliding layers (equal where the family has one) */
 };
 
-/* Reads dir/config.json. ST_NOT_BUILT for an unknown or later family, naming the known ones: that is judged before
- * anything else in the file. family_shape is its second half; `dir` is for the message. */
+/* Reads dir/config.json. ST_NOT_BUILT for an unknown or refused family, naming the known ones: that is judged before
+ * anything else in the file. family_shape is its second half: it gives absent keys the family's meaning; `dir` is for the
+ * message. */
 status family_open(const char *dir, struct hf_config *hf, struct model_shape *out);
 status family_shape(const char *dir, const struct hf_config *hf, struct model_shape *out);
 

@@ -1,6 +1,7 @@
 /* head.c — final norm, projection and loss over the supervised rows, in chunks: logits of a whole batch never exist.
  *
- *   rows of a chunk:  x = x2 + branch of the last block → n = norm(x) → z = n·Wᵀ → loss, dz in z → dn = dz·W, dW += dzᵀ·n → dx → rows of d_x */
+ *   rows of a chunk:  x = x2 + branch of the last block → n = norm(x) → z = n·Wᵀ → loss, dz in z
+ *                     dn = dz·W, dW += dzᵀ·n → dx → rows of d_x */
 #include "worker/model/model.h"
 
 struct chunk { const int32_t *rows, *labels; struct rows_at at; int64_t n; };
@@ -48,21 +49,15 @@ static status chunk_bwd(struct pass *p, const struct chunk *c)
     return op_scatter_rows(p->s, &(struct rows_args){.src = io.dx, .dst = block_dx(m), .rows = c->rows, .n = c->n});
 }
 
-static double sum_losses(tensor loss)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < loss.dim[0]; i++) sum += loss.dt == DT_F64 ? ((double *)loss.data)[i] : (double)((float *)loss.data)[i];
-    return sum;
-}
-
-status head_loss(struct pass *p, double *loss_sum)
+status head_loss(struct pass *p, tensor sum)
 {
     struct model *m = p->m;
     const struct batch *b = p->batch;
     tensor d_x = block_dx(m);
     if (p->sink) TRY(m->be->dev.zero(p->s, d_x.data, (size_t)tensor_count(&d_x) * dtype_bytes(d_x.dt)));
     for (int64_t first = 0; first < b->supervised; first += m->plan.head_rows) {
-        struct chunk c = {.rows = b->rows + first, .labels = b->labels + first, .at = rows_from(b->rows_at, first), .n = b->supervised - first};
+        struct chunk c = {.rows = b->rows + first, .labels = b->labels + first, .at = rows_from(b->rows_at, first),
+                          .n = b->supervised - first};
         if (c.n > m->plan.head_rows) c.n = m->plan.head_rows;
         TRY(project(p, &c));
         tensor loss = tensor_1d((char *)m->loss.data + (size_t)first * dtype_bytes(m->loss.dt), m->loss.dt, c.n);
@@ -72,9 +67,7 @@ status head_loss(struct pass *p, double *loss_sum)
         if (p->sink) TRY(chunk_bwd(p, &c));
     }
     p->more = false;
-    TRY(m->be->dev.sync(p->s, "loss"));
-    *loss_sum = sum_losses(part(m->loss, b->supervised));
-    return ST_OK;
+    return op_loss_sum(p->s, &(struct loss_sum_args){.loss = part(m->loss, b->supervised), .out = sum});
 }
 
 status model_logits(struct pass *p, const int32_t *rows, int64_t n, tensor *logits)

@@ -330,11 +330,11 @@ status model_forward(struct pass *p)
     return ST_OK;
 }
 
-status model_run(struct pass *p, double *loss_sum)
+status model_run(struct pass *p, tensor loss_sum)
 {
     struct model *m = p->m;
-    *loss_sum = 0;
-    if (!p->batch->supervised) return ST_OK; /* contributes zeros: grad_micro_end writes them */
+    /* contributes zeros: grad_micro_end writes those of the gradients */
+    if (!p->batch->supervised) return m->be->dev.zero(p->s, loss_sum.data, sizeof(double));
     TRY(model_forward(p));
     TRY(head_loss(p, loss_sum));
     if (!p->sink) return ST_OK;

@@ -113,8 +113,8 @@ void model_release(struct model *m);
 /* The blocks only: what the last one leaves is there for model_logits (block_out). */
 status model_forward(struct pass *p);
 
-/* Sum of the token losses of this micro-batch (f64, rows in order). With a sink, gradients of the *sum* are put. */
-status model_run(struct pass *p, double *loss_sum);
+/* loss_sum [1] f64 = the token losses of this micro-batch, rows in order. With a sink, gradients of the *sum* are put. */
+status model_run(struct pass *p, tensor loss_sum);
 
 /* Logits [n, vocab] of the given rows of the micro-batch, soft cap and all, f32 or bf16, into the head's chunk buffer
  * (n ≤ head_rows); forward only. */
@@ -122,7 +122,7 @@ status model_logits(struct pass *p, const int32_t *rows, int64_t n, tensor *logi
 
 /* linear.c: y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ. */
 struct linear_io {
-    struct rows_at rows;    /* of the rows of x, for dropout */
+    struct rows_at rows; /* of the rows of x, for dropout */
     tensor x, h;   /* h [N, R] keeps drop(x)·Aᵀ for backward */
     tensor y;      /* forward */
     tensor dy, dx; /* backward; dx.data NULL: not wanted */
@@ -138,6 +138,6 @@ bool linear_is_trained(const struct model *m, const struct linear *l);  /* anyth
 status norm_bwd(struct pass *p, int id, struct rmsnorm_bwd_args *a);
 
 /* head.c */
-status head_loss(struct pass *p, double *loss_sum); /* after model_forward; writes block_dx when there is a sink */
+status head_loss(struct pass *p, tensor sum); /* after model_forward; writes block_dx when there is a sink */
 
 #endif

@@ -33,38 +33,44 @@ status optim_zero(struct optim *o)
     const struct device *dev = &o->params->be->dev;
     if (o->m) TRY(dev->zero(o->s, o->m, bytes));
     if (o->v) TRY(dev->zero(o->s, o->v, bytes));
-    o->applied = 0;
     return ST_OK;
 }
 
-static tensor state_of(const struct optim *o, const struct param *p, void *flat)
+void optim_plan(const struct optim *o, double lr, int64_t applied, struct step_plan *out)
 {
-    if (!flat) return (tensor){0};
-    return tensor_1d((char *)flat + (size_t)p->flat * dtype_bytes(o->state_dt), o->state_dt, p->count);
+    /* The kernels hold the betas in f32: bias corrections of other betas would not cancel theirs. */
+    double beta1 = (double)(float)o->cfg->optimizer.beta1, beta2 = (double)(float)o->cfg->optimizer.beta2;
+    out->lr = (double)(float)lr;
+    out->lw = (double)(float)(lr * o->cfg->optimizer.weight_decay);
+    out->applied = (double)applied;
+    for (int i = 0; i < 2; i++) {
+        double t = (double)(applied + 1 + i);
+        out->rate[i] = (double)(float)(lr / (1 - pow(beta1, t)));
+        out->c2[i] = (double)(float)sqrt(1 - pow(beta2, t));
+    }
 }
 
-static tensor flattened(tensor t) { return t.data ? tensor_1d(t.data, t.dt, tensor_count(&t)) : (tensor){0}; }
+static tensor part(void *flat, dtype dt, struct range r)
+{
+    return flat ? tensor_1d((char *)flat + (size_t)r.lo * dtype_bytes(dt), dt, range_count(r)) : (tensor){0};
+}
 
-status optim_apply(struct optim *o, int id, tensor grad, double gscale, double lr, int64_t step)
+status optim_range(struct optim *o, tensor grad, tensor scalars, int64_t step, struct range r)
 {
     const struct config *c = o->cfg;
-    const struct param *p = &o->params->p[id];
+    const struct param_store *ps = o->params;
     bool sgd = c->optimizer.kind == CONFIG_SGD;
-    /* The kernels hold the betas in f32: bias corrections of other betas would not cancel theirs. */
-    double t = (double)(o->applied + 1), beta1 = (double)(float)c->optimizer.beta1, beta2 = (double)(float)c->optimizer.beta2;
-    struct optim_args a = {
-        .kind = KINDS[c->optimizer.kind].op, .w = flattened(p->value), .master = flattened(p->master), .g = grad,
-        .m = state_of(o, p, o->m), .v = state_of(o, p, o->v), .gscale = (float)gscale, .lr = (float)lr,
-        .wd = (float)c->optimizer.weight_decay, .eps = (float)c->optimizer.eps, .nesterov = c->optimizer.nesterov,
-        .beta1 = (float)(sgd ? c->optimizer.momentum : beta1), .beta2 = (float)(sgd ? c->optimizer.dampening : beta2),
-        .lw = (float)(lr * c->optimizer.weight_decay), .step = (float)(lr / (1 - pow(beta1, t))),
-        .c2 = (float)sqrt(1 - pow(beta2, t)), .first = o->applied == 0, .sr = c->stochastic_rounding,
-        .key_w = rng_key(o->seed, RNG_SR_WEIGHT, (uint32_t)id, (uint32_t)step),
-        .key_m = rng_key(o->seed, RNG_SR_M, (uint32_t)id, (uint32_t)step),
-        .key_v = rng_key(o->seed, RNG_SR_V, (uint32_t)id, (uint32_t)step),
-    };
-    TRY(op_optim(o->s, &a));
-    return param_store_refresh(o->params, o->s, id);
+    return op_update(o->s, &(struct update_args){
+        .kind = KINDS[c->optimizer.kind].op, .w = part(ps->flat, ps->trained_dt, r), .master = part(ps->flat_master, DT_F32, r),
+        .g = grad, .m = part(o->m, o->state_dt, r), .v = part(o->v, o->state_dt, r), .work = part(ps->flat_work, ps->act, r),
+        .scalars = scalars, .segs = ps->segs, .lo = r.lo, .wd = (float)c->optimizer.weight_decay, .eps = (float)c->optimizer.eps,
+        .beta1 = (float)(sgd ? c->optimizer.momentum : c->optimizer.beta1),
+        .beta2 = (float)(sgd ? c->optimizer.dampening : c->optimizer.beta2),
+        .nesterov = c->optimizer.nesterov, .sr = c->stochastic_rounding,
+        .key_w = rng_key(o->seed, RNG_SR_WEIGHT, 0, (uint32_t)step),
+        .key_m = rng_key(o->seed, RNG_SR_M, 0, (uint32_t)step),
+        .key_v = rng_key(o->seed, RNG_SR_V, 0, (uint32_t)step),
+    });
 }
 
 double schedule_at(const struct config *cfg, int64_t k, int64_t n)

@@ -15,51 +15,37 @@
 
 /* ---- families ---- */
 
-static const char *const LLAMA3_SPECIALS[] = {
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<|reserved_special_token_0|>",
-    "<|reserved_special_token_1|>",
-    "<|finetune_right_pad_id|>",
-    "<|reserved_special_token_2|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|eom_id|>",
-    "<|eot_id|>",
-    "<|python_tag|>",
-    NULL,
-};
-static const char *const QWEN2_SPECIALS[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>", NULL};
 static const char *const GPT2_SPECIALS[] = {"<|endoftext|>", NULL};
-
-static const struct tok_family FAMILIES[] = {
-    {"llama3", PATTERN_LLAMA3, .bos_added = true, .specials = LLAMA3_SPECIALS, .total_specials = 256,
-     .bos = "<|begin_of_text|>", .eos = "<|end_of_text|>", .pad = "<|finetune_right_pad_id|>"},
-    {"qwen", PATTERN_QWEN2, .nfc = true, .specials = QWEN2_SPECIALS, .eos = "<|im_end|>", .pad = "<|endoftext|>"},
-    {"gpt2", TOK_PATTERN_GPT2, .specials = GPT2_SPECIALS, .bos = "<|endoftext|>", .eos = "<|endoftext|>"},
-    {"gemma", NULL, .bos_added = true, .bos = "<bos>", .eos = "<eos>", .pad = "<pad>"},
-    {"", NULL, .bos_added = true, .bos = "<s>", .eos = "</s>"}, /* Llama 2, Mistral, and whatever says nothing */
-};
-
-enum { N_FAMILIES = sizeof FAMILIES / sizeof *FAMILIES };
+static const struct family_tokens GPT2 = {SPLIT_GPT2, .specials = GPT2_SPECIALS, .bos = "<|endoftext|>", .eos = "<|endoftext|>"};
 
 static bool starts(const char *text, const char *prefix) { return strncmp(text, prefix, strlen(prefix)) == 0; }
 
-const struct tok_family *tok_family_find(const char *name)
+const char *tok_split_pattern(enum token_split split)
 {
-    for (int i = 0; name && i < N_FAMILIES; i++)
-        if (starts(name, FAMILIES[i].name)) return &FAMILIES[i];
-    return NULL;
+    static const char *const patterns[] = {
+        [SPLIT_GPT2] = TOK_PATTERN_GPT2, [SPLIT_LLAMA3] = PATTERN_LLAMA3, [SPLIT_QWEN2] = PATTERN_QWEN2};
+    return patterns[split];
 }
 
-const struct tok_family *tok_family_guess(const struct tokenizer *t)
+const struct family_tokens *tok_family_find(const char *name)
 {
-    int i = 0;
-    while (i < N_FAMILIES - 1 && tokenizer_id(t, FAMILIES[i].eos) < 0) i++;
-    return &FAMILIES[i];
+    const struct family_module *m = family_module_like(name);
+    if (!name) return NULL;
+    if (starts(name, "gpt2")) return &GPT2;
+    return m && m->speech ? m->speech->tokens : &family_tokens_plain;
 }
 
-status tok_family_specials(struct tokenizer *t, const struct tok_family *family)
+static bool has(const struct tokenizer *t, const char *piece) { return !piece || tokenizer_id(t, piece) >= 0; }
+
+const struct family_tokens *tok_family_guess(const struct tokenizer *t)
+{
+    const struct family_module *m = NULL;
+    while ((m = family_module_next(m)))
+        if (m->speech && !m->speech->plain && has(t, m->speech->tokens->bos) && has(t, m->speech->tokens->eos)) return m->speech->tokens;
+    return has(t, GPT2.eos) ? &GPT2 : &family_tokens_plain;
+}
+
+status tok_family_specials(struct tokenizer *t, const struct family_tokens *family)
 {
     int32_t next = t->model.vocab.ids;
     int n = 0, reserved = 0;
@@ -122,9 +108,10 @@ void tok_class_names(struct buf *b, bool spm)
 
 bool tok_reads_as_backend(const char *model_type)
 {
-    static const char *const types[] = {"mistral",  "mixtral",  "ministral", "pixtral",  "voxtral",
-                                        "phi3",     "phimoe",   "granite",   "olmo2",    "olmo3",
-                                        "stablelm", "internlm", "nemotron",  "persimmon"};
+    static const char *const types[] = {"mixtral", "ministral", "pixtral",  "voxtral",  "phimoe",   "granite",
+                                        "olmo2",   "olmo3",     "stablelm", "internlm", "nemotron", "persimmon"};
+    for (int i = 0; i < families_n; i++)
+        if (families[i].backend_tokenizer && starts(model_type, families[i].model_type)) return true;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (starts(model_type, types[i])) return true;
     return false;

@@ -2,22 +2,16 @@
 #ifndef TRIMPOT_TOK_CLASSES_H
 #define TRIMPOT_TOK_CLASSES_H
 
+#include "configs/families.h"
 #include "worker/data/tokenizer/byte_files.h"
 #include "worker/data/tokenizer/spm_file.h"
 
-/* By torchtune's component, by model_type, or guessed from the pieces. */
-struct tok_family {
-    const char *name;    /* prefix */
-    const char *pattern; /* NULL: not byte-level */
-    bool nfc, bos_added;
-    const char *const *specials; /* NULL-terminated; their ids follow the base vocabulary */
-    int total_specials;          /* filled up with <|reserved_special_token_N|> */
-    const char *bos, *eos, *pad;
-};
-const struct tok_family *tok_family_find(const char *name);           /* NULL: unknown, or name is NULL */
-const struct tok_family *tok_family_guess(const struct tokenizer *t); /* by the end token it has */
+/* By torchtune's component or by model_type; family_tokens_plain for names nobody knows. NULL: name is NULL. */
+const struct family_tokens *tok_family_find(const char *name);
+const struct family_tokens *tok_family_guess(const struct tokenizer *t); /* by the end token it has */
+const char *tok_split_pattern(enum token_split split);                   /* NULL: not byte-level */
 /* Adds its specials, each at its own id in the vocabulary or at the next free one. */
-status tok_family_specials(struct tokenizer *t, const struct tok_family *family);
+status tok_family_specials(struct tokenizer *t, const struct family_tokens *family);
 
 /* By tokenizer_class of tokenizer_config.json, as transformers 5 builds such a class from bare files. */
 struct tok_class {

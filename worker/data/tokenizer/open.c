@@ -24,7 +24,7 @@ enum kind { KIND_JSON, KIND_BYTES, KIND_TIKTOKEN, KIND_SPM };
 /* Who decides what a bare file leaves unsaid: torchtune's component, else the class, else model_type. */
 struct unsaid {
     enum kind kind;
-    const struct tok_family *family; /* NULL: unknown */
+    const struct family_tokens *family; /* NULL: unknown */
     const struct tok_class *class;   /* how to read the file; NULL: it does not say */
     const struct tok_class *names;   /* who is bos, eos, pad if nothing else says it; NULL: unknown */
     const char *model_type;
@@ -58,7 +58,7 @@ static status find_unsaid(const struct tok_source *s, const struct tok_config *c
     if (!u->model_type) u->model_type = s->model_type;
     /* tiktoken files of other families are refused by name */
     u->family = tok_family_find(s->family ? s->family : u->kind == KIND_TIKTOKEN ? "llama3" : u->model_type);
-    if (u->kind == KIND_JSON && u->family && !*u->family->name) u->family = NULL; /* its pieces say more than "llama" */
+    if (u->kind == KIND_JSON && u->family == &family_tokens_plain) u->family = NULL; /* its pieces say more */
     const struct tok_class *class = tok_config_class(c, &class_name);
     if (s->family || !class_name) return ST_OK;
     if (u->kind == KIND_JSON) {
@@ -74,12 +74,12 @@ static status find_unsaid(const struct tok_source *s, const struct tok_config *c
 
 static struct tok_byte_rules byte_rules(const struct unsaid *u, const struct tok_config *c)
 {
-    const struct tok_family *family = u->family;
+    const struct family_tokens *family = u->family;
     bool prefix = tok_config_flag(c, "add_prefix_space") > 0;
     if (u->class)
         return (struct tok_byte_rules){u->class->pattern, u->class->nfc, prefix ? u->class->prefix : PREFIX_NONE};
-    if (!family || !family->pattern) family = tok_family_find(u->kind == KIND_TIKTOKEN ? "llama3" : "gpt2");
-    return (struct tok_byte_rules){family->pattern, family->nfc, prefix ? PREFIX_TEXT : PREFIX_NONE};
+    if (!family || !family->split) family = tok_family_find(u->kind == KIND_TIKTOKEN ? "llama3" : "gpt2");
+    return (struct tok_byte_rules){tok_split_pattern(family->split), family->nfc, prefix ? PREFIX_TEXT : PREFIX_NONE};
 }
 
 static struct tok_spm_rules spm_rules(const struct unsaid *u, const struct tok_config *c)
@@ -190,8 +190,8 @@ static status build(struct tokenizer *t, const struct tok_source *s, const struc
     tok_bpe_words(&t->model);
     if (s->specials) TRY(tok_read_added(t, s->specials, strlen(s->specials)));
     TRY(tok_config_added(c, t, u.kind == KIND_JSON, u.class));
-    bool byte_level = u.kind == KIND_BYTES || u.kind == KIND_TIKTOKEN;
-    if (byte_level && !u.class && t->added.n == 0 && u.family) TRY(tok_family_specials(t, u.family));
+    bool bare = u.kind != KIND_JSON && !u.class && t->added.n == 0;
+    if (bare && u.family && (u.kind == KIND_SPM) == !u.family->split) TRY(tok_family_specials(t, u.family));
     TRY(tok_added_finish(&t->added, &t->normalizer));
     if (!u.family) u.family = tok_family_guess(t);
     t->size = t->model.vocab.ids;
