@@ -15,7 +15,7 @@ import sys
 cpus = [c for part in input().split(",") for c in range(int(part.split("-")[0]), int(part.split("-")[-1]) + 1)]
 print(*cpus[:2], sep=",")')
 [[ $cpus == *,* ]] || skip "one core"
-rounds=3
+rounds=2
 
 # one WHAT BINARY RANKS: a run on the two cores; its steps' milliseconds, after the first five, join $scratch/WHAT.BINARY.
 one() {
