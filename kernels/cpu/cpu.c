@@ -35,23 +35,40 @@ static const struct isa {
      {gemm_cpu_workspace, attn_fwd_workspace_cpu_avx2, attn_bwd_workspace_cpu_avx2}},
     {"avx512", dnnl_cpu_isa_avx512_core, {TRIMPOT_OPS(CPU_SLOT_AVX512)},
      {gemm_cpu_workspace, attn_fwd_workspace_cpu_avx512, attn_bwd_workspace_cpu_avx512}},
+    {"avx512_bf16", dnnl_cpu_isa_avx512_core_bf16, {TRIMPOT_OPS(CPU_SLOT_AVX512)},
+     {gemm_cpu_workspace, attn_fwd_workspace_cpu_avx512, attn_bwd_workspace_cpu_avx512}},
 };
-enum { ISA_AVX2, ISA_AVX512, ISA_COUNT, ISA_NONE = -1 };
+enum { ISA_AVX2, ISA_AVX512, ISA_BF16, ISA_COUNT, ISA_NONE = -1 };
 
 static struct {
     const struct isa *isa;
+    bool bf16; /* products */
     status failure;
     char message[200];
     char text[128];
 } chosen;
 
+static bool has_amx_bf16(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 22 & 1;
+}
+
+/* What this machine has. */
 static int best_isa(void)
 {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return ISA_NONE;
     bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    return wide ? ISA_AVX512 : ISA_AVX2;
+    if (!wide) return ISA_AVX2;
+    return __builtin_cpu_supports("avx512bf16") ? ISA_BF16 : ISA_AVX512;
+}
+
+/* What of it is fastest (cpu.h). */
+static int fast_isa(int best)
+{
+    return best == ISA_BF16 && __builtin_cpu_is("intel") && !has_amx_bf16() ? ISA_AVX512 : best;
 }
 
 static void refuse(status code, const char *fmt, const char *value)
@@ -72,7 +89,7 @@ static void keep_freed_memory(void)
 static void choose(void)
 {
     keep_freed_memory();
-    int best = best_isa(), pick = best;
+    int best = best_isa(), pick = fast_isa(best);
     const char *asked = getenv("TRIMPOT_ISA");
     if (best == ISA_NONE) {
         refuse(ST_DEVICE, "the CPU backend needs AVX2 and FMA, which this processor lacks%s", "");
@@ -81,20 +98,21 @@ static void choose(void)
     if (asked && *asked) {
         for (pick = 0; pick < ISA_COUNT && strcmp(asked, isas[pick].name); pick++) continue;
         if (pick == ISA_COUNT) {
-            refuse(ST_USAGE, "environment variable TRIMPOT_ISA is '%s': known are avx2 and avx512", asked);
+            refuse(ST_USAGE, "environment variable TRIMPOT_ISA is '%s': known are avx2, avx512 and avx512_bf16", asked);
             return;
         }
         if (pick > best) {
-            refuse(ST_USAGE, "environment variable TRIMPOT_ISA is '%s': this processor has AVX2 only", asked);
+            refuse(ST_USAGE, "environment variable TRIMPOT_ISA is '%s': this processor lacks that", asked);
             return;
         }
         dnnl_set_max_cpu_isa(isas[pick].onednn);
     }
     chosen.isa = &isas[pick];
     const dnnl_version_t *v = dnnl_version();
-    bool wide = pick == ISA_AVX512, half = gemm_cpu_has_bf16();
-    snprintf(chosen.text, sizeof chosen.text, "cpu: %s%s, oneDNN %d.%d.%d", wide ? "AVX-512" : "AVX2",
-             half ? " bf16" : "", v->major, v->minor, v->patch);
+    dnnl_cpu_isa_t half = dnnl_cpu_isa_avx512_core_bf16;
+    chosen.bf16 = pick == ISA_BF16 && (dnnl_get_effective_cpu_isa() & half) == half;
+    snprintf(chosen.text, sizeof chosen.text, "cpu: %s%s, oneDNN %d.%d.%d", pick == ISA_AVX2 ? "AVX2" : "AVX-512",
+             chosen.bf16 ? " bf16" : "", v->major, v->minor, v->patch);
 }
 
 static status isa_resolve(void)
@@ -104,6 +122,8 @@ static status isa_resolve(void)
     if (chosen.failure) FAIL(chosen.failure, "%s", chosen.message);
     return ST_OK;
 }
+
+bool gemm_cpu_has_bf16(void) { return !isa_resolve() && chosen.bf16; }
 
 static const char *cpu_describe(void) { return isa_resolve() ? chosen.message : chosen.text; }
 
