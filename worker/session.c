@@ -160,6 +160,8 @@ static void layout(struct session *x)
     x->wide = arena_take(&a[PLAN_SCRATCH], piece * 4, "piece of a weight for export");
     x->narrow = narrow ? arena_take(&a[PLAN_SCRATCH], piece * narrow, "piece of a weight for export") : x->wide;
     x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
+    x->batch_loss = arena_take(&a[PLAN_BATCH], sizeof *x->batch_loss, "loss of an evaluated batch");
+    x->rank_losses = arena_take(&a[PLAN_STAGING], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of evaluated batches");
     if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
 }
 

@@ -38,6 +38,8 @@ struct session {
     struct trainer trainer;          /* SESSION_TRAIN */
     struct batcher batcher;
     struct stage stage;              /* what crosses to and from tensor memory, micro-batches aside */
+    double *batch_loss;              /* f64 [1] where tensors live: of a batch that is evaluated … */
+    double *rank_losses;             /* pinned [ranks]: … and what the ranks have of one round */
     struct plan plan;
     void *wide, *narrow;             /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) */
 

@@ -180,20 +180,3 @@ status trainer_collect(struct trainer *t, struct step_result *out)
     for (int r = 0; r < t->comm->size; r++) out->flags |= (unsigned)slot->shared[r * t->losses.ld + t->accumulation];
     return ST_OK;
 }
-
-status trainer_evaluate(struct trainer *t, struct pass *p, double *total)
-{
-    const struct device *dev = &t->s->be->dev;
-    struct trainer_slot *slot = newest(t);
-    double *mine = row_of(t, slot->shared);
-    assert(!trainer_in_flight(t));
-    *mine = 0;
-    if (p) {
-        TRY(model_run(p, tensor_1d(row_of(t, t->losses.data), DT_F64, 1)));
-        TRY(dev->copy(t->s, mine, row_of(t, t->losses.data), sizeof *mine));
-        TRY(dev->sync(t->s, "validation loss"));
-    }
-    TRY(gather(slot));
-    for (int r = 0; r < t->comm->size; r++) *total += slot->shared[r * t->losses.ld];
-    return ST_OK;
-}

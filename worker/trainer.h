@@ -88,8 +88,4 @@ static inline int64_t trainer_in_flight(const struct trainer *t) { return t->lau
  * updated since. */
 status trainer_collect(struct trainer *t, struct step_result *out);
 
-/* Adds the token losses of one batch per rank, in rank order, to *total. p: forward only; NULL: this rank has none. Waits;
- * collective; nothing may be in flight. */
-status trainer_evaluate(struct trainer *t, struct pass *p, double *total);
-
 #endif

@@ -1,7 +1,7 @@
 # lib_runs.sh — sourced by truth.sh and peers.sh after ../lib.sh: the runs that make_golden.py describes, as command lines.
 
 here=$source/tests/truth
-families=(llama3 llama2 qwen2)
+families=(llama3 llama2 qwen2 qwen3 mistral gemma gemma2 gemma3 phi3)
 declare -A recipe=([full_adamw]=full_finetune [full_sgd]=full_finetune [lora_adamw]=lora_finetune)
 declare -A keys=(
     [full_adamw]="optimizer=torch.optim.AdamW optimizer.lr=1e-3 optimizer.weight_decay=0.01 optimizer.eps=1e-4"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes tests/truth/golden: three tiny random models, their data, and what PyTorch makes of them in ten steps.
+"""Writes tests/truth/golden: tiny random models, their data, and what PyTorch makes of them in ten steps.
 
-    python3 make_golden.py [DIR]        needs torch, transformers, peft, tokenizers
+    python3 make_golden.py [DIR [FAMILY ...]]        needs torch, transformers, peft, tokenizers
 
 DIR/FAMILY/model/     a Hugging Face directory (f32 safetensors, tokenizer.json)
 DIR/FAMILY/adapter/   a PEFT adapter with non-zero B, where the LoRA run starts
@@ -11,8 +11,9 @@ DIR/FAMILY/golden.json
     probe     ids of a prompt, and last-position logits of the model before training
     runs      NAME -> {settings, loss[10], loss_f32[10], grad_norm[10], tensors {name: sketch}, logits}
 
-The golden numbers are float64: transformers' own modules in double, with RMSNorm's cast to float32 taken out; the
-rotary tables stay float32, as in every implementation. `loss_f32` is the same training by transformers unchanged in
+The golden numbers are float64: transformers' own modules in double, with the casts to float32 of RMSNorm and of eager
+attention's softmax taken out; the rotary tables stay float32, as in every implementation. Windows, soft caps and scales are
+such that leaving one out shows (`matters` says by how much). `loss_f32` is the same training by transformers unchanged in
 float32, so that a reader sees how far two right programs are apart. Loss of a step = sum over the labels of all rows /
 number of labels; rows are run one by one, so no row sees another. grad_norm is of that loss, before the step.
 """
@@ -24,15 +25,24 @@ import sys
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig,
+                          GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
+                          Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
+from transformers.models.gemma import modeling_gemma
+from transformers.models.gemma2 import modeling_gemma2
+from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.llama import modeling_llama
+from transformers.models.mistral import modeling_mistral
+from transformers.models.phi3 import modeling_phi3
 from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.qwen3 import modeling_qwen3
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from sketch import relative, sketch  # noqa: E402
 
 STEPS = 10
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+FUSED = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 TEXTS = [
     "The harbour was quiet until the first boat came in with the tide.",
     "Seven plus five is twelve, and twelve minus two is ten.",
@@ -66,24 +76,32 @@ def byte_level(split, specials, merges, normalizer=None, bos=None, ignore_merges
     return tok
 
 
-def byte_fallback(merges):
-    """Llama 2's kind: spaces become U+2581, unknown characters become <0xNN> pieces."""
-    texts = ["\u2581" + t.replace(" ", "\u2581") for t in TEXTS if t.isascii()]
+def byte_fallback(merges, specials=("<unk>", "<s>", "</s>"), bos="<s>", more=(), prepend=True):
+    """Llama 2's kind: spaces become U+2581, unknown characters become <0xNN> pieces. specials: the first ids; more: added
+    after the vocabulary. Gemma's puts no U+2581 in front."""
+    front = "\u2581" if prepend else ""
+    texts = [front + t.replace(" ", "\u2581") for t in TEXTS if t.isascii()]
     learned = Tokenizer(models.BPE())
     learned.pre_tokenizer = pre_tokenizers.Split(Regex("\u2581?[^\u2581]+"), "isolated")
     learned.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=60 + merges, show_progress=False))
     model = json.loads(learned.to_str())["model"]
-    vocab = {p: i for i, p in enumerate(["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)])}
+    vocab = {p: i for i, p in enumerate(list(specials) + [f"<0x{b:02X}>" for b in range(256)])}
     for piece in sorted(model["vocab"], key=model["vocab"].get):
         vocab.setdefault(piece, len(vocab))
     pairs = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
     tok = Tokenizer(models.BPE(vocab=vocab, merges=pairs, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    tok.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
-    tok.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(),
-                                     decoders.Strip(" ", 1, 0)])
-    tok.add_special_tokens(["<unk>", "<s>", "</s>"])
-    tok.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B",
-                                                       special_tokens=[("<s>", 1)])
+    space = normalizers.Replace(" ", "\u2581")
+    back = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    if prepend:
+        tok.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), space])
+        back.append(decoders.Strip(" ", 1, 0))
+    else:
+        tok.normalizer = space
+        tok.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tok.decoder = decoders.Sequence(back)
+    tok.add_special_tokens(list(specials) + list(more))
+    tok.post_processor = processors.TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A {bos} $B",
+                                                       special_tokens=[(bos, vocab[bos])])
     return tok
 
 
@@ -119,7 +137,70 @@ def qwen2():
     return Qwen2ForCausalLM(cfg), tok, None, specials[0]
 
 
-FAMILIES = {"llama3": llama3, "llama2": llama2, "qwen2": qwen2}
+# Smaller: they are many. Four heads of 16 are wider than the residual stream, as in Qwen3 and Gemma.
+SMALL = dict(COMMON, hidden_size=48, intermediate_size=80, num_key_value_heads=2)
+PLAIN_ROPE = dict(rope_type="default", rope_theta=10000.0)
+
+
+def qwen3():
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tok = byte_level(QWEN2_SPLIT, specials, 50, normalizer=normalizers.NFC())
+    cfg = Qwen3Config(vocab_size=tok.get_vocab_size() + 5, tie_word_embeddings=False, rms_norm_eps=1e-6,
+                      rope_parameters=dict(rope_type="default", rope_theta=1000000.0), bos_token_id=None,
+                      eos_token_id=tok.token_to_id(specials[0]), **SMALL)
+    return Qwen3ForCausalLM(cfg), tok, None, specials[0]
+
+
+def mistral():
+    tok = byte_fallback(40)
+    cfg = MistralConfig(vocab_size=tok.get_vocab_size(), tie_word_embeddings=False, rms_norm_eps=1e-5, sliding_window=7,
+                        rope_parameters=PLAIN_ROPE, bos_token_id=1, eos_token_id=2, **SMALL)
+    return MistralForCausalLM(cfg), tok, "<s>", "</s>"
+
+
+def gemma_tokens():
+    return byte_fallback(40, ("<pad>", "<eos>", "<bos>", "<unk>"), "<bos>", ["<start_of_turn>", "<end_of_turn>"], prepend=False)
+
+
+GEMMA = dict(SMALL, tie_word_embeddings=True, rms_norm_eps=1e-6, bos_token_id=2, eos_token_id=1, pad_token_id=0)
+
+
+def gemma():
+    tok = gemma_tokens()
+    cfg = GemmaConfig(vocab_size=tok.get_vocab_size(), rope_parameters=PLAIN_ROPE, **GEMMA)
+    return GemmaForCausalLM(cfg), tok, "<bos>", "<eos>"
+
+
+def gemma2():
+    tok = gemma_tokens()
+    cfg = Gemma2Config(vocab_size=tok.get_vocab_size(), rope_parameters=PLAIN_ROPE, sliding_window=7, query_pre_attn_scalar=9,
+                       attn_logit_softcapping=0.8, final_logit_softcapping=2.5, **GEMMA)
+    return Gemma2ForCausalLM(cfg), tok, "<bos>", "<eos>"
+
+
+def gemma3():
+    tok = gemma_tokens()
+    rope = dict(full_attention=dict(rope_type="linear", factor=4.0, rope_theta=1000000.0), sliding_attention=PLAIN_ROPE)
+    cfg = Gemma3TextConfig(vocab_size=tok.get_vocab_size(), rope_parameters=rope, sliding_window=6, query_pre_attn_scalar=12,
+                           sliding_window_pattern=3, **dict(GEMMA, num_hidden_layers=3, initializer_range=0.17))
+    return Gemma3ForCausalLM(cfg), tok, "<bos>", "<eos>"
+
+
+def phi3():
+    tok = byte_fallback(40, more=["<|endoftext|>", "<|assistant|>", "<|placeholder1|>", "<|system|>", "<|end|>", "<|user|>"])
+    eos = tok.token_to_id("<|endoftext|>")
+    rope = dict(rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75, original_max_position_embeddings=64,
+                short_factor=[1.0, 1.05, 1.1, 1.3, 1.6, 2.0], long_factor=[1.0, 1.5, 3.0, 6.0, 12.0, 20.0])
+    cfg = Phi3Config(vocab_size=tok.get_vocab_size(), tie_word_embeddings=False, rms_norm_eps=1e-5, sliding_window=9,
+                     original_max_position_embeddings=64, rope_parameters=rope, bos_token_id=1, eos_token_id=eos,
+                     pad_token_id=eos, **{k: v for k, v in SMALL.items() if k != "head_dim"} |
+                     dict(num_attention_heads=3, num_key_value_heads=1))
+    return Phi3ForCausalLM(cfg), tok, "<s>", "<|endoftext|>"
+
+
+FAMILIES = {"llama3": llama3, "llama2": llama2, "qwen2": qwen2, "qwen3": qwen3, "mistral": mistral, "gemma": gemma,
+            "gemma2": gemma2, "gemma3": gemma3, "phi3": phi3}
+SEEDS = {"llama2": 1, "llama3": 2, "qwen2": 3, "qwen3": 4, "mistral": 5, "gemma": 6, "gemma2": 7, "gemma3": 8, "phi3": 10}
 # AdamW's eps is 1e-4, 1 % of a usual gradient here. Some gradients nearly vanish (Qwen2's k bias: softmax does not see a
 # shift of all keys; lora_B of q and k), and with eps 1e-8 AdamW makes whole steps of their rounding noise, on which no
 # two programs agree: float32 and float64 PyTorch differ by 1.4e-4 in that bias, bf16 by 2e-2. The default eps is tested
@@ -135,11 +216,31 @@ def norm_forward(self, x):
     """RMSNorm in the dtype of x: transformers casts to float32, which would cap the golden's precision."""
     if x.dtype != torch.float64:
         return self.float32_forward(x)
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon) * self.weight
+    eps, weight = (self.eps, 1 + self.weight) if hasattr(self, "eps") else (self.variance_epsilon, self.weight)
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
 
 
-for norm_class in (modeling_llama.LlamaRMSNorm, modeling_qwen2.Qwen2RMSNorm):
+for norm_class in (modeling_llama.LlamaRMSNorm, modeling_qwen2.Qwen2RMSNorm, modeling_qwen3.Qwen3RMSNorm,
+                   modeling_mistral.MistralRMSNorm, modeling_gemma.GemmaRMSNorm, modeling_gemma2.Gemma2RMSNorm,
+                   modeling_gemma3.Gemma3RMSNorm, modeling_phi3.Phi3RMSNorm):
     norm_class.float32_forward, norm_class.forward = norm_class.forward, norm_forward
+
+softmax_as_written = torch.nn.functional.softmax
+
+
+def softmax(x, dim=None, dtype=None, **rest):
+    """The same for eager attention, the only one that has soft caps."""
+    return softmax_as_written(x, dim=dim, dtype=None if x.dtype == torch.float64 else dtype, **rest)
+
+
+torch.nn.functional.softmax = softmax
+
+
+def load(family_class, directory, **changes):
+    config = family_class.config_class.from_pretrained(directory)
+    for key, value in changes.items():
+        setattr(config, key, value)
+    return family_class.from_pretrained(directory, config=config, dtype=torch.float32)
 
 
 def step_loss(model, ids):
@@ -158,7 +259,7 @@ def last_logits(model, probe):
 
 
 def train(directory, family_class, settings, ids, probe, dtype):
-    model = family_class.from_pretrained(os.path.join(directory, "model"), dtype=torch.float32)
+    model = load(family_class, os.path.join(directory, "model"))
     if settings["lora"]:
         model = PeftModel.from_pretrained(model, os.path.join(directory, "adapter"), is_trainable=True)
     model.to(dtype)
@@ -189,29 +290,44 @@ def train(directory, family_class, settings, ids, probe, dtype):
     return losses, norms, {k: v.detach().double().flatten().tolist() for k, v in tensors.items()}, logits
 
 
+def matters(family_class, directory, start, ids):
+    """What the loss would be without each of what a family has beside Llama's block."""
+    changes = {"sliding_window": 4096, "attn_logit_softcapping": None, "final_logit_softcapping": None}
+    with torch.no_grad():
+        told = [f"loss {step_loss(start, ids):.6f}"]
+        for key, value in changes.items():
+            if getattr(start.config, key, None):
+                other = load(family_class, os.path.join(directory, "model"), **{key: value}).double()
+                told.append(f"without {key} {step_loss(other, ids):.6f}")
+    print(", ".join(told))
+
+
 def rounded(values, digits):
     return [float(f"{v:.{digits}g}") for v in values]
 
 
 def make(root, name):
-    torch.manual_seed(sorted(FAMILIES).index(name) + 1)
+    torch.manual_seed(SEEDS[name])
     directory = os.path.join(root, name)
     os.makedirs(directory, exist_ok=True)
     model, tok, bos, eos = FAMILIES[name]()
-    with torch.no_grad():  # norms and biases away from their trivial 1 and 0
+    # Norms and biases away from their trivial 1 and 0. Weights around 0 (1 + w) are far from it in real models too, and what
+    # is compared is relative to them.
+    spread = {"gemma": 0.5, "gemma2": 0.3, "gemma3": 0.4}.get(name, 0.1)
+    with torch.no_grad():
         for key, p in model.named_parameters():
             if p.ndim == 1:
-                p.add_(0.1 * torch.randn_like(p))
+                p.add_(spread * torch.randn_like(p))
     model.save_pretrained(os.path.join(directory, "model"))
     tok.save(os.path.join(directory, "model", "tokenizer.json"))
     with open(os.path.join(directory, "model", "tokenizer_config.json"), "w") as f:
         json.dump({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": eos,
                    "add_bos_token": bos is not None, "add_eos_token": False}, f, indent=2)
-    adapted = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=LINEARS, task_type="CAUSAL_LM"))
+    adapted = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=FUSED if name == "phi3" else LINEARS, task_type="CAUSAL_LM"))
     with torch.no_grad():
         for key, p in adapted.named_parameters():
             if "lora_B" in key:
-                p.normal_(0, 0.05)
+                p.normal_(0, 0.05 if model.config.hidden_size == 64 else 0.1)
     adapted.save_pretrained(os.path.join(directory, "adapter"))
     for stale in ("model/generation_config.json", "adapter/README.md"):
         if os.path.exists(os.path.join(directory, stale)):
@@ -229,7 +345,8 @@ def make(root, name):
     ids = [head + encode(t) + [tok.token_to_id(eos)] for t in TEXTS]
     probe = head + encode(PROBE)
     out = {"ids": ids, "probe": {"text": PROBE, "ids": probe, "logits": None}, "runs": {}}
-    start = type(model).from_pretrained(os.path.join(directory, "model"), dtype=torch.float32).double()
+    start = load(type(model), os.path.join(directory, "model")).double()
+    matters(type(model), directory, start, ids)
     out["probe"]["logits"] = rounded(last_logits(start, probe).tolist(), 8)
     for run, settings in RUNS.items():
         losses, norms, tensors, logits = train(directory, type(model), settings, ids, probe, torch.float64)
@@ -252,7 +369,7 @@ def make(root, name):
 def main():
     torch.set_num_threads(1)
     root = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden")
-    for name in FAMILIES:
+    for name in sys.argv[2:] or FAMILIES:
         make(root, name)
 
 
