@@ -1,6 +1,7 @@
 /* comm.h — what crosses ranks. One table, implementations `self` (a bare run: no MPI symbol is touched) and `mpi`
  * (a plugin, trimpot_mpi.so beside the binary, loaded only when a launcher is detected); `nccl` later, behind the same
- * table. All calls are collective and made by the main thread in one program order on every rank. */
+ * table. All calls are collective and made in one program order on every rank: by the main thread, or by host calls of one stream.
+ * While such a call may be queued the main thread makes none: it first waits for the stream (worker/trainer.h). */
 #ifndef TRIMPOT_COMM_H
 #define TRIMPOT_COMM_H
 

@@ -200,7 +200,8 @@ static status sum_round(struct stream *s, struct tree_job *j, int64_t k)
     struct tree_sum_args sum = t->sum;
     int me = t->comm->rank;
     int64_t n = r.count[me], lo = r.at[me];
-    void *rows = t->direct ? t->by.fn->rows(&t->by, k) : t->rows, *out = t->direct ? t->by.fn->sum(&t->by, &r, j->out) : plus(t, j->out, lo);
+    void *rows = t->direct ? t->by.fn->rows(&t->by, k) : t->rows;
+    void *out = t->direct ? t->by.fn->sum(&t->by, &r, j->out) : plus(t, j->out, lo);
     sum.rows = (tensor){.data = rows, .dt = t->dt, .rank = 2, .dim = {t->n_nodes, n, 1, 1}, .ld = t->by.each};
     sum.out = tensor_1d(out, t->dt, n);
     for (int i = 0; i < sum.n_mine; i++) sum.mine[i] = tensor_1d(plus(t, j->node[i], lo), t->dt, n);
@@ -269,8 +270,8 @@ status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, 
         FAIL(ST_FAIL, "reduction: elements [%lld, %lld) of %lld are asked for, the longest vector has %lld", (long long)part.lo,
              (long long)part.hi, (long long)count, (long long)t->longest);
     if (t->comm->size == 1) {
-        size_t element = dtype_bytes(t->dt), at = (size_t)part.lo * element;
-        return out == nodes[0] ? ST_OK : s->be->dev.copy(s, (char *)out + at, (const char *)nodes[0] + at, (size_t)range_count(part) * element);
+        size_t element = dtype_bytes(t->dt), at = (size_t)part.lo * element, bytes = (size_t)range_count(part) * element;
+        return out == nodes[0] ? ST_OK : s->be->dev.copy(s, (char *)out + at, (const char *)nodes[0] + at, bytes);
     }
     if (!t->connected) TRY(connect(t));
     struct tree_job *j;

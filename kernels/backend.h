@@ -50,7 +50,7 @@ struct device {
     status (*event_open)(struct event **out);
     void (*event_close)(struct event *e);
     status (*event_record)(struct event *e, struct stream *s);
-    status (*event_wait)(struct event *e, struct stream *s);       /* s waits for e; the host does not */
+    status (*event_wait)(struct event *e, struct stream *s, const char *label); /* s waits for e; the host does not */
     bool (*event_done)(struct event *e);                           /* or never recorded */
     status (*event_sync)(struct event *e, const char *label);      /* the host waits for e; of one never recorded: at once */
     /* fn(arg) runs on the host when the stream gets there, and the stream goes on when it returns; the first failure of one is

@@ -76,7 +76,7 @@ status batch_next(struct batcher *b, struct batch_arrays **host)
     b->turn = !b->turn;
     struct batch_slot *s = &b->slot[b->turn];
     const struct batch_arrays *h = &s->host, *d = &s->dev;
-    if (!b->be->dev.event_done(s->arrived)) TRY(b->be->dev.event_sync(s->arrived, "micro-batch"));
+    if (!b->be->dev.event_done(s->arrived)) TRY(b->be->dev.event_sync(s->arrived, "batch sent"));
     b->batch = (struct batch){.docs = {.start = {h->start, d->start}, .past = {h->past, d->past}, .rows = {d->position, d->sample}},
                               .ids = d->ids, .rows = d->rows, .labels = d->labels, .rows_at = {d->row_position, d->row_sample},
                               .key_start = {h->key_start, d->key_start}, .cache_rows = d->cache_rows};
@@ -119,10 +119,10 @@ status batch_send(struct batcher *b)
     struct batch_slot *s = &b->slot[b->turn], *other = &b->slot[!b->turn];
     if (s->dev_at == s->host_at) return ST_OK;
     TRY(dev->event_record(other->read, b->compute));
-    TRY(dev->event_wait(s->read, b->copy_in));
+    TRY(dev->event_wait(s->read, b->copy_in, "batch read"));
     TRY(dev->copy(b->copy_in, s->dev_at, s->host_at, s->bytes));
     TRY(dev->event_record(s->arrived, b->copy_in));
-    return dev->event_wait(s->arrived, b->compute);
+    return dev->event_wait(s->arrived, b->compute, "batch arrived");
 }
 
 /* ---- items -------------------------------------------------------------------------------------------------------------- */

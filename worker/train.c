@@ -1,7 +1,9 @@
 /* train.c — the step, as design.md draws it:
  *
  *   sampler → tokens → embed → blocks → head + loss → backward   per micro-batch, into grad_sink
- *   grad_sink reduces over ranks → clip → optimizer → schedule → metrics → checkpoint? */
+ *   grad_sink reduces over ranks → clip → optimizer → schedule → metrics → checkpoint?
+ *
+ * Of each step the host only launches this; its numbers come one step later (worker/trainer.h). */
 #include "worker/train.h"
 
 #include <math.h>
@@ -25,6 +27,7 @@ struct run {
     struct session x;
     struct resume resume;
     struct progress at;
+    struct steps steps;
     struct metrics metrics;
     struct run_lock *lock; /* the folder is this run's */
     const struct train_hooks *hooks;
@@ -55,40 +58,49 @@ static status save(struct run *r)
     return ST_OK;
 }
 
-/* What signals ask of any rank; and rank 0 tells all when the folder is no longer this run's. */
-static status requests(struct run *r, unsigned *out)
-{
-    enum { LOST = 1 << 16 };
-    int64_t flags = r->hooks->requests() | (run_lock_lost(r->lock) ? LOST : 0u);
-    TRY(r->x.comm->fn->all_reduce_i64(r->x.comm, &flags, 1, COMM_OR));
-    *out = (unsigned)flags;
-    return flags & LOST ? comm_agree(r->x.comm, run_lock_check(r->lock)) : ST_OK;
-}
+/* What this rank has to say to the others: what signals ask; and of rank 0, that the folder is no longer this run's. */
+enum { LOST = 1 << 16 };
+static unsigned requests(const struct run *r) { return r->hooks->requests() | (run_lock_lost(r->lock) ? LOST : 0u); }
 
 /* ---- the loop ------------------------------------------------------------------------------------------------------------ */
 
-static status one_step(struct run *r)
+static bool validate_due(const struct run *r, int64_t step) { return r->x.val && due_at(r->x.cfg->run_val_every_n_steps, step); }
+
+/* The oldest step in flight is told, and written down. */
+static status tell(struct run *r, unsigned *asked)
 {
     struct session *x = &r->x;
-    const struct config *c = x->cfg;
-    struct step_metrics m = {.total = x->total_steps, .val_loss = NAN};
-    TRY(train_step(x, &r->at, &m));
-    if (x->val && due_at(c->run_val_every_n_steps, r->at.step)) {
-        watch_at(WATCH_EVAL, r->at.step);
-        TRY(evaluate(x, x->val, c->batch_size_val, &m.val_loss));
+    struct step_metrics m;
+    TRY(step_collect(x, &r->steps, &r->at, &m, asked));
+    if (validate_due(r, m.step)) { /* nothing was launched behind it */
+        watch_at(WATCH_EVAL, m.step);
+        TRY(evaluate(x, x->val, x->cfg->batch_size_val, &m.val_loss));
     }
-    m.step = r->at.step;
-    m.skipped = r->at.skipped;
-    m.epoch = (double)r->at.step / (double)x->steps_per_epoch;
     return x->comm->rank == 0 && !run_lock_lost(r->lock) ? metrics_put(&r->metrics, &m) : ST_OK;
 }
 
+/* Until at most so many steps are in flight. Whatever is done at a step boundary, and whatever ranks do together outside a step,
+ * needs 0: their collectives must not meet those of a step that is queued (worker/trainer.h). */
+static status drain(struct run *r, int64_t in_flight, unsigned *asked)
+{
+    while (trainer_in_flight(&r->x.trainer) > in_flight) TRY(tell(r, asked));
+    return ST_OK;
+}
+
+static bool boundary_due(const struct run *r)
+{
+    return r->at.step == r->x.total_steps || save_due(r) || validate_due(r, r->at.step) || step_may_be_last(&r->x, &r->at);
+}
+
+/* One step is queued behind the one that runs; what that one came to, and what was asked meanwhile, is known one step late. */
 static status loop(struct run *r)
 {
     while (r->at.step < r->x.total_steps) {
-        unsigned asked;
-        TRY(one_step(r));
-        TRY(requests(r, &asked));
+        unsigned asked = 0;
+        TRY(step_launch(&r->x, &r->steps, &r->at, requests(r)));
+        TRY(drain(r, 1, &asked));
+        if (asked || boundary_due(r)) TRY(drain(r, 0, &asked));
+        if (asked & LOST) TRY(comm_agree(r->x.comm, run_lock_check(r->lock)));
         if (save_due(r) || asked) TRY(save(r));
         if (!(asked & TRAIN_STOP) || r->at.step == r->x.total_steps) continue;
         if (r->saved_at != r->at.step) FAIL(ST_NOT_SAVED, "stopped on request at step %lld, but its checkpoint could not be saved: %s",

@@ -31,44 +31,62 @@ static status run_micro_batches(struct session *x, int64_t step, int64_t first, 
 
 /* ---- the step --------------------------------------------------------------------------------------------------------------- */
 
-static status skip(struct session *x, struct progress *at, double norm, double loss)
+status step_launch(struct session *x, struct steps *f, struct progress *at, unsigned flags)
+{
+    struct trainer *t = &x->trainer;
+    int64_t step = at->step, first = step % x->steps_per_epoch * x->step_items, slot = t->launched % TRAINER_SLOTS;
+    struct item_order order = order_of(x, step);
+    struct step_metrics *m = &f->m[slot];
+    f->started_at[slot] = clock_s();
+    watch_at(WATCH_COMPUTE, step + 1);
+    *m = (struct step_metrics){.step = step + 1, .total = x->total_steps, .epoch = (double)(step + 1) / (double)x->steps_per_epoch,
+                               .lr = x->cfg->optimizer.lr * schedule_at(x->cfg, step, x->total_steps), .val_loss = NAN};
+    batch_count(&order, first, x->step_items, &m->tokens, &m->supervised);
+    TRY(trainer_begin(t, &(struct step_start){.step = step, .supervised = m->supervised, .lr = m->lr}));
+    m->data_s = clock_s() - f->started_at[slot];
+    TRY(run_micro_batches(x, step, first, &m->data_s));
+    double reducing = clock_s();
+    watch_at(WATCH_REDUCE, step + 1);
+    TRY(trainer_reduce(t, flags));
+    m->comm_s = clock_s() - reducing;
+    watch_at(WATCH_UPDATE, step + 1);
+    TRY(trainer_update(t));
+    at->step++;
+    return ST_OK;
+}
+
+static status skip(struct session *x, struct progress *at, const struct step_metrics *m)
 {
     at->skipped++;
     at->skipped_in_a_row++;
     if (x->comm->rank == 0)
-        log_warn("step %lld skipped: loss %g, gradient norm %g; no weight was changed", (long long)at->step + 1, loss, norm);
+        log_warn("step %lld skipped: loss %g, gradient norm %g; no weight was changed", (long long)m->step, m->loss, m->grad_norm);
     if (x->cfg->max_skipped_steps > 0 && at->skipped_in_a_row >= x->cfg->max_skipped_steps)
         FAIL(ST_NONFINITE, "%lld steps in a row had a non-finite loss or gradient (max_skipped_steps); lower the learning rate, or "
              "look at the data of these steps", (long long)at->skipped_in_a_row);
     return ST_OK;
 }
 
-status train_step(struct session *x, struct progress *at, struct step_metrics *m)
+status step_collect(struct session *x, struct steps *f, struct progress *at, struct step_metrics *m, unsigned *flags)
 {
-    double started = clock_s();
-    struct item_order order = order_of(x, at->step);
-    int64_t first = at->step % x->steps_per_epoch * x->step_items;
+    int64_t slot = x->trainer.collected % TRAINER_SLOTS;
     struct step_result result;
-    watch_at(WATCH_COMPUTE, at->step + 1);
-    batch_count(&order, first, x->step_items, &m->tokens, &m->supervised);
-    m->lr = x->cfg->optimizer.lr * schedule_at(x->cfg, at->step, x->total_steps);
-    TRY(trainer_begin(&x->trainer, &(struct step_start){.step = at->step, .supervised = m->supervised, .lr = m->lr}));
-    m->data_s = clock_s() - started;
-    TRY(run_micro_batches(x, at->step, first, &m->data_s));
-    double reducing = clock_s();
-    watch_at(WATCH_REDUCE, at->step + 1);
-    TRY(trainer_reduce(&x->trainer, 0));
-    m->comm_s = clock_s() - reducing;
-    watch_at(WATCH_UPDATE, at->step + 1);
-    TRY(trainer_update(&x->trainer));
     TRY(trainer_collect(&x->trainer, &result));
+    *m = f->m[slot];
     m->loss = result.loss;
     m->grad_norm = result.grad_norm;
-    if (result.usable) {
-        at->applied = result.applied;
-        at->skipped_in_a_row = 0;
-    } else TRY(skip(x, at, m->grad_norm, m->loss));
-    at->step++;
-    m->step_s = clock_s() - started;
+    /* Its own time: from its launch, or where it was queued behind another, from the end of that one. */
+    m->step_s = result.finished_at - fmax(f->started_at[slot], f->told_at);
+    f->told_at = result.finished_at;
+    *flags |= result.flags;
+    at->applied = result.applied;
+    if (result.usable) at->skipped_in_a_row = 0;
+    else TRY(skip(x, at, m));
+    m->skipped = at->skipped;
     return ST_OK;
+}
+
+bool step_may_be_last(const struct session *x, const struct progress *at)
+{
+    return x->cfg->max_skipped_steps > 0 && at->skipped_in_a_row + trainer_in_flight(&x->trainer) >= x->cfg->max_skipped_steps;
 }

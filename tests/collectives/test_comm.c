@@ -23,6 +23,7 @@
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 #include "tests/collectives/reference.h"
+#include "tests/ref/fence.h"
 
 #define CHECK(condition)                                                                      \
     do {                                                                                      \
@@ -81,44 +82,78 @@ static status check_bulk(struct comm *c)
     return c->fn->barrier(c);
 }
 
-/* Reduces twice in a row through `c`, checks both against the definition, prints the hash. */
-static status check_reduce(struct comm *c, int leaves, int64_t count)
+/* Memory of one kind, and what lies in it as the host sees it. */
+struct held { enum mem_kind kind; size_t bytes; void *at; };
+
+static status hold(const struct backend *be, enum mem_kind kind, size_t bytes, struct held *out)
+{
+    *out = (struct held){kind, bytes ? bytes : 1, NULL};
+    return be->dev.alloc(kind, out->bytes, &out->at);
+}
+
+static void let_go(const struct backend *be, struct held *h) { be->dev.free(h->kind, h->at, h->bytes); }
+
+static status fill(struct stream *s, const struct held *to, struct tree_node node, struct held *pinned)
+{
+    int64_t count = (int64_t)(to->bytes / sizeof(float));
+    for (int64_t e = 0; e < count; e++) ((float *)pinned->at)[e] = tree_value(node.lo, node.hi, e);
+    TRY(s->be->dev.copy(s, to->at, pinned->at, to->bytes));
+    return s->be->dev.sync(s, "fill");
+}
+
+/* Reduces twice in a row on stream s, nodes in tensor memory, and compares with the definition. Leaves the sum in `seen`. */
+static status reduce_twice(struct tree_reduce *t, struct stream *s, int64_t count, struct held *seen)
+{
+    int each = t->leaves / t->comm->size;
+    struct tree_node cover[TREE_MAX_NODES];
+    struct held nodes[TREE_MAX_NODES];
+    void *at[TREE_MAX_NODES];
+    int n = tree_cover(t->leaves, each * t->comm->rank, each * (t->comm->rank + 1), cover);
+    for (int i = 0; i < n; i++) {
+        TRY(hold(s->be, s->be->tensors_in, (size_t)count * sizeof(float), &nodes[i]));
+        at[i] = nodes[i].at;
+    }
+    for (int again = 0; again < 2; again++) {
+        for (int i = 0; i < n; i++) TRY(fill(s, &nodes[i], cover[i], seen));
+        TRY(tree_reduce(t, s, at, n, at[0], count, (struct range){0, count}));
+        TRY(s->be->dev.copy(s, seen->at, at[0], seen->bytes));
+        TRY(s->be->dev.sync(s, "reduction"));
+        for (int64_t e = 0; e < count; e++) CHECK(((float *)seen->at)[e] == tree_value(0, t->leaves, e));
+    }
+    for (int i = 0; i < n; i++) let_go(s->be, &nodes[i]);
+    return ST_OK;
+}
+
+/* Prints the hash of a sum through `c` on that backend. */
+static status check_reduce(struct comm *c, const struct backend *be, int leaves, int64_t count)
 {
     if (leaves % c->size) return ST_OK;
-    int each = leaves / c->size;
-    struct tree_node cover[TREE_MAX_NODES];
-    float *nodes[TREE_MAX_NODES], *expected = mem_alloc((size_t)count * sizeof(float));
-    int n = tree_cover(leaves, each * c->rank, each * (c->rank + 1), cover);
-    struct arena tensors, pinned; /* nothing is staged: the CPU's tensors are the host's */
+    struct arena tensors, pinned;
     struct tree_reduce t;
     struct stream *s;
-    TRY(backend_cpu.dev.stream_open(&s, 1));
+    struct held memory[2], seen;
     arena_init(&tensors, "reduction");
     arena_init(&pinned, "staging");
-    tree_reduce_init(&t, c, &backend_cpu, leaves, count, DT_F32);
+    TRY(be->dev.stream_open(&s, 1));
+    tree_reduce_init(&t, c, be, leaves, count, DT_F32);
     tree_reduce_layout(&t, &tensors, &pinned);
-    CHECK(arena_need(&pinned) == 0);
-    void *memory = mem_alloc(arena_need(&tensors) + ARENA_ALIGN);
-    arena_bind(&tensors, memory);
+    CHECK(arena_need(&pinned) == 0 || be->tensors_in == MEM_DEVICE); /* nothing is staged where tensors are the host's */
+    TRY(hold(be, be->tensors_in, arena_need(&tensors), &memory[0]));
+    TRY(hold(be, MEM_PINNED, arena_need(&pinned), &memory[1]));
+    arena_bind(&tensors, memory[0].at);
+    arena_bind(&pinned, memory[1].at);
     tree_reduce_layout(&t, &tensors, &pinned);
-    for (int i = 0; i < n; i++) nodes[i] = mem_alloc((size_t)count * sizeof(float));
-    for (int64_t e = 0; e < count; e++) expected[e] = tree_value(0, leaves, e);
-    for (int again = 0; again < 2; again++) {
-        for (int i = 0; i < n; i++)
-            for (int64_t e = 0; e < count; e++) nodes[i][e] = tree_value(cover[i].lo, cover[i].hi, e);
-        TRY(tree_reduce(&t, s, (void *const *)nodes, n, nodes[0], count, (struct range){0, count}));
-        CHECK(memcmp(nodes[0], expected, (size_t)count * sizeof(float)) == 0);
-    }
+    TRY(hold(be, MEM_PINNED, (size_t)count * sizeof(float), &seen));
+    TRY(reduce_twice(&t, s, count, &seen));
     if (c->rank == 0)
-        printf("hash V=%d %016llx %s\n", leaves, (unsigned long long)XXH3_64bits(nodes[0], (size_t)count * sizeof(float)),
+        printf("hash V=%d %016llx %s\n", leaves, (unsigned long long)XXH3_64bits(seen.at, seen.bytes),
                c->size == 1 ? "alone" : t.by.fn->name);
-    for (int i = 0; i < n; i++) free(nodes[i]);
-    free(expected);
-    free(memory);
+    let_go(be, &seen);
+    for (int i = 0; i < 2; i++) let_go(be, &memory[i]);
     arena_release(&tensors);
     arena_release(&pinned);
     tree_reduce_release(&t);
-    backend_cpu.dev.stream_close(s);
+    be->dev.stream_close(s);
     return ST_OK;
 }
 
@@ -128,18 +163,28 @@ static status no_share(struct comm *c, size_t bytes, void **peers)
     FAIL(ST_NOT_BUILT, "not here");
 }
 
+/* A device whose memory the host cannot touch, which runs what it is given only when somebody waits. */
+static const struct backend *behind_a_fence(void)
+{
+    setenv("TRIMPOT_FENCE", "any", 1);
+    return fence_wrap(&backend_cpu);
+}
+
 static status check_all(struct comm *c)
 {
     static const struct { int leaves; int64_t count; } reductions[] = {{8, 140000}, {24, 20000}, {16, 20000}, {48, 20000}};
     TRY(check_small(c));
     TRY(check_bulk(c));
-    for (int i = 0; i < 2; i++) TRY(check_reduce(c, reductions[i].leaves, reductions[i].count));
+    const struct backend *fenced = behind_a_fence();
+    TRY(check_reduce(c, &backend_cpu, reductions[0].leaves, reductions[0].count));
+    TRY(check_reduce(c, &backend_cpu, reductions[1].leaves, reductions[1].count));
+    TRY(check_reduce(c, fenced, reductions[1].leaves, reductions[1].count));
     struct comm_table messages = *c->fn;
     struct comm apart = *c;
     messages.share = no_share;
     apart.fn = &messages;
-    for (int i = 0; i < 4; i++) TRY(check_reduce(&apart, reductions[i].leaves, reductions[i].count));
-    return ST_OK;
+    for (int i = 0; i < 4; i++) TRY(check_reduce(&apart, &backend_cpu, reductions[i].leaves, reductions[i].count));
+    return check_reduce(&apart, fenced, reductions[0].leaves, reductions[0].count);
 }
 
 static status steps(struct comm *c, int n, int timeout)
@@ -175,7 +220,7 @@ static status run(struct comm *c, int argc, char **argv)
     if (strcmp(mode, "killed") == 0) {
         signal(SIGTERM, SIG_IGN);
         if (c->rank == rank) raise(SIGKILL);
-        return check_reduce(c, 24, 1000);
+        return check_reduce(c, &backend_cpu, 24, 1000);
     }
     if (strcmp(mode, "steps") == 0) return steps(c, rank, code);
     if (strcmp(mode, "exit") == 0) {

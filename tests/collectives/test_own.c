@@ -40,7 +40,8 @@ static void covers_evenly(void **state)
 static void meeting(void **state)
 {
     (void)state;
-    struct range both = range_meet((struct range){0, 10}, (struct range){4, 20}), none = range_meet((struct range){0, 3}, (struct range){7, 9});
+    struct range both = range_meet((struct range){0, 10}, (struct range){4, 20});
+    struct range none = range_meet((struct range){0, 3}, (struct range){7, 9});
     assert_true(both.lo == 4 && both.hi == 10);
     assert_true(range_count(both) == 6 && range_count(none) == 0);
 }

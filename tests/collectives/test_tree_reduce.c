@@ -181,7 +181,8 @@ static void check(int leaves, int size, const struct way *way, int64_t count, co
         pthread_join(threads[r], NULL);
         if (jobs[r].st || memcmp(jobs[r].out, expected, (size_t)count * sizeof(float)) != 0)
             fail_msg("V=%d P=%d %lld elements, rank %d, %s%s, %d parts: %s", leaves, size, (long long)count, r,
-                     way->sharing ? "shared" : "messages", way->staged ? ", staged" : "", way->parts, jobs[r].st ? jobs[r].message : "another sum");
+                     way->sharing ? "shared" : "messages", way->staged ? ", staged" : "", way->parts,
+                     jobs[r].st ? jobs[r].message : "another sum");
         free(jobs[r].out);
     }
     pthread_barrier_destroy(&w.barrier);

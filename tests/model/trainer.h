@@ -201,7 +201,7 @@ struct tiny {
     struct trainer trainer;
     struct stage stage;
     struct plan plan;
-    int64_t step;
+    int64_t step, told;     /* launched; collected */
     double loss[STEPS];     /* token means */
     double *first_gradient; /* [flat_count] of step 0, unscaled */
 };
@@ -359,20 +359,30 @@ static inline void tiny_keep_gradient(struct tiny *t)
     }
 }
 
-static inline void tiny_step(struct tiny *t)
+/* The step is queued; tiny_collect reads what it came to. */
+static inline void tiny_launch(struct tiny *t)
 {
-    struct step_result result;
     tiny_pass(t);
     if (t->step == 0) tiny_keep_gradient(t);
     MUST(trainer_update(&t->trainer));
-    MUST(trainer_collect(&t->trainer, &result));
-    assert_true(result.usable);
-    t->loss[t->step++] = result.loss;
+    t->step++;
 }
 
+static inline struct step_result tiny_collect(struct tiny *t)
+{
+    struct step_result result;
+    MUST(trainer_collect(&t->trainer, &result));
+    t->loss[t->told++] = result.loss;
+    return result;
+}
+
+/* As a session trains: a step is told when the next one is launched. */
 static inline void tiny_run(struct tiny *t, int steps)
 {
-    while (t->step < steps) tiny_step(t);
+    while (t->told < steps) {
+        if (t->step < steps) tiny_launch(t);
+        if (t->step == steps || trainer_in_flight(&t->trainer) == TRAINER_SLOTS) assert_true(tiny_collect(t).usable);
+    }
 }
 
 #endif

@@ -9,7 +9,8 @@
  * A wait that is missing anywhere is then a wrong number, the same one each time. The environment decides:
  *   TRIMPOT_FENCE       unset or "now": calls run at once; "any", "last", "first": queued, and run in any order; what the host
  *                       does not wait for as late as possible; or before everything else
- *   TRIMPOT_FENCE_SEED  of the order, a number */
+ *   TRIMPOT_FENCE_SEED  of the order, a number
+ *   TRIMPOT_FENCE_WITHOUT  the label of a wait (event_wait, event_sync, sync) that is left out: a test shows that it is missed */
 #ifndef TRIMPOT_FENCE_H
 #define TRIMPOT_FENCE_H
 

@@ -352,9 +352,9 @@ static status paranoid_event_record(struct event *e, struct stream *s)
 {
     return inner_backend->dev.event_record(e, unwrap(s));
 }
-static status paranoid_event_wait(struct event *e, struct stream *s)
+static status paranoid_event_wait(struct event *e, struct stream *s, const char *label)
 {
-    return inner_backend->dev.event_wait(e, unwrap(s));
+    return inner_backend->dev.event_wait(e, unwrap(s), label);
 }
 static status paranoid_zero(struct stream *s, void *dst, size_t bytes)
 {

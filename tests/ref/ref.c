@@ -204,7 +204,7 @@ static status ref_event_open(struct event **out)
 
 static void ref_event_close(struct event *e) { free(e); }
 
-static status ref_event_order(struct event *e, struct stream *s)
+static status ref_event_record(struct event *e, struct stream *s)
 {
     (void)e, (void)s;
     return ST_OK;
@@ -227,6 +227,12 @@ static status ref_zero(struct stream *s, void *dst, size_t bytes)
 static status ref_sync(struct stream *s, const char *label)
 {
     (void)s, (void)label;
+    return ST_OK;
+}
+
+static status ref_event_wait(struct event *e, struct stream *s, const char *label)
+{
+    (void)e, (void)s, (void)label;
     return ST_OK;
 }
 
@@ -271,8 +277,8 @@ const struct backend backend_ref = {
             .stream_close = ref_stream_close,
             .event_open = ref_event_open,
             .event_close = ref_event_close,
-            .event_record = ref_event_order,
-            .event_wait = ref_event_order,
+            .event_record = ref_event_record,
+            .event_wait = ref_event_wait,
             .event_done = ref_event_done,
             .event_sync = ref_event_sync,
             .host_call = ref_host_call,

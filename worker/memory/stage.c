@@ -30,7 +30,7 @@ void stage_release(struct stage *g)
 static status next_half(struct stage *g)
 {
     g->turn = !g->turn;
-    return g->s->be->dev.event_sync(g->free[g->turn], "staging");
+    return g->s->be->dev.event_sync(g->free[g->turn], "stage in");
 }
 
 status stage_in(struct stage *g, void *tensors, const void *host, size_t bytes)
@@ -47,7 +47,7 @@ status stage_in(struct stage *g, void *tensors, const void *host, size_t bytes)
     return ST_OK;
 }
 
-/* Piece k + 1 is copied while the host takes piece k. */
+/* Piece k + 1 is copied while the host takes piece k. What a half held before, the same stream has copied from it. */
 status stage_out(struct stage *g, void *host, const void *tensors, size_t bytes)
 {
     const struct device *dev = &g->s->be->dev;
@@ -60,13 +60,12 @@ status stage_out(struct stage *g, void *host, const void *tensors, size_t bytes)
         int half = (int)(k & 1);
         if (k < pieces) {
             size_t at = k * HALF, n = bytes - at < HALF ? bytes - at : HALF;
-            TRY(dev->event_sync(g->free[half], "staging"));
             TRY(dev->copy(g->s, g->half[half], (const char *)tensors + at, n));
             TRY(dev->event_record(g->free[half], g->s));
         }
         if (k == 0) continue;
         size_t at = (k - 1) * HALF, n = bytes - at < HALF ? bytes - at : HALF;
-        TRY(dev->event_sync(g->free[!half], "staging"));
+        TRY(dev->event_sync(g->free[!half], "stage out"));
         memcpy((char *)host + at, g->half[!half], n);
     }
     return ST_OK;
