@@ -253,6 +253,9 @@ status trimpot_comm_mpi_open(struct comm *out);
 status trimpot_comm_mpi_open(struct comm *out)
 {
     int granted;
+    /* A rank that waits offers its core to others, as our own waits do (kernels/base/team.h): Open MPI by itself does so
+     * only where ranks outnumber cores, and knows of neither their threads nor of other people's programs. */
+    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
     MPI_TRY(MPI_Init_thread, (NULL, NULL, MPI_THREAD_MULTIPLE, &granted));
     struct mpi_world *w = calloc(1, sizeof *w);
     if (!w) FAIL(ST_OOM, "MPI: out of host memory");

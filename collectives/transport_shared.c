@@ -7,23 +7,34 @@
  *   sum        what it summed, read by all
  * What is written in iteration k is read in k+1 and written again in k+2, so that one meeting per iteration is enough, and none
  * after the last: the next call's first meeting stands before its first sum. */
-#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "collectives/transport.h"
+#include "kernels/base/team.h"
 
 enum {
     LINE_BYTES = 64,
-    SPINS = 2000,         /* looks at a peer's counter before the processor is offered to others */
     COPY_PART = 64 << 10, /* bytes that one thread copies at a time */
 };
 
+struct copied {
+    char *to;
+    const char *from;
+    size_t bytes;
+};
+
+static void copy_part(const void *arg, int64_t i)
+{
+    const struct copied *c = arg;
+    size_t at = (size_t)i * COPY_PART;
+    memcpy(c->to + at, c->from + at, c->bytes - at < COPY_PART ? c->bytes - at : COPY_PART);
+}
+
 static void copy(void *to, const void *from, size_t bytes, int threads)
 {
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && bytes > 2 * COPY_PART)
-    for (size_t at = 0; at < bytes; at += COPY_PART)
-        memcpy((char *)to + at, (const char *)from + at, bytes - at < COPY_PART ? bytes - at : COPY_PART);
+    struct copied c = {to, from, bytes};
+    team_for(bytes > 2 * COPY_PART ? threads : 1, (int64_t)((bytes + COPY_PART - 1) / COPY_PART), copy_part, &c);
 }
 
 static size_t inbox_bytes(const struct transport *x) { return (size_t)x->n_nodes * (size_t)x->each * x->element; }
@@ -45,17 +56,19 @@ status transport_share(struct transport *x)
 }
 
 /* The only place where a rank waits for another in shared memory. */
-static void wait_for(const _Atomic uint32_t *counter, uint32_t value)
+static void wait_for(struct team_word *counter, uint32_t value)
 {
-    for (int spin = 0; (int32_t)(atomic_load_explicit(counter, memory_order_acquire) - value) < 0; spin++)
-        if (spin >= SPINS) sched_yield();
+    uint32_t now = atomic_load_explicit(&counter->value, memory_order_acquire);
+    while ((int32_t)(now - value) < 0) now = team_wait(counter, now);
 }
 
 /* Returns when every rank has come. All that it wrote before is then visible here. */
 static status shared_turn(struct transport *x)
 {
     uint32_t mine = ++x->meetings;
-    atomic_store_explicit((_Atomic uint32_t *)x->parts[x->comm->rank], mine, memory_order_release);
+    struct team_word *word = x->parts[x->comm->rank];
+    atomic_store_explicit(&word->value, mine, memory_order_release);
+    team_changed(word);
     for (int r = 0; r < x->comm->size; r++) wait_for(x->parts[r], mine);
     return ST_OK;
 }

@@ -5,13 +5,13 @@
 
 enum { STACK_BYTES = 512 << 10 };
 
-bool thread_start(pthread_t *thread, void *(*run)(void *), void *arg)
+static bool start(pthread_t *thread, size_t stack_bytes, void *(*run)(void *), void *arg)
 {
     pthread_attr_t attr;
     sigset_t all, before;
     sigfillset(&all);
     if (pthread_attr_init(&attr)) return false;
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    if (stack_bytes) pthread_attr_setstacksize(&attr, stack_bytes);
     pthread_sigmask(SIG_BLOCK, &all, &before);
     int error = pthread_create(thread, &attr, run, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -19,3 +19,7 @@ bool thread_start(pthread_t *thread, void *(*run)(void *), void *arg)
     errno = error;
     return !error;
 }
+
+bool thread_start(pthread_t *thread, void *(*run)(void *), void *arg) { return start(thread, STACK_BYTES, run, arg); }
+
+bool thread_start_computing(pthread_t *thread, void *(*run)(void *), void *arg) { return start(thread, 0, run, arg); }

@@ -10,7 +10,7 @@
  * The choice is by how evenly the units fill the threads; it may depend on their number because the bits do not. */
 #include "kernels/cpu/attn.h"
 
-#include <omp.h>
+#include "kernels/base/team.h"
 
 enum { JOINT_FLOATS = 2 << 20 }; /* the largest dQ buffer of a thread; longer documents go apart */
 
@@ -205,30 +205,29 @@ static void queries_run(const struct unit *u, const struct room *r, int64_t q0)
         rows_out(&u->b->dq, u->row0 + q0, n, (u->kv_head * u->group + h) * d, d, r->dq + h * block);
 }
 
-static void delta_rows(struct stream *s, const struct attn_bwd_args *b, float *delta)
-{
-    const struct attn_fwd_args *f = &b->fwd;
-#pragma omp parallel for num_threads(s->threads) schedule(static)
-    for (int64_t row = 0; row < f->q.dim[0]; row++)
-        for (int64_t h = 0; h < f->heads; h++) {
-            const void *o = attn_at(&f->o, row, h * f->head_dim), *d_o = attn_at(&b->d_o, row, h * f->head_dim);
-            vf sum = vf_zero();
-            for (int64_t i = 0; i < f->head_dim; i += VW)
-                sum = vf_fma(vec_load(o, f->o.dt, i, f->head_dim), vec_load(d_o, b->d_o.dt, i, f->head_dim), sum);
-            delta[row * f->heads + h] = vf_sum(sum);
-        }
-}
-
 /* ---- the op ------------------------------------------------------------------------------------------------- */
 
 struct plan {
     struct stream *s;
     const struct attn_bwd_args *b;
-    const float *delta;
-    float *rooms; /* one per thread */
+    float *delta, *rooms; /* rooms: one per thread */
     size_t room;
     int64_t group, most; /* query heads per kv head, blocks of the longest document */
 };
+
+static void delta_row(const void *arg, int64_t row)
+{
+    const struct plan *p = arg;
+    const struct attn_bwd_args *b = p->b;
+    const struct attn_fwd_args *f = &b->fwd;
+    for (int64_t h = 0; h < f->heads; h++) {
+        const void *o = attn_at(&f->o, row, h * f->head_dim), *d_o = attn_at(&b->d_o, row, h * f->head_dim);
+        vf sum = vf_zero();
+        for (int64_t i = 0; i < f->head_dim; i += VW)
+            sum = vf_fma(vec_load(o, f->o.dt, i, f->head_dim), vec_load(d_o, b->d_o.dt, i, f->head_dim), sum);
+        p->delta[row * f->heads + h] = vf_sum(sum);
+    }
+}
 
 static struct unit unit_of(const struct plan *p, int64_t at)
 {
@@ -241,7 +240,7 @@ static struct unit unit_of(const struct plan *p, int64_t at)
 
 static struct room my_room(const struct plan *p)
 {
-    return room_at(p->rooms + (size_t)omp_get_thread_num() * p->room, p->b->fwd.head_dim);
+    return room_at(p->rooms + (size_t)team_rank() * p->room, p->b->fwd.head_dim);
 }
 
 static bool even_enough(const struct plan *p)
@@ -256,30 +255,27 @@ static bool even_enough(const struct plan *p)
     return 5.0 * (longest > share ? longest : share) <= 7.0 * share;
 }
 
-static void run_joint(const struct plan *p)
+static int64_t heads_of(const struct plan *p) { return p->b->fwd.docs.n_docs * p->b->fwd.kv_heads; }
+
+static void run_joint(const void *arg, int64_t at)
 {
-    int64_t units = p->b->fwd.docs.n_docs * p->b->fwd.kv_heads;
-#pragma omp parallel for num_threads(p->s->threads) schedule(dynamic)
-    for (int64_t at = 0; at < units; at++) {
-        struct unit u = unit_of(p, at);
-        struct room r = my_room(p);
-        joint_run(&u, &r);
-    }
+    const struct plan *p = arg;
+    struct unit u = unit_of(p, at);
+    struct room r = my_room(p);
+    joint_run(&u, &r);
 }
 
-static void run_apart(const struct plan *p)
+/* The dearest first: early keys, late queries. */
+static void run_apart(const void *arg, int64_t at)
 {
-    int64_t heads = p->b->fwd.docs.n_docs * p->b->fwd.kv_heads, units = heads * p->most;
-#pragma omp parallel for num_threads(p->s->threads) schedule(dynamic)
-    for (int64_t at = 0; at < 2 * units; at++) { /* the dearest first: early keys, late queries */
-        struct unit u = unit_of(p, at % heads);
-        struct room r = my_room(p);
-        int64_t block = at % units / heads;
-        if (at < units && block * ATTN_BLOCK < u.tokens)
-            keys_run(&u, &r, block * ATTN_BLOCK, NULL);
-        else if (at >= units && (p->most - 1 - block) * ATTN_BLOCK < u.tokens)
-            queries_run(&u, &r, (p->most - 1 - block) * ATTN_BLOCK);
-    }
+    const struct plan *p = arg;
+    int64_t heads = heads_of(p), units = heads * p->most, block = at % units / heads;
+    struct unit u = unit_of(p, at % heads);
+    struct room r = my_room(p);
+    if (at < units && block * ATTN_BLOCK < u.tokens)
+        keys_run(&u, &r, block * ATTN_BLOCK, NULL);
+    else if (at >= units && (p->most - 1 - block) * ATTN_BLOCK < u.tokens)
+        queries_run(&u, &r, (p->most - 1 - block) * ATTN_BLOCK);
 }
 
 status CPU_FN(attn_bwd)(struct stream *s, const struct attn_bwd_args *b)
@@ -295,8 +291,11 @@ status CPU_FN(attn_bwd)(struct stream *s, const struct attn_bwd_args *b)
     TRY(cpu_workspace(s, deltas + (size_t)s->threads * p.room * sizeof(float), "attn_bwd", &workspace));
     p.delta = workspace;
     p.rooms = (float *)((char *)workspace + deltas);
-    delta_rows(s, b, workspace);
-    (joint ? run_joint : run_apart)(&p);
+    team_for(s->threads, f->q.dim[0], delta_row, &p);
+    if (joint)
+        team_each(s->threads, heads_of(&p), run_joint, &p);
+    else
+        team_each(s->threads, 2 * heads_of(&p) * p.most, run_apart, &p);
     return ST_OK;
 }
 

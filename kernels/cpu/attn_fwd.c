@@ -5,7 +5,8 @@
 #include "kernels/cpu/attn.h"
 
 #include <math.h>
-#include <omp.h>
+
+#include "kernels/base/team.h"
 
 struct unit {
     const struct attn_fwd_args *a;
@@ -126,26 +127,38 @@ static void unit_run(const struct unit *u, const struct room *r)
 
 static int64_t blocks_of(int64_t tokens) { return (tokens + ATTN_BLOCK - 1) / ATTN_BLOCK; }
 
+struct plan {
+    const struct attn_fwd_args *a;
+    float *rooms; /* one per thread */
+    size_t room;
+    int64_t group, most; /* query heads per kv head, blocks of the longest document */
+};
+
+/* The last blocks of queries are the dearest: first. */
+static void run_unit(const void *arg, int64_t at)
+{
+    const struct plan *p = arg;
+    const struct attn_fwd_args *a = p->a;
+    const struct docs *docs = &a->docs;
+    int64_t doc = at / a->kv_heads % docs->n_docs, block = p->most - 1 - at / (a->kv_heads * docs->n_docs);
+    int64_t past = docs->past.dev ? docs->past.dev[doc] : 0, start = docs->start.dev[doc];
+    struct unit u = {.a = a, .q_row0 = start - past, .k_row0 = a->key_start.dev ? a->key_start.dev[doc] : start,
+                     .tokens = past + docs->start.dev[doc + 1] - start, .kv_head = at % a->kv_heads,
+                     .q0 = past + block * ATTN_BLOCK};
+    u.queries = attn_min(ATTN_BLOCK, u.tokens - u.q0);
+    if (u.queries <= 0) return;
+    struct room r = room_at(p->rooms + (size_t)team_rank() * p->room, a->head_dim, p->group);
+    unit_run(&u, &r);
+}
+
 status CPU_FN(attn_fwd)(struct stream *s, const struct attn_fwd_args *a)
 {
-    const struct docs *docs = &a->docs;
-    int64_t group = a->heads / a->kv_heads, most = blocks_of(docs->longest);
-    size_t floats = cpu_pad(room_floats(a->head_dim, group) * sizeof(float)) / sizeof(float);
+    struct plan p = {.a = a, .group = a->heads / a->kv_heads, .most = blocks_of(a->docs.longest)};
+    p.room = cpu_pad(room_floats(a->head_dim, p.group) * sizeof(float)) / sizeof(float);
     void *workspace;
-    TRY(cpu_workspace(s, (size_t)s->threads * floats * sizeof(float), "attn_fwd", &workspace));
-    int64_t units = docs->n_docs * a->kv_heads * most;
-#pragma omp parallel for num_threads(s->threads) schedule(dynamic)
-    for (int64_t at = 0; at < units; at++) { /* the last blocks of queries are the dearest: first */
-        int64_t doc = at / a->kv_heads % docs->n_docs, block = most - 1 - at / (a->kv_heads * docs->n_docs);
-        int64_t past = docs->past.dev ? docs->past.dev[doc] : 0, start = docs->start.dev[doc];
-        struct unit u = {.a = a, .q_row0 = start - past, .k_row0 = a->key_start.dev ? a->key_start.dev[doc] : start,
-                         .tokens = past + docs->start.dev[doc + 1] - start, .kv_head = at % a->kv_heads,
-                         .q0 = past + block * ATTN_BLOCK};
-        u.queries = attn_min(ATTN_BLOCK, u.tokens - u.q0);
-        if (u.queries <= 0) continue;
-        struct room r = room_at((float *)workspace + (size_t)omp_get_thread_num() * floats, a->head_dim, group);
-        unit_run(&u, &r);
-    }
+    TRY(cpu_workspace(s, (size_t)s->threads * p.room * sizeof(float), "attn_fwd", &workspace));
+    p.rooms = workspace;
+    team_each(s->threads, a->docs.n_docs * a->kv_heads * p.most, run_unit, &p);
     return ST_OK;
 }
 

@@ -12,7 +12,7 @@ static inline vf load_f16(const uint16_t *p, int64_t i, int64_t n)
 #endif
 }
 
-static void axpy_row(const struct axpy_args *a, const void *x, void *y, int64_t n)
+static void axpy_run(const struct axpy_args *a, const void *x, void *y, int64_t n)
 {
     for (int64_t i = 0; i < n; i += VW) {
         vf v, old = vf_zero();
@@ -25,21 +25,28 @@ static void axpy_row(const struct axpy_args *a, const void *x, void *y, int64_t 
     }
 }
 
+struct pieces {
+    const struct axpy_args *a;
+    int64_t n, width, x_step, y_step;
+};
+
+static void axpy_piece(const void *arg, int64_t i)
+{
+    const struct pieces *p = arg;
+    const struct axpy_args *a = p->a;
+    int64_t left = p->n - i * p->width;
+    axpy_run(a, (const char *)a->x.data + (size_t)(i * p->x_step) * dtype_bytes(a->x.dt),
+             (char *)a->y.data + (size_t)(i * p->y_step) * dtype_bytes(a->y.dt), left < p->width ? left : p->width);
+}
+
 /* Dense tensors are cut into rows of our own, so that a long vector is shared out too. */
 status CPU_FN(axpy)(struct stream *s, const struct axpy_args *a)
 {
     enum { PIECE = 8192 };
-    int64_t n = tensor_count(&a->x), width = PIECE, x_step = PIECE, y_step = PIECE;
-    if (a->x.rank == 2 && a->y.rank == 2 && (a->x.ld != a->x.dim[1] || a->y.ld != a->y.dim[1])) {
-        width = a->x.dim[1];
-        x_step = a->x.ld;
-        y_step = a->y.ld;
-    }
-    int64_t rows = width ? (n + width - 1) / width : 0;
-    size_t x_bytes = dtype_bytes(a->x.dt), y_bytes = dtype_bytes(a->y.dt);
-#pragma omp parallel for num_threads(elem_threads(s, n)) schedule(static)
-    for (int64_t r = 0; r < rows; r++)
-        axpy_row(a, (const char *)a->x.data + (size_t)(r * x_step) * x_bytes,
-                 (char *)a->y.data + (size_t)(r * y_step) * y_bytes, n - r * width < width ? n - r * width : width);
+    int64_t n = tensor_count(&a->x);
+    struct pieces p = {a, n, PIECE, PIECE, PIECE};
+    if (a->x.rank == 2 && a->y.rank == 2 && (a->x.ld != a->x.dim[1] || a->y.ld != a->y.dim[1]))
+        p = (struct pieces){a, n, a->x.dim[1], a->x.ld, a->y.ld};
+    team_for(elem_threads(s, n), p.width ? (n + p.width - 1) / p.width : 0, axpy_piece, &p);
     return ST_OK;
 }

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "kernels/base/team.h"
 #include "kernels/base/text.h"
 
 /* ---- instruction set: resolved once, before oneDNN's first call --------------------------------------------- */
@@ -34,23 +35,40 @@ static const struct isa {
      {gemm_cpu_workspace, attn_fwd_workspace_cpu_avx2, attn_bwd_workspace_cpu_avx2}},
     {"avx512", dnnl_cpu_isa_avx512_core, {TRIMPOT_OPS(CPU_SLOT_AVX512)},
      {gemm_cpu_workspace, attn_fwd_workspace_cpu_avx512, attn_bwd_workspace_cpu_avx512}},
+    {"avx512_bf16", dnnl_cpu_isa_avx512_core_bf16, {TRIMPOT_OPS(CPU_SLOT_AVX512)},
+     {gemm_cpu_workspace, attn_fwd_workspace_cpu_avx512, attn_bwd_workspace_cpu_avx512}},
 };
-enum { ISA_AVX2, ISA_AVX512, ISA_COUNT, ISA_NONE = -1 };
+enum { ISA_AVX2, ISA_AVX512, ISA_BF16, ISA_COUNT, ISA_NONE = -1 };
 
 static struct {
     const struct isa *isa;
+    bool bf16; /* products */
     status failure;
     char message[200];
     char text[128];
 } chosen;
 
+static bool has_amx_bf16(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 22 & 1;
+}
+
+/* What this machine has. */
 static int best_isa(void)
 {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return ISA_NONE;
     bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    return wide ? ISA_AVX512 : ISA_AVX2;
+    if (!wide) return ISA_AVX2;
+    return __builtin_cpu_supports("avx512bf16") ? ISA_BF16 : ISA_AVX512;
+}
+
+/* What of it is fastest (cpu.h). */
+static int fast_isa(int best)
+{
+    return best == ISA_BF16 && __builtin_cpu_is("intel") && !has_amx_bf16() ? ISA_AVX512 : best;
 }
 
 static void refuse(status code, const char *fmt, const char *value)
@@ -71,7 +89,7 @@ static void keep_freed_memory(void)
 static void choose(void)
 {
     keep_freed_memory();
-    int best = best_isa(), pick = best;
+    int best = best_isa(), pick = fast_isa(best);
     const char *asked = getenv("TRIMPOT_ISA");
     if (best == ISA_NONE) {
         refuse(ST_DEVICE, "the CPU backend needs AVX2 and FMA, which this processor lacks%s", "");
@@ -80,20 +98,21 @@ static void choose(void)
     if (asked && *asked) {
         for (pick = 0; pick < ISA_COUNT && strcmp(asked, isas[pick].name); pick++) continue;
         if (pick == ISA_COUNT) {
-            refuse(ST_USAGE, "environment variable TRIMPOT_ISA is '%s': known are avx2 and avx512", asked);
+            refuse(ST_USAGE, "environment variable TRIMPOT_ISA is '%s': known are avx2, avx512 and avx512_bf16", asked);
             return;
         }
         if (pick > best) {
-            refuse(ST_USAGE, "environment variable TRIMPOT_ISA is '%s': this processor has AVX2 only", asked);
+            refuse(ST_USAGE, "environment variable TRIMPOT_ISA is '%s': this processor lacks that", asked);
             return;
         }
         dnnl_set_max_cpu_isa(isas[pick].onednn);
     }
     chosen.isa = &isas[pick];
     const dnnl_version_t *v = dnnl_version();
-    bool wide = pick == ISA_AVX512, half = gemm_cpu_has_bf16();
-    snprintf(chosen.text, sizeof chosen.text, "cpu: %s%s, oneDNN %d.%d.%d", wide ? "AVX-512" : "AVX2",
-             half ? " bf16" : "", v->major, v->minor, v->patch);
+    dnnl_cpu_isa_t half = dnnl_cpu_isa_avx512_core_bf16;
+    chosen.bf16 = pick == ISA_BF16 && (dnnl_get_effective_cpu_isa() & half) == half;
+    snprintf(chosen.text, sizeof chosen.text, "cpu: %s%s, oneDNN %d.%d.%d", pick == ISA_AVX2 ? "AVX2" : "AVX-512",
+             chosen.bf16 ? " bf16" : "", v->major, v->minor, v->patch);
 }
 
 static status isa_resolve(void)
@@ -103,6 +122,8 @@ static status isa_resolve(void)
     if (chosen.failure) FAIL(chosen.failure, "%s", chosen.message);
     return ST_OK;
 }
+
+bool gemm_cpu_has_bf16(void) { return !isa_resolve() && chosen.bf16; }
 
 static const char *cpu_describe(void) { return isa_resolve() ? chosen.message : chosen.text; }
 
@@ -170,15 +191,15 @@ status cpu_workspace(struct stream *s, size_t bytes, const char *op, void **out)
     return ST_OK;
 }
 
-static size_t cpu_workspace_bytes(const struct work_bounds *w)
+static status cpu_prepare(struct stream *s, const struct work_bounds *w)
 {
-    size_t most = 0;
-    if (isa_resolve()) return 0; /* opening a stream will say why */
+    s->workspace_bytes = 0;
+    TRY(isa_resolve());
     for (size_t i = 0; i < sizeof chosen.isa->workspace / sizeof *chosen.isa->workspace; i++) {
         size_t bytes = chosen.isa->workspace[i](w);
-        if (bytes > most) most = bytes;
+        if (bytes > s->workspace_bytes) s->workspace_bytes = bytes;
     }
-    return most;
+    return ST_OK;
 }
 
 /* ---- streams and events: every op has finished when it returns ---------------------------------------------- */
@@ -243,23 +264,35 @@ static status cpu_sync(struct stream *s, const char *label)
 
 enum { MOVE_CHUNK = 1 << 20 };
 
-static status cpu_copy(struct stream *s, void *dst, const void *src, size_t bytes)
+struct move {
+    char *dst;
+    const char *src; /* NULL: zeros */
+    size_t bytes;
+};
+
+static void move_chunk(const void *arg, int64_t i)
 {
-    if (dst == src || !bytes) return ST_OK;
-#pragma omp parallel for schedule(static) num_threads(s->threads) if (bytes > 2 * MOVE_CHUNK)
-    for (size_t at = 0; at < bytes; at += MOVE_CHUNK)
-        memcpy((char *)dst + at, (const char *)src + at, bytes - at < MOVE_CHUNK ? bytes - at : MOVE_CHUNK);
+    const struct move *m = arg;
+    size_t at = (size_t)i * MOVE_CHUNK, n = m->bytes - at < MOVE_CHUNK ? m->bytes - at : MOVE_CHUNK;
+    if (m->src)
+        memcpy(m->dst + at, m->src + at, n);
+    else
+        memset(m->dst + at, 0, n);
+}
+
+static status move(struct stream *s, struct move m)
+{
+    int64_t chunks = (int64_t)((m.bytes + MOVE_CHUNK - 1) / MOVE_CHUNK);
+    team_for(chunks > 2 ? s->threads : 1, chunks, move_chunk, &m);
     return ST_OK;
 }
 
-static status cpu_zero(struct stream *s, void *dst, size_t bytes)
+static status cpu_copy(struct stream *s, void *dst, const void *src, size_t bytes)
 {
-    if (!bytes) return ST_OK;
-#pragma omp parallel for schedule(static) num_threads(s->threads) if (bytes > 2 * MOVE_CHUNK)
-    for (size_t at = 0; at < bytes; at += MOVE_CHUNK)
-        memset((char *)dst + at, 0, bytes - at < MOVE_CHUNK ? bytes - at : MOVE_CHUNK);
-    return ST_OK;
+    return dst == src ? ST_OK : move(s, (struct move){dst, src, bytes});
 }
+
+static status cpu_zero(struct stream *s, void *dst, size_t bytes) { return move(s, (struct move){dst, NULL, bytes}); }
 
 const struct backend backend_cpu = {
     .name = "cpu",
@@ -282,7 +315,7 @@ const struct backend backend_cpu = {
         .mem_info = cpu_mem_info,
     },
     .ops = {TRIMPOT_OPS(CPU_SLOT)},
-    .workspace_bytes = cpu_workspace_bytes,
+    .prepare = cpu_prepare,
     .library_bytes = cpu_library_scratch_bytes,
     .describe = cpu_describe,
 };

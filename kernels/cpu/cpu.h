@@ -6,7 +6,11 @@
  *
  *      TRIMPOT_ISA=avx2     AVX2 loops; oneDNN held to AVX2 (bf16 products run in f32)
  *      TRIMPOT_ISA=avx512   AVX-512 loops; oneDNN held to AVX-512 without bf16
- *      unset                the best this machine has
+ *      TRIMPOT_ISA=avx512_bf16   the same; bf16 products by the instructions for them
+ *      unset                the fastest this machine has. Instructions for bf16 are not always that: AMD's multiply twice as
+ *                           many bf16 as f32 in a cycle and AMX many more, but Intel's vdpbf16ps half as many (Emerald Rapids
+ *                           without AMX: 142 GFLOP/s of bf16, 275 of f32 on two cores). Where a virtual machine hides AMX,
+ *                           widening the operands and multiplying f32 is 1.7 times as fast.
  */
 #ifndef TRIMPOT_CPU_H
 #define TRIMPOT_CPU_H
@@ -32,7 +36,7 @@ cpu_workspace_fn CPU_FN(attn_fwd_workspace), CPU_FN(attn_bwd_workspace);
  * calls this needs a cpu_workspace_fn, called in cpu.c. */
 status cpu_workspace(struct stream *s, size_t bytes, const char *op, void **out);
 
-bool gemm_cpu_has_bf16(void); /* oneDNN may multiply bf16 × bf16 itself (AVX512_BF16 or AMX) */
+bool gemm_cpu_has_bf16(void); /* oneDNN multiplies bf16 × bf16 itself (AVX512_BF16 or AMX) */
 
 /* What oneDNN allocates by itself inside a product (packing buffers, compiled kernels): not under our control, so the
  * plan shows it as an estimate. */

@@ -12,8 +12,9 @@ static inline vm kept(const uint32_t *words, uint32_t threshold)
 #endif
 }
 
-static void drop_row(const struct dropout_args *d, int64_t token)
+static void drop_row(const void *arg, int64_t token)
 {
+    const struct dropout_args *d = arg;
     int64_t width = d->x.dim[1], first = d->rows.position[token] * width;
     uint64_t sample = (uint64_t)d->rows.sample[token];
     uint32_t threshold = formula_dropout_threshold(d->p), words[PHILOX_WORDS + VW] = {0};
@@ -37,7 +38,6 @@ static void drop_row(const struct dropout_args *d, int64_t token)
 status CPU_FN(dropout)(struct stream *s, const struct dropout_args *d)
 {
     int64_t tokens = d->x.dim[0];
-#pragma omp parallel for num_threads(elem_threads(s, tokens * d->x.dim[1])) schedule(static)
-    for (int64_t t = 0; t < tokens; t++) drop_row(d, t);
+    team_for(elem_threads(s, tokens * d->x.dim[1]), tokens, drop_row, d);
     return ST_OK;
 }

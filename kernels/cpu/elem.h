@@ -5,6 +5,7 @@
 #ifndef TRIMPOT_CPU_ELEM_H
 #define TRIMPOT_CPU_ELEM_H
 
+#include "kernels/base/team.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/vec.h"
 
@@ -47,26 +48,36 @@ static inline int elem_threads(const struct stream *s, int64_t elements) { retur
 enum { COLUMN_TILE = 128, ROW_BLOCK = 64 };
 typedef vf column_term_fn(const void *ctx, int64_t row, int64_t column, int64_t columns);
 
+struct column_sums {
+    int64_t rows, columns;
+    float *out;
+    const void *ctx;
+    column_term_fn *term;
+};
+
+static inline void column_tile(const void *arg, int64_t tile)
+{
+    const struct column_sums *s = arg;
+    int64_t c0 = tile * COLUMN_TILE, c1 = c0 + COLUMN_TILE < s->columns ? c0 + COLUMN_TILE : s->columns;
+    vf total[COLUMN_TILE / VW];
+    for (int j = 0; j < COLUMN_TILE / VW; j++) total[j] = vf_zero();
+    for (int64_t r0 = 0; r0 < s->rows; r0 += ROW_BLOCK) {
+        int64_t r1 = r0 + ROW_BLOCK < s->rows ? r0 + ROW_BLOCK : s->rows;
+        vf block[COLUMN_TILE / VW];
+        for (int j = 0; j < COLUMN_TILE / VW; j++) block[j] = vf_zero();
+        for (int64_t r = r0; r < r1; r++)
+            for (int64_t c = c0; c < c1; c += VW) block[(c - c0) / VW] += s->term(s->ctx, r, c, s->columns);
+        for (int j = 0; j < COLUMN_TILE / VW; j++) total[j] += block[j];
+    }
+    for (int64_t c = c0; c < c1; c += VW)
+        vec_store(s->out, DT_F32, c, s->columns, vec_load(s->out, DT_F32, c, s->columns) + total[(c - c0) / VW]);
+}
+
 static inline void column_sums(int threads, int64_t rows, int64_t columns, float *out, const void *ctx,
                                column_term_fn *term)
 {
-    int64_t tiles = (columns + COLUMN_TILE - 1) / COLUMN_TILE;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t tile = 0; tile < tiles; tile++) {
-        int64_t c0 = tile * COLUMN_TILE, c1 = c0 + COLUMN_TILE < columns ? c0 + COLUMN_TILE : columns;
-        vf total[COLUMN_TILE / VW];
-        for (int j = 0; j < COLUMN_TILE / VW; j++) total[j] = vf_zero();
-        for (int64_t r0 = 0; r0 < rows; r0 += ROW_BLOCK) {
-            int64_t r1 = r0 + ROW_BLOCK < rows ? r0 + ROW_BLOCK : rows;
-            vf block[COLUMN_TILE / VW];
-            for (int j = 0; j < COLUMN_TILE / VW; j++) block[j] = vf_zero();
-            for (int64_t r = r0; r < r1; r++)
-                for (int64_t c = c0; c < c1; c += VW) block[(c - c0) / VW] += term(ctx, r, c, columns);
-            for (int j = 0; j < COLUMN_TILE / VW; j++) total[j] += block[j];
-        }
-        for (int64_t c = c0; c < c1; c += VW)
-            vec_store(out, DT_F32, c, columns, vec_load(out, DT_F32, c, columns) + total[(c - c0) / VW]);
-    }
+    struct column_sums s = {rows, columns, out, ctx, term};
+    team_for(threads, (columns + COLUMN_TILE - 1) / COLUMN_TILE, column_tile, &s);
 }
 
 #endif

@@ -13,6 +13,9 @@
 
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
+#include <stdatomic.h>
+
+#include "kernels/base/team.h"
 
 /* Large tiles are fast: oneDNN packs both operands of a tile anew, and multiplies without packing, ten percent slower,
  * when 1/rows + 1/columns is large. Small ones keep more cores busy. The numbers come from bench_gemm on AVX2 and
@@ -44,6 +47,7 @@ struct job {
     struct product first, second;
     float *parts;  /* [splits][M, N], when K is split */
     char *scratch; /* per thread: A block | B block | C tile | oneDNN's */
+    atomic_int *failed;
 };
 
 /* ---- the grid ----------------------------------------------------------------------------------------------- */
@@ -96,13 +100,14 @@ static void *corner(const tensor *t, int64_t row, int64_t col)
 }
 
 enum {
-    A_BLOCK = TILE_M * TILE_K * 4,
-    B_BLOCK = TILE_WIDE * TILE_K * 4,
+    WIDE_PAD = 16, /* floats behind a widened row: oneDNN packs down columns, and powers of two would share a set of the cache */
+    A_BLOCK = (TILE_M + WIDE_PAD) * (TILE_K + WIDE_PAD) * 4,
+    B_BLOCK = (TILE_WIDE + WIDE_PAD) * (TILE_K + WIDE_PAD) * 4,
     C_BLOCK = TILE_M * TILE_WIDE * 4,
     SCRATCH = A_BLOCK + B_BLOCK + C_BLOCK + GEMM_BF16_SCRATCH,
 };
 
-static char *thread_scratch(const struct job *j) { return j->scratch + (size_t)omp_get_thread_num() * SCRATCH; }
+static char *thread_scratch(const struct job *j) { return j->scratch + (size_t)team_rank() * SCRATCH; }
 
 struct operand {
     const float *data;
@@ -115,9 +120,9 @@ static struct operand block(const struct job *j, const tensor *t, bool k_is_row,
 {
     const void *data = k_is_row ? corner(t, k0, at) : corner(t, at, k0);
     if (t->dt == DT_F32) return (struct operand){data, t->ld};
-    int64_t rows = k_is_row ? kk : n, cols = k_is_row ? n : kk;
-    j->fns->widen(data, t->ld, rows, cols, room);
-    return (struct operand){room, cols};
+    int64_t rows = k_is_row ? kk : n, cols = k_is_row ? n : kk, ld = cols + WIDE_PAD;
+    j->fns->widen(data, t->ld, rows, cols, room, ld);
+    return (struct operand){room, ld};
 }
 
 /* oneDNN 2.6.3's AMX kernels use a tile they have not configured for some shapes of few rows (8 × 112 with k = 63 is
@@ -154,7 +159,7 @@ static tensor c_at(const struct job *j, int64_t m0, int64_t n0)
     return c;
 }
 
-static int tile_run(const struct job *j, int64_t unit)
+static int tile_made(const struct job *j, int64_t unit)
 {
     const struct gemm_args *g = j->g;
     const struct grid *d = &j->grid;
@@ -182,8 +187,19 @@ static int tile_run(const struct job *j, int64_t unit)
     return failed;
 }
 
-static void tile_join(const struct job *j, int64_t unit)
+static void tile_run(const void *arg, int64_t unit)
 {
+    const struct job *j = arg;
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(1); /* else oneDNN would start threads of its own */
+    int failed = tile_made(j, unit);
+    omp_set_num_threads(threads);
+    if (failed) atomic_store(j->failed, failed);
+}
+
+static void tile_join(const void *arg, int64_t unit)
+{
+    const struct job *j = arg;
     const struct grid *d = &j->grid;
     int64_t m = j->g->c.dim[0], n = j->g->c.dim[1];
     int64_t m0 = unit % d->rows * d->tm, n0 = unit / d->rows * d->tn;
@@ -220,24 +236,11 @@ status gemm_cpu(struct stream *s, const struct gemm_args *g, const struct panel_
     j.scratch = workspace;
     if (parts) j.parts = (float *)(j.scratch + scratch);
 
-    int failed = 0;
+    atomic_int failed = 0;
+    j.failed = &failed;
     gemm_bf16_enter();
-#pragma omp parallel num_threads(threads)
-    {
-        omp_set_num_threads(1); /* a team of one is not "in parallel" to oneDNN, which would start its own */
-#pragma omp for schedule(dynamic)
-        for (int64_t unit = 0; unit < units; unit++) {
-            int code = tile_run(&j, unit);
-            if (code) {
-#pragma omp atomic write
-                failed = code;
-            }
-        }
-        if (j.parts) {
-#pragma omp for schedule(dynamic)
-            for (int64_t unit = 0; unit < tiles; unit++) tile_join(&j, unit);
-        }
-    }
+    team_each(threads, units, tile_run, &j);
+    if (j.parts) team_each(threads, tiles, tile_join, &j);
     gemm_bf16_leave();
     if (failed)
         FAIL(ST_FAIL, "gemm: oneDNN failed with status %d for C %s, A %s, B %s", failed, tensor_text(&g->c),

@@ -29,13 +29,6 @@ static struct {
     struct entry *bucket[BUCKETS];
 } cache = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-bool gemm_cpu_has_bf16(void)
-{
-    static int has = -1;
-    if (has < 0) has = (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
-    return has;
-}
-
 static void entry_free(struct entry *e)
 {
     dnnl_primitive_destroy(e->primitive);

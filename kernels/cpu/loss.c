@@ -53,26 +53,22 @@ static inline void row_grad(void *row, dtype dt, int64_t n, float cap, float lse
     }
 }
 
-static inline __attribute__((always_inline)) void loss_rows(const struct loss_args *l, int threads, dtype dt)
+static inline __attribute__((always_inline)) void loss_row(const struct loss_args *l, int64_t r, dtype dt)
 {
     int64_t n = l->z.dim[1];
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t r = 0; r < l->z.dim[0]; r++) {
-        void *row = row_of(&l->z, r);
-        int32_t label = l->labels[r];
-        float z = vf_first(vf_soft_cap(vec_load(row, dt, label, label + 1), l->cap));
-        float lse = row_lse(row, dt, n, l->cap);
-        ((float *)l->loss.data)[r] = lse - z;
-        if (!l->forward_only) row_grad(row, dt, n, l->cap, lse, label);
-    }
+    void *row = row_of(&l->z, r);
+    int32_t label = l->labels[r];
+    float z = vf_first(vf_soft_cap(vec_load(row, dt, label, label + 1), l->cap));
+    float lse = row_lse(row, dt, n, l->cap);
+    ((float *)l->loss.data)[r] = lse - z;
+    if (!l->forward_only) row_grad(row, dt, n, l->cap, lse, label);
 }
+
+static void loss_row_f32(const void *arg, int64_t r) { loss_row(arg, r, DT_F32); }
+static void loss_row_bf16(const void *arg, int64_t r) { loss_row(arg, r, DT_BF16); }
 
 status CPU_FN(loss)(struct stream *s, const struct loss_args *l)
 {
-    int threads = elem_threads(s, l->z.dim[0] * l->z.dim[1]);
-    if (l->z.dt == DT_F32)
-        loss_rows(l, threads, DT_F32);
-    else
-        loss_rows(l, threads, DT_BF16);
+    team_for(elem_threads(s, l->z.dim[0] * l->z.dim[1]), l->z.dim[0], l->z.dt == DT_F32 ? loss_row_f32 : loss_row_bf16, l);
     return ST_OK;
 }

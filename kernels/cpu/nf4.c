@@ -103,8 +103,20 @@ static uint8_t nearest_code(float y)
     return (uint8_t)(above < below || (above == below && high % 2 == 0) ? high : low);
 }
 
-static void encode_group(const struct nf4_args *q, int64_t index, float offset)
+/* nested[index] holds the group's sum of absmax until the mean is known. */
+static void sum_group(const void *arg, int64_t index)
 {
+    const struct nf4_args *q = arg;
+    struct group g = group_at(index, tensor_count(&q->w));
+    double sum = 0;
+    for (int64_t b = 0; b < g.blocks; b++) sum += (double)block_absmax(&q->w, &g, b);
+    ((float *)q->nested.data)[index] = (float)sum;
+}
+
+static void encode_group(const void *arg, int64_t index)
+{
+    const struct nf4_args *q = arg;
+    float offset = *(const float *)q->offset.data;
     struct group g = group_at(index, tensor_count(&q->w));
     float absmax[NF4_NESTED_BLOCK], scale = 0;
     for (int64_t b = 0; b < g.blocks; b++) {
@@ -122,20 +134,11 @@ status CPU_FN(nf4_quantize)(struct stream *s, const struct nf4_args *q)
 {
     int64_t n = tensor_count(&q->w), groups = (n + GROUP - 1) / GROUP, blocks = (n + NF4_BLOCK - 1) / NF4_BLOCK;
     int threads = elem_threads(s, n);
-    float *nested = q->nested.data; /* holds the sums of absmax until the mean is known */
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < groups; i++) {
-        struct group g = group_at(i, n);
-        double sum = 0;
-        for (int64_t b = 0; b < g.blocks; b++) sum += (double)block_absmax(&q->w, &g, b);
-        nested[i] = (float)sum;
-    }
+    team_for(threads, groups, sum_group, q);
     double sum = 0;
-    for (int64_t i = 0; i < groups; i++) sum += (double)nested[i];
-    float offset = blocks ? (float)(sum / (double)blocks) : 0.0f;
-    *(float *)q->offset.data = offset;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < groups; i++) encode_group(q, i, offset);
+    for (int64_t i = 0; i < groups; i++) sum += (double)((const float *)q->nested.data)[i];
+    *(float *)q->offset.data = blocks ? (float)(sum / (double)blocks) : 0.0f;
+    team_for(threads, groups, encode_group, q);
     return ST_OK;
 }
 
@@ -152,8 +155,9 @@ static inline void decode16(const uint8_t *codes, float out[16])
 #endif
 }
 
-static void decode_group(const struct nf4_args *q, int64_t index)
+static void decode_group(const void *arg, int64_t index)
 {
+    const struct nf4_args *q = arg;
     struct group g = group_at(index, tensor_count(&q->w));
     const uint8_t *codes = (const uint8_t *)q->codes.data + g.first / 2, *scales = q->absmax_q.data;
     float nested = ((const float *)q->nested.data)[index], offset = *(const float *)q->offset.data;
@@ -176,7 +180,6 @@ static void decode_group(const struct nf4_args *q, int64_t index)
 status CPU_FN(nf4_dequantize)(struct stream *s, const struct nf4_args *q)
 {
     int64_t n = tensor_count(&q->w), groups = (n + GROUP - 1) / GROUP;
-#pragma omp parallel for num_threads(elem_threads(s, n)) schedule(static)
-    for (int64_t i = 0; i < groups; i++) decode_group(q, i);
+    team_for(elem_threads(s, n), groups, decode_group, q);
     return ST_OK;
 }

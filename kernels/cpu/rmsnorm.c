@@ -10,8 +10,9 @@ static inline vf weight(const tensor *w, bool unit_offset, int64_t c, int64_t wi
     return x;
 }
 
-static void forward_row(const struct rmsnorm_fwd_args *r, int64_t row)
+static void forward_row(const void *arg, int64_t row)
 {
+    const struct rmsnorm_fwd_args *r = arg;
     int64_t width = r->x.dim[1];
     dtype dt = r->x.dt;
     const void *x = row_of(&r->x, row), *delta = row_of(&r->delta, row);
@@ -42,13 +43,13 @@ static void forward_row(const struct rmsnorm_fwd_args *r, int64_t row)
 status CPU_FN(rmsnorm_fwd)(struct stream *s, const struct rmsnorm_fwd_args *r)
 {
     int64_t rows = r->x.dim[0];
-#pragma omp parallel for num_threads(elem_threads(s, rows * r->x.dim[1])) schedule(static)
-    for (int64_t row = 0; row < rows; row++) forward_row(r, row);
+    team_for(elem_threads(s, rows * r->x.dim[1]), rows, forward_row, r);
     return ST_OK;
 }
 
-static void backward_row(const struct rmsnorm_bwd_args *r, int64_t row)
+static void backward_row(const void *arg, int64_t row)
 {
+    const struct rmsnorm_bwd_args *r = arg;
     int64_t width = r->x.dim[1];
     dtype dt = r->x.dt;
     const void *x = row_of(&r->x, row), *dy = row_of(&r->dy, row), *residual = row_of(&r->residual, row);
@@ -81,7 +82,6 @@ status CPU_FN(rmsnorm_bwd)(struct stream *s, const struct rmsnorm_bwd_args *r)
     int64_t rows = r->x.dim[0];
     int threads = elem_threads(s, rows * r->x.dim[1]);
     if (r->dw.data) column_sums(threads, rows, r->x.dim[1], r->dw.data, r, weight_gradient); /* dx may be dy: first */
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t row = 0; row < rows; row++) backward_row(r, row);
+    team_for(threads, rows, backward_row, r);
     return ST_OK;
 }

@@ -18,13 +18,16 @@ static void rotate_token(const struct rope_args *r, const tensor *x, int64_t hea
     }
 }
 
+static void rotate_both(const void *arg, int64_t token)
+{
+    const struct rope_args *r = arg;
+    rotate_token(r, &r->q, r->heads, token);
+    if (r->k.data) rotate_token(r, &r->k, r->kv_heads, token);
+}
+
 status CPU_FN(rope)(struct stream *s, const struct rope_args *r)
 {
     int64_t tokens = r->q.dim[0], kv_heads = r->k.data ? r->kv_heads : 0;
-#pragma omp parallel for num_threads(elem_threads(s, tokens * r->head_dim * (r->heads + kv_heads))) schedule(static)
-    for (int64_t t = 0; t < tokens; t++) {
-        rotate_token(r, &r->q, r->heads, t);
-        rotate_token(r, &r->k, kv_heads, t);
-    }
+    team_for(elem_threads(s, tokens * r->head_dim * (r->heads + kv_heads)), tokens, rotate_both, r);
     return ST_OK;
 }

@@ -33,11 +33,16 @@ static void sum_block(const struct tree_sum_args *t, int64_t at, int64_t n, floa
     if (top[0] != out) memcpy(out, top[0], (size_t)n * sizeof *out);
 }
 
+static void sum_part(const void *arg, int64_t i)
+{
+    const struct tree_sum_args *t = arg;
+    int64_t at = i * BLOCK, left = t->out.dim[0] - at;
+    sum_block(t, at, left < BLOCK ? left : BLOCK, (float *)t->out.data + at);
+}
+
 status CPU_FN(tree_sum)(struct stream *s, const struct tree_sum_args *t)
 {
     int64_t n = t->out.dim[0];
-    float *out = t->out.data;
-#pragma omp parallel for num_threads(elem_threads(s, n)) schedule(static)
-    for (int64_t at = 0; at < n; at += BLOCK) sum_block(t, at, n - at < BLOCK ? n - at : BLOCK, out + at);
+    team_for(elem_threads(s, n), (n + BLOCK - 1) / BLOCK, sum_part, t);
     return ST_OK;
 }

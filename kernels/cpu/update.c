@@ -58,7 +58,7 @@ static void update_chunk(struct update *x, const struct update_rates *r, float s
     }
 }
 
-static void update_piece(struct update *x, const struct step_scalars *c, int64_t from, int64_t to)
+static void update_range(struct update *x, const struct step_scalars *c, int64_t from, int64_t to)
 {
     const struct segs *q = &x->u->segs;
     for (int64_t i = segs_after(q->dev, q->n, from); i < q->n && q->dev[i].at < to; i++) {
@@ -74,18 +74,20 @@ static void update_piece(struct update *x, const struct step_scalars *c, int64_t
 
 static bool by_chance(const tensor *t) { return t->data && t->dt == DT_BF16; }
 
+static void update_piece(const void *arg, int64_t index)
+{
+    const struct update_args *u = arg;
+    int64_t lo = u->lo, hi = lo + tensor_count(&u->w), p = lo / PIECE + index;
+    struct update x = {u, {&u->w, by_chance(&u->w) && u->sr && !u->master.data, u->key_w, {0}},
+                       {&u->m, by_chance(&u->m), u->key_m, {0}}, {&u->v, by_chance(&u->v), u->key_v, {0}}};
+    update_range(&x, u->scalars.data, p * PIECE > lo ? p * PIECE : lo, (p + 1) * PIECE < hi ? (p + 1) * PIECE : hi);
+}
+
 status CPU_FN(update)(struct stream *s, const struct update_args *u)
 {
     const struct step_scalars *c = u->scalars.data;
-    int64_t n = tensor_count(&u->w), lo = u->lo, hi = lo + n, first = lo / PIECE, pieces = (hi + PIECE - 1) / PIECE;
+    int64_t n = tensor_count(&u->w), pieces = (u->lo + n + PIECE - 1) / PIECE - u->lo / PIECE;
     if (c->usable == 0) return ST_OK;
-#pragma omp parallel num_threads(elem_threads(s, n))
-    {
-        struct update x = {u, {&u->w, by_chance(&u->w) && u->sr && !u->master.data, u->key_w, {0}},
-                           {&u->m, by_chance(&u->m), u->key_m, {0}}, {&u->v, by_chance(&u->v), u->key_v, {0}}};
-#pragma omp for schedule(static)
-        for (int64_t p = first; p < pieces; p++)
-            update_piece(&x, c, p * PIECE > lo ? p * PIECE : lo, (p + 1) * PIECE < hi ? (p + 1) * PIECE : hi);
-    }
+    team_for(elem_threads(s, n), pieces, update_piece, u);
     return ST_OK;
 }

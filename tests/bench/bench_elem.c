@@ -16,12 +16,12 @@ static int32_t position[N], ids[N];
 static int64_t sample[N];
 static const struct rows_at rows = {position, sample};
 
-static tensor made(dtype dt, int64_t rows, int64_t cols)
+static tensor made(dtype dt, int64_t lines, int64_t cols)
 {
-    size_t bytes = (size_t)(rows * cols) * dtype_bytes(dt);
+    size_t bytes = (size_t)(lines * cols) * dtype_bytes(dt);
     void *p = NULL;
     if (backend_cpu.dev.alloc(MEM_HOST, bytes, &p)) exit(ST_OOM);
-    tensor t = tensor_2d(p, dt, rows, cols), flat = tensor_1d(p, dt, rows * cols);
+    tensor t = tensor_2d(p, dt, lines, cols), flat = tensor_1d(p, dt, lines * cols);
     struct init_args i = {flat, 1, false, 1, 0};
     if (dt == DT_U8)
         memset(p, 0x5a, bytes);

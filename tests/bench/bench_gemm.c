@@ -1,12 +1,12 @@
 /* bench_gemm — the CPU backend's matrix products against plain dnnl_sgemm calls with oneDNN's own threading.
  *
- *      bench_gemm [f32|bf16] [threads] [rows] [layers]        default: f32 2 512 24
+ *      bench_gemm [f32|bf16] [threads] [rows] [layers] [step]        default: f32 2 512 24; step: only the last part
  *
  * First each shape of a Qwen2.5-0.5B LoRA step alone: GFLOP/s and share of the one big dnnl_sgemm (f32) of the same
  * product, both the best of alternating runs. Then all products of one step in order, with weights of their own for
  * every layer: the total against the same products through dnnl_sgemm. Rates are 2·M·N·K / time.
  * Times are wall clock and, beside it, processor time of all threads: on a machine that others use at the same moment
- * only the second compares (set OMP_WAIT_POLICY=passive, so that waiting costs none). */
+ * only the second compares (the team's threads sleep while they wait; for dnnl_sgemm's set OMP_WAIT_POLICY=passive). */
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
@@ -250,7 +250,7 @@ int main(int argc, char **argv)
         return ST_FAIL;
     }
     omp_set_num_threads(threads);
-    stream->workspace_bytes = backend_cpu.workspace_bytes(&w);
+    if (backend_cpu.prepare(stream, &w)) return 1;
     stream->workspace = memory((int64_t)stream->workspace_bytes / 4, DT_F32);
     printf("%s, %d threads, %s\n", backend_cpu.describe(), threads, dtype_name(dt));
     const struct shape shapes[] = {
@@ -276,7 +276,8 @@ int main(int argc, char **argv)
         {"dW of gate", FFN, WIDTH, rows, 1, 0},
         {"dW of head", VOCAB, WIDTH, 256, 1, 0},
     };
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) bench_shape(&shapes[i]);
+    bool only_step = argc > 5 && !strcmp(argv[5], "step");
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes && !only_step; i++) bench_shape(&shapes[i]);
     bench_step();
     return 0;
 }

@@ -2,13 +2,17 @@
 """Times `trimpot run lora_finetune` and PEFT on the same rows in alternating runs; called by lora_vs_peft.sh.
 
     lora_vs_peft.py --trimpot BIN --model DIR --work DIR [--peer PYTHON] [--bench-gemm BIN]
-                    [--steps 10] [--rounds 2] [--threads 2] [--data full|half|both] [--isa avx2] [--json]
+                    [--steps 10] [--rounds 2] [--threads 2] [--data full|half|both] [--dtype fp32|bf16]
+                    [--tokens 512|2048|4096] [--isa avx2] [--json]
 
 tok/s      median over the steps after the first two, over all rounds; tokens of the step / wall time of the step
 memory     VmHWM of the process (its peak resident set, mapped weight pages included), the largest of the rounds
 start      start of the process to the begin of its first step, the smallest of the rounds (weights in page cache)
-limit      tok/s of the step's matrix products alone, by dnnl_sgemm (bench_gemm), before and after each pair of runs;
-           only for --data full: with half of the rows supervised the products of the head are half as many
+limit      tok/s of the step's matrix products alone (bench_gemm's replay, in the same dtype: f32 by dnnl_sgemm, bf16 by
+           the program's own products), before and after each pair of runs; only for --data full: with half of the rows
+           supervised the products of the head are half as many
+--dtype    of trimpot's activations and frozen weights, of PEFT's whole model, and of the limit
+--tokens   of a row, which is a step
 --isa avx2 holds trimpot, PyTorch with its libraries, and the limit to AVX2, as far as they can be told
 Standard library only; whatever needs PyTorch is in lora_vs_peft_peer.py."""
 import argparse
@@ -21,10 +25,9 @@ import subprocess
 import sys
 import time
 
-ROW = 512
 WARM_UP = 2
 HERE = os.path.dirname(os.path.abspath(__file__))
-LORA = ["device=cpu", "dtype=fp32", "batch_size=1", "gradient_accumulation_steps=1", "shuffle=false", "seed=1",
+LORA = ["device=cpu", "batch_size=1", "gradient_accumulation_steps=1", "shuffle=false", "seed=1",
         "epochs=1", "model.lora_attn_modules=[q_proj,k_proj,v_proj,output_proj]", "model.apply_lora_to_mlp=true",
         "model.lora_rank=16", "model.lora_alpha=32", "optimizer=torch.optim.AdamW", "optimizer.lr=3e-4",
         "optimizer.weight_decay=0.01", "save_adapter_weights_only=true"]
@@ -36,7 +39,8 @@ AVX2 = {"TRIMPOT_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILIT
 class Words:
     """Words that are one token each, so that the ids of a row are known without a tokenizer."""
 
-    def __init__(self, model, rng):
+    def __init__(self, model, rng, row):
+        self.row = row
         with open(os.path.join(model, "vocab.json"), encoding="utf-8") as f:
             self.vocab = json.load(f)
         with open(os.path.join(model, "tokenizer_config.json"), encoding="utf-8") as f:
@@ -61,7 +65,7 @@ class Words:
         return name + [self.vocab["\u010a"]]
 
     def full(self):
-        text, ids = self.text(ROW - 1)
+        text, ids = self.text(self.row - 1)
         ids = ids + [self.eos]
         return {"text": text}, ids, ids
 
@@ -70,8 +74,8 @@ class Words:
         start, end, newline = self.special["<|im_start|>"], self.special["<|im_end|>"], self.vocab["\u010a"]
         head = [start] + self.piece("user")
         answer = [start] + self.piece("assistant")
-        question, q_ids = self.text(ROW // 2 - len(head) - 2)
-        reply, r_ids = self.text(ROW // 2 - len(answer) - 1)
+        question, q_ids = self.text(self.row // 2 - len(head) - 2)
+        reply, r_ids = self.text(self.row // 2 - len(answer) - 1)
         masked = head + q_ids + [end, newline]
         ids = masked + answer + r_ids + [end]
         return {"input": question, "output": reply}, ids, [-100] * len(masked) + ids[len(masked):]
@@ -84,7 +88,7 @@ def write_rows(words, kind, steps, work):
         f.writelines(json.dumps(row) + "\n" for row, _, _ in rows)
     with open(ids, "w", encoding="utf-8") as f:
         json.dump([[i, l] for _, i, l in rows], f)
-    assert all(len(i) == ROW for _, i, _ in rows)
+    assert all(len(i) == words.row for _, i, _ in rows)
     return data, ids
 
 
@@ -124,11 +128,12 @@ def run_trimpot(args, data, work, steps):
     out = os.path.join(work, "out")
     subprocess.run(["rm", "-rf", out], check=True)
     metrics = os.path.join(out, "metrics.jsonl")
-    command = [args.trimpot, "run", "lora_finetune", "--model", args.model, "--data", data, "--output", out, *LORA]
+    command = [args.trimpot, "run", "lora_finetune", "--model", args.model, "--data", data, "--output", out,
+               f"dtype={args.dtype}", *LORA]
     began, lines, seen, peak = watch(command, {"OMP_NUM_THREADS": str(args.threads)}, os.path.join(work, "trimpot.log"),
                                      lambda: [m for m in json_lines(metrics) if "loss" in m])
-    if [m["tokens"] for m in lines] != [ROW] * steps:
-        sys.exit(f"trimpot trained {[m['tokens'] for m in lines]} tokens per step, expected {steps} times {ROW}")
+    if [m["tokens"] for m in lines] != [args.tokens] * steps:
+        sys.exit(f"trimpot trained {[m['tokens'] for m in lines]} tokens per step, expected {steps} times {args.tokens}")
     rates = [1000.0 * m["tokens"] / m["step_ms"] for m in lines[WARM_UP:]]
     return {"rates": rates, "peak": peak, "start": seen[0] - began - lines[0]["step_ms"] / 1000.0 if seen else None,
             "loss": lines[0]["loss"], "supervised": lines[0].get("supervised_tokens")}
@@ -136,7 +141,8 @@ def run_trimpot(args, data, work, steps):
 
 def run_peer(args, ids, work, steps):
     log = os.path.join(work, "peer.log")
-    command = [args.peer, os.path.join(HERE, "lora_vs_peft_peer.py"), args.model, ids, str(steps), str(args.threads)]
+    command = [args.peer, os.path.join(HERE, "lora_vs_peft_peer.py"), args.model, ids, str(steps), str(args.threads),
+               args.dtype]
     threads = {"OMP_NUM_THREADS": str(args.threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     began, lines, _, peak = watch(command, threads, log, lambda: json_lines(log))
     rates = [m["tokens"] / m["seconds"] for m in lines[WARM_UP:]]
@@ -144,14 +150,17 @@ def run_peer(args, ids, work, steps):
 
 
 def run_limit(args):
-    """tok/s of the matrix products of a step with all rows supervised, by dnnl_sgemm; None when bench_gemm is absent."""
+    """tok/s of the matrix products of a step with all rows supervised; None when bench_gemm is absent."""
     if not args.bench_gemm:
         return None
-    shown = subprocess.run([args.bench_gemm, "f32", str(args.threads), str(ROW)], text=True, capture_output=True)
-    found = re.search(r"by dnnl_sgemm: ([\d.]+) s", shown.stdout)
+    dtype = {"fp32": "f32", "bf16": "bf16"}[args.dtype]
+    shown = subprocess.run([args.bench_gemm, dtype, str(args.threads), str(args.tokens), "24", "step"], text=True,
+                           capture_output=True)
+    line = r"by dnnl_sgemm: ([\d.]+) s" if args.dtype == "fp32" else r"step of .* GFLOP, ([\d.]+) s"
+    found = re.search(line, shown.stdout)
     if shown.returncode != 0 or not found:
         sys.exit(f"{args.bench_gemm}: exit {shown.returncode}\n{shown.stdout}{shown.stderr}")
-    return ROW / float(found.group(1))
+    return args.tokens / float(found.group(1))
 
 
 def summary(runs):
@@ -161,7 +170,7 @@ def summary(runs):
 
 
 def bench(args, kind, work):
-    words = Words(args.model, random.Random(3))
+    words = Words(args.model, random.Random(3), args.tokens)
     data, ids = write_rows(words, kind, args.steps, work)
     ours, theirs, limits = [], [], []
     for number in range(args.rounds):
@@ -172,7 +181,7 @@ def bench(args, kind, work):
         print(f"  {kind}, round {number + 1} of {args.rounds} done", file=sys.stderr, flush=True)
     limits.append(run_limit(args) if kind == "full" else None)
     limits = [x for x in limits if x]
-    out = {"data": kind, "trimpot": summary(ours)}
+    out = {"data": kind, "dtype": args.dtype, "tokens": args.tokens, "trimpot": summary(ours)}
     if theirs:
         out["peft"] = summary(theirs)
         out["speed_ratio"] = out["trimpot"]["tok_s"] / out["peft"]["tok_s"]
@@ -185,7 +194,7 @@ def bench(args, kind, work):
 
 
 def show(result):
-    print(f"\n{'all' if result['data'] == 'full' else 'half'} of the {ROW} tokens of a step supervised")
+    print(f"\n{'all' if result['data'] == 'full' else 'half'} of the {result['tokens']} tokens of a step supervised, {result['dtype']}")
     print(f"  {'':10}{'tok/s':>9}{'peak resident':>16}{'to first step':>15}{'first loss':>12}")
     for who in ("trimpot", "peft"):
         if who in result:
@@ -211,6 +220,8 @@ def main():
     args.add_argument("--rounds", type=int, default=2)
     args.add_argument("--threads", type=int, default=2)
     args.add_argument("--data", choices=("full", "half", "both"), default="both")
+    args.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
+    args.add_argument("--tokens", type=int, default=512)
     args.add_argument("--isa", choices=("avx2",))
     args.add_argument("--json", action="store_true")
     args = args.parse_args()

@@ -6,10 +6,12 @@
 #   TRIMPOT_BENCH    where the model is kept between calls (2 GB); default: under the cache folder
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-build=$(cd "${1:?usage: lora_vs_peft.sh BUILD_DIR [--steps N] [--rounds N] [--threads N] [--data full|half|both] [--isa avx2]}" && pwd)
+build=$(cd "${1:?usage: lora_vs_peft.sh BUILD_DIR [--steps N] [--rounds N] [--threads N] [--data full|half|both] [--dtype fp32|bf16] [--tokens N] [--isa avx2]}" && pwd)
 shift
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/trimpot
-model=${TRIMPOT_BENCH:-$cache/bench}/qwen2.5-0.5b
+dtype=f32 # of the model's files: what it is trained in, as published models are
+[[ " $* " == *" --dtype bf16 "* ]] && dtype=bf16
+model=${TRIMPOT_BENCH:-$cache/bench}/qwen2.5-0.5b-$dtype
 tokenizer=${TRIMPOT_SHARED:-$here/../../../shared}/data/tokenizers/qwen2
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -27,7 +29,7 @@ grep -m1 'model name' /proc/cpuinfo | sed 's/.*: /processor: /'
 
 options=()
 [ -d "$tokenizer" ] && options+=(--tokenizer "$tokenizer")
-[ -e "$model/model.safetensors" ] || python3 "$here/make_random_model.py" "$model" "${options[@]}"
+[ -e "$model/model.safetensors" ] || python3 "$here/make_random_model.py" "$model" --dtype "$dtype" "${options[@]}"
 cat "$model"/model.safetensors >/dev/null # into the page cache, for both
 gemm=()
 [ -x "$build/bench_gemm" ] && gemm=(--bench-gemm "$build/bench_gemm")

@@ -66,7 +66,9 @@ def main():
     from torchtune.models.llama3._tokenizer import Llama3Tokenizer
     from torchtune.models.mistral._prompt_template import MistralChatTemplate
     from torchtune.models.mistral._tokenizer import MistralTokenizer
+    from torchtune.models.phi3._tokenizer import PHI3_SPECIAL_TOKENS, Phi3MiniTokenizer
     from torchtune.models.qwen2._tokenizer import Qwen2Tokenizer
+    from torchtune.models.qwen3._tokenizer import Qwen3Tokenizer
 
     tok = os.path.join(shared, "data/tokenizers/")
     spm = "mistral-v3/mistral_instruct_tokenizer_240323.model.v3"
@@ -87,6 +89,12 @@ def main():
             p, max_seq_len=k, prompt_template=template(t, MistralChatTemplate()))),
         "gemma": (spm, None, lambda p, m, t, k: GemmaTokenizer(
             p, max_seq_len=k, prompt_template=template(t, None))),
+        "qwen3": ("qwen2/vocab.json", "qwen2/merges.txt", lambda p, m, t, k: Qwen3Tokenizer(
+            p, m, max_seq_len=k, prompt_template=template(t, None))),
+        # its numbers follow Phi-3's 32,000 pieces; this vocabulary has 32,768
+        "phi3": (spm, None, lambda p, m, t, k: Phi3MiniTokenizer(
+            p, {piece: id + 768 for piece, id in PHI3_SPECIAL_TOKENS.items()}, max_seq_len=k,
+            prompt_template=template(t, None))),
     }
     # name: file, kind of trimpot's config, column_map, rows, torchtune's transform (masking -> object)
     pair = {"input": "question", "output": "answer"}
@@ -120,10 +128,11 @@ def main():
                 continue  # its template refuses the system message
             path, merges, make = families[family]
             file, kind, column_map, n, transform = sets[name]
+            more = {"add_end_tokens": True} if family == "phi3" else {}  # as its __call__ does
             tokenizer = make(tok + path, tok + merges if merges else None, prompt_template, cut)
             sft = SFTTransform(message_transform=transform(masking),
                                model_transform=lambda s: dict(zip(("tokens", "mask"),
-                                                                  tokenizer.tokenize_messages(s["messages"]))))
+                                                                  tokenizer.tokenize_messages(s["messages"], **more))))
             samples = []
             for row in rows_of(file, n):
                 out = sft(row)

@@ -43,6 +43,10 @@ violations() {
 found=$(violations "$source")
 [ -z "$found" ] || fail "includes against the arrows:"$'\n'"$found"
 
+# Threads that compute are the team's: OpenMP's would spin beside them, on a machine that is shared (kernels/base/team.h).
+omp=$(cd "$source" && grep -rnE '# *pragma omp (parallel|for|task|sections)' launcher worker collectives kernels configs checkpoints || true)
+[ -z "$omp" ] || fail "OpenMP threads (they do not even run: the build has -fopenmp-simd only):"$'\n'"$omp"
+
 # The check itself must see what it is there for.
 mkdir -p "$scratch/tree/"{configs,kernels/base,worker/data,tests,checkpoints,collectives}
 touch "$scratch/tree/"{configs/a.h,worker/a.h,kernels/a.h,tests/a.h,kernels/base/a.h,collectives/comm.h,collectives/tree.h}

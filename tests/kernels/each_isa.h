@@ -13,13 +13,14 @@
 /* In place of the cmocka group's result: 0 when the group passes here and under each instruction set. */
 static int each_isa(char **argv, int (*group)(void))
 {
-    static const char *const sets[] = {"avx2", "avx512"};
+    static const char *const sets[] = {"avx2", "avx512", "avx512_bf16"};
     if (getenv("TRIMPOT_ISA")) return group();
     printf("== %s\n", backend_cpu.describe());
     fflush(stdout);
     int failed = group();
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
-        if (i == 1 && !__builtin_cpu_supports("avx512bw")) {
+        bool has = i == 0 || (i == 1 ? __builtin_cpu_supports("avx512bw") : __builtin_cpu_supports("avx512bf16"));
+        if (!has) {
             printf("SKIPPED under TRIMPOT_ISA=%s: this machine lacks it\n", sets[i]);
             continue;
         }

@@ -25,6 +25,8 @@ def new(**keys):
 
 
 QWEN = dict(type="yarn", factor=4.0, original_max_position_embeddings=32768)
+SHORT, LONG = [1.0, 1.05, 1.1, 1.2, 1.35, 1.5, 2.0, 3.0], [1.0, 1.5, 2.5, 6.0, 14.0, 30.0, 50.0, 64.0]
+PHI3 = dict(BASE, model_type="phi3", original_max_position_embeddings=4096, max_position_embeddings=131072)
 CASES = [
     (dict(BASE, rope_theta=500000.0), 100),
     (old(type="linear", factor=2.5), 100),
@@ -50,6 +52,13 @@ CASES = [
     (new(rope_type="yarn", rope_theta=10000.0, factor=1.0, original_max_position_embeddings=1024), 100),
     (new(rope_type="yarn", rope_theta=5.0, factor=2.0, original_max_position_embeddings=8), 100),
     (new(rope_type="yarn", rope_theta=10000.0, factor=2.0, original_max_position_embeddings=4), 100),
+    (dict(PHI3, rope_theta=10000.0, rope_scaling=dict(type="longrope", short_factor=SHORT, long_factor=LONG)), 4096),
+    (dict(PHI3, rope_theta=10000.0, rope_scaling=dict(type="yarn", short_factor=SHORT, long_factor=LONG)), 4097),
+    (dict(PHI3, rope_parameters=dict(rope_type="longrope", rope_theta=250000.0, attention_factor=1.25, short_factor=SHORT,
+                                     long_factor=LONG)), 100),
+    (dict(PHI3, max_position_embeddings=4096, rope_scaling=dict(type="longrope", short_factor=SHORT, long_factor=LONG)), 100),
+    (new(rope_type="longrope", rope_theta=10000.0, factor=8.0, original_max_position_embeddings=512, short_factor=SHORT,
+         long_factor=LONG), 600),
 ]
 
 

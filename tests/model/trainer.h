@@ -268,10 +268,10 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
     struct trainer_sizes sizes = {c->n_batches, c->n_batches, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32, in_bwd};
     MUST(stage_init(&t->stage, t->s, param_load_bytes(&t->m.params)));
     MUST(trainer_init(&t->trainer, &t->config, &t->m, &t->comm, t->s, &sizes));
-    t->s->workspace_bytes = be->workspace_bytes(&(struct work_bounds){
+    MUST(be->prepare(t->s, &(struct work_bounds){
         .dt = act, .tokens = c->bounds.tokens, .doc_tokens = c->bounds.doc_tokens, .width = shape.width, .ffn = shape.ffn,
         .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .vocab = shape.vocab, .rank = t->m.lora_rank,
-        .head_rows = plan.head_rows, .threads = threads});
+        .head_rows = plan.head_rows, .threads = threads}));
     plan_init(&t->plan, be);
     tiny_layout(t);
     MUST(plan_bind(&t->plan));

@@ -142,6 +142,22 @@ VARIANTS = {
                                                  max_position_embeddings=16), rows=[7],
                     warning="dynamic RoPE: stretched for"),
     "dynamic-within": dict(family="llama2", config=rope("dynamic", factor=3.0, rope_theta=10000.0)),
+    # rows that are all beyond the original positions: transformers chooses the factors row by row
+    "longrope-long": dict(family="phi3", rows=[0, 2, 3, 4, 5, 7], config=dict(rope(
+        "longrope", rope_theta=10000.0, partial_rotary_factor=0.75, original_max_position_embeddings=12,
+        short_factor=[1.0] * 6, long_factor=[1.0, 1.5, 3.0, 6.0, 12.0, 20.0]), original_max_position_embeddings=12)),
+    "longrope-old-spelling": dict(family="phi3", config={
+        "rope_parameters": None, "rope_theta": 10000.0, "rope_scaling": {
+            "type": "yarn", "short_factor": [1.0, 1.05, 1.1, 1.2, 1.3, 1.4, 1.6, 2.0], "long_factor": [2.0] * 8}}),
+    "layers-old-spelling": dict(family="gemma3", config={
+        "rope_parameters": None, "rope_theta": 500000.0, "rope_local_base_freq": 20000.0, "layer_types": None,
+        "sliding_window_pattern": 2, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+    "layers-listed": dict(family="gemma2", config={"layer_types": ["full_attention", "sliding_attention"]}),
+    "capless": dict(family="gemma2", config={"attn_logit_softcapping": None, "final_logit_softcapping": 1.5}),
+    "windows-above": dict(family="qwen3", config={"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1,
+                                                  "layer_types": None}),
+    "no-window": dict(family="mistral", config={"sliding_window": None}),
+    "legacy-activation": dict(family="gemma", config={"hidden_act": "gelu"}),
     "head-differs": dict(family="llama3", tensors=head_differs, warning=KEPT),
     "head-equal": dict(family="llama3", tensors=head_equal),
     "head-equal-in-bf16": dict(family="llama3", tensors=half_head),

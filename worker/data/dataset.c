@@ -10,6 +10,7 @@
 
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
+#include "kernels/base/team.h"
 #include "kernels/base/text.h"
 #include "worker/data/dataset_bad.h"
 #include "worker/data/dataset_source.h"
@@ -119,21 +120,36 @@ struct batch {
     char *message[BATCH]; /* of the thread that failed */
 };
 
+enum { BLOCK = 16 }; /* rows rendered at a time */
+struct batch_work {
+    const struct source *s;
+    int64_t first;
+    int n;
+    struct batch *b;
+    struct source_work *work; /* one per thread */
+};
+
+static void render_block(const void *arg, int64_t block)
+{
+    const struct batch_work *r = arg;
+    struct source_work *work = &r->work[team_rank()];
+    for (int i = (int)block * BLOCK; i < r->n && i < ((int)block + 1) * BLOCK; i++) {
+        r->b->st[i] = source_row(r->s, r->first + i, work, &r->b->rows[i]);
+        r->b->message[i] = r->b->st[i] ? mem_strdup(status_message()) : NULL;
+    }
+}
+
 /* Which thread sees which row is chance: what they gather must not depend on it. */
 static void render_batch(const struct source *s, int64_t first, int n, struct batch *b, struct unused *unused)
 {
-    #pragma omp parallel if (n > 32)
-    {
-        struct source_work work = {0};
-        #pragma omp for schedule(dynamic, 16)
-        for (int i = 0; i < n; i++) {
-            b->st[i] = source_row(s, first + i, &work, &b->rows[i]);
-            b->message[i] = b->st[i] ? mem_strdup(status_message()) : NULL;
-        }
-        #pragma omp critical
-        unused_merge(unused, &work.chat.unused);
-        source_work_release(&work);
+    int threads = n > 2 * BLOCK ? team_size() : 1;
+    struct batch_work r = {s, first, n, b, mem_alloc((size_t)threads * sizeof *r.work)};
+    team_each(threads, (n + BLOCK - 1) / BLOCK, render_block, &r);
+    for (int i = 0; i < threads; i++) {
+        unused_merge(unused, &r.work[i].chat.unused);
+        source_work_release(&r.work[i]);
     }
+    free(r.work);
 }
 
 /* A row that its reader refused is put aside; other failures are not the row's. */

@@ -187,10 +187,11 @@ static status build(struct tokenizer *t, const struct tok_source *s, const struc
     struct unsaid u = {0};
     TRY(find_unsaid(s, c, &u));
     TRY(read_kind(t, s, c, &u));
+    int32_t of_file = t->added.n;
     tok_bpe_words(&t->model);
     if (s->specials) TRY(tok_read_added(t, s->specials, strlen(s->specials)));
     TRY(tok_config_added(c, t, u.kind == KIND_JSON, u.class));
-    bool bare = u.kind != KIND_JSON && !u.class && t->added.n == 0;
+    bool bare = u.kind != KIND_JSON && !u.class && t->added.n == of_file;
     if (bare && u.family && (u.kind == KIND_SPM) == !u.family->split) TRY(tok_family_specials(t, u.family));
     TRY(tok_added_finish(&t->added, &t->normalizer));
     if (!u.family) u.family = tok_family_guess(t);
