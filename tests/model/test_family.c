@@ -42,14 +42,14 @@ static void absent_keys(void **unused)
         bool tied;
         const char *slides; /* per layer */
     } rows[] = {
-        {"llama", 32, 2, 2048, 0, 1e-6, 1e4, 1e4, 1 / sqrt(2), 0, 0, 0, false, "......"},
-        {"qwen2", 32, 2, 32768, 0, 1e-6, 1e4, 1e4, 1 / sqrt(2), 0, 0, 0, false, "......"},
-        {"qwen3", 32, 128, 32768, 0, 1e-6, 1e4, 1e4, 1 / sqrt(128), 0, 0, 0, false, "......"},
-        {"mistral", 8, 2, 131072, 4096, 1e-6, 1e4, 1e4, 1 / sqrt(2), 0, 0, 0, false, "ssssss"},
+        {"llama", 32, 2, 2048, 0, 1e-6, 1e4, 1e4, 0.70710678118654752, 0, 0, 0, false, "......"},
+        {"qwen2", 32, 2, 32768, 0, 1e-6, 1e4, 1e4, 0.70710678118654752, 0, 0, 0, false, "......"},
+        {"qwen3", 32, 128, 32768, 0, 1e-6, 1e4, 1e4, 0.088388347648318447, 0, 0, 0, false, "......"},
+        {"mistral", 8, 2, 131072, 4096, 1e-6, 1e4, 1e4, 0.70710678118654752, 0, 0, 0, false, "ssssss"},
         {"gemma", 16, 256, 8192, 0, 1e-6, 1e4, 1e4, 1.0 / 16, 0, 0, 8, true, "......"},
         {"gemma2", 4, 256, 8192, 4096, 1e-6, 1e4, 1e4, 1.0 / 16, 50, 30, 8, true, "s.s.s."},
         {"gemma3_text", 4, 256, 131072, 4096, 1e-6, 1e6, 1e4, 1.0 / 16, 0, 0, 8, true, "sssss."},
-        {"phi3", 32, 2, 4096, 0, 1e-5, 1e4, 1e4, 1 / sqrt(2), 0, 0, 0, false, "......"},
+        {"phi3", 32, 2, 4096, 0, 1e-5, 1e4, 1e4, 0.70710678118654752, 0, 0, 0, false, "......"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct model_shape m = good(rows[i].type, strcmp(rows[i].type, "phi3") ? "" : "\"sliding_window\":null");

@@ -20,7 +20,7 @@ ADAPTER_PREFIX = "base_model.model."
 
 def verdict(what, worst, bound, where):
     ok = worst <= bound  # false for NaN
-    print(f"    {'ok  ' if ok else 'FAIL'} {what}: {worst:.2e} (bound {bound:.0e}), worst at {where}")
+    print(f"    {'ok  ' if ok else 'FAIL'} {what}: {worst:.2e} (bound {bound:.3g}), worst at {where}")
     return ok
 
 

@@ -182,7 +182,7 @@ def gemma3():
     tok = gemma_tokens()
     rope = dict(full_attention=dict(rope_type="linear", factor=4.0, rope_theta=1000000.0), sliding_attention=PLAIN_ROPE)
     cfg = Gemma3TextConfig(vocab_size=tok.get_vocab_size(), rope_parameters=rope, sliding_window=6, query_pre_attn_scalar=12,
-                           sliding_window_pattern=3, **dict(GEMMA, num_hidden_layers=3, initializer_range=0.17))
+                           sliding_window_pattern=3, **dict(GEMMA, num_hidden_layers=3, initializer_range=0.12))
     return Gemma3ForCausalLM(cfg), tok, "<bos>", "<eos>"
 
 
@@ -313,7 +313,7 @@ def make(root, name):
     model, tok, bos, eos = FAMILIES[name]()
     # Norms and biases away from their trivial 1 and 0. Weights around 0 (1 + w) are far from it in real models too, and what
     # is compared is relative to them.
-    spread = {"gemma": 0.5, "gemma2": 0.3, "gemma3": 0.4}.get(name, 0.1)
+    spread = {"gemma": 0.5, "gemma2": 0.3, "gemma3": 0.3}.get(name, 0.1)
     with torch.no_grad():
         for key, p in model.named_parameters():
             if p.ndim == 1:

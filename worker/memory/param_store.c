@@ -8,8 +8,9 @@
 
 #include "collectives/own.h"
 #include "kernels/base/text.h"
+#include "kernels/quant_maps.h"
 
-enum { SMALL_ALIGN = 256, NF4_BLOCK = 64, NESTED_BLOCK = 256 };
+enum { SMALL_ALIGN = 256 };
 
 void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters)
 {
@@ -274,10 +275,10 @@ static void take_frozen(struct param_store *ps, struct param *p, struct arena *a
 
 static void take_nf4(struct param *p, struct arena *a)
 {
-    int64_t blocks = (p->count + NF4_BLOCK - 1) / NF4_BLOCK, nested = (blocks + NESTED_BLOCK - 1) / NESTED_BLOCK;
-    p->nf4.codes = tensor_1d(arena_take(a, (size_t)(p->count + 1) / 2, "NF4 codes"), DT_U8, (p->count + 1) / 2);
-    p->nf4.absmax_q = tensor_1d(arena_take(a, (size_t)blocks, "NF4 scales"), DT_U8, blocks);
-    p->nf4.nested = tensor_1d(arena_take(a, (size_t)nested * 4, "NF4 nested scales"), DT_F32, nested);
+    struct nf4_sizes n = nf4_sizes(p->count);
+    p->nf4.codes = tensor_1d(arena_take(a, (size_t)n.codes, "NF4 codes"), DT_U8, n.codes);
+    p->nf4.absmax_q = tensor_1d(arena_take(a, (size_t)n.blocks, "NF4 scales"), DT_U8, n.blocks);
+    p->nf4.nested = tensor_1d(arena_take(a, (size_t)n.nested * 4, "NF4 nested scales"), DT_F32, n.nested);
     p->nf4.offset = tensor_1d(arena_take(a, 4, "NF4 nested scales"), DT_F32, 1);
 }
 
