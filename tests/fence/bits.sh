@@ -49,6 +49,11 @@ done
 each "full, tied" "${full[@]}" dtype=fp32 "${tied[@]}"
 each "full, masters, checkpointed" "${full[@]}" dtype=bf16 master_weights=fp32 "${untied[@]}" enable_activation_checkpointing=true
 each "every second layer checkpointed" "${lora[@]}" dtype=fp32 "${untied[@]}" ac_mode=selective ac_option=2
+# Nothing is dropped: the A's of q, k, v and of gate, up in one product each.
+for dtype in fp32 bf16; do
+    orders='any 6 1
+last 7 2' each "LoRA in rows, $dtype" "${lora[@]}" dtype=$dtype "${tied[@]}" model.lora_dropout=0
+done
 each "random init, clipped" "${full[@]}" dtype=fp32 "${untied[@]}" model.init=random clip_grad_norm=0.5
 orders='any 4 1
 last 5 1' each "random init, NF4" "${qlora[@]}" dtype=bf16 "${untied[@]}" model.init=random
