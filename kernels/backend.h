@@ -27,16 +27,21 @@ struct event; /* opaque, the backend's */
 /* Backends embed this as the first member of their own stream. */
 struct stream {
     const struct backend *be;
+    const char *name;       /* "compute", …, for people */
     void *workspace;        /* private scratch of the ops on this stream, from the plan */
-    size_t workspace_bytes;
+    size_t workspace_bytes; /* by prepare */
     int threads;            /* CPU: OpenMP threads; results never depend on it */
 };
 
-/* What the largest call will look like; from it a backend says how much workspace its ops need. */
+/* What the largest call will look like: from it a backend makes what it makes once (plans, descriptors, choices of algorithms)
+ * and says exactly how much workspace its ops need. */
 struct work_bounds {
     dtype dt;              /* of activations */
     int64_t tokens;        /* largest micro-batch */
+    int64_t docs;          /* most documents in one */
     int64_t doc_tokens;    /* longest document */
+    int64_t window;        /* tokens that a sliding layer sees, 0 = none slides */
+    float attn_cap;        /* soft cap of scores, 0 = none */
     int64_t width, ffn, heads, kv_heads, head_dim, vocab, rank; /* C F H K D V R */
     int64_t head_rows;     /* rows of a logits chunk */
     int threads;
@@ -67,7 +72,7 @@ struct backend {
     enum mem_kind tensors_in; /* where tensors of this backend live: MEM_HOST or MEM_DEVICE */
     struct device dev;
     struct ops ops;           /* reached through the op_… front door of ops.h, which checks shapes */
-    size_t (*workspace_bytes)(const struct work_bounds *w);
+    status (*prepare)(struct stream *s, const struct work_bounds *w); /* once, before memory is planned: sets s->workspace_bytes */
     size_t (*library_bytes)(const struct work_bounds *w); /* held by its libraries outside our arenas: an estimate */
     const char *(*describe)(void); /* "cpu: AVX-512 bf16, oneDNN 2.6.3" */
     bool accepts_f64;         /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */

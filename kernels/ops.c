@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "kernels/backend.h"
+#include "kernels/quant_maps.h"
 
 enum type {
     T_ACT, /* f32 or bf16, and all activations of the call agree */
@@ -442,10 +443,10 @@ static status also_nf4(const struct check *c, bool host)
 {
     (void)host;
     const struct nf4_args *q = c->args;
-    int64_t n = tensor_count(&q->w), blocks = (n + 63) / 64;
-    TRY(expect_count(c, "codes", &q->codes, (n + 1) / 2, &q->w));
-    TRY(expect_count(c, "absmax_q", &q->absmax_q, blocks, &q->w));
-    TRY(expect_count(c, "nested", &q->nested, (blocks + 255) / 256, &q->w));
+    struct nf4_sizes n = nf4_sizes(tensor_count(&q->w));
+    TRY(expect_count(c, "codes", &q->codes, n.codes, &q->w));
+    TRY(expect_count(c, "absmax_q", &q->absmax_q, n.blocks, &q->w));
+    TRY(expect_count(c, "nested", &q->nested, n.nested, &q->w));
     return expect_count(c, "offset", &q->offset, 1, &q->w);
 }
 

@@ -49,7 +49,7 @@ struct docs {
 /* Matrix product: C = alpha·op(A)·op(B) + A2·op(B2) + bias + beta·C.
  * op(A) is [M, K]: A is [M, K], or [K, M] when ta. op(B) is [K, N]: B is [K, N], or [N, K] when tb.
  * A2 [M, K2] and B2 (same tb as B) are an optional second product (the LoRA path) added in the same f32 accumulator;
- * data == NULL when absent. bias [N] f32 or act, added to every row. One rounding per element of C.
+ * data == NULL when absent; never by two rounded products. bias [N] f32 or act, added to every row. One rounding per element of C.
  * dtypes: A, B, A2, B2 each f32 or bf16 (bf16 × bf16 accumulates in f32; mixed pairs are widened to f32); C f32 or
  * bf16. beta is 0 or 1 (0: C is not read). Rows may be strided (ld). */
 struct gemm_args {

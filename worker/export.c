@@ -5,10 +5,11 @@
 
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
+#include "kernels/quant_maps.h"
 #include "worker/adapter.h"
 
 static const size_t SHARD_BYTES = (size_t)5000000000u;
-enum { PIECE = 1 << 20, NF4_GROUP = 64 * 256 };
+enum { PIECE = 1 << 20 };
 
 static struct st_declare declare(const struct param *p, const char *name, dtype dt)
 {
@@ -28,19 +29,16 @@ static const struct linear *linear_of(const struct model *m, int w)
 /* Rows [first, first + n) of a weight; `first` begins an NF4 group of nested scales. Vectors are one column. */
 struct piece { int64_t first, n, cols; };
 
-static tensor rows_of(tensor t, const struct piece *r)
-{
-    size_t at = (size_t)(r->first * r->cols) * dtype_bytes(t.dt);
-    return tensor_1d((char *)t.data + at, t.dt, r->n * r->cols);
-}
+static tensor rows_of(tensor t, const struct piece *r) { return tensor_part(t, r->first * r->cols, r->n * r->cols); }
 
 static struct nf4_args nf4_rows(const struct nf4_args *all, const struct piece *r)
 {
-    int64_t at = r->first * r->cols, count = r->n * r->cols, blocks = (count + 63) / 64, groups = (blocks + 255) / 256;
+    int64_t at = r->first * r->cols;
+    struct nf4_sizes n = nf4_sizes(r->n * r->cols);
     struct nf4_args q = *all;
-    q.codes = tensor_1d((char *)all->codes.data + at / 2, DT_U8, (count + 1) / 2);
-    q.absmax_q = tensor_1d((char *)all->absmax_q.data + at / 64, DT_U8, blocks);
-    q.nested = tensor_1d((float *)all->nested.data + at / NF4_GROUP, DT_F32, groups);
+    q.codes = tensor_part(all->codes, at / 2, n.codes);
+    q.absmax_q = tensor_part(all->absmax_q, at / NF4_BLOCK, n.blocks);
+    q.nested = tensor_part(all->nested, at / NF4_GROUP, n.nested);
     return q;
 }
 

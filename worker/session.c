@@ -26,6 +26,8 @@ static status choose_backend(struct session *x)
     x->be = c->device != DEVICE_CPU && cuda ? cuda : backend_host;
     TRY(x->be->dev.stream_open(&x->s, omp_get_max_threads()));
     TRY(x->be->dev.stream_open(&x->copy_in, 1));
+    x->s->name = "compute";
+    x->copy_in->name = "copy in";
     TRY(batcher_init(&x->batcher, x->s, x->copy_in));
     return ST_OK;
 }
@@ -169,7 +171,8 @@ static struct work_bounds work_of(const struct session *x)
 {
     const struct model_shape *m = &x->shape;
     const struct batch_bounds *b = &x->model.bounds;
-    return (struct work_bounds){.dt = x->model.act, .tokens = b->tokens, .doc_tokens = b->doc_tokens, .width = m->width, .ffn = m->ffn,
+    return (struct work_bounds){.dt = x->model.act, .tokens = b->tokens, .docs = b->docs, .doc_tokens = b->doc_tokens,
+                                .window = m->window, .attn_cap = m->attn_cap, .width = m->width, .ffn = m->ffn,
                                 .heads = m->heads, .kv_heads = m->kv_heads, .head_dim = m->head_dim, .vocab = m->vocab,
                                 .rank = x->model.lora_rank, .head_rows = x->model.plan.head_rows,
                                 .threads = x->s->threads};
@@ -209,7 +212,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     size_t piece = (size_t)export_piece(&x->model.params) * 4, load = param_load_bytes(&x->model.params);
     TRY(stage_init(&x->stage, x->s, piece > load ? piece : load));
     struct work_bounds work = work_of(x);
-    x->s->workspace_bytes = x->be->workspace_bytes(&work);
+    TRY(x->be->prepare(x->s, &work));
     plan_init(&x->plan, x->be);
     layout(x);
     plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);

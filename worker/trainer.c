@@ -147,7 +147,8 @@ status trainer_update(struct trainer *t)
     struct range all = {0, t->m->params.flat_count};
     tensor grad = t->sizes.consume ? (tensor){0} : grad_all(&t->sink);
     if (grad.data) TRY(square_sums(t, grad, all));
-    TRY(op_step_decide(t->s, &(struct step_decide_args){.plan = t->plan, .scalars = t->scalars, .losses = t->losses, .partial = t->partials}));
+    TRY(op_step_decide(t->s, &(struct step_decide_args){.plan = t->plan, .scalars = t->scalars, .losses = t->losses,
+                                                        .partial = t->partials}));
     if (grad.data) TRY(optim_range(&t->optim, grad, t->scalars, t->step, all));
     TRY(dev->copy(t->s, slot->found, t->scalars.data, sizeof *slot->found));
     TRY(dev->host_call(t->s, stamp, slot));

@@ -57,6 +57,12 @@ static inline tensor tensor_columns(const tensor *t, int64_t first, int64_t cols
     return r;
 }
 
+/* Elements [first, first + n) of a dense view, flat. */
+static inline tensor tensor_part(tensor t, int64_t first, int64_t n)
+{
+    return tensor_1d(t.data ? (char *)t.data + (size_t)first * dtype_bytes(t.dt) : NULL, t.dt, n);
+}
+
 /* "[512, 896] f32", for messages; a ring of 8 static buffers per thread. */
 const char *tensor_text(const tensor *t);
 

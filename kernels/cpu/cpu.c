@@ -191,15 +191,15 @@ status cpu_workspace(struct stream *s, size_t bytes, const char *op, void **out)
     return ST_OK;
 }
 
-static size_t cpu_workspace_bytes(const struct work_bounds *w)
+static status cpu_prepare(struct stream *s, const struct work_bounds *w)
 {
-    size_t most = 0;
-    if (isa_resolve()) return 0; /* opening a stream will say why */
+    s->workspace_bytes = 0;
+    TRY(isa_resolve());
     for (size_t i = 0; i < sizeof chosen.isa->workspace / sizeof *chosen.isa->workspace; i++) {
         size_t bytes = chosen.isa->workspace[i](w);
-        if (bytes > most) most = bytes;
+        if (bytes > s->workspace_bytes) s->workspace_bytes = bytes;
     }
-    return most;
+    return ST_OK;
 }
 
 /* ---- streams and events: every op has finished when it returns ---------------------------------------------- */
@@ -315,7 +315,7 @@ const struct backend backend_cpu = {
         .mem_info = cpu_mem_info,
     },
     .ops = {TRIMPOT_OPS(CPU_SLOT)},
-    .workspace_bytes = cpu_workspace_bytes,
+    .prepare = cpu_prepare,
     .library_bytes = cpu_library_scratch_bytes,
     .describe = cpu_describe,
 };

@@ -100,8 +100,9 @@ static void *corner(const tensor *t, int64_t row, int64_t col)
 }
 
 enum {
-    A_BLOCK = TILE_M * TILE_K * 4,
-    B_BLOCK = TILE_WIDE * TILE_K * 4,
+    WIDE_PAD = 16, /* floats behind a widened row: oneDNN packs down columns, and powers of two would share a set of the cache */
+    A_BLOCK = (TILE_M + WIDE_PAD) * (TILE_K + WIDE_PAD) * 4,
+    B_BLOCK = (TILE_WIDE + WIDE_PAD) * (TILE_K + WIDE_PAD) * 4,
     C_BLOCK = TILE_M * TILE_WIDE * 4,
     SCRATCH = A_BLOCK + B_BLOCK + C_BLOCK + GEMM_BF16_SCRATCH,
 };
@@ -119,9 +120,9 @@ static struct operand block(const struct job *j, const tensor *t, bool k_is_row,
 {
     const void *data = k_is_row ? corner(t, k0, at) : corner(t, at, k0);
     if (t->dt == DT_F32) return (struct operand){data, t->ld};
-    int64_t rows = k_is_row ? kk : n, cols = k_is_row ? n : kk;
-    j->fns->widen(data, t->ld, rows, cols, room);
-    return (struct operand){room, cols};
+    int64_t rows = k_is_row ? kk : n, cols = k_is_row ? n : kk, ld = cols + WIDE_PAD;
+    j->fns->widen(data, t->ld, rows, cols, room, ld);
+    return (struct operand){room, ld};
 }
 
 /* oneDNN 2.6.3's AMX kernels use a tile they have not configured for some shapes of few rows (8 × 112 with k = 63 is

@@ -19,8 +19,8 @@ struct tile {
 };
 
 struct panel_fns {
-    /* dst [rows, cols] dense = src, exactly. */
-    void (*widen)(const bf16 *src, int64_t ld, int64_t rows, int64_t cols, float *dst);
+    /* dst [rows, cols] = src, exactly. */
+    void (*widen)(const bf16 *src, int64_t ld, int64_t rows, int64_t cols, float *dst, int64_t dst_ld);
     /* t = bias + c, either may be absent (data NULL); c may be t itself. c and bias start at the tile's corner. */
     void (*begin)(const struct tile *t, const tensor *c, const tensor *bias);
     /* c = t[0] + t[1] + … in this order, one rounding; the parts lie `stride` elements apart. */

@@ -4,8 +4,6 @@
 #include "kernels/quant_maps.h"
 
 /* The unit of work: blocks whose absmax share one nested scale. */
-enum { GROUP = NF4_BLOCK * NF4_NESTED_BLOCK };
-
 struct group {
     int64_t first, count; /* elements */
     int64_t block0, blocks;
@@ -13,8 +11,8 @@ struct group {
 
 static struct group group_at(int64_t index, int64_t n)
 {
-    struct group g = {.first = index * GROUP, .block0 = index * NF4_NESTED_BLOCK};
-    g.count = n - g.first < GROUP ? n - g.first : GROUP;
+    struct group g = {.first = index * NF4_GROUP, .block0 = index * NF4_NESTED_BLOCK};
+    g.count = n - g.first < NF4_GROUP ? n - g.first : NF4_GROUP;
     g.blocks = (g.count + NF4_BLOCK - 1) / NF4_BLOCK;
     return g;
 }
@@ -132,7 +130,7 @@ static void encode_group(const void *arg, int64_t index)
 
 status CPU_FN(nf4_quantize)(struct stream *s, const struct nf4_args *q)
 {
-    int64_t n = tensor_count(&q->w), groups = (n + GROUP - 1) / GROUP, blocks = (n + NF4_BLOCK - 1) / NF4_BLOCK;
+    int64_t n = tensor_count(&q->w), groups = (n + NF4_GROUP - 1) / NF4_GROUP, blocks = (n + NF4_BLOCK - 1) / NF4_BLOCK;
     int threads = elem_threads(s, n);
     team_for(threads, groups, sum_group, q);
     double sum = 0;
@@ -179,7 +177,7 @@ static void decode_group(const void *arg, int64_t index)
 
 status CPU_FN(nf4_dequantize)(struct stream *s, const struct nf4_args *q)
 {
-    int64_t n = tensor_count(&q->w), groups = (n + GROUP - 1) / GROUP;
+    int64_t n = tensor_count(&q->w), groups = (n + NF4_GROUP - 1) / NF4_GROUP;
     team_for(elem_threads(s, n), groups, decode_group, q);
     return ST_OK;
 }

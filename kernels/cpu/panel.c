@@ -2,9 +2,9 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/vec.h"
 
-static void panel_widen(const bf16 *src, int64_t ld, int64_t rows, int64_t cols, float *dst)
+static void panel_widen(const bf16 *src, int64_t ld, int64_t rows, int64_t cols, float *dst, int64_t dst_ld)
 {
-    for (int64_t r = 0; r < rows; r++, src += ld, dst += cols) {
+    for (int64_t r = 0; r < rows; r++, src += ld, dst += dst_ld) {
         int64_t i = 0;
         for (; i + VW <= cols; i += VW) vf_store(dst + i, vf_load_bf16(src + i));
         for (; i < cols; i++) dst[i] = bf16_widen(src[i]);

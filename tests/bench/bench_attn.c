@@ -67,7 +67,7 @@ static struct stream *stream_for(const struct work_bounds *w)
 {
     struct stream *s;
     must(backend_cpu.dev.stream_open(&s, w->threads));
-    s->workspace_bytes = backend_cpu.workspace_bytes(w);
+    must(backend_cpu.prepare(s, w));
     must(backend_cpu.dev.alloc(MEM_HOST, s->workspace_bytes, &s->workspace));
     return s;
 }

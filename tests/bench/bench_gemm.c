@@ -250,7 +250,7 @@ int main(int argc, char **argv)
         return ST_FAIL;
     }
     omp_set_num_threads(threads);
-    stream->workspace_bytes = backend_cpu.workspace_bytes(&w);
+    if (backend_cpu.prepare(stream, &w)) return 1;
     stream->workspace = memory((int64_t)stream->workspace_bytes / 4, DT_F32);
     printf("%s, %d threads, %s\n", backend_cpu.describe(), threads, dtype_name(dt));
     const struct shape shapes[] = {

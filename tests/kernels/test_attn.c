@@ -58,7 +58,7 @@ static struct stream *stream_with(int threads, const struct work_bounds *w)
 {
     struct stream *s;
     assert_int_equal(backend_cpu.dev.stream_open(&s, threads), ST_OK);
-    s->workspace_bytes = backend_cpu.workspace_bytes(w);
+    assert_int_equal(backend_cpu.prepare(s, w), ST_OK);
     assert_int_equal(backend_cpu.dev.alloc(MEM_HOST, s->workspace_bytes, &s->workspace), ST_OK);
     memset(s->workspace, 0xff, s->workspace_bytes); /* NaN: nothing may be read before it is written */
     return s;

@@ -105,7 +105,7 @@ static void run(const struct gemm_args *g, int threads)
                             .head_rows = 1,
                             .threads = threads};
     assert_int_equal(backend_cpu.dev.stream_open(&s, threads), ST_OK);
-    s->workspace_bytes = backend_cpu.workspace_bytes(&w);
+    assert_int_equal(backend_cpu.prepare(s, &w), ST_OK);
     assert_int_equal(backend_cpu.dev.alloc(MEM_HOST, s->workspace_bytes, &s->workspace), ST_OK);
     memset(s->workspace, 0xff, s->workspace_bytes); /* NaN: nothing may be read before it is written */
     status st = backend_cpu.ops.gemm(s, g);

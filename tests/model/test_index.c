@@ -29,19 +29,44 @@ static void check_ranks(const char *name, const struct param_store *ps, int size
     }
 }
 
-/* Last added first, nothing over anything, as tight as the rules allow. */
+/* Is `id` in a row that another one begins? */
+static bool follows(const struct param_store *ps, int id)
+{
+    for (int i = id + 1; i < ps->n; i++)
+        if (ps->p[i].next == id) return true;
+    return false;
+}
+
+/* Rows have no gap, and a small one lies in one page. Returns the end of it. */
+static int64_t check_row(const char *name, const struct param_store *ps, int first, const struct seg **seg)
+{
+    int64_t start = ps->p[first].flat, end = start;
+    for (int i = first; i >= 0; i = ps->p[i].next) {
+        const struct param *p = &ps->p[i];
+        if (p->flat != end || (*seg)->at != end || (*seg)++->count != p->count)
+            fail_msg("%s: %s lies at %lld, not at %lld", name, p->name, (long long)p->flat, (long long)end);
+        if (p->count >= OWN_PAGE) assert_int_equal(p->flat % OWN_PAGE, 0);
+        assert_int_equal(p->flat % SMALL_ALIGN, 0);
+        end += p->count;
+    }
+    assert_true(end - start < OWN_PAGE ? start / OWN_PAGE == (end - 1) / OWN_PAGE : start % OWN_PAGE == 0);
+    return end;
+}
+
+/* Last added first but for what is in a row with a later one, nothing over anything, as tight as the rules allow. */
 static void check_index(const char *name, const struct param_store *ps)
 {
     int64_t at = 0;
+    const struct seg *seg = ps->segs.host;
     assert_true(ps->flat_count > 0 && ps->flat_count % SMALL_ALIGN == 0);
     for (int i = ps->n - 1; i >= 0; i--) {
         const struct param *p = &ps->p[i];
-        if (!param_is_trained(p)) continue;
-        if (p->flat < at || p->flat % (p->count >= OWN_PAGE ? OWN_PAGE : SMALL_ALIGN))
-            fail_msg("%s: %s lies at %lld after %lld", name, p->name, (long long)p->flat, (long long)at);
+        if (!param_is_trained(p) || follows(ps, i)) continue;
+        if (p->flat < at) fail_msg("%s: %s lies at %lld after %lld", name, p->name, (long long)p->flat, (long long)at);
         assert_true(p->flat - at < SMALL_ALIGN || p->flat % OWN_PAGE == 0);
-        at = p->flat + p->count;
+        at = check_row(name, ps, i, &seg);
     }
+    assert_int_equal(seg - ps->segs.host, ps->segs.n);
     assert_true(at <= ps->flat_count && ps->flat_count - at < SMALL_ALIGN);
     if (straddling(ps)) fail_msg("%s: %d small tensors straddle a page", name, straddling(ps));
     for (int size = 1; size <= RANKS; size++) check_ranks(name, ps, size);
@@ -97,8 +122,41 @@ static void real_models(void **state)
         }
 }
 
+/* What is asked to lie in a row, does where no gap is needed within. */
+static void rows(void **state)
+{
+    static const struct { int64_t dim, count[3]; bool row; } cases[] = {
+        {896, {16, 16, 16}, true},    /* 43,008 elements: in one page, where it would not fit in what is left */
+        {896, {16, 8, 24}, true},
+        {896, {64, 64, 64}, false},   /* the second would straddle */
+        {2048, {16, 16, 16}, true},   /* the third begins a page */
+        {4096, {16, 16, 16}, true},   /* a page each */
+        {4096, {16, 24, 16}, false},  /* the third would not begin one */
+        {4096, {8, 8, 16}, true},
+        {4096, {8, 16, 8}, false},
+        {32, {8, 8, 3}, true},
+        {32, {8, 4, 8}, false},       /* not 256-aligned */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct param_store ps;
+        int id[3];
+        param_store_init(&ps, &backend_cpu, DT_F32, DT_F32, false);
+        for (int k = 2; k >= 0; k--) { /* what is placed first is added last */
+            id[k] = param_add(&ps, PARAM_ADAPTER, cases[i].count[k], cases[i].dim, "row %d.%d", (int)i, k);
+            if (k < 2) ps.p[id[k]].next = id[k + 1];
+            param_add(&ps, PARAM_ADAPTER, 100, 300, "between");
+        }
+        param_add(&ps, PARAM_ADAPTER, 10, 4096, "before");
+        param_store_index(&ps);
+        check_index("rows", &ps);
+        for (int k = 0; k < 2; k++) assert_int_equal(ps.p[id[k]].next, cases[i].row ? id[k + 1] : -1);
+        param_store_release(&ps);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(models_of_tests), cmocka_unit_test(real_models)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(models_of_tests), cmocka_unit_test(real_models), cmocka_unit_test(rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -74,7 +74,8 @@ static void check_tables(const struct model *m)
     for (int i = 0; i < b->n_steps; i++) {
         const struct step *st = &b->step[i];
         slot_set reads = st->sum ? st->terms : st->reads;
-        assert_true(st->fwd && st->bwd && st->out && !(st->out & ~st->writes) && !(st->sum & ~st->writes));
+        assert_true(st->fwd && (st->fwd == step_lora_fwd ? !st->bwd && !st->out : st->bwd && st->out));
+        assert_true(!(st->out & ~st->writes) && !(st->sum & ~st->writes));
         if (reads & ~there) fail_msg("%s reads what is not there: %llx", st->name, (unsigned long long)(reads & ~there));
         there |= st->writes;
         if (st->saved & ~there) fail_msg("%s saves what nobody writes", st->name);
@@ -89,11 +90,97 @@ static void tables(void **state)
     for (int i = 0; i < N_WAYS; i++) {
         struct model m;
         struct model_shape s = shape_of(&ways[i]);
-        struct model_plan plan = {.full = true, .head_rows = 8};
-        MUST(open_model(&m, &s, &plan, DT_BF16));
+        struct model_plan full = {.full = true, .head_rows = 8};
+        struct model_plan lora = {.lora = true, .adapted = LORA_ALL, .rank = 8, .alpha = 8, .head_rows = 8};
+        MUST(open_model(&m, &s, &full, DT_BF16));
+        check_tables(&m);
+        model_release(&m);
+        MUST(open_model(&m, &s, &lora, DT_BF16));
         check_tables(&m);
         model_release(&m);
     }
+}
+
+/* ---- x·Aᵀ of projections that read one slot: one product, where it is the same in every layer ------------------------------- */
+
+#define ON(modules, more) "{\"peft_type\":\"LORA\",\"target_modules\":[" modules "],\"r\":8" more "}"
+#define QV "\"q_proj\",\"v_proj\""
+
+static int products(const struct model *m)
+{
+    int n = 0;
+    for (int k = 0; k < m->block->n_steps; k++) n += m->block->step[k].fwd == step_lora_fwd;
+    return n;
+}
+
+static void one_product(void **state)
+{
+    enum { Q_V = 1 << LINEAR_Q | 1 << LINEAR_V };
+    static const struct {
+        void (*also)(struct model_shape *);
+        unsigned adapted;
+        int64_t rank;
+        double dropout;
+        const char *adapter;
+        int steps;
+    } rows[] = {
+        {NULL, LORA_ALL, 8, 0, NULL, 2},
+        {NULL, LORA_ALL, 8, 0.1, NULL, 0},
+        {NULL, LORA_ALL, 4, 0, NULL, 0}, /* 4·32 elements: the next begins 256 after */
+        {NULL, Q_V, 8, 0, NULL, 1},
+        {NULL, 1 << LINEAR_K, 8, 0, NULL, 0},
+        {qk_norms, LORA_ALL, 16, 0, NULL, 2},
+        {fused, LORA_ALL, 8, 0, NULL, 0},
+        {.adapter = ON(QV, ""), .steps = 1},
+        {.adapter = ON(QV, ",\"rank_pattern\":{\"q_proj\":24}"), .steps = 1},
+        {.adapter = ON(QV, ",\"rank_pattern\":{\"1.self_attn.q_proj\":24}"), .steps = 0},
+        {.adapter = ON(QV, ",\"layers_to_transform\":[0,2]"), .steps = 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct model m;
+        struct peft_config peft = {0};
+        struct model_shape s = shape_with(rows[i].also);
+        struct model_plan plan = {.lora = true, .adapted = rows[i].adapted, .rank = rows[i].rank, .alpha = 8, .head_rows = 8,
+                                  .dropout = rows[i].dropout};
+        if (rows[i].adapter) {
+            MUST(peft_config_parse("adapter_config.json", rows[i].adapter, strlen(rows[i].adapter), &peft));
+            plan.peft = &peft;
+        }
+        MUST(open_model(&m, &s, &plan, DT_F32));
+        if (products(&m) != rows[i].steps) fail_msg("row %d: %d products, not %d", (int)i, products(&m), rows[i].steps);
+        check_tables(&m);
+        model_release(&m);
+        peft_config_free(&peft);
+    }
+}
+
+/* Every projection reads its own columns: in float64 the loss is that of a model whose dropout (none now) keeps a product for
+ * each, to the last bit. */
+static void own_columns(void **state)
+{
+    static struct corpus c;
+    int compared = 0;
+    (void)state;
+    corpus_make(&c, 1);
+    for (int i = 0; i < N_WAYS; i++) {
+        double loss[2];
+        for (int apart = 0; apart < 2; apart++) {
+            struct tiny t;
+            struct model_plan plan = plan_of(&ways[i]);
+            if (!plan.lora || plan.dropout > 0) break;
+            if (apart) plan.dropout = 0.5;
+            tiny_open(&t, &ways[i], &plan, &c, &backend_ref, DT_F64, 1, false);
+            assert_int_equal(apart, !products(&t.m));
+            struct pass p = tiny_batch(&t, 0);
+            p.dropout = false;
+            MUST(model_run(&p, tensor_1d(&loss[apart], DT_F64, 1)));
+            tiny_close(&t);
+            compared += apart;
+            if (apart) assert_true(loss[0] > 0 && loss[0] == loss[1]);
+        }
+    }
+    assert_true(compared >= 2);
 }
 
 /* numerics.md §13: bytes per token and layer of what is kept, in bf16. */
@@ -193,7 +280,9 @@ static void refusals(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(names), cmocka_unit_test(tables), cmocka_unit_test(kept_bytes),
-                                       cmocka_unit_test(embed_scale), cmocka_unit_test(capped_logits), cmocka_unit_test(refusals)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names), cmocka_unit_test(tables), cmocka_unit_test(one_product), cmocka_unit_test(own_columns),
+        cmocka_unit_test(kept_bytes), cmocka_unit_test(embed_scale), cmocka_unit_test(capped_logits), cmocka_unit_test(refusals),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

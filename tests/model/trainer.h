@@ -158,6 +158,13 @@ static const struct way ways[] = {
      .plan = {.lora = true, .nf4 = true, .dropout = 0.1, .rslora = true},
      .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":[\"k_proj\",\"v_proj\",\"up_proj\",\"down_proj\"],"
                 "\"layers_to_transform\":[1]}"},
+    /* Nothing is dropped and the A's lie side by side: x·Aᵀ of q, k, v and of gate, up in one product. */
+    {"llama2 LoRA in rows, AdamW", "llama", false, .optimizer = CONFIG_ADAMW, .lr = 3e-3, .decay = 0.01,
+     .plan = {.lora = true, .adapted = LORA_ALL | LORA_ON_HEAD, .rank = 8, .alpha = 8}},
+    {"qwen2 QLoRA in rows, SGD", "qwen2", true, .optimizer = CONFIG_SGD, .lr = 0.03, .momentum = 0.9,
+     .plan = {.lora = true, .nf4 = true},
+     .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\",\"v_proj\",\"gate_proj\",\"up_proj\"],\"r\":8,"
+                "\"lora_alpha\":16,\"rank_pattern\":{\"v_proj\":16}}"},
     {"q, k norms, LoRA AdamW", "llama", true, .also = qk_norms, .optimizer = CONFIG_ADAMW, .lr = 3e-3, .decay = 0.01,
      .plan = {.lora = true, .adapted = LORA_ALL, .rank = 4, .alpha = 8, .dropout = 0.1}},
     {"post norms and caps, full AdamW", "llama", true, .also = post_norms, .plan = {.full = true}, .optimizer = CONFIG_ADAMW, .lr = 3e-3,
@@ -261,10 +268,10 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
     struct trainer_sizes sizes = {c->n_batches, c->n_batches, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32, in_bwd};
     MUST(stage_init(&t->stage, t->s, param_load_bytes(&t->m.params)));
     MUST(trainer_init(&t->trainer, &t->config, &t->m, &t->comm, t->s, &sizes));
-    t->s->workspace_bytes = be->workspace_bytes(&(struct work_bounds){
+    MUST(be->prepare(t->s, &(struct work_bounds){
         .dt = act, .tokens = c->bounds.tokens, .doc_tokens = c->bounds.doc_tokens, .width = shape.width, .ffn = shape.ffn,
         .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .vocab = shape.vocab, .rank = t->m.lora_rank,
-        .head_rows = plan.head_rows, .threads = threads});
+        .head_rows = plan.head_rows, .threads = threads}));
     plan_init(&t->plan, be);
     tiny_layout(t);
     MUST(plan_bind(&t->plan));

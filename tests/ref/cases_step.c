@@ -18,7 +18,8 @@ static struct segs kit_segs(struct kit *k, const struct seg *table, int64_t n)
 void build_sumsq_segs(struct kit *k, const int64_t *p)
 {
     enum { P = FLAT_PAGE, N = 4 };
-    static const struct seg table[N] = {{0, 3 * P, 3, 1, 1, 0}, {3 * P, 77, 2, 1, 1, 0}, {3 * P + 256, 1000, 1, 1, 1, 0}, {4 * P, 10, 0, 1, 1, 0}};
+    static const struct seg table[N] = {{0, 3 * P, 3, 1, 1, 0}, {3 * P, 77, 2, 1, 1, 0}, {3 * P + 256, 1000, 1, 1, 1, 0},
+                                        {4 * P, 10, 0, 1, 1, 0}};
     k->args.sumsq_segs = (struct sumsq_segs_args){kit_act(k, 0, p[0], 1), kit_f32(k, 0, 6, 1), kit_segs(k, table, N), p[1]};
     kit_output(k, "partial", k->args.sumsq_segs.partial, DT_F32);
 }

@@ -93,6 +93,7 @@ struct item {
     struct item *next;
     status (*run)(struct fence_stream *s, union any_args *a);
     enum { RUNS, WAITS } what;
+    const char *label;
     union any_args args;
 };
 
@@ -148,7 +149,10 @@ static void run_some(const struct fence_stream *wanted)
     for (int i = 0; i < fence.n_streams && n < 64; i++)
         if (ready(fence.stream[i])) can[n++] = fence.stream[i];
     if (!n) {
-        fprintf(stderr, "fence: every stream waits for an event that nobody will record\n");
+        fprintf(stderr, "fence: every stream waits for an event that nobody will record:");
+        for (int i = 0; i < fence.n_streams; i++)
+            if (fence.stream[i]->first) fprintf(stderr, " %s for '%s'", fence.stream[i]->base.name, fence.stream[i]->first->label);
+        fprintf(stderr, "\n");
         abort();
     }
     for (int i = 0; i < n; i++) {
@@ -283,7 +287,7 @@ static bool without(const char *label) { return fence.without && !strcmp(fence.w
 static status fence_event_wait(struct event *e, struct stream *s, const char *label)
 {
     if (without(label)) return ST_OK;
-    return put(unwrap(s), (struct item){.run = run_nothing, .what = WAITS, .args.event = {e, e->recorded}});
+    return put(unwrap(s), (struct item){.run = run_nothing, .what = WAITS, .label = label, .args.event = {e, e->recorded}});
 }
 
 /* Which stream will record e next. */
@@ -345,6 +349,14 @@ static void fence_stream_close(struct stream *s)
     free(f);
 }
 
+static status fence_prepare(struct stream *s, const struct work_bounds *w)
+{
+    struct stream *inner = ((struct fence_stream *)s)->inner;
+    TRY(fence.inner->prepare(inner, w));
+    s->workspace_bytes = inner->workspace_bytes;
+    return ST_OK;
+}
+
 static const char *fence_describe(void) { return fence.inner->describe(); }
 
 static void choose_order(void)
@@ -367,6 +379,7 @@ const struct backend *fence_wrap(const struct backend *inner)
     fence.outer.name = "fence";
     fence.outer.tensors_in = MEM_DEVICE;
     fence.outer.describe = fence_describe;
+    fence.outer.prepare = fence_prepare;
     fence.outer.ops = (struct ops){TRIMPOT_OPS(FENCE_SLOT)};
     fence.outer.dev = (struct device){
         .alloc = fence_alloc,

@@ -163,11 +163,12 @@ status kit_stream_open(const struct backend *be, int threads, struct stream **ou
                             .rank = 64,
                             .head_rows = 600,
                             .threads = 4};
-    size_t bytes = be->workspace_bytes(&w);
-    w.dt = DT_BF16;
-    size_t half = be->workspace_bytes(&w);
     TRY(be->dev.stream_open(out, threads));
-    (*out)->workspace_bytes = bytes > half ? bytes : half;
+    TRY(be->prepare(*out, &w));
+    size_t bytes = (*out)->workspace_bytes;
+    w.dt = DT_BF16;
+    TRY(be->prepare(*out, &w));
+    if (bytes > (*out)->workspace_bytes) (*out)->workspace_bytes = bytes;
     if ((*out)->workspace_bytes) return be->dev.alloc(MEM_HOST, (*out)->workspace_bytes, &(*out)->workspace);
     return ST_OK;
 }

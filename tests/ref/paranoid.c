@@ -341,6 +341,14 @@ static status paranoid_stream_open(struct stream **out, int threads)
     return ST_OK;
 }
 
+static status paranoid_prepare(struct stream *s, const struct work_bounds *w)
+{
+    struct stream *inner = ((struct paranoid_stream *)s)->inner;
+    TRY(inner_backend->prepare(inner, w));
+    s->workspace_bytes = inner->workspace_bytes;
+    return ST_OK;
+}
+
 static void paranoid_stream_close(struct stream *s)
 {
     if (!s) return;
@@ -388,6 +396,7 @@ const struct backend *paranoid_wrap(const struct backend *inner)
     outer_backend.name = name;
     outer_backend.ops = (struct ops){TRIMPOT_OPS(PARANOID_SLOT)};
     TRIMPOT_OPS(DROP_MISSING)
+    outer_backend.prepare = paranoid_prepare;
     outer_backend.dev.alloc = paranoid_alloc;
     outer_backend.dev.stream_open = paranoid_stream_open;
     outer_backend.dev.stream_close = paranoid_stream_close;

@@ -255,10 +255,11 @@ static status ref_mem_info(enum mem_kind kind, size_t *free_bytes, size_t *total
     return backend_cpu.dev.mem_info(kind, free_bytes, total_bytes);
 }
 
-static size_t ref_workspace_bytes(const struct work_bounds *w)
+static status ref_prepare(struct stream *s, const struct work_bounds *w)
 {
     (void)w;
-    return 0;
+    s->workspace_bytes = 0;
+    return ST_OK;
 }
 
 static size_t ref_library_bytes(const struct work_bounds *w) { return (void)w, 0; }
@@ -288,7 +289,7 @@ const struct backend backend_ref = {
             .mem_info = ref_mem_info,
         },
     .ops = {TRIMPOT_OPS(REF_SLOT)},
-    .workspace_bytes = ref_workspace_bytes,
+    .prepare = ref_prepare,
     .library_bytes = ref_library_bytes,
     .describe = ref_describe,
     .accepts_f64 = true,

@@ -33,11 +33,6 @@ size_t param_load_bytes(const struct param_store *ps)
     return most;
 }
 
-static tensor part(tensor t, int64_t first, int64_t count)
-{
-    return tensor_1d((char *)t.data + (size_t)first * dtype_bytes(t.dt), t.dt, count);
-}
-
 static status convert(struct stream *s, tensor from, tensor to)
 {
     return op_axpy(s, &(struct axpy_args){.x = from, .y = to, .scale = 1});
@@ -69,8 +64,8 @@ static status put_piece(struct stage *g, const struct param *p, int64_t first, i
     tensor from;
     void *owned;
     TRY(source(g, p->source, first, count, &from, &owned));
-    status st = convert(g->s, from, part(p->value, first, count));
-    if (!st && p->master.data) st = convert(g->s, from, part(p->master, first, count));
+    status st = convert(g->s, from, tensor_part(p->value, first, count));
+    if (!st && p->master.data) st = convert(g->s, from, tensor_part(p->master, first, count));
     free(owned);
     return st;
 }
@@ -81,7 +76,7 @@ static status quantise(struct param_store *ps, struct stage *g, const struct par
     void *owned;
     TRY(source(g, p->source, 0, p->count, &from, &owned));
     struct nf4_args q = p->nf4;
-    q.w = param_load_widens(p) ? part(ps->wide, 0, p->count) : from;
+    q.w = param_load_widens(p) ? tensor_part(ps->wide, 0, p->count) : from;
     status st = param_load_widens(p) ? convert(g->s, from, q.w) : ST_OK;
     if (!st) st = op_nf4_quantize(g->s, &q);
     free(owned);
@@ -125,9 +120,9 @@ static status draw(struct stage *g, const struct param *p, tensor to, uint64_t k
 static status init_one(struct param_store *ps, struct stage *g, const struct param *p, int id, uint64_t seed)
 {
     bool nf4 = p->kind == PARAM_NF4;
-    tensor to = part(nf4 ? ps->wide : p->master.data ? p->master : p->value, 0, p->count);
+    tensor to = tensor_part(nf4 ? ps->wide : p->master.data ? p->master : p->value, 0, p->count);
     TRY(draw(g, p, to, rng_key(seed, RNG_INIT, (uint32_t)id, 0)));
-    if (p->master.data) return convert(g->s, to, part(p->value, 0, p->count));
+    if (p->master.data) return convert(g->s, to, tensor_part(p->value, 0, p->count));
     if (!nf4) return ST_OK;
     struct nf4_args q = p->nf4;
     q.w = to;

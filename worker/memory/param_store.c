@@ -8,8 +8,9 @@
 
 #include "collectives/own.h"
 #include "kernels/base/text.h"
+#include "kernels/quant_maps.h"
 
-enum { SMALL_ALIGN = 256, NF4_BLOCK = 64, NESTED_BLOCK = 256 };
+enum { SMALL_ALIGN = 256 };
 
 void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters)
 {
@@ -30,7 +31,7 @@ int param_add(struct param_store *ps, enum param_kind kind, int64_t dim0, int64_
         ps->p = mem_grow(ps->p, (size_t)ps->cap * sizeof *ps->p);
     }
     struct param *p = &ps->p[ps->n];
-    *p = (struct param){.kind = kind, .rank = dim1 ? 2 : 1, .dim = {dim0, dim1 ? dim1 : 1}, .uses = 1, .scale = 1};
+    *p = (struct param){.kind = kind, .rank = dim1 ? 2 : 1, .dim = {dim0, dim1 ? dim1 : 1}, .uses = 1, .scale = 1, .next = -1};
     p->count = p->dim[0] * p->dim[1];
     va_list ap;
     va_start(ap, name);
@@ -174,6 +175,12 @@ static bool needs_copies(const struct param_store *ps)
     return false;
 }
 
+static int by_place(const void *a, const void *b)
+{
+    const struct seg *x = a, *y = b;
+    return (x->at > y->at) - (x->at < y->at);
+}
+
 /* The table of trained tensors: in the order of the index, their norm partials in the order in which they were added. */
 static void tabulate(struct param_store *ps)
 {
@@ -188,24 +195,57 @@ static void tabulate(struct param_store *ps)
         p->partial = ps->n_partials;
         ps->n_partials += param_pages(p);
     }
-    for (int i = ps->n - 1; i >= 0; i--) {
+    for (int i = 0; i < ps->n; i++) {
         const struct param *p = &ps->p[i];
         if (param_is_trained(p))
             ps->seg_table[ps->segs.n++] = (struct seg){.at = p->flat, .count = p->count, .partial = p->partial, .lr_mult = 1, .wd_mult = 1,
                                                        .scale = copies && p->kind == PARAM_ADAPTER ? p->scale : 0};
+    }
+    qsort(ps->seg_table, (size_t)ps->segs.n, sizeof *ps->seg_table, by_place);
+}
+
+/* The first place from `at` on for so many elements. */
+static int64_t place(int64_t at, int64_t count)
+{
+    at = whole(at, SMALL_ALIGN);
+    return count > whole(at, OWN_PAGE) - at ? whole(at, OWN_PAGE) : at; /* does not fit into what is left of the page */
+}
+
+/* The first place from `at` on for the row, or -1: its members, placed one by one, would not lie side by side. */
+static int64_t place_row(const struct param_store *ps, int first, int64_t at)
+{
+    int64_t total = 0;
+    for (int i = first; i >= 0; i = ps->p[i].next) total += ps->p[i].count;
+    int64_t start = place(at, total), end = start;
+    for (int i = first; i >= 0; i = ps->p[i].next) {
+        if (place(end, ps->p[i].count) != end) return -1;
+        end += ps->p[i].count;
+    }
+    return start;
+}
+
+static void part_row(struct param_store *ps, int first)
+{
+    for (int i = first, next; i >= 0; i = next) {
+        next = ps->p[i].next;
+        ps->p[i].next = -1;
     }
 }
 
 void param_store_index(struct param_store *ps)
 {
     int64_t at = 0;
+    for (int i = 0; i < ps->n; i++) ps->p[i].flat = -1;
     for (int i = ps->n - 1; i >= 0; i--) {
-        struct param *p = &ps->p[i];
-        if (!param_is_trained(p)) continue;
-        at = whole(at, SMALL_ALIGN);
-        if (p->count > whole(at, OWN_PAGE) - at) at = whole(at, OWN_PAGE); /* does not fit into what is left of the page */
-        p->flat = at;
-        at += p->count;
+        if (!param_is_trained(&ps->p[i]) || ps->p[i].flat >= 0) continue;
+        int64_t start = place_row(ps, i, at);
+        if (start < 0) part_row(ps, i);
+        at = start < 0 ? place(at, ps->p[i].count) : start;
+        for (int k = i; k >= 0; k = ps->p[k].next) {
+            assert(ps->p[k].next < k);
+            ps->p[k].flat = at;
+            at += ps->p[k].count;
+        }
     }
     ps->flat_count = whole(at, SMALL_ALIGN);
     tabulate(ps);
@@ -235,10 +275,10 @@ static void take_frozen(struct param_store *ps, struct param *p, struct arena *a
 
 static void take_nf4(struct param *p, struct arena *a)
 {
-    int64_t blocks = (p->count + NF4_BLOCK - 1) / NF4_BLOCK, nested = (blocks + NESTED_BLOCK - 1) / NESTED_BLOCK;
-    p->nf4.codes = tensor_1d(arena_take(a, (size_t)(p->count + 1) / 2, "NF4 codes"), DT_U8, (p->count + 1) / 2);
-    p->nf4.absmax_q = tensor_1d(arena_take(a, (size_t)blocks, "NF4 scales"), DT_U8, blocks);
-    p->nf4.nested = tensor_1d(arena_take(a, (size_t)nested * 4, "NF4 nested scales"), DT_F32, nested);
+    struct nf4_sizes n = nf4_sizes(p->count);
+    p->nf4.codes = tensor_1d(arena_take(a, (size_t)n.codes, "NF4 codes"), DT_U8, n.codes);
+    p->nf4.absmax_q = tensor_1d(arena_take(a, (size_t)n.blocks, "NF4 scales"), DT_U8, n.blocks);
+    p->nf4.nested = tensor_1d(arena_take(a, (size_t)n.nested * 4, "NF4 nested scales"), DT_F32, n.nested);
     p->nf4.offset = tensor_1d(arena_take(a, 4, "NF4 nested scales"), DT_F32, 1);
 }
 
@@ -326,4 +366,15 @@ status param_acquire(struct param_store *ps, struct stream *s, int id, tensor *o
 void param_done(struct param_store *ps, int id)
 {
     if (ps->borrowed == id) ps->borrowed = -1;
+}
+
+status param_acquire_row(struct param_store *ps, struct stream *s, int first, tensor *out)
+{
+    assert(ps->p[first].kind == PARAM_ADAPTER);
+    TRY(param_acquire(ps, s, first, out));
+    for (int i = ps->p[first].next; i >= 0; i = ps->p[i].next) {
+        assert(ps->p[i].kind == PARAM_ADAPTER && ps->p[i].dim[1] == out->dim[1]);
+        out->dim[0] += ps->p[i].dim[0];
+    }
+    return ST_OK;
 }

@@ -40,6 +40,7 @@ struct param {
     float scale;             /* adapters: factor of the working copy */
     enum param_init init;
     float init_bound;
+    int next;                /* trained: of the same row (param_store_index), the one whose place follows; -1 = none */
     int64_t flat;            /* trained: first element in the flat index */
     int64_t partial;         /* trained: first of its norm partials */
     const struct st_entry *source; /* NULL: initialised, not loaded */
@@ -91,7 +92,9 @@ status param_store_match(struct param_store *ps, const struct st_set *files, con
 bool param_shape_agrees(const struct param *p, const struct st_entry *e);
 bool param_dtype_loads(const struct st_entry *e); /* F32, F16, BF16; adapters also F64 */
 
-/* Gives trained parameters their places, last added first. */
+/* Gives trained parameters their places, last added first. What `next` chains, from its last added member to earlier ones, is
+ * placed where the first of them comes up, as one row: without a gap, like a single tensor of their size. Where the rules above
+ * would leave a gap between two, there is no row: each gets the place that it had without, and `next` becomes -1. */
 void param_store_index(struct param_store *ps);
 
 /* Layout, measured then bound: frozen copies and NF4 in `frozen`, the flat vectors in `trained`, scratch in `scratch`. */
@@ -122,6 +125,9 @@ status param_leave(struct param_store *ps, struct stream *s, int64_t layer, enum
 /* Borrow a parameter for reading. NF4 is dequantised into the one scratch buffer: give it back before the next. */
 status param_acquire(struct param_store *ps, struct stream *s, int id, tensor *out);
 void param_done(struct param_store *ps, int id);
+
+/* Borrow the row that begins with adapter `first` as the one matrix that it is, [Σ dim 0, dim 1]; param_done(first). */
+status param_acquire_row(struct param_store *ps, struct stream *s, int first, tensor *out);
 
 /* param_load.c. `count` elements of the source from `first` on were read for the last time: their pages leave this process. */
 void param_source_forget(const struct param *p, int64_t first, int64_t count);

@@ -16,6 +16,10 @@
  *
  *   owner  [ q: H·D | k: K·D | v: K·D ]      gate_up  [ gate: F | up: F ]
  *
+ * So it is with x·Aᵀ of adapters that read one slot, where nothing drops elements of it and the A's lie side by side in every
+ * layer (rows of param_store.h): one step writes the owner, [ v: R | k: R | q: R ] as the A's lie, and the projections read
+ * their columns.
+ *
  * Sets of slots are bits of owners; a step says what its forward reads and writes, and what its backward reads (`saved`).
  * Everything else follows: what of a layer must be recomputed, in which order, and which backward steps are for nothing
  * because nothing trained lies before them (`flows`).
@@ -45,6 +49,12 @@ enum {
     LINEAR_GATE, /* gate|up where they are fused */
     LINEAR_UP, LINEAR_DOWN, LINEAR_PER_LAYER
 };
+/* The first of the projections that read the slot which `which` reads; they follow each other. */
+static inline int linear_first(int which)
+{
+    return which <= LINEAR_V ? LINEAR_Q : which == LINEAR_UP ? LINEAR_GATE : which;
+}
+
 enum { NORM_1, NORM_Q, NORM_K, NORM_POST_1, NORM_2, NORM_POST_2, NORM_PER_LAYER };
 
 enum { BLOCK_MAX_STEPS = 24, BLOCK_MAX_GRADS = 8, GRAD_X = 0 /* the residual stream's */, GRAD_SELF = -1 };
@@ -53,7 +63,7 @@ struct step {
     const char *name;
     /* want: what of `writes` is asked for */
     status (*fwd)(struct pass *p, int64_t layer, const struct step *st, slot_set want);
-    status (*bwd)(struct pass *p, int64_t layer, const struct step *st);
+    status (*bwd)(struct pass *p, int64_t layer, const struct step *st); /* NULL, and no `out`: done by those that read `writes` */
     int linear, norm;      /* whose parameters: LINEAR_*, NORM_*; -1 = none */
     union {                /* slots, by role */
         struct {
@@ -62,7 +72,8 @@ struct step {
             bool behind;     /* base and delta are those of the layer before */
             int64_t heads;   /* norms so many ranges of columns each on its own */
         } norm;
-        struct { int x, y, lora; bool adds_dx; } linear; /* lora: x·Aᵀ */
+        struct { int x, y, lora; bool adds_dx, lora_there; } linear; /* lora: x·Aᵀ; there: an earlier step writes it */
+        struct { int x, h, last; } lora; /* last: the LINEAR_* whose A begins the row */
         struct { int q, k; } rope; /* in place */
         struct { int q, k, v, o, lse; } attn;
         struct { int gate, up, h; } glu;
@@ -80,6 +91,7 @@ struct block {
     int n_steps;
     struct { const char *name; int64_t width; } grads[BLOCK_MAX_GRADS];
     int n_grads;
+    int lora[LINEAR_PER_LAYER]; /* slots of x·Aᵀ */
     int x, x2, delta;      /* the residual stream: into the block, after attention, and what its end adds */
 };
 
@@ -112,5 +124,6 @@ tensor block_gradient(const struct model *m, int64_t layer, int slot);
     status step_##kind##_bwd(struct pass *p, int64_t layer, const struct step *st);
 BLOCK_STEP_KINDS(BLOCK_STEP_DECLARE)
 #undef BLOCK_STEP_DECLARE
+status step_lora_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want); /* no backward */
 
 #endif

@@ -62,8 +62,21 @@ static struct linear_io linear_io(const struct pass *p, int64_t layer, const str
     int64_t rank = p->m->layers[layer].linear[st->linear].rank;
     struct linear_io io = {.rows = p->batch->docs.rows, .x = slot(p, layer, st->at.linear.x)};
     tensor h = slot(p, layer, st->at.linear.lora);
-    if (rank) io.h = tensor_2d(h.data, h.dt, h.dim[0], rank);
+    if (rank) io.h = tensor_columns(&h, 0, rank);
+    io.h_there = st->at.linear.lora_there;
     return io;
+}
+
+status step_lora_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want)
+{
+    struct param_store *ps = &p->m->params;
+    int first = p->m->layers[layer].linear[st->at.lora.last].lora_a;
+    struct gemm_args product = {.a = slot(p, layer, st->at.lora.x), .c = slot(p, layer, st->at.lora.h), .tb = true, .alpha = 1};
+    (void)want;
+    TRY(param_acquire_row(ps, p->s, first, &product.b));
+    TRY(op_gemm(p->s, &product));
+    param_done(ps, first);
+    return ST_OK;
 }
 
 status step_linear_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want)

@@ -34,19 +34,25 @@ bool linear_is_trained(const struct model *m, const struct linear *l)
     return linear_needs_input(m, l) || (l->bias >= 0 && param_is_trained(&m->params.p[l->bias]));
 }
 
+/* h = drop(x)·Aᵀ */
+static status adapter_in(struct pass *p, const struct linear *l, const struct linear_io *io)
+{
+    tensor in, a;
+    TRY(dropped_input(p, l, io, &in));
+    TRY(param_acquire(&p->m->params, p->s, l->lora_a, &a));
+    TRY(op_gemm(p->s, &(struct gemm_args){.a = in, .b = a, .c = io->h, .tb = true, .alpha = 1}));
+    param_done(&p->m->params, l->lora_a);
+    return ST_OK;
+}
+
 status linear_fwd(struct pass *p, const struct linear *l, const struct linear_io *io)
 {
     struct param_store *ps = &p->m->params;
     struct gemm_args product = {.a = io->x, .c = io->y, .tb = true, .alpha = 1};
     if (has_adapter(l)) {
-        tensor in, a, b;
-        TRY(dropped_input(p, l, io, &in));
-        TRY(param_acquire(ps, p->s, l->lora_a, &a));
-        TRY(op_gemm(p->s, &(struct gemm_args){.a = in, .b = a, .c = io->h, .tb = true, .alpha = 1}));
-        param_done(ps, l->lora_a);
-        TRY(param_acquire(ps, p->s, l->lora_b, &b));
+        if (!io->h_there) TRY(adapter_in(p, l, io));
+        TRY(param_acquire(ps, p->s, l->lora_b, &product.b2));
         product.a2 = io->h;
-        product.b2 = b;
     }
     if (l->bias >= 0) TRY(param_acquire(ps, p->s, l->bias, &product.bias));
     TRY(param_acquire(ps, p->s, l->w, &product.b));

@@ -119,6 +119,18 @@ static struct linear add_linear(struct model *m, enum param_kind kind, const cha
     return l;
 }
 
+/* One product may then read the A's of the adapters that read one input. */
+static void chain_adapters(struct model *m, const struct layer *layer)
+{
+    for (int i = 0, last = -1; i < LINEAR_PER_LAYER; i++) {
+        int a = layer->linear[i].lora_a;
+        if (linear_first(i) == i) last = -1;
+        if (a < 0) continue;
+        m->params.p[a].next = last;
+        last = a;
+    }
+}
+
 static void add_layer(struct model *m, int64_t index, const struct part *parts, int n)
 {
     const struct model_shape *s = &m->shape;
@@ -136,6 +148,7 @@ static void add_layer(struct model *m, int64_t index, const struct part *parts, 
         if (part->norm >= 0) layer->norm[part->norm] = add_norm(m, part->out, name);
         else layer->linear[part->linear] = add_linear(m, linear, name, part, (uint32_t)(index * LINEAR_PER_LAYER + part->linear + 1));
     }
+    chain_adapters(m, layer);
     for (int i = first; i < m->params.n && index < m->lowest; i++)
         if (param_is_trained(&m->params.p[i])) m->lowest = index;
 }

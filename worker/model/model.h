@@ -127,6 +127,7 @@ struct linear_io {
     tensor y;      /* forward */
     tensor dy, dx; /* backward; dx.data NULL: not wanted */
     bool adds_dx;  /* dx += instead of = */
+    bool h_there;  /* forward: h is written already */
 };
 status linear_fwd(struct pass *p, const struct linear *l, const struct linear_io *io);
 /* dx = or += dy·W + LoRA's part; gradients of W, b, A, B go to the sink. */
