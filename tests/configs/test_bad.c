@@ -157,6 +157,8 @@ static const struct {
     {BASE "recipe: lora_finetune\nmaster_weights: fp32\n", NULL, "adapters are 32-bit already"},
     {BASE "grad_dtype: bf16\n", NULL, "gradients are summed in fp32"},
     {BASE "model: {_component_: torchtune.models.qwen2.qwen2_7b}\ntokenizer: {_component_: torchtune.models.llama3.llama3_tokenizer}\n", NULL, "it is not the tokenizer of model._component_"},
+    {BASE "model: {_component_: torchtune.models.phi3.phi3_mini}\ntokenizer: {_component_: torchtune.models.llama2.llama2_tokenizer}\n", NULL, "it is not the tokenizer of model._component_"},
+    {BASE "model: {_component_: torchtune.models.gemma2.gemma2_2b}\n", "checkpointer.model_type=GEMMA", "model._component_ is of another family"},
     {BASE "model: {_component_: torchtune.models.qwen2.qwen2_7b}\n", "checkpointer.model_type=LLAMA2", "model._component_ is of another family"},
     {BASE "output_dir: /model/../model/out\n", NULL, "it lies in checkpointer.checkpoint_dir"},
     {BASE "reduce: fast\n", NULL, "the library's own sum is not built yet"},

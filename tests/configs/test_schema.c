@@ -470,6 +470,29 @@ static struct config *parsed(const char *text, const char *model, const char *ov
 #define QWEN "path: /tmp/Q/vocab.json, merges_file: /tmp/Q/merges.txt"
 
 /* The tokenizer comes from --model, unless the command line says otherwise or the file's is one of the model's own. */
+/* torchtune's names as its own files combine them. */
+static void families_as_torchtune_names_them(void **state)
+{
+    (void)state;
+    static const struct { const char *model, *tokenizer, *checkpointer; } rows[] = {
+        {"qwen3.qwen3_0_6b_instruct", "qwen3.qwen3_tokenizer", "QWEN3"},
+        {"mistral.mistral_7b", "mistral.mistral_tokenizer", "MISTRAL"},
+        {"gemma.gemma_2b", "gemma.gemma_tokenizer", "GEMMA"},
+        {"gemma2.gemma2_9b", "gemma.gemma_tokenizer", "GEMMA2"}, /* it has none of its own */
+        {"gemma2.gemma2_27b", "gemma2.gemma_tokenizer", "GEMMA2"},
+        {"phi3.phi3_mini", "phi3.phi3_mini_tokenizer", "PHI3_MINI"},
+        {"llama3_3.llama3_3_70b", "llama3.llama3_tokenizer", "LLAMA3"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char *yaml = mem_printf("checkpointer: {checkpoint_dir: /model, model_type: %s}\ndataset: {data_files: rows.json}\n"
+                                "model: {_component_: torchtune.models.%s}\n"
+                                "tokenizer: {_component_: torchtune.models.%s, path: /model/t}\n",
+                                rows[i].checkpointer, rows[i].model, rows[i].tokenizer);
+        config_free(PARSE(yaml));
+        free(yaml);
+    }
+}
+
 static void a_model_brings_its_tokenizer(void **state)
 {
     (void)state;
@@ -523,6 +546,7 @@ int main(void)
         cmocka_unit_test(diff),
         cmocka_unit_test(reference_names_every_key),
         cmocka_unit_test(paths_are_checked_on_request),
+        cmocka_unit_test(families_as_torchtune_names_them),
         cmocka_unit_test(a_model_brings_its_tokenizer),
     };
     log_init(0, 1, LOG_QUIET);

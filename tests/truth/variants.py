@@ -145,7 +145,8 @@ VARIANTS = {
     # rows that are all beyond the original positions: transformers chooses the factors row by row
     "longrope-long": dict(family="phi3", rows=[0, 2, 3, 4, 5, 7], config=dict(rope(
         "longrope", rope_theta=10000.0, partial_rotary_factor=0.75, original_max_position_embeddings=12,
-        short_factor=[1.0] * 6, long_factor=[1.0, 1.5, 3.0, 6.0, 12.0, 20.0]), original_max_position_embeddings=12)),
+        short_factor=[1.0] * 6, long_factor=[1.0, 1.5, 3.0, 6.0, 12.0, 20.0]), original_max_position_embeddings=12),
+        warning="longrope: the long factors"),
     "longrope-old-spelling": dict(family="phi3", config={
         "rope_parameters": None, "rope_theta": 10000.0, "rope_scaling": {
             "type": "yarn", "short_factor": [1.0, 1.05, 1.1, 1.2, 1.3, 1.4, 1.6, 2.0], "long_factor": [2.0] * 8}}),

@@ -49,7 +49,7 @@ struct rendered_document {
 };
 
 /* The rendering of one row before truncation. target[t] = ids[t] where trained on, else -100. A row is several documents
- * where a template renders earlier turns otherwise once later ones follow (Qwen3 drops earlier thinking): such a turn is
+ * where a template renders earlier turns otherwise once later ones follow (some drop earlier thinking): such a turn is
  * trained in its own rendering, the one the model will meet. */
 struct rendered {
     struct ids ids, target;

@@ -10,7 +10,7 @@
  *     prompt 2 |system|user|header|                                          those before it, add_generation_prompt
  *                                 ^ begin      ^ end of its own bytes, then its end mark
  *
- *   `turn` and `full` must agree up to the end of the turn's own bytes; where they do not (Qwen3 drops earlier thinking)
+ *   `turn` and `full` must agree up to the end of the turn's own bytes; where they do not (some drop earlier thinking)
  *   the turn is trained in its own rendering: a document of its own. Without a generation prompt that fits, a turn begins
  *   with its own first byte. Other trained messages: their own bytes. */
 #include <stdlib.h>

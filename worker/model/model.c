@@ -298,6 +298,9 @@ static status fill_rope(struct model *m, struct stage *g, const struct hf_rope *
 
 status model_prepare(struct model *m, struct stage *g)
 {
+    if (m->shape.rope[0].type == ROPE_LONGROPE && m->bounds.doc_tokens > m->shape.rope[0].original)
+        log_note("longrope: the long factors, as the longest row has %lld tokens, in all rows (the model began with %lld positions)",
+                 (long long)m->bounds.doc_tokens, (long long)m->shape.rope[0].original);
     if (m->shape.rope[0].type == ROPE_DYNAMIC && m->bounds.doc_tokens > m->shape.max_positions)
         log_note("dynamic RoPE: stretched for %lld tokens, the longest row, in all rows (max_position_embeddings is %lld)",
                  (long long)m->bounds.doc_tokens, (long long)m->shape.max_positions);
