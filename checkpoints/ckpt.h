@@ -38,19 +38,29 @@ struct ckpt_class {
     status (*write)(void *owner, int64_t at, int64_t n, const void *from_host);
 };
 
-struct ckpt_tensor { const char *name; int rank; int64_t dim[4]; int64_t offset; }; /* where it lies in every class */
+struct ckpt_tensor {
+    const char *name;
+    int rank;
+    int64_t dim[4];
+    int64_t offset;
+}; /* where it lies in every class */
 
 /* Rank 0 asks it before anything is written, right before the rename, and before each removal: may this run still
  * change the directory? What it returns if not is the outcome on every rank. NULL, or no check: it may. */
-struct ckpt_guard { status (*check)(void *arg); void *arg; };
+struct ckpt_guard {
+    status (*check)(void *arg);
+    void *arg;
+};
 
 /* Small things every rank agrees on; text is JSON, kept verbatim in the manifest. */
 struct ckpt_state {
-    int64_t step;               /* optimizer steps done */
-    const struct ckpt_class *classes; int n_classes;
-    const struct ckpt_tensor *tensors; int n_tensors;
-    const char *meta_json;      /* object: seed, epoch, cursor, M, V, optimizer t, skip counters, hashes, config … */
-    const char *writer;         /* two runs that both believe the directory to be theirs write to two .tmp; may be NULL */
+    int64_t step; /* optimizer steps done */
+    const struct ckpt_class *classes;
+    int n_classes;
+    const struct ckpt_tensor *tensors;
+    int n_tensors;
+    const char *meta_json; /* object: seed, epoch, cursor, M, V, optimizer t, skip counters, hashes, config … */
+    const char *writer;    /* two runs that both believe the directory to be theirs write to two .tmp; may be NULL */
     struct ckpt_guard guard;
 };
 
@@ -60,7 +70,13 @@ status ckpt_save(struct comm *comm, const char *checkpoints_dir, const struct ck
 
 /* What a valid checkpoint says before its bytes are read. `rejected`: how many newer ones were renamed .bad. */
 struct ckpt_manifest;
-struct ckpt_info { int64_t step; int rejected; char *dir; char *meta_json; struct ckpt_manifest *manifest; };
+struct ckpt_info {
+    int64_t step;
+    int rejected;
+    char *dir;
+    char *meta_json;
+    struct ckpt_manifest *manifest;
+};
 
 /* Collective: rank 0 scans, newest first; every file of the candidate is hashed, the ranks sharing the work. A
  * directory that does not verify is renamed .bad with a loud warning and the next older one is tried. *found = false

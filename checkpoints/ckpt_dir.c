@@ -80,8 +80,7 @@ status ckpt_check_quick(const char *dir, int64_t step, struct ckpt_manifest **m,
 {
     TRY(ckpt_read_manifest(dir, m, text, bytes));
     status st = ST_OK;
-    if ((*m)->step != step)
-        st = status_fail(ST_CORRUPT, "%s/manifest: says it is of step %lld", dir, (long long)(*m)->step);
+    if ((*m)->step != step) st = status_fail(ST_CORRUPT, "%s/manifest: says it is of step %lld", dir, (long long)(*m)->step);
     for (int i = 0; i < (*m)->n_shards && !st; i++) st = shard_check_size(dir, *m, i);
     if (!st) return ST_OK;
     ckpt_manifest_free(*m);
@@ -108,8 +107,7 @@ static void quarantine(const char *dir, const char *why)
     if (rename(dir, bad) == 0)
         log_warn("checkpoint %s does not verify and is now %s: %s", dir, bad, why);
     else
-        log_warn("checkpoint %s does not verify and is passed over (renaming it failed: %s): %s", dir, strerror(errno),
-                 why);
+        log_warn("checkpoint %s does not verify and is passed over (renaming it failed: %s): %s", dir, strerror(errno), why);
     free(bad);
 }
 
@@ -127,8 +125,7 @@ struct candidate {
 };
 
 /* Rank 0: the newest directory older than `below` that passes the quick check. */
-static status next_candidate(const char *checkpoints_dir, int64_t below, struct candidate *c, struct ckpt_manifest **m,
-                             char **text)
+static status next_candidate(const char *checkpoints_dir, int64_t below, struct candidate *c, struct ckpt_manifest **m, char **text)
 {
     int64_t *steps;
     int n;
@@ -171,8 +168,8 @@ static status hash_my_files(struct comm *comm, const char *dir, const struct ckp
 }
 
 /* One round: the next candidate, judged by all ranks. *good says whether it stands in `out`. */
-static status try_candidate(struct comm *comm, const char *checkpoints_dir, int64_t below, struct candidate *c,
-                            struct ckpt_info *out, bool *good)
+static status try_candidate(struct comm *comm, const char *checkpoints_dir, int64_t below, struct candidate *c, struct ckpt_info *out,
+                            bool *good)
 {
     struct ckpt_manifest *m = NULL;
     char *text = NULL, *dir = NULL;

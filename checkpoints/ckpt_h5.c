@@ -178,10 +178,10 @@ static status open_file(struct layout *w, struct h5_image *image)
     w->fcpl = H5Pcreate(H5P_FILE_CREATE);
     w->dcpl = H5Pcreate(H5P_DATASET_CREATE);
     if (w->driver < 0 || w->fapl < 0 || w->fcpl < 0 || w->dcpl < 0 || H5Pset_driver(w->fapl, w->driver, &image) < 0 ||
-        H5Pset_libver_bounds(w->fapl, H5F_LIBVER_V110, H5F_LIBVER_V110) < 0 ||
-        H5Pset_alignment(w->fapl, 65536, H5_PAGE) < 0 || H5Pset_obj_track_times(w->fcpl, false) < 0 ||
-        H5Pset_obj_track_times(w->dcpl, false) < 0 || H5Pset_layout(w->dcpl, H5D_CONTIGUOUS) < 0 ||
-        H5Pset_alloc_time(w->dcpl, H5D_ALLOC_TIME_EARLY) < 0 || H5Pset_fill_time(w->dcpl, H5D_FILL_TIME_NEVER) < 0)
+        H5Pset_libver_bounds(w->fapl, H5F_LIBVER_V110, H5F_LIBVER_V110) < 0 || H5Pset_alignment(w->fapl, 65536, H5_PAGE) < 0 ||
+        H5Pset_obj_track_times(w->fcpl, false) < 0 || H5Pset_obj_track_times(w->dcpl, false) < 0 ||
+        H5Pset_layout(w->dcpl, H5D_CONTIGUOUS) < 0 || H5Pset_alloc_time(w->dcpl, H5D_ALLOC_TIME_EARLY) < 0 ||
+        H5Pset_fill_time(w->dcpl, H5D_FILL_TIME_NEVER) < 0)
         return h5_fail(w->path, "set properties");
     w->file = H5Fcreate(w->path, H5F_ACC_TRUNC, w->fcpl, w->fapl);
     return w->file < 0 ? h5_fail(w->path, "create the file") : ST_OK;

@@ -25,8 +25,7 @@ static void class_line(struct buf *b, const struct ckpt_class *c)
 static void compare_classes(const struct ckpt_manifest *m, const struct ckpt_state *s, struct diff *d)
 {
     for (int k = 0; k < m->n_classes || k < s->n_classes; k++) {
-        const struct ckpt_class *a = k < m->n_classes ? &m->classes[k] : NULL,
-                                *b = k < s->n_classes ? &s->classes[k] : NULL;
+        const struct ckpt_class *a = k < m->n_classes ? &m->classes[k] : NULL, *b = k < s->n_classes ? &s->classes[k] : NULL;
         if (a && b && strcmp(a->name, b->name) == 0 && a->dt == b->dt && a->count == b->count && a->per == b->per) continue;
         if (!differs(d)) continue;
         buf_printf(&d->lines, "\n  class %d: checkpoint has ", k);
@@ -58,8 +57,7 @@ static bool same_tensor(const struct ckpt_tensor *a, const struct ckpt_tensor *b
 static void compare_tensors(const struct ckpt_manifest *m, const struct ckpt_state *s, struct diff *d)
 {
     for (int i = 0; i < m->n_tensors || i < s->n_tensors; i++) {
-        const struct ckpt_tensor *a = i < m->n_tensors ? &m->tensors[i] : NULL,
-                                 *b = i < s->n_tensors ? &s->tensors[i] : NULL;
+        const struct ckpt_tensor *a = i < m->n_tensors ? &m->tensors[i] : NULL, *b = i < s->n_tensors ? &s->tensors[i] : NULL;
         if (a && b && same_tensor(a, b)) continue;
         if (!differs(d)) continue;
         buf_printf(&d->lines, "\n  tensor %d: checkpoint has ", i);

@@ -47,19 +47,18 @@ static void shard_text(const struct ckpt_shard *s, int rank, int n_classes, stru
 {
     char file[32];
     ckpt_shard_name(file, rank, "h5");
-    buf_printf(out, "{\"file\": \"%s\", \"bytes\": %lld, \"xxh3\": \"%s\", ", file, (long long)s->bytes,
-               hash_text(s->hash));
+    buf_printf(out, "{\"file\": \"%s\", \"bytes\": %lld, \"xxh3\": \"%s\", ", file, (long long)s->bytes, hash_text(s->hash));
     buf_printf(out, "\"sum_xxh3\": \"%s\",\n   \"parts\": [", hash_text(s->sum_hash));
     for (int k = 0; k < n_classes; k++)
-        buf_printf(out, "%s[%lld, %lld, %lld, \"%s\"]", k ? ", " : "", (long long)s->part[k].lo,
-                   (long long)s->part[k].hi, (long long)s->part[k].offset, hash_text(s->part[k].hash));
+        buf_printf(out, "%s[%lld, %lld, %lld, \"%s\"]", k ? ", " : "", (long long)s->part[k].lo, (long long)s->part[k].hi,
+                   (long long)s->part[k].offset, hash_text(s->part[k].hash));
     buf_text(out, "]}");
 }
 
 void ckpt_manifest_text(const struct ckpt_state *s, const struct ckpt_shard *shards, int n_shards, struct buf *out)
 {
-    buf_printf(out, "{\"format\": \"%s\", \"version\": %d, \"step\": %lld, \"ranks\": %d, \"build\": ", format_name,
-               VERSION, (long long)s->step, n_shards);
+    buf_printf(out, "{\"format\": \"%s\", \"version\": %d, \"step\": %lld, \"ranks\": %d, \"build\": ", format_name, VERSION,
+               (long long)s->step, n_shards);
     jdoc_quote(out, TRIMPOT_BUILD_ID);
     buf_text(out, ",\n \"classes\": [");
     for (int i = 0; i < s->n_classes; i++) {
@@ -94,13 +93,12 @@ static status check_hash(const char *path, const char *text, size_t n, size_t *b
 {
     hash128 said;
     const char *line = text + n - HASH_LINE;
-    if (n <= HASH_LINE || line[-1] != '\n' || text[n - 1] != '\n' ||
-        memcmp(line, hash_prefix, sizeof hash_prefix - 1) != 0 || !hash_parse(line + sizeof hash_prefix - 1, &said))
+    if (n <= HASH_LINE || line[-1] != '\n' || text[n - 1] != '\n' || memcmp(line, hash_prefix, sizeof hash_prefix - 1) != 0 ||
+        !hash_parse(line + sizeof hash_prefix - 1, &said))
         FAIL(ST_CORRUPT, "%s: does not end with its hash; it is truncated or no manifest", path);
     *body = n - HASH_LINE;
     hash128 is = hash_bytes(text, *body);
-    if (!hash_equal(is, said))
-        FAIL(ST_CORRUPT, "%s: its hash is %s but it says %s", path, hash_text(is), hash_text(said));
+    if (!hash_equal(is, said)) FAIL(ST_CORRUPT, "%s: its hash is %s but it says %s", path, hash_text(is), hash_text(said));
     return ST_OK;
 }
 
@@ -113,8 +111,7 @@ static status bad_item(const char *path, const char *list, size_t i, const json_
 static status need_list(const struct jdoc *d, const char *key, size_t max, json_t **out, int *n)
 {
     *out = jdoc_get(d, key);
-    if (!json_is_array(*out) || json_array_size(*out) > max)
-        FAIL(ST_CORRUPT, "%s: %s is no list of at most %zu items", d->path, key, max);
+    if (!json_is_array(*out) || json_array_size(*out) > max) FAIL(ST_CORRUPT, "%s: %s is no list of at most %zu items", d->path, key, max);
     *n = (int)json_array_size(*out);
     return ST_OK;
 }
@@ -139,14 +136,13 @@ static status parse_classes(const struct jdoc *d, struct ckpt_manifest *m)
     for (int i = 0; i < n; i++) {
         const json_t *v = json_array_get(list, (size_t)i);
         struct ckpt_class c = {.dt = DT_COUNT};
-        const char *dt = json_string_value(json_object_get(v, "dtype")),
-                   *name = json_string_value(json_object_get(v, "name"));
+        const char *dt = json_string_value(json_object_get(v, "dtype")), *name = json_string_value(json_object_get(v, "name"));
         for (int k = 0; dt && k < DT_COUNT; k++)
             if (strcmp(dtype_name((dtype)k), dt) == 0) c.dt = (dtype)k;
         bool fresh = plain_word(name);
         for (int k = 0; k < i && fresh; k++) fresh = strcmp(m->classes[k].name, name) != 0;
-        if (!fresh || c.dt == DT_COUNT || !natural(json_object_get(v, "count"), &c.count) ||
-            !natural(json_object_get(v, "per"), &c.per) || !ckpt_per_valid(c.per))
+        if (!fresh || c.dt == DT_COUNT || !natural(json_object_get(v, "count"), &c.count) || !natural(json_object_get(v, "per"), &c.per) ||
+            !ckpt_per_valid(c.per))
             return bad_item(d->path, "classes", (size_t)i, v);
         c.name = mem_strdup(name);
         m->classes[m->n_classes++] = c;
@@ -160,15 +156,13 @@ static status parse_tensor(const char *path, size_t i, const json_t *v, int64_t 
     const json_t *dims = json_array_get(v, 1);
     size_t rank = json_array_size(dims);
     int64_t count = 1;
-    if (json_array_size(v) != 3 || !name || !json_is_array(dims) || rank > 4 ||
-        !natural(json_array_get(v, 2), &t->offset))
+    if (json_array_size(v) != 3 || !name || !json_is_array(dims) || rank > 4 || !natural(json_array_get(v, 2), &t->offset))
         return bad_item(path, "tensors", i, v);
     for (size_t k = 0; k < rank; k++)
         if (!natural(json_array_get(dims, k), &t->dim[k]) || __builtin_mul_overflow(count, t->dim[k], &count))
             return bad_item(path, "tensors", i, v);
     if (count > space - t->offset || t->offset > space)
-        FAIL(ST_CORRUPT, "%s: tensors[%zu] %s ends beyond the %lld elements of its class", path, i, jdoc_show(v),
-             (long long)space);
+        FAIL(ST_CORRUPT, "%s: tensors[%zu] %s ends beyond the %lld elements of its class", path, i, jdoc_show(v), (long long)space);
     t->rank = (int)rank;
     t->name = mem_strdup(name);
     return ST_OK;
@@ -198,16 +192,14 @@ static bool parse_part(const json_t *v, const struct ckpt_class *c, int64_t file
         return false;
     int64_t stored = ckpt_stored(c);
     if (p->lo > p->hi || p->hi > stored || (p->lo * c->per % OWN_PAGE && p->lo != stored)) return false;
-    return !__builtin_mul_overflow(p->hi - p->lo, size, &bytes) && !__builtin_add_overflow(p->offset, bytes, &end) &&
-           end <= file_bytes;
+    return !__builtin_mul_overflow(p->hi - p->lo, size, &bytes) && !__builtin_add_overflow(p->offset, bytes, &end) && end <= file_bytes;
 }
 
 static status parse_shards(const struct jdoc *d, struct ckpt_manifest *m, int64_t ranks)
 {
     json_t *list;
     TRY(need_list(d, "shards", CKPT_MAX_RANKS, &list, &m->n_shards));
-    if (m->n_shards != ranks)
-        FAIL(ST_CORRUPT, "%s: has %d shards but ranks is %lld", d->path, m->n_shards, (long long)ranks);
+    if (m->n_shards != ranks) FAIL(ST_CORRUPT, "%s: has %d shards but ranks is %lld", d->path, m->n_shards, (long long)ranks);
     m->shards = mem_alloc((size_t)m->n_shards * sizeof *m->shards);
     for (int i = 0; i < m->n_shards; i++) {
         const json_t *v = json_array_get(list, (size_t)i), *parts = json_object_get(v, "parts");
@@ -233,13 +225,12 @@ static status check_tiling(const char *path, const struct ckpt_manifest *m)
         int64_t at = 0;
         for (int i = 0; i < m->n_shards; i++) {
             if (m->shards[i].part[k].lo != at)
-                FAIL(ST_CORRUPT, "%s: class %s has a gap or overlap at element %lld", path, m->classes[k].name,
-                     (long long)at);
+                FAIL(ST_CORRUPT, "%s: class %s has a gap or overlap at element %lld", path, m->classes[k].name, (long long)at);
             at = m->shards[i].part[k].hi;
         }
         if (at != ckpt_stored(&m->classes[k]))
-            FAIL(ST_CORRUPT, "%s: the shards of class %s end at element %lld of %lld", path, m->classes[k].name,
-                 (long long)at, (long long)ckpt_stored(&m->classes[k]));
+            FAIL(ST_CORRUPT, "%s: the shards of class %s end at element %lld of %lld", path, m->classes[k].name, (long long)at,
+                 (long long)ckpt_stored(&m->classes[k]));
     }
     return ST_OK;
 }

@@ -40,8 +40,7 @@ static status check_free_space(const char *dir, const struct ckpt_state *s)
     double need = 0, have = (double)v.f_bavail * (double)v.f_frsize;
     for (int k = 0; k < s->n_classes; k++) need += (double)ckpt_stored(&s->classes[k]) * (double)dtype_bytes(s->classes[k].dt);
     need = 1.05 * need + (1 << 20);
-    if (need > have)
-        FAIL(ST_IO, "%s: %s are needed for a checkpoint but %s are free", dir, text_bytes(need), text_bytes(have));
+    if (need > have) FAIL(ST_IO, "%s: %s are needed for a checkpoint but %s are free", dir, text_bytes(need), text_bytes(have));
     return ST_OK;
 }
 
@@ -109,8 +108,7 @@ done:
     return st;
 }
 
-static status commit(const char *checkpoints_dir, const char *tmp, const struct ckpt_state *s,
-                     const struct ckpt_shard *shards, int ranks)
+static status commit(const char *checkpoints_dir, const char *tmp, const struct ckpt_state *s, const struct ckpt_shard *shards, int ranks)
 {
     struct buf text = {0};
     char *manifest = mem_printf("%s/manifest", tmp), *final = ckpt_step_path(checkpoints_dir, s->step, "");

@@ -18,7 +18,7 @@ struct h5_image {
     struct h5_page {
         int64_t at;
         unsigned char byte[H5_PAGE];
-    } *pages;
+    } * pages;
     int n;
     int64_t bytes;
 };

@@ -56,9 +56,8 @@ status shard_hash_span(int fd, const char *path, int64_t offset, int64_t n, void
         done += bytes;
         if (!pieces || (done % CKPT_PIECE && done != n)) continue;
         if (!hash_equal(hash_stream_end(&piece), pieces[begin]))
-            FAIL(ST_CORRUPT,
-                 "%s: bytes before %lld read back differently from what was written; the disk or its driver fails",
-                 path, (long long)(offset + done));
+            FAIL(ST_CORRUPT, "%s: bytes before %lld read back differently from what was written; the disk or its driver fails", path,
+                 (long long)(offset + done));
     }
     return ST_OK;
 }
@@ -126,8 +125,7 @@ status shard_check_hash(const char *dir, const struct ckpt_manifest *m, int shar
     TRY_DONE(shard_hash_span(fd, path, 0, m->shards[shard].bytes, buffer, &file, NULL, NULL));
     hash128 is = hash_stream_end(&file);
     if (!hash_equal(is, m->shards[shard].hash))
-        FAIL_DONE(ST_CORRUPT, "%s: its hash is %s but the manifest says %s", path, hash_text(is),
-                  hash_text(m->shards[shard].hash));
+        FAIL_DONE(ST_CORRUPT, "%s: its hash is %s but the manifest says %s", path, hash_text(is), hash_text(m->shards[shard].hash));
 done:
     if (fd >= 0) close(fd);
     free(sums);
@@ -142,8 +140,8 @@ done:
 struct shard_open {
     int shard, fd;
     char *path;
-    hash128 *sums;         /* of the whole shard */
-    struct range piece;    /* stored elements now in the buffer, verified */
+    hash128 *sums;      /* of the whole shard */
+    struct range piece; /* stored elements now in the buffer, verified */
     char buffer[CKPT_PIECE];
 };
 
@@ -182,8 +180,7 @@ static status load_piece(struct shard_reader *r, const struct ckpt_part *p, int6
     o->piece = (struct range){0, 0};
     TRY(read_at(o->fd, o->path, offset, bytes, o->buffer));
     if (!hash_equal(hash_bytes(o->buffer, (size_t)bytes), o->sums[ckpt_first_piece(r->m, &r->m->shards[o->shard], r->k) + i]))
-        FAIL(ST_CORRUPT, "%s: bytes %lld..%lld differ from what was saved", o->path, (long long)offset,
-             (long long)(offset + bytes));
+        FAIL(ST_CORRUPT, "%s: bytes %lld..%lld differ from what was saved", o->path, (long long)offset, (long long)(offset + bytes));
     o->piece = piece;
     return ST_OK;
 }

@@ -50,8 +50,7 @@ static status write_data(const struct writer *w, int fd, int k, void *buffer)
         TRY(c->read(c->owner, at, n, buffer));
         w->sums[k][i] = hash_bytes(buffer, (size_t)(n * size));
         TRY(file_write_all(fd, buffer, (size_t)(n * size), w->path));
-        sync_file_range(fd, (off_t)(p->offset + (at - p->lo) * size), (off_t)(n * size),
-                        SYNC_FILE_RANGE_WRITE); /* the disk begins now */
+        sync_file_range(fd, (off_t)(p->offset + (at - p->lo) * size), (off_t)(n * size), SYNC_FILE_RANGE_WRITE); /* the disk begins now */
     }
     return ST_OK;
 }

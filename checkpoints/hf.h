@@ -15,21 +15,23 @@
 
 struct st_entry {
     char *name;
-    dtype dt;            /* only when `known` */
-    bool known;          /* F32, F16, BF16, F64, I32, I64, U8; others only pass through */
+    dtype dt;   /* only when `known` */
+    bool known; /* F32, F16, BF16, F64, I32, I64, U8; others only pass through */
     char dtype_text[16];
     int rank;
     int64_t dim[8];
-    const void *data;    /* in the map; no alignment is promised */
+    const void *data; /* in the map; no alignment is promised */
     size_t bytes;
-    const char *file;    /* for messages */
+    const char *file; /* for messages */
 };
 
 /* All tensors of a directory (single file or index + shards) or of one file, memory-mapped, sorted by name. */
 struct st_set {
-    struct st_entry *entries; int n;
-    struct file_map *maps; int n_maps;
-    size_t bytes;        /* tensor bytes together */
+    struct st_entry *entries;
+    int n;
+    struct file_map *maps;
+    int n_maps;
+    size_t bytes; /* tensor bytes together */
 };
 
 /* dir_or_file: a directory with model.safetensors or else model.safetensors.index.json (stem chooses others, e.g.
@@ -49,12 +51,17 @@ void st_entries_free(struct st_entry *entries, int n);
  * shard_bytes (0: one file) named STEM-%05d-of-%05d.safetensors with an index. Tensors sorted by widest dtype, then
  * name. */
 struct st_writer;
-struct st_declare { const char *name; dtype dt; int rank; int64_t dim[4]; };
+struct st_declare {
+    const char *name;
+    dtype dt;
+    int rank;
+    int64_t dim[4];
+};
 status st_writer_open(const char *dir, const char *stem, const struct st_declare *tensors, int n, size_t shard_bytes,
                       struct st_writer **out);
-int st_writer_next(const struct st_writer *w);                     /* index into `tensors`, -1 when all are written */
+int st_writer_next(const struct st_writer *w);                             /* index into `tensors`, -1 when all are written */
 status st_writer_add(struct st_writer *w, const void *data, size_t bytes); /* the next bytes of tensor st_writer_next() */
-status st_writer_put(struct st_writer *w, const void *data);      /* all of its bytes at once */
+status st_writer_put(struct st_writer *w, const void *data);               /* all of its bytes at once */
 status st_writer_close(struct st_writer *w, bool commit);
 
 /* ---- config.json ------------------------------------------------------------------------------------------------ */
@@ -64,12 +71,12 @@ enum { ROPE_STRETCHES = 256 }; /* longrope: pairs at most */
 struct hf_rope {
     enum rope_type type;
     double theta, factor, partial;
-    int64_t original;  /* llama3, yarn, longrope: positions before they were stretched */
-    double low, high;  /* llama3: factors; yarn: rotations (beta_slow, beta_fast) */
-    double attention;  /* what cos and sin are multiplied by: 1 but for yarn and longrope */
+    int64_t original;          /* llama3, yarn, longrope: positions before they were stretched */
+    double low, high;          /* llama3: factors; yarn: rotations (beta_slow, beta_fast) */
+    double attention;          /* what cos and sin are multiplied by: 1 but for yarn and longrope */
     double mscale, mscale_all; /* yarn: what `attention` is made of, if given */
-    bool truncate;     /* yarn: the ramp begins and ends at whole dimensions */
-    int n_stretch;     /* longrope: what each pair's frequency is divided by, up to `original` tokens and beyond them */
+    bool truncate;             /* yarn: the ramp begins and ends at whole dimensions */
+    int n_stretch;             /* longrope: what each pair's frequency is divided by, up to `original` tokens and beyond them */
     float stretch[2][ROPE_STRETCHES];
 };
 
@@ -89,12 +96,13 @@ struct hf_config {
     double query_pre_attn_scalar;              /* 0 = absent */
     double attn_cap, head_cap;                 /* 0 = none, said so */
     bool has_layer_types;
-    uint8_t slides[HF_MAX_LAYERS];             /* layer_types: 1 = sliding_attention */
+    uint8_t slides[HF_MAX_LAYERS]; /* layer_types: 1 = sliding_attention */
     enum hf_ropes ropes;
-    struct hf_rope rope[2];    /* of all layers; BY_TYPE: of global ones, of sliding ones. Unsettled: 0 = absent */
-    double local_theta;        /* rope_local_base_freq; 0 = absent */
-    int32_t bos, pad, eos[32]; int n_eos;      /* -1 none; generation_config.json overrides */
-    char dropouts[256];        /* keys with their values, that training does not apply; "" = none */
+    struct hf_rope rope[2]; /* of all layers; BY_TYPE: of global ones, of sliding ones. Unsettled: 0 = absent */
+    double local_theta;     /* rope_local_base_freq; 0 = absent */
+    int32_t bos, pad, eos[32];
+    int n_eos;                  /* -1 none; generation_config.json overrides */
+    char dropouts[256];         /* keys with their values, that training does not apply; "" = none */
     char generation_fault[512]; /* why generation_config.json cannot be used; "" = it can, or is not there */
 };
 
@@ -119,7 +127,8 @@ struct hf_export {
     const char *tokenizer;     /* the directory or file that was used; NULL or in the base: the base's files */
     const char *merges_file;   /* beside a vocab.json that is named as a file; NULL: merges.txt beside it */
     const char *chat_template; /* what chats were rendered with; NULL: the base's, untouched; "": no template says it */
-    const int32_t *end_ids; int n_end; /* what was trained to end an answer: joins eos_token_id */
+    const int32_t *end_ids;
+    int n_end; /* what was trained to end an answer: joins eos_token_id */
 };
 
 /* Copies config.json, generation_config.json, tokenizer files and chat templates; what `e` does not change stays as it is,
@@ -135,16 +144,25 @@ status hf_generation_ends(const char *dir, int32_t **ids, int *n);
 /* ---- PEFT ------------------------------------------------------------------------------------------------------- */
 
 /* Module names, layer numbers or patterns, as written and in their order; a pattern's `value` is what it assigns. */
-struct peft_rule { char *text; void *regex; double value; };
-struct peft_rules { struct peft_rule *rule; int n; bool is_regex; /* one regex instead of a list of names */ };
+struct peft_rule {
+    char *text;
+    void *regex;
+    double value;
+};
+struct peft_rules {
+    struct peft_rule *rule;
+    int n;
+    bool is_regex; /* one regex instead of a list of names */
+};
 
 struct peft_config {
-    int64_t r; double lora_alpha, lora_dropout;
+    int64_t r;
+    double lora_alpha, lora_dropout;
     bool target_all_linear;
-    struct peft_rules target, exclude;      /* target_modules, exclude_modules */
+    struct peft_rules target, exclude; /* target_modules, exclude_modules */
     struct peft_rules layers, layers_pattern, rank_pattern, alpha_pattern;
     bool use_rslora, use_dora;
-    bool frozen_b;                          /* MiCA: training moves A only */
+    bool frozen_b; /* MiCA: training moves A only */
     char *base_model;
 };
 

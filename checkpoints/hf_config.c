@@ -30,8 +30,8 @@ static status check_refused(const struct jdoc *d)
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         const json_t *v = jdoc_get(d, refused[i].key);
         if (v && !is_number(v, refused[i].neutral) && !json_is_false(v))
-            FAIL(ST_NOT_BUILT, "%s: %s is %s; trimpot does not compute that (only %g, or no such key)", d->path,
-                 refused[i].key, jdoc_show(v), refused[i].neutral);
+            FAIL(ST_NOT_BUILT, "%s: %s is %s; trimpot does not compute that (only %g, or no such key)", d->path, refused[i].key,
+                 jdoc_show(v), refused[i].neutral);
     }
     return ST_OK;
 }
@@ -60,8 +60,7 @@ static void list_dropouts(const struct jdoc *d, struct hf_config *c)
     json_object_foreach(d->o, key, v)
     {
         bool on = json_is_true(v) || (json_is_number(v) && !is_number(v, 0));
-        if (on && strstr(key, "drop"))
-            buf_printf(&found, "%s%.40s %s", found.len ? ", " : "", key, jdoc_show(v));
+        if (on && strstr(key, "drop")) buf_printf(&found, "%s%.40s %s", found.len ? ", " : "", key, jdoc_show(v));
     }
     if (found.len) snprintf(c->dropouts, sizeof c->dropouts, "%s", found.data);
     buf_release(&found);
@@ -97,18 +96,14 @@ static status check_products(const char *path, const struct hf_config *c)
     int64_t width, attn, mlp, layer, all, embed;
     bool bad = __builtin_mul_overflow(c->heads, c->head_dim, &width);
     bad = bad || __builtin_mul_overflow(width, c->hidden_size, &attn) || __builtin_mul_overflow(attn, 4, &attn);
-    bad = bad || __builtin_mul_overflow(c->intermediate_size, c->hidden_size, &mlp) ||
-          __builtin_mul_overflow(mlp, 3, &mlp);
+    bad = bad || __builtin_mul_overflow(c->intermediate_size, c->hidden_size, &mlp) || __builtin_mul_overflow(mlp, 3, &mlp);
     bad = bad || __builtin_add_overflow(attn, mlp, &layer) || __builtin_mul_overflow(layer, c->layers, &all);
-    bad = bad || __builtin_mul_overflow(c->vocab_size, c->hidden_size, &embed) ||
-          __builtin_mul_overflow(embed, 2, &embed);
+    bad = bad || __builtin_mul_overflow(c->vocab_size, c->hidden_size, &embed) || __builtin_mul_overflow(embed, 2, &embed);
     bad = bad || __builtin_add_overflow(all, embed, &all) || __builtin_mul_overflow(all, 16, &all);
     if (bad || width > max_size)
-        FAIL(
-            ST_CORRUPT,
-            "%s: the sizes (vocab %lld, hidden %lld, intermediate %lld, layers %lld, heads %lld × %lld) are impossible",
-            path, (long long)c->vocab_size, (long long)c->hidden_size, (long long)c->intermediate_size,
-            (long long)c->layers, (long long)c->heads, (long long)c->head_dim);
+        FAIL(ST_CORRUPT, "%s: the sizes (vocab %lld, hidden %lld, intermediate %lld, layers %lld, heads %lld × %lld) are impossible", path,
+             (long long)c->vocab_size, (long long)c->hidden_size, (long long)c->intermediate_size, (long long)c->layers,
+             (long long)c->heads, (long long)c->head_dim);
     return ST_OK;
 }
 
@@ -117,8 +112,7 @@ status hf_config_check(const char *path, const struct hf_config *c)
     if (c->heads % c->kv_heads)
         FAIL(ST_CORRUPT, "%s: num_attention_heads %lld is no multiple of num_key_value_heads %lld", path, (long long)c->heads,
              (long long)c->kv_heads);
-    if (c->head_dim % 2)
-        FAIL(ST_CORRUPT, "%s: head size %lld is odd; rotary positions need pairs", path, (long long)c->head_dim);
+    if (c->head_dim % 2) FAIL(ST_CORRUPT, "%s: head size %lld is odd; rotary positions need pairs", path, (long long)c->head_dim);
     return check_products(path, c);
 }
 
@@ -142,17 +136,16 @@ static status read_layer_types(const struct jdoc *d, struct hf_config *c)
     const json_t *types = jdoc_get(d, "layer_types");
     if (!types) return ST_OK;
     if (!json_is_array(types) || json_array_size(types) != (size_t)c->layers)
-        FAIL(ST_CORRUPT, "%s: layer_types is %s, not a list of num_hidden_layers = %lld names", d->path,
-             jdoc_show(types), (long long)c->layers);
+        FAIL(ST_CORRUPT, "%s: layer_types is %s, not a list of num_hidden_layers = %lld names", d->path, jdoc_show(types),
+             (long long)c->layers);
     c->has_layer_types = true;
     for (int64_t i = 0; i < c->layers; i++) {
         const json_t *t = json_array_get(types, (size_t)i);
-        if (!json_is_string(t))
-            FAIL(ST_CORRUPT, "%s: layer_types[%lld] is %s, not a name", d->path, (long long)i, jdoc_show(t));
+        if (!json_is_string(t)) FAIL(ST_CORRUPT, "%s: layer_types[%lld] is %s, not a name", d->path, (long long)i, jdoc_show(t));
         c->slides[i] = strcmp(json_string_value(t), "sliding_attention") == 0;
         if (!c->slides[i] && strcmp(json_string_value(t), "full_attention") != 0)
-            FAIL(ST_NOT_BUILT, "%s: layer_types[%lld] is %s; only full_attention and sliding_attention are built", d->path,
-                 (long long)i, jdoc_show(t));
+            FAIL(ST_NOT_BUILT, "%s: layer_types[%lld] is %s; only full_attention and sliding_attention are built", d->path, (long long)i,
+                 jdoc_show(t));
     }
     return ST_OK;
 }
@@ -177,16 +170,14 @@ static status token_id(const struct jdoc *d, const char *key, const json_t *v, i
 {
     int64_t id = json_is_integer(v) ? json_integer_value(v) : INT64_MAX;
     if (id >= vocab && !(json_is_integer(v) && strcmp(key, "pad_token_id") == 0))
-        FAIL(ST_CORRUPT, "%s: %s is %s; it must be an integer below vocab_size %lld", d->path, key, jdoc_show(v),
-             (long long)vocab);
+        FAIL(ST_CORRUPT, "%s: %s is %s; it must be an integer below vocab_size %lld", d->path, key, jdoc_show(v), (long long)vocab);
     *out = id < 0 || id >= vocab ? -1 : (int32_t)id;
     return ST_OK;
 }
 
 static status read_token_ids(const struct jdoc *d, struct hf_config *c)
 {
-    const json_t *bos = jdoc_get(d, "bos_token_id"), *pad = jdoc_get(d, "pad_token_id"),
-                 *eos = jdoc_get(d, "eos_token_id");
+    const json_t *bos = jdoc_get(d, "bos_token_id"), *pad = jdoc_get(d, "pad_token_id"), *eos = jdoc_get(d, "eos_token_id");
     if (bos) TRY(token_id(d, "bos_token_id", bos, c->vocab_size, &c->bos));
     if (pad) TRY(token_id(d, "pad_token_id", pad, c->vocab_size, &c->pad));
     if (!eos) return ST_OK;
@@ -194,8 +185,7 @@ static status read_token_ids(const struct jdoc *d, struct hf_config *c)
     if (n > max) FAIL(ST_CORRUPT, "%s: eos_token_id lists %zu ids, at most %zu are taken", d->path, n, max);
     c->n_eos = 0;
     for (size_t i = 0; i < n; i++) {
-        TRY(token_id(d, "eos_token_id", json_is_array(eos) ? json_array_get(eos, i) : eos, c->vocab_size,
-                     &c->eos[c->n_eos]));
+        TRY(token_id(d, "eos_token_id", json_is_array(eos) ? json_array_get(eos, i) : eos, c->vocab_size, &c->eos[c->n_eos]));
         c->n_eos += c->eos[c->n_eos] >= 0;
     }
     return ST_OK;
@@ -211,8 +201,7 @@ static status read_config(const struct jdoc *d, struct hf_config *c)
     const json_t *arch = jdoc_get(d, "architectures");
     const char *first = json_string_value(json_array_get(arch, 0));
     if (arch && (!first || strlen(first) >= sizeof c->architecture))
-        FAIL(ST_CORRUPT, "%s: architectures is %s; it must be a list that begins with a class name", d->path,
-             jdoc_show(arch));
+        FAIL(ST_CORRUPT, "%s: architectures is %s; it must be a list that begins with a class name", d->path, jdoc_show(arch));
     if (first) snprintf(c->architecture, sizeof c->architecture, "%s", first);
     TRY(check_quantised(d));
     TRY(check_refused(d));
@@ -263,19 +252,19 @@ static void override_from_generation(const char *path, struct hf_config *c)
     status st = read_object(path, &root);
     struct jdoc d = {path, "", root};
     if (!st) st = read_token_ids(&d, &with);
-    if (!st) *c = with;
-    else snprintf(c->generation_fault, sizeof c->generation_fault, "%s", status_message());
+    if (!st)
+        *c = with;
+    else
+        snprintf(c->generation_fault, sizeof c->generation_fault, "%s", status_message());
     json_decref(root);
 }
 
 status hf_config_read(const char *dir, struct hf_config *out)
 {
-    char *path = mem_printf("%s/config.json", dir), *generation = mem_printf("%s/generation_config.json", dir),
-         *text = NULL;
+    char *path = mem_printf("%s/config.json", dir), *generation = mem_printf("%s/generation_config.json", dir), *text = NULL;
     size_t n;
     status st;
-    if (!file_is_dir(dir))
-        FAIL_DONE(ST_IO, "%s: no such directory; a model is a directory with config.json and safetensors", dir);
+    if (!file_is_dir(dir)) FAIL_DONE(ST_IO, "%s: no such directory; a model is a directory with config.json and safetensors", dir);
     TRY_DONE(file_read(path, CONFIG_BYTES, &text, &n));
     TRY_DONE(hf_config_parse(path, text, n, out));
     override_from_generation(generation, out);
@@ -292,8 +281,7 @@ status hf_config_model_type(const char *dir, char *out, size_t cap)
     json_t *root = NULL, *inner;
     status st;
     *out = 0;
-    if (!file_is_dir(dir))
-        FAIL_DONE(ST_IO, "%s: no such directory; a model is a directory with config.json and safetensors", dir);
+    if (!file_is_dir(dir)) FAIL_DONE(ST_IO, "%s: no such directory; a model is a directory with config.json and safetensors", dir);
     TRY_DONE(read_object(path, &root));
     struct jdoc d = {path, "", root};
     TRY_DONE(jdoc_object(&d, "text_config", &inner));
@@ -310,9 +298,7 @@ done:
 void hf_config_warn(const char *dir, const struct hf_config *c)
 {
     if (c->dropouts[0])
-        log_warn("%s/config.json: %s: not applied; the base model is trained without dropout (evaluation never uses it)",
-                 dir, c->dropouts);
+        log_warn("%s/config.json: %s: not applied; the base model is trained without dropout (evaluation never uses it)", dir, c->dropouts);
     if (c->generation_fault[0])
-        log_warn("%s; the token ids of config.json are used, and `trimpot generate` will refuse this model",
-                 c->generation_fault);
+        log_warn("%s; the token ids of config.json are used, and `trimpot generate` will refuse this model", c->generation_fault);
 }

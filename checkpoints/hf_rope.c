@@ -19,8 +19,7 @@ static status read_llama3(const struct jdoc *d, struct hf_rope *r)
     TRY(jdoc_real(d, "factor", 1, 1e6, &r->factor));
     TRY(jdoc_real(d, "low_freq_factor", 1e-6, 1e6, &r->low));
     TRY(jdoc_real(d, "high_freq_factor", 1e-6, 1e6, &r->high));
-    if (r->high <= r->low)
-        FAIL(ST_CORRUPT, "%s: %shigh_freq_factor %g must exceed low_freq_factor %g", d->path, d->in, r->high, r->low);
+    if (r->high <= r->low) FAIL(ST_CORRUPT, "%s: %shigh_freq_factor %g must exceed low_freq_factor %g", d->path, d->in, r->high, r->low);
     return ST_OK;
 }
 
@@ -43,8 +42,7 @@ static status read_yarn(const struct jdoc *d, struct hf_rope *r)
     TRY(jdoc_flag(d, "truncate", &r->truncate));
     if (r->high == 0) r->high = 32;
     if (r->low == 0) r->low = 1;
-    if (r->high < r->low)
-        FAIL(ST_CORRUPT, "%s: %sbeta_fast %g must not be below beta_slow %g", d->path, d->in, r->high, r->low);
+    if (r->high < r->low) FAIL(ST_CORRUPT, "%s: %sbeta_fast %g must not be below beta_slow %g", d->path, d->in, r->high, r->low);
     return jdoc_real(d, "attention_factor", 1e-6, 1e6, &r->attention);
 }
 
@@ -107,8 +105,8 @@ static status read_original(const struct jdoc *d, const struct jdoc *in, struct 
     TRY(jdoc_i64(in, key, 1, max_positions_said, &inner));
     if (r->type != ROPE_LLAMA3 && r->type != ROPE_YARN && !alone) return ST_OK;
     if (outer && outer != inner && !(alone && !inner))
-        FAIL(ST_CORRUPT, "%s: %s is %lld but %s%s is %lld; give both the same value", d->path, key, (long long)outer,
-             in->in, key, (long long)inner);
+        FAIL(ST_CORRUPT, "%s: %s is %lld but %s%s is %lld; give both the same value", d->path, key, (long long)outer, in->in, key,
+             (long long)inner);
     r->original = outer ? outer : inner;
     return ST_OK;
 }
@@ -150,8 +148,7 @@ static status by_type(const struct jdoc *in, bool *out)
     {
         bool known = strcmp(key, layer_kinds[0]) == 0 || strcmp(key, layer_kinds[1]) == 0;
         if (json_is_object(v) && !known)
-            FAIL(ST_NOT_BUILT, "%s: %s%s: only rotary parameters of full_attention and sliding_attention are built", in->path, in->in,
-                 key);
+            FAIL(ST_NOT_BUILT, "%s: %s%s: only rotary parameters of full_attention and sliding_attention are built", in->path, in->in, key);
         types += json_is_object(v);
         others += !known && !json_is_null(v);
     }
@@ -183,8 +180,7 @@ status hf_ropes_read(const struct jdoc *d, struct hf_config *c)
     double theta = 0, partial = 1;
     TRY(jdoc_object(d, "rope_scaling", &v4));
     TRY(jdoc_object(d, "rope_parameters", &v5));
-    if (v4 && v5 && !json_equal(v4, v5))
-        FAIL(ST_CORRUPT, "%s: rope_scaling and rope_parameters disagree; keep one of them", d->path);
+    if (v4 && v5 && !json_equal(v4, v5)) FAIL(ST_CORRUPT, "%s: rope_scaling and rope_parameters disagree; keep one of them", d->path);
     TRY(jdoc_real(d, "partial_rotary_factor", 1e-3, 1, &partial));
     TRY(jdoc_real(d, "rope_theta", 1, 1e15, &theta));
     TRY(jdoc_real(d, "rope_local_base_freq", 1, 1e15, &c->local_theta));

@@ -15,8 +15,8 @@ enum { SIDE_BYTES = 64 << 20 };
 
 enum { VOCABULARIES = 4 }; /* the first of these, before what says how to use them */
 static const char *const tokenizer_files[] = {
-    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", NULL,
+    "tokenizer.json",        "tokenizer.model",         "vocab.json",        "merges.txt",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", NULL,
 };
 static const char *const template_files[] = {"chat_template.jinja", "chat_template.json", NULL};
 static const char *const template_dir = "additional_chat_templates";
@@ -168,7 +168,8 @@ static status write_generation(const char *from_dir, const char *to_dir, const s
     if (st == ST_CORRUPT) {
         log_warn("%s; the export gets a new one", status_message());
         buf_clear(&s.text);
-    } else TRY_DONE(st);
+    } else
+        TRY_DONE(st);
     if (!s.root && (st || e->n_end)) {
         TRY_DONE(side_open(&config, from_dir, "config.json"));
         begin_generation(&s, config.root);
@@ -224,8 +225,10 @@ static status merge_named(const char *to_dir, const json_t *list, const char *te
         const char *name = json_string_value(json_object_get(entry, "name"));
         const char *own = json_string_value(json_object_get(entry, "template"));
         bool plain = name && strcmp(name, "default") == 0;
-        if (plain) json_object_set_new(entry, "template", json_string(text));
-        else if (name && own) st = name_template(to_dir, name, own);
+        if (plain)
+            json_object_set_new(entry, "template", json_string(text));
+        else if (name && own)
+            st = name_template(to_dir, name, own);
         found = found || plain;
     }
     if (!found) json_array_append_new(*out, json_pack("{s:s, s:s}", "name", "default", "template", text));
@@ -242,8 +245,10 @@ static status put_template(const char *to_dir, const char *name, const char *tex
     TRY_DONE(side_open(&s, to_dir, name));
     const json_t *was = json_object_get(s.root, "chat_template");
     if (!s.root || (!was && !add)) goto done;
-    if (json_is_array(was)) TRY_DONE(merge_named(to_dir, was, text, &value));
-    else value = json_string(text);
+    if (json_is_array(was))
+        TRY_DONE(merge_named(to_dir, was, text, &value));
+    else
+        value = json_string(text);
     if (json_equal(value, was)) goto done;
     dumped = json_dumps(value, JSON_ENCODE_ANY);
     if (!dumped) FAIL_DONE(ST_DATA, "%s: the chat template is not UTF-8", s.path);
@@ -313,19 +318,19 @@ static status name_of(const char *file, bool merges, const char **name)
     size_t at = 0, n = strlen(file), k = strlen("vocab.json");
     while (at < m.bytes && m.data[at] && strchr(" \t\r\n", m.data[at])) at++;
     merges = merges || (n >= k && !strcmp(file + n - k, "vocab.json"));
-    if (at < m.bytes && m.data[at] == '{') *name = merges ? "vocab.json" : "tokenizer.json";
-    else *name = m.bytes && m.data[0] == '\n' ? "tokenizer.model" : NULL;
+    if (at < m.bytes && m.data[at] == '{')
+        *name = merges ? "vocab.json" : "tokenizer.json";
+    else
+        *name = m.bytes && m.data[0] == '\n' ? "tokenizer.model" : NULL;
     file_map_close(&m);
     return ST_OK;
 }
 
-static status copy_vocabulary(const char *file, const char *name, const char *dir, const char *to_dir,
-                              const char *merges_file)
+static status copy_vocabulary(const char *file, const char *name, const char *dir, const char *to_dir, const char *merges_file)
 {
     char *to = mem_printf("%s/%s", to_dir, name), *merges = mem_printf("%s/merges.txt", to_dir);
     status st = file_copy(file, to);
-    if (!st && !strcmp(name, "vocab.json"))
-        st = merges_file ? file_copy(merges_file, merges) : copy_one(dir, to_dir, "merges.txt");
+    if (!st && !strcmp(name, "vocab.json")) st = merges_file ? file_copy(merges_file, merges) : copy_one(dir, to_dir, "merges.txt");
     free(to);
     free(merges);
     return st;
@@ -350,8 +355,10 @@ static status copy_tokenizer_file(const char *from_dir, const char *to_dir, cons
 static status copy_tokenizer(const char *from_dir, const char *to_dir, const struct hf_export *e)
 {
     TRY(copy_templates(from_dir, to_dir));
-    if (!e->tokenizer || lies_in(e->tokenizer, from_dir)) TRY(copy_all(from_dir, to_dir, tokenizer_files));
-    else if (!file_is_dir(e->tokenizer)) TRY(copy_tokenizer_file(from_dir, to_dir, e));
+    if (!e->tokenizer || lies_in(e->tokenizer, from_dir))
+        TRY(copy_all(from_dir, to_dir, tokenizer_files));
+    else if (!file_is_dir(e->tokenizer))
+        TRY(copy_tokenizer_file(from_dir, to_dir, e));
     else {
         TRY(copy_all(e->tokenizer, to_dir, tokenizer_files));
         TRY(copy_templates(e->tokenizer, to_dir));

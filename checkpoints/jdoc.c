@@ -19,8 +19,7 @@ static status check_depth(const char *path, const char *text, size_t n)
         } else if (c == '"') {
             quoted = true;
         } else if (c == '{' || c == '[') {
-            if (++depth > JDOC_MAX_DEPTH)
-                FAIL(ST_CORRUPT, "%s: JSON nested deeper than %d at byte %zu", path, JDOC_MAX_DEPTH, i);
+            if (++depth > JDOC_MAX_DEPTH) FAIL(ST_CORRUPT, "%s: JSON nested deeper than %d at byte %zu", path, JDOC_MAX_DEPTH, i);
         } else if (c == '}' || c == ']') {
             depth--;
         }
@@ -46,13 +45,19 @@ static void whole_again(json_t *o)
     const char *key;
     size_t i;
     json_t *v;
-    json_object_foreach(o, key, v) {
-        if (is_whole(v)) json_object_set_new(o, key, json_integer((json_int_t)json_real_value(v)));
-        else whole_again(v);
+    json_object_foreach(o, key, v)
+    {
+        if (is_whole(v))
+            json_object_set_new(o, key, json_integer((json_int_t)json_real_value(v)));
+        else
+            whole_again(v);
     }
-    json_array_foreach(o, i, v) {
-        if (is_whole(v)) json_array_set_new(o, i, json_integer((json_int_t)json_real_value(v)));
-        else whole_again(v);
+    json_array_foreach(o, i, v)
+    {
+        if (is_whole(v))
+            json_array_set_new(o, i, json_integer((json_int_t)json_real_value(v)));
+        else
+            whole_again(v);
     }
 }
 
@@ -85,10 +90,7 @@ status jdoc_parse(const char *path, const char *text, size_t n, json_t **root, s
     return parse(path, text, n, false, root, used);
 }
 
-status jdoc_parse_any_number(const char *path, const char *text, size_t n, json_t **root)
-{
-    return parse(path, text, n, true, root, NULL);
-}
+status jdoc_parse_any_number(const char *path, const char *text, size_t n, json_t **root) { return parse(path, text, n, true, root, NULL); }
 
 json_t *jdoc_get(const struct jdoc *d, const char *key)
 {

@@ -106,8 +106,10 @@ static status check_fields(const struct jdoc *d)
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         const json_t *v = jdoc_get(d, refused[i].key);
         if (!is_neutral(v, refused[i].neutral))
-            FAIL(ST_NOT_BUILT, "%s: %s is %s, which changes the adapter's mathematics and is not built; if PEFT can merge it "
-                 "(merge_and_unload), use the merged model", d->path, refused[i].key, jdoc_show(v));
+            FAIL(ST_NOT_BUILT,
+                 "%s: %s is %s, which changes the adapter's mathematics and is not built; if PEFT can merge it "
+                 "(merge_and_unload), use the merged model",
+                 d->path, refused[i].key, jdoc_show(v));
     }
     struct buf unknown = {0};
     const char *key;
@@ -115,8 +117,10 @@ static status check_fields(const struct jdoc *d)
     json_object_foreach(d->o, key, v) if (!is_known(key) && !is_neutral(v, NULL))
         buf_printf(&unknown, "%s%s (%s)", unknown.len ? ", " : "", key, jdoc_show(v));
     if (!unknown.len) return ST_OK;
-    status st = status_fail(ST_NOT_BUILT, "%s: unknown fields, which may change the adapter's mathematics: %s; remove them if "
-                            "they do not, else " MERGE_WITH_PEFT, d->path, unknown.data);
+    status st = status_fail(ST_NOT_BUILT,
+                            "%s: unknown fields, which may change the adapter's mathematics: %s; remove them if "
+                            "they do not, else " MERGE_WITH_PEFT,
+                            d->path, unknown.data);
     buf_release(&unknown);
     return st;
 }
@@ -138,15 +142,20 @@ static status check_init(const struct jdoc *d, struct peft_config *p)
     const struct init_way *w = json_is_string(v) ? find_init(json_string_value(v)) : NULL;
     if (!w) FAIL(ST_CORRUPT, "%s: init_lora_weights is %s, which PEFT does not know either", d->path, jdoc_show(v));
     if (w->effect == INIT_REDONE)
-        FAIL(ST_NOT_BUILT, "%s: init_lora_weights is %s: PEFT takes the initial A and B out of the base weights whenever it loads "
+        FAIL(ST_NOT_BUILT,
+             "%s: init_lora_weights is %s: PEFT takes the initial A and B out of the base weights whenever it loads "
              "this adapter, which is not built; convert it to a plain adapter with PEFT's save_pretrained(DIR, "
-             "path_initial_model_for_weight_conversion=INITIAL_ADAPTER), or " MERGE_WITH_PEFT, d->path, jdoc_show(v));
+             "path_initial_model_for_weight_conversion=INITIAL_ADAPTER), or " MERGE_WITH_PEFT,
+             d->path, jdoc_show(v));
     if (w->effect == INIT_QUANTISED)
-        FAIL(ST_NOT_BUILT, "%s: init_lora_weights is %s: PEFT replaces the base weights by quantised ones whenever it loads this "
-             "adapter, which is not built; " MERGE_WITH_PEFT, d->path, jdoc_show(v));
+        FAIL(ST_NOT_BUILT,
+             "%s: init_lora_weights is %s: PEFT replaces the base weights by quantised ones whenever it loads this "
+             "adapter, which is not built; " MERGE_WITH_PEFT,
+             d->path, jdoc_show(v));
     if (w->effect == INIT_UNTRUE)
         log_warn("%s: init_lora_weights is %s: its training changed the base weights, and loading does not; the adapter is used "
-                 "on the base as it is, as PEFT does", d->path, jdoc_show(v));
+                 "on the base as it is, as PEFT does",
+                 d->path, jdoc_show(v));
     p->frozen_b = w->effect == INIT_FROZEN_B;
     return ST_OK;
 }
@@ -160,8 +169,7 @@ static status check_kind(const struct jdoc *d)
     if (strcmp(peft_type, "LORA") != 0)
         FAIL(ST_NOT_BUILT, "%s: peft_type is %s; only LORA is built", d->path, jdoc_show(jdoc_get(d, "peft_type")));
     if (strcmp(task, "CAUSAL_LM") != 0)
-        FAIL(ST_NOT_BUILT, "%s: task_type is %s; only CAUSAL_LM is built", d->path,
-             jdoc_show(jdoc_get(d, "task_type")));
+        FAIL(ST_NOT_BUILT, "%s: task_type is %s; only CAUSAL_LM is built", d->path, jdoc_show(jdoc_get(d, "task_type")));
     return ST_OK;
 }
 
@@ -213,10 +221,7 @@ status peft_config_read(const char *dir, struct peft_config *out)
     size_t n;
     status st;
     if (!file_is_dir(dir))
-        FAIL_DONE(
-            ST_IO,
-            "%s: no such directory; an adapter is a directory with adapter_config.json and adapter_model.safetensors",
-            dir);
+        FAIL_DONE(ST_IO, "%s: no such directory; an adapter is a directory with adapter_config.json and adapter_model.safetensors", dir);
     TRY_DONE(check_is_adapter(dir, path));
     TRY_DONE(file_read(path, ADAPTER_CONFIG_BYTES, &text, &n));
     TRY_DONE(peft_config_parse(path, text, n, out));
@@ -271,8 +276,8 @@ static json_t *config_json(const struct peft_config *p)
 {
     json_t *o = json_pack("{s:n, s:s?, s:s, s:b, s:b, s:b, s:s, s:n, s:s, s:i, s:s, s:n, s:b, s:b}", "auto_mapping",
                           "base_model_name_or_path", p->base_model, "bias", "none", "fan_in_fan_out", 0, "inference_mode", 1,
-                          "init_lora_weights", 1, "megatron_core", "megatron.core", "modules_to_save", "peft_type", "LORA", "r",
-                          (int)p->r, "task_type", "CAUSAL_LM", "revision", "use_dora", p->use_dora, "use_rslora", p->use_rslora);
+                          "init_lora_weights", 1, "megatron_core", "megatron.core", "modules_to_save", "peft_type", "LORA", "r", (int)p->r,
+                          "task_type", "CAUSAL_LM", "revision", "use_dora", p->use_dora, "use_rslora", p->use_rslora);
     json_object_set_new(o, "lora_alpha", peft_number_json(p->lora_alpha));
     json_object_set_new(o, "lora_dropout", json_real(p->lora_dropout));
     json_object_set_new(o, "target_modules", p->target_all_linear ? json_string("all-linear") : peft_names_json(&p->target));

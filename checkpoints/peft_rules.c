@@ -65,8 +65,7 @@ static status compile(const struct jdoc *d, const char *key, struct peft_rule *r
 static status check_list(const struct jdoc *d, const char *key, const json_t *v, const char *what)
 {
     if (!json_is_array(v) || json_array_size(v) > MAX_RULES)
-        FAIL(ST_CORRUPT, "%s: %s is %s; it must be %s, or a list of at most %d of them", d->path, key, jdoc_show(v), what,
-             MAX_RULES);
+        FAIL(ST_CORRUPT, "%s: %s is %s; it must be %s, or a list of at most %d of them", d->path, key, jdoc_show(v), what, MAX_RULES);
     return ST_OK;
 }
 
@@ -134,8 +133,7 @@ static status read_layers_pattern(const struct jdoc *d, const json_t *v, struct 
         TRY(check_list(d, key, v, "a pattern"));
         for (size_t i = 0; i < json_array_size(v); i++) TRY(read_name(d, key, i, json_array_get(v, i), r));
     }
-    for (int i = 0; i < r->n; i++)
-        TRY(compile(d, key, &r->rule[i], "(?:^|.*?\\.)", "\\.(?P<idx>\\d+)\\.", PCRE2_ANCHORED));
+    for (int i = 0; i < r->n; i++) TRY(compile(d, key, &r->rule[i], "(?:^|.*?\\.)", "\\.(?P<idx>\\d+)\\.", PCRE2_ANCHORED));
     return ST_OK;
 }
 
@@ -193,8 +191,8 @@ static bool matches(const struct peft_rule *rule, const char *path, int64_t *idx
     pcre2_set_match_limit(limits, MATCH_LIMIT);
     int rc = pcre2_match(rule->regex, (PCRE2_SPTR)path, strlen(path), 0, 0, m, limits);
     if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
-        log_warn("adapter_config.json: the regular expression '%s' gave up on '%s' (PCRE2 error %d); taken as no match",
-                 rule->text, path, rc);
+        log_warn("adapter_config.json: the regular expression '%s' gave up on '%s' (PCRE2 error %d); taken as no match", rule->text, path,
+                 rc);
     if (idx) {
         PCRE2_UCHAR digits[24];
         PCRE2_SIZE n = sizeof digits;
@@ -259,10 +257,7 @@ int64_t peft_rank(const struct peft_config *p, const char *module_path)
     return (int64_t)assigned(&p->rank_pattern, module_path, (double)p->r);
 }
 
-double peft_alpha(const struct peft_config *p, const char *module_path)
-{
-    return assigned(&p->alpha_pattern, module_path, p->lora_alpha);
-}
+double peft_alpha(const struct peft_config *p, const char *module_path) { return assigned(&p->alpha_pattern, module_path, p->lora_alpha); }
 
 /* ---- writing -------------------------------------------------------------------------------------------------------- */
 

@@ -13,11 +13,10 @@
 enum { MAX_HEADER = 100000000, MAX_RANK = 8, MAX_NAME = 1024 };
 
 const struct st_dtype st_dtypes[] = {
-    {"BOOL", 8, -1},        {"F4", 4, -1},      {"F6_E2M3", 6, -1},  {"F6_E3M2", 6, -1},  {"U8", 8, DT_U8},
-    {"I8", 8, -1},          {"F8_E5M2", 8, -1}, {"F8_E4M3", 8, -1},  {"F8_E8M0", 8, -1},  {"F8_E4M3FNUZ", 8, -1},
-    {"F8_E5M2FNUZ", 8, -1}, {"I16", 16, -1},    {"U16", 16, -1},     {"F16", 16, DT_F16}, {"BF16", 16, DT_BF16},
-    {"I32", 32, DT_I32},    {"U32", 32, -1},    {"F32", 32, DT_F32}, {"C64", 64, -1},     {"F64", 64, DT_F64},
-    {"I64", 64, DT_I64},    {"U64", 64, -1},    {NULL, 0, 0},
+    {"BOOL", 8, -1},    {"F4", 4, -1},       {"F6_E2M3", 6, -1},    {"F6_E3M2", 6, -1},     {"U8", 8, DT_U8},       {"I8", 8, -1},
+    {"F8_E5M2", 8, -1}, {"F8_E4M3", 8, -1},  {"F8_E8M0", 8, -1},    {"F8_E4M3FNUZ", 8, -1}, {"F8_E5M2FNUZ", 8, -1}, {"I16", 16, -1},
+    {"U16", 16, -1},    {"F16", 16, DT_F16}, {"BF16", 16, DT_BF16}, {"I32", 32, DT_I32},    {"U32", 32, -1},        {"F32", 32, DT_F32},
+    {"C64", 64, -1},    {"F64", 64, DT_F64}, {"I64", 64, DT_I64},   {"U64", 64, -1},        {NULL, 0, 0},
 };
 
 static status check_name(const char *path, const char *name)
@@ -34,8 +33,7 @@ static status parse_shape(const char *path, const char *name, const json_t *shap
 {
     if (!json_is_array(shape)) FAIL(ST_CORRUPT, "%s: tensor '%s': shape is not a list", path, name);
     size_t rank = json_array_size(shape);
-    if (rank > MAX_RANK)
-        FAIL(ST_CORRUPT, "%s: tensor '%s' has %zu dimensions, at most %d are taken", path, name, rank, MAX_RANK);
+    if (rank > MAX_RANK) FAIL(ST_CORRUPT, "%s: tensor '%s' has %zu dimensions, at most %d are taken", path, name, rank, MAX_RANK);
     e->rank = (int)rank;
     for (size_t i = 0; i < rank; i++) {
         const json_t *d = json_array_get(shape, i);
@@ -61,16 +59,15 @@ static status shape_bytes(const char *path, const struct st_entry *e, int bits, 
 }
 
 /* Reads one header entry; the data pointer is set from its offsets into [buffer, buffer + buffer_bytes). */
-static status parse_entry(const char *path, const char *name, json_t *v, const unsigned char *buffer,
-                          uint64_t buffer_bytes, struct st_entry *e)
+static status parse_entry(const char *path, const char *name, json_t *v, const unsigned char *buffer, uint64_t buffer_bytes,
+                          struct st_entry *e)
 {
     TRY(check_name(path, name));
     e->name = mem_strdup(name);
     e->file = path;
     const json_t *dt = json_object_get(v, "dtype"), *span = json_object_get(v, "data_offsets");
     if (!json_is_object(v) || json_object_size(v) != 3 || !json_is_string(dt) || !json_object_get(v, "shape") || !span)
-        FAIL(ST_CORRUPT, "%s: tensor '%s' must be {\"dtype\", \"shape\", \"data_offsets\"} but is %s", path, name,
-             jdoc_show(v));
+        FAIL(ST_CORRUPT, "%s: tensor '%s' must be {\"dtype\", \"shape\", \"data_offsets\"} but is %s", path, name, jdoc_show(v));
     const struct st_dtype *t = st_dtypes;
     while (t->text && strcmp(t->text, json_string_value(dt)) != 0) t++;
     if (!t->text) FAIL(ST_CORRUPT, "%s: tensor '%s' has the unknown dtype %s", path, name, jdoc_show(dt));
@@ -84,13 +81,13 @@ static status parse_entry(const char *path, const char *name, json_t *v, const u
         FAIL(ST_CORRUPT, "%s: tensor '%s': data_offsets is %s, not two integers", path, name, jdoc_show(span));
     int64_t lo = json_integer_value(b), hi = json_integer_value(end);
     if (lo < 0 || hi < lo || (uint64_t)hi > buffer_bytes)
-        FAIL(ST_CORRUPT, "%s: tensor '%s': data_offsets [%lld, %lld] do not lie in the %llu data bytes of the file",
-             path, name, (long long)lo, (long long)hi, (unsigned long long)buffer_bytes);
+        FAIL(ST_CORRUPT, "%s: tensor '%s': data_offsets [%lld, %lld] do not lie in the %llu data bytes of the file", path, name,
+             (long long)lo, (long long)hi, (unsigned long long)buffer_bytes);
     uint64_t want = 0;
     TRY(shape_bytes(path, e, t->bits, &want));
     if (want != (uint64_t)(hi - lo))
-        FAIL(ST_CORRUPT, "%s: tensor '%s': its shape needs %llu bytes but data_offsets span %lld", path, name,
-             (unsigned long long)want, (long long)(hi - lo));
+        FAIL(ST_CORRUPT, "%s: tensor '%s': its shape needs %llu bytes but data_offsets span %lld", path, name, (unsigned long long)want,
+             (long long)(hi - lo));
     e->data = buffer + lo;
     e->bytes = (size_t)want;
     return ST_OK;
@@ -103,14 +100,10 @@ static int by_place(const void *a, const void *b)
     return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct st_entry *)a)->name, ((const struct st_entry *)b)->name);
-}
+static int by_name(const void *a, const void *b) { return strcmp(((const struct st_entry *)a)->name, ((const struct st_entry *)b)->name); }
 
 /* Sorted by place the tensors must tile the buffer. */
-static status check_tiling(const char *path, const struct st_entry *entries, int n, const unsigned char *buffer,
-                           uint64_t buffer_bytes)
+static status check_tiling(const char *path, const struct st_entry *entries, int n, const unsigned char *buffer, uint64_t buffer_bytes)
 {
     const struct st_entry **order = mem_alloc((size_t)(n + 1) * sizeof *order);
     for (int i = 0; i < n; i++) order[i] = &entries[i];
@@ -120,14 +113,12 @@ static status check_tiling(const char *path, const struct st_entry *entries, int
     for (int i = 0; i < n; i++) {
         const unsigned char *begin = order[i]->data;
         if (begin != at)
-            FAIL_DONE(ST_CORRUPT, "%s: tensor '%s' begins at data byte %lld, but the bytes before it end at %lld (%s)",
-                      path, order[i]->name, (long long)(begin - buffer), (long long)(at - buffer),
-                      begin < at ? "overlap" : "hole");
+            FAIL_DONE(ST_CORRUPT, "%s: tensor '%s' begins at data byte %lld, but the bytes before it end at %lld (%s)", path,
+                      order[i]->name, (long long)(begin - buffer), (long long)(at - buffer), begin < at ? "overlap" : "hole");
         at = begin + order[i]->bytes;
     }
     if ((uint64_t)(at - buffer) != buffer_bytes)
-        FAIL_DONE(ST_CORRUPT,
-                  "%s: the tensors end at data byte %lld but the file has %llu; it is truncated or has a tail", path,
+        FAIL_DONE(ST_CORRUPT, "%s: the tensors end at data byte %lld but the file has %llu; it is truncated or has a tail", path,
                   (long long)(at - buffer), (unsigned long long)buffer_bytes);
 done:
     free(order);
@@ -158,10 +149,9 @@ status st_parse(const char *path, const unsigned char *data, size_t bytes, struc
     uint64_t header = 0;
     for (int i = 7; i >= 0; i--) header = header << 8 | data[i];
     if (header > MAX_HEADER || header > bytes - 8)
-        FAIL(ST_CORRUPT, "%s: header length %llu is more than %s; not a safetensors file, or truncated", path,
-             (unsigned long long)header, header > MAX_HEADER ? "the permitted 100000000" : "the file holds");
-    if (header < 2 || data[8] != '{')
-        FAIL(ST_CORRUPT, "%s: the header does not start with '{'; not a safetensors file", path);
+        FAIL(ST_CORRUPT, "%s: header length %llu is more than %s; not a safetensors file, or truncated", path, (unsigned long long)header,
+             header > MAX_HEADER ? "the permitted 100000000" : "the file holds");
+    if (header < 2 || data[8] != '{') FAIL(ST_CORRUPT, "%s: the header does not start with '{'; not a safetensors file", path);
 
     json_t *root = NULL;
     struct st_entry *list = NULL;
@@ -224,10 +214,8 @@ static status list_shards(const char *index, json_t *map, const char ***files, i
         TRY_DONE(check_name(index, name));
         const char *f = json_string_value(file);
         if (!f || !plain_name(f))
-            FAIL_DONE(
-                ST_CORRUPT,
-                "%s: weight_map sends '%s' to %s; it must be the plain name of a .safetensors file beside the index",
-                index, name, jdoc_show(file));
+            FAIL_DONE(ST_CORRUPT, "%s: weight_map sends '%s' to %s; it must be the plain name of a .safetensors file beside the index",
+                      index, name, jdoc_show(file));
         if (json_object_get(seen, f)) continue;
         json_object_set_new(seen, f, json_true());
         (*files)[(*n)++] = f;
@@ -245,9 +233,7 @@ static status check_shards_exist(const char *dir, const char *index, const char 
         if (!file_exists(path)) buf_printf(&missing, " %s", files[i]);
         free(path);
     }
-    status st = missing.len ? status_fail(ST_IO, "%s: these files of the index are missing from %s:%s", index, dir,
-                                          missing.data)
-                            : ST_OK;
+    status st = missing.len ? status_fail(ST_IO, "%s: these files of the index are missing from %s:%s", index, dir, missing.data) : ST_OK;
     buf_release(&missing);
     return st;
 }
@@ -266,8 +252,10 @@ static void keep_assigned(struct st_set *set, struct gathering *g, const char *f
     g->strays = mem_grow(g->strays, (size_t)(g->n_strays + n + 1) * sizeof *entries);
     for (int i = 0; i < n; i++) {
         const char *want = json_string_value(json_object_get(g->map, entries[i].name));
-        if (want && strcmp(want, file) == 0) set->entries[set->n++] = entries[i];
-        else g->strays[g->n_strays++] = entries[i];
+        if (want && strcmp(want, file) == 0)
+            set->entries[set->n++] = entries[i];
+        else
+            g->strays[g->n_strays++] = entries[i];
     }
     free(entries);
 }
@@ -282,17 +270,17 @@ static status adopt_strays(const char *index, struct st_set *set, struct gatheri
     if (g->n_strays) qsort(g->strays, (size_t)g->n_strays, sizeof *g->strays, by_name);
     for (int i = 0; i < g->n_strays; i++) {
         struct st_entry *e = &g->strays[i];
-        if (st_find(set, e->name)) copies++;
+        if (st_find(set, e->name))
+            copies++;
         else if (n > set->n && strcmp(all[n - 1].name, e->name) == 0)
-            st = status_fail(ST_CORRUPT, "%s: it does not say which '%s' is meant, the one in %s or the one in %s", index,
-                             e->name, all[n - 1].file, e->file);
+            st = status_fail(ST_CORRUPT, "%s: it does not say which '%s' is meant, the one in %s or the one in %s", index, e->name,
+                             all[n - 1].file, e->file);
         else {
             all[n++] = *e;
             e->name = NULL; /* it has moved */
         }
     }
-    if (n > set->n)
-        log_warn("%s: %d tensors are not in the file that it says; they are taken from where they are", index, n - set->n);
+    if (n > set->n) log_warn("%s: %d tensors are not in the file that it says; they are taken from where they are", index, n - set->n);
     if (copies) log_warn("%s: its files hold %d older copies of tensors; the ones that it names are taken", index, copies);
     set->n = n;
     qsort(all, (size_t)n, sizeof *all, by_name);

@@ -57,8 +57,7 @@ static status take_declarations(struct st_writer *w, const struct st_declare *te
     w->order = mem_alloc((size_t)(n + 1) * sizeof *w->order);
     for (int i = 0; i < n; i++) {
         struct item *it = &w->order[i];
-        *it = (struct item){
-            .d = tensors[i], .name = mem_strdup(tensors[i].name), .index = i, .type = type_text(tensors[i].dt)};
+        *it = (struct item){.d = tensors[i], .name = mem_strdup(tensors[i].name), .index = i, .type = type_text(tensors[i].dt)};
         w->n++;
         int64_t bytes = (int64_t)dtype_bytes(tensors[i].dt);
         for (int k = 0; k < tensors[i].rank; k++)
@@ -71,10 +70,7 @@ static status take_declarations(struct st_writer *w, const struct st_declare *te
 }
 
 /* Equal names would be neighbours only within one width, so they are looked for in name order. */
-static int by_name_only(const void *a, const void *b)
-{
-    return strcmp((*(struct item *const *)a)->name, (*(struct item *const *)b)->name);
-}
+static int by_name_only(const void *a, const void *b) { return strcmp((*(struct item *const *)a)->name, (*(struct item *const *)b)->name); }
 
 static status check_unique(const struct st_writer *w)
 {
@@ -83,8 +79,7 @@ static status check_unique(const struct st_writer *w)
     qsort(p, (size_t)w->n, sizeof *p, by_name_only);
     status st = ST_OK;
     for (int i = 1; i < w->n && !st; i++)
-        if (strcmp(p[i - 1]->name, p[i]->name) == 0)
-            st = status_fail(ST_FAIL, "tensor '%s' would be written twice", p[i]->name);
+        if (strcmp(p[i - 1]->name, p[i]->name) == 0) st = status_fail(ST_FAIL, "tensor '%s' would be written twice", p[i]->name);
     free(p);
     return st;
 }
@@ -136,9 +131,7 @@ static status check_free_space(const struct st_writer *w)
     if (statvfs(w->dir, &v)) FAIL(ST_IO, "%s: cannot ask for free space: %s", w->dir, strerror(errno));
     double need = 65536, have = (double)v.f_bavail * (double)v.f_frsize;
     for (int i = 0; i < w->n; i++) need += (double)w->order[i].bytes + 256 + (double)strlen(w->order[i].name);
-    if (need > have)
-        FAIL(ST_IO, "%s: %s are needed to write %s but %s are free", w->dir, text_bytes(need), w->stem,
-             text_bytes(have));
+    if (need > have) FAIL(ST_IO, "%s: %s are needed to write %s but %s are free", w->dir, text_bytes(need), w->stem, text_bytes(have));
     return ST_OK;
 }
 
@@ -151,10 +144,8 @@ static status open_shard(struct st_writer *w, int index)
     w->fd = open(s->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (w->fd < 0) FAIL_DONE(ST_IO, "%s: cannot create: %s", s->tmp, strerror(errno));
     w->open_shard = index;
-    if (fallocate(w->fd, 0, 0, (off_t)(header.len + s->data_bytes)) &&
-        (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
-        FAIL_DONE(ST_IO, "%s: cannot reserve %s: %s", s->tmp, text_bytes((double)(header.len + s->data_bytes)),
-                  file_error(errno));
+    if (fallocate(w->fd, 0, 0, (off_t)(header.len + s->data_bytes)) && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
+        FAIL_DONE(ST_IO, "%s: cannot reserve %s: %s", s->tmp, text_bytes((double)(header.len + s->data_bytes)), file_error(errno));
     TRY_DONE(file_write_all(w->fd, header.data, header.len, s->tmp));
 done:
     buf_release(&header);
@@ -274,8 +265,7 @@ static status remove_stale(const struct st_writer *w)
     status st = ST_OK;
     for (struct dirent *e; (e = readdir(d)) && !st;)
         if (is_stale(w, e->d_name) && unlinkat(dirfd(d), e->d_name, 0))
-            st = status_fail(ST_IO, "%s/%s: cannot remove the file of an older export: %s", w->dir, e->d_name,
-                             strerror(errno));
+            st = status_fail(ST_IO, "%s/%s: cannot remove the file of an older export: %s", w->dir, e->d_name, strerror(errno));
     closedir(d);
     return st;
 }

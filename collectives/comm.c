@@ -27,8 +27,10 @@ static status plugin_function(const char *dir, const char *name, void *function)
     status st = ST_OK;
     if (!plugin) {
         const char *why = dlerror();
-        FAIL_DONE(ST_NOT_BUILT, "MPI support does not load: %s; build with libopenmpi-dev installed, or run one process with "
-                  "--dist self", why ? why : path);
+        FAIL_DONE(ST_NOT_BUILT,
+                  "MPI support does not load: %s; build with libopenmpi-dev installed, or run one process with "
+                  "--dist self",
+                  why ? why : path);
     }
     void *symbol = dlsym(plugin, name);
     if (!symbol) FAIL_DONE(ST_NOT_BUILT, "%s: has no %s; it belongs to another build: rebuild both", path, name);
@@ -59,9 +61,10 @@ status comm_open(const struct launch *l, const char *plugin_dir, struct comm *ou
     if (l->expected_world ? c.size != promised : c.size < promised) {
         int world = c.size;
         c.fn->close(&c);
-        FAIL(ST_USAGE, "started by %s: %s promises %d ranks%s, MPI_COMM_WORLD has %d; the launcher belongs to another MPI, or its "
-             "variables are left over in this shell (`unset ${!OMPI_*} ${!PMIX_*}`, or --dist self)", l->how, l->promise, promised,
-             l->expected_world ? "" : " or more", world);
+        FAIL(ST_USAGE,
+             "started by %s: %s promises %d ranks%s, MPI_COMM_WORLD has %d; the launcher belongs to another MPI, or its "
+             "variables are left over in this shell (`unset ${!OMPI_*} ${!PMIX_*}`, or --dist self)",
+             l->how, l->promise, promised, l->expected_world ? "" : " or more", world);
     }
     *out = c;
     return ST_OK;
@@ -86,7 +89,10 @@ status comm_agree(struct comm *c, status mine)
 {
     /* What was agreed on before and is only passed on keeps the job's code: a peer's failure is not one of this rank. */
     bool passed_on = mine && mine == c->agreed.mine && words() == c->agreed.words;
-    struct vote { int64_t code; uint64_t words; } vote = {passed_on ? c->agreed.code : mine, mine ? words() : 0};
+    struct vote {
+        int64_t code;
+        uint64_t words;
+    } vote = {passed_on ? c->agreed.code : mine, mine ? words() : 0};
     bool silent = passed_on && c->agreed.silent;
     struct vote *all = mem_alloc((size_t)c->size * sizeof *all);
     status st = c->fn->all_gather(c, &vote, all, sizeof vote);
@@ -189,8 +195,10 @@ static void say_end(struct comm *c, status st, bool voted, bool agreed)
 {
     bool silent = voted ? c->agreed.silent : agreed ? c->rank != 0 : st == ST_PEER && peer_blamed(c);
     bool alone = voted ? c->agreed.alone && c->rank != 0 : !agreed;
-    if (st == ST_STOPPED) log_note("%s", status_message());
-    else if (!silent) log_error("%s%s", status_message(), alone ? watch_place() : "");
+    if (st == ST_STOPPED)
+        log_note("%s", status_message());
+    else if (!silent)
+        log_error("%s%s", status_message(), alone ? watch_place() : "");
 }
 
 int comm_end(struct comm *c, status st)
@@ -198,7 +206,8 @@ int comm_end(struct comm *c, status st)
     bool voted = st && c->agreed.mine == st && c->agreed.words == words(), agreed = !st || voted || is_common(st);
     int code = voted ? (int)c->agreed.code : (int)st;
     if (st) say_end(c, st, voted, agreed);
-    if (!agreed) comm_fail(c, code);
+    if (!agreed)
+        comm_fail(c, code);
     else if ((st = c->fn->barrier(c))) { /* nobody leaves before all have come: the watch sees who dies until then */
         say_end(c, st, false, false);
         comm_fail(c, st);

@@ -22,8 +22,8 @@ struct comm_table {
     status (*all_reduce_i64)(struct comm *c, int64_t *values, int n, enum comm_op op);    /* exact integers only */
     /* Rank r sends bytes [send_offset[j], +send_bytes[j]) to every rank j and receives likewise; the reduction's and
      * the checkpoint's only bulk primitive. */
-    status (*all_to_all)(struct comm *c, const void *send, const size_t *send_bytes, const size_t *send_offset,
-                         void *recv, const size_t *recv_bytes, const size_t *recv_offset);
+    status (*all_to_all)(struct comm *c, const void *send, const size_t *send_bytes, const size_t *send_offset, void *recv,
+                         const size_t *recv_bytes, const size_t *recv_offset);
     /* Every rank r contributes bytes [offset[r], +bytes[r]) of `data` in place; afterwards all ranks hold all. */
     status (*all_gather_in_place)(struct comm *c, void *data, const size_t *bytes, const size_t *offset);
     /* Memory that all ranks share, `bytes` of it for each: peers[r] = rank r's part, zero at first. ST_NOT_BUILT on every
@@ -88,7 +88,9 @@ status comm_agree(struct comm *c, status mine);
 
 /* Do all ranks hold the same? ST_CONFIG_RUNTIME on every rank, if not, with the hosts of two ranks that differ, the first line
  * in which they do, and the remedy. One gather of 8 bytes a row where all is well. */
-struct comm_same { const char *what, *text, *remedy; };
+struct comm_same {
+    const char *what, *text, *remedy;
+};
 status comm_check_same(struct comm *c, const struct comm_same *rows, int n);
 status comm_check_equal(struct comm *c, const char *what, uint64_t hash);
 

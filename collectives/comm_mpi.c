@@ -15,11 +15,14 @@
 enum { CHUNK = 1 << 30, TAG = 1, SHARED_MAX = 4 };
 
 struct mpi_world {
-    MPI_Comm world, host;          /* all ranks; the ranks of this host */
-    struct { void *base; size_t bytes; } shared[SHARED_MAX];
+    MPI_Comm world, host; /* all ranks; the ranks of this host */
+    struct {
+        void *base;
+        size_t bytes;
+    } shared[SHARED_MAX];
     int n_shared;
-    pthread_t main;                /* the thread that MPI was opened by */
-    bool any_thread;               /* MPI lets other threads call it */
+    pthread_t main;  /* the thread that MPI was opened by */
+    bool any_thread; /* MPI lets other threads call it */
 };
 
 static struct mpi_world *impl(struct comm *c) { return c->impl; }
@@ -59,8 +62,8 @@ static status exchange(struct comm *c, const char *send, size_t send_bytes, int 
 {
     while (send_bytes || recv_bytes) {
         int out = chunk_of(send_bytes), in = chunk_of(recv_bytes);
-        MPI_TRY(MPI_Sendrecv, (send, out, MPI_BYTE, out ? to : MPI_PROC_NULL, TAG, recv, in, MPI_BYTE,
-                               in ? from : MPI_PROC_NULL, TAG, impl(c)->world, MPI_STATUS_IGNORE));
+        MPI_TRY(MPI_Sendrecv, (send, out, MPI_BYTE, out ? to : MPI_PROC_NULL, TAG, recv, in, MPI_BYTE, in ? from : MPI_PROC_NULL, TAG,
+                               impl(c)->world, MPI_STATUS_IGNORE));
         send += out;
         recv += in;
         send_bytes -= (size_t)out;
@@ -91,8 +94,8 @@ static status mpi_all_reduce_i64(struct comm *c, int64_t *values, int n, enum co
     return ST_OK;
 }
 
-static status mpi_all_to_all(struct comm *c, const void *send, const size_t *send_bytes, const size_t *send_offset,
-                             void *recv, const size_t *recv_bytes, const size_t *recv_offset)
+static status mpi_all_to_all(struct comm *c, const void *send, const size_t *send_bytes, const size_t *send_offset, void *recv,
+                             const size_t *recv_bytes, const size_t *recv_offset)
 {
     const char *from_me = send;
     char *to_me = recv;

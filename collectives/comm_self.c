@@ -28,8 +28,8 @@ static status self_all_reduce_i64(struct comm *c, int64_t *values, int n, enum c
     return ST_OK;
 }
 
-static status self_all_to_all(struct comm *c, const void *send, const size_t *send_bytes, const size_t *send_offset,
-                              void *recv, const size_t *recv_bytes, const size_t *recv_offset)
+static status self_all_to_all(struct comm *c, const void *send, const size_t *send_bytes, const size_t *send_offset, void *recv,
+                              const size_t *recv_bytes, const size_t *recv_offset)
 {
     (void)c, (void)recv_bytes;
     memmove((char *)recv + recv_offset[0], (const char *)send + send_offset[0], send_bytes[0]);

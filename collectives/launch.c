@@ -34,7 +34,7 @@ static const struct other {
     const char *size, *rank; /* variables: how many processes, the number of this one */
     int lone;                /* a rank from here on counts though no size is told: the variable is nobody else's */
     const char *who, *remedy, *unset;
-    bool slurm;              /* mpirun's daemons on other nodes are such tasks too */
+    bool slurm; /* mpirun's daemons on other nodes are such tasks too */
 } others[] = {
     {NULL, "FLUX_JOB_SIZE", "FLUX_TASK_RANK", 0, "flux run started", "`flux run -o pmi=pmix`", "${!FLUX_*} ${!PMI_*}"},
     {NULL, "JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_RANK", 0, "jsrun started", "Open MPI's mpirun", "${!JSM_*}"},
@@ -45,7 +45,8 @@ static const struct other {
      "Open MPI's (`mpirun --version` names its MPI)", "${!PMI_*} ${!MPI_LOCAL*}"},
     {"SLURM_STEP_ID", "PMI_SIZE", "PMI_RANK", 0, "srun --mpi=pmi2 started", "`srun --mpi=pmix` (`srun --mpi=list` must show it) or mpirun",
      "${!PMI_*}", true},
-    {NULL, "PMI_SIZE", "PMI_RANK", 0, "another MPI's launcher, or PMI-2, started", "`srun --mpi=pmix` or Open MPI's own mpirun", "${!PMI_*}"},
+    {NULL, "PMI_SIZE", "PMI_RANK", 0, "another MPI's launcher, or PMI-2, started", "`srun --mpi=pmix` or Open MPI's own mpirun",
+     "${!PMI_*}"},
     {NULL, "MPI_LOCALNRANKS", "MPI_LOCALRANKID", 0, "the mpirun of MPICH or Intel MPI started",
      "Open MPI's (`mpirun --version` names its MPI)", "${!MPI_LOCAL*}"},
     {NULL, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", 1, "srun without PMIx started",
@@ -85,7 +86,8 @@ static status refuse_copies(env_fn *env, const struct other *o)
     if (size > 1) snprintf(many, sizeof many, "%d", size);
     if (o->size && env(o->size) && env(o->rank)) snprintf(rank, sizeof rank, ", %s='%.20s'", o->rank, env(o->rank));
     const char *first = o->size && env(o->size) ? o->size : o->rank;
-    FAIL(ST_USAGE, "environment: %s='%.20s'%s: %s %s independent copies, which trimpot's MPI cannot join and which would all write the "
+    FAIL(ST_USAGE,
+         "environment: %s='%.20s'%s: %s %s independent copies, which trimpot's MPI cannot join and which would all write the "
          "same output; start with %s. If it is one process and these variables are left over: `unset %s`, or --dist self",
          first, env(first), rank, o->who, many, o->remedy, o->unset);
 }
@@ -109,11 +111,14 @@ static status open_srun(env_fn *env, struct launch *l)
 {
     bool several_jobs = env_number(env, "SLURM_HET_SIZE") > 1; /* the counts are those of a component */
     int world = several_jobs ? 0 : env_number(env, "SLURM_STEP_NUM_TASKS");
-    *l = (struct launch){.expected_world = world > 0 ? world : 0, .rank = env_number(env, "PMIX_RANK"), .how = "srun --mpi=pmix",
+    *l = (struct launch){.expected_world = world > 0 ? world : 0,
+                         .rank = env_number(env, "PMIX_RANK"),
+                         .how = "srun --mpi=pmix",
                          .promise = "SLURM_STEP_NUM_TASKS"};
     if (l->rank < 0 || (l->expected_world && l->rank >= l->expected_world))
-        FAIL(ST_USAGE, "environment: PMIX_RANK='%.20s' is no rank of SLURM_STEP_NUM_TASKS='%.20s': they are left over from two steps; "
-             CLEAN, shown(env, "PMIX_RANK"), shown(env, "SLURM_STEP_NUM_TASKS"));
+        FAIL(ST_USAGE,
+             "environment: PMIX_RANK='%.20s' is no rank of SLURM_STEP_NUM_TASKS='%.20s': they are left over from two steps; " CLEAN,
+             shown(env, "PMIX_RANK"), shown(env, "SLURM_STEP_NUM_TASKS"));
     return open_world(env, l);
 }
 
@@ -128,11 +133,15 @@ static status open_mpirun(env_fn *env, struct launch *l)
              alone ? "SIZE" : "RANK", env(alone ? "OMPI_COMM_WORLD_SIZE" : "OMPI_COMM_WORLD_RANK"), alone ? "RANK" : "SIZE");
     }
     if (size < 1 || rank < 0 || rank >= size)
-        FAIL(ST_USAGE, "environment: OMPI_COMM_WORLD_SIZE='%.20s' and OMPI_COMM_WORLD_RANK='%.20s' are not a number of ranks and a rank "
-             "below it; start with mpirun, or: " CLEAN, env("OMPI_COMM_WORLD_SIZE"), env("OMPI_COMM_WORLD_RANK"));
+        FAIL(ST_USAGE,
+             "environment: OMPI_COMM_WORLD_SIZE='%.20s' and OMPI_COMM_WORLD_RANK='%.20s' are not a number of ranks and a rank "
+             "below it; start with mpirun, or: " CLEAN,
+             env("OMPI_COMM_WORLD_SIZE"), env("OMPI_COMM_WORLD_RANK"));
     if (size > 1 && !(env("PMIX_RANK") && env("PMIX_NAMESPACE")))
-        FAIL(ST_USAGE, "environment: OMPI_COMM_WORLD_SIZE='%d' promises %d ranks, but %s is not set, as every mpirun does: left over from "
-             "an mpirun; " CLEAN, size, size, env("PMIX_RANK") ? "PMIX_NAMESPACE" : "PMIX_RANK");
+        FAIL(ST_USAGE,
+             "environment: OMPI_COMM_WORLD_SIZE='%d' promises %d ranks, but %s is not set, as every mpirun does: left over from "
+             "an mpirun; " CLEAN,
+             size, size, env("PMIX_RANK") ? "PMIX_NAMESPACE" : "PMIX_RANK");
     return open_world(env, l);
 }
 
@@ -152,8 +161,10 @@ static status open_bare(env_fn *env, struct launch *l)
     *l = (struct launch){.expected_world = 1, .rank = -1, .how = "bare", .promise = ""};
     if (o) return refuse_copies(env, o);
     int tasks = env("SLURM_JOB_ID") ? env_number(env, "SLURM_NTASKS") : 0;
-    snprintf(warning, sizeof warning, "SLURM_NTASKS='%d': 1 process inside an allocation of %d tasks; to use them all: `mpirun trimpot …` "
-             "or `srun --mpi=pmix trimpot …`", tasks, tasks);
+    snprintf(warning, sizeof warning,
+             "SLURM_NTASKS='%d': 1 process inside an allocation of %d tasks; to use them all: `mpirun trimpot …` "
+             "or `srun --mpi=pmix trimpot …`",
+             tasks, tasks);
     if (tasks > 1) l->warning = warning;
     return ST_OK;
 }

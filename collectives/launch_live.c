@@ -19,10 +19,12 @@ static const char *environment(const char *name) { return getenv(name); }
 /* ---- which process of a launch speaks ------------------------------------------------------------------------------ */
 
 /* Direct children of a launcher's daemon, and where it numbers them: in a shell below, the variables may be older. */
-static const struct { const char *parent, *rank; } daemons[] = {
-    {"slurmstepd", "SLURM_PROCID"},        {"mpirun", "OMPI_COMM_WORLD_RANK"}, {"orted", "OMPI_COMM_WORLD_RANK"},
-    {"prterun", "OMPI_COMM_WORLD_RANK"},   {"prted", "OMPI_COMM_WORLD_RANK"},  {"mpiexec", "OMPI_COMM_WORLD_RANK"},
-    {"hydra_pmi_proxy", "PMI_RANK"},       {"flux-shell", "FLUX_TASK_RANK"},
+static const struct {
+    const char *parent, *rank;
+} daemons[] = {
+    {"slurmstepd", "SLURM_PROCID"},      {"mpirun", "OMPI_COMM_WORLD_RANK"}, {"orted", "OMPI_COMM_WORLD_RANK"},
+    {"prterun", "OMPI_COMM_WORLD_RANK"}, {"prted", "OMPI_COMM_WORLD_RANK"},  {"mpiexec", "OMPI_COMM_WORLD_RANK"},
+    {"hydra_pmi_proxy", "PMI_RANK"},     {"flux-shell", "FLUX_TASK_RANK"},
 };
 
 static bool is_echo(void)
@@ -45,7 +47,10 @@ static bool is_echo(void)
 /* The port of "pmix-server.812;tcp4://127.0.0.1:50027", 0 where it is no address of this host's loopback. */
 static int loopback_port(const char *uri, int *family)
 {
-    static const struct { const char *prefix; int family; } forms[] = {{"tcp4://127.", AF_INET}, {"tcp6://[::1]:", AF_INET6}};
+    static const struct {
+        const char *prefix;
+        int family;
+    } forms[] = {{"tcp4://127.", AF_INET}, {"tcp6://[::1]:", AF_INET6}};
     for (size_t i = 0; i < 2; i++) {
         const char *at = strstr(uri, forms[i].prefix), *port = at ? strrchr(at, ':') : NULL;
         *family = forms[i].family;
@@ -91,7 +96,8 @@ static bool refuses(int family, int port)
 /* The first address of a server where nothing listens, if there is none where something does (or may). */
 static const char *dead_server(void)
 {
-    static const char *const names[] = {"PMIX_SERVER_URI41", "PMIX_SERVER_URI4", "PMIX_SERVER_URI3", "PMIX_SERVER_URI21", "PMIX_SERVER_URI2"};
+    static const char *const names[] = {"PMIX_SERVER_URI41", "PMIX_SERVER_URI4", "PMIX_SERVER_URI3", "PMIX_SERVER_URI21",
+                                        "PMIX_SERVER_URI2"};
     const char *dead = NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *uri = getenv(names[i]);
@@ -108,9 +114,11 @@ static status find(const char *dist, struct launch *out)
     TRY(launch_detect(dist, environment, out));
     const char *dead = out->mpi ? dead_server() : NULL;
     if (dead)
-        FAIL(ST_USAGE, "environment: %s='%.80s', but nothing listens there: the launcher (%s) has ended and left its variables in this shell "
+        FAIL(ST_USAGE,
+             "environment: %s='%.80s', but nothing listens there: the launcher (%s) has ended and left its variables in this shell "
              "(or this is a container without its host's network); `unset ${!OMPI_*} ${!PMIX_*}` (bash), or a new shell, or --dist self "
-             "for one process", dead, getenv(dead), out->how);
+             "for one process",
+             dead, getenv(dead), out->how);
     return ST_OK;
 }
 
@@ -186,14 +194,18 @@ status launch_guard(const struct launch *l)
     TRY(init_timeout(&seconds));
     gethostname(host, sizeof host - 1);
     if (l->rank >= 0) snprintf(who, sizeof who, " (started by %s as rank %d on %s)", l->how, l->rank, host);
-    snprintf(guard.late, sizeof guard.late, "error: the start of the ranks%s has not ended within %u s: a rank has not started, has ended or is stopped, or "
+    snprintf(guard.late, sizeof guard.late,
+             "error: the start of the ranks%s has not ended within %u s: a rank has not started, has ended or is stopped, or "
              "hosts cannot reach each other (firewall; btl_tcp_if_include); `trimpot doctor` under the same launcher looks closer, "
-             "TRIMPOT_INIT_TIMEOUT=SECONDS waits longer\n", who, seconds);
+             "TRIMPOT_INIT_TIMEOUT=SECONDS waits longer\n",
+             who, seconds);
     /* Seen: with Slurm's default a rank leaves the barrier at the end of MPI_Init too early, and its first message crashes another. */
     const char *race = getenv("SLURM_STEP_ID") ? "; a crash in it under srun: `export SLURM_PMIX_FENCE=ring`" : "";
-    snprintf(ended, sizeof ended, "error: MPI_Init%s failed and ended this process; what MPI printed stands above. It fails for the second "
+    snprintf(ended, sizeof ended,
+             "error: MPI_Init%s failed and ended this process; what MPI printed stands above. It fails for the second "
              "MPI program in the shell of one rank (give each its own mpirun or srun), where MPI and launcher belong to different "
-             "installations, and in variables left over from another launch (`unset ${!OMPI_*} ${!PMIX_*}`, or --dist self)%s\n", who, race);
+             "installations, and in variables left over from another launch (`unset ${!OMPI_*} ${!PMIX_*}`, or --dist self)%s\n",
+             who, race);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return ST_OK;
     guard.to_child = ends[1];
     guard.child = fork();

@@ -8,10 +8,7 @@ static int64_t bound(int64_t count, int rank, int size)
     return rank == size || first * OWN_PAGE > count ? count : first * OWN_PAGE;
 }
 
-struct range own(int64_t count, int rank, int size)
-{
-    return (struct range){bound(count, rank, size), bound(count, rank + 1, size)};
-}
+struct range own(int64_t count, int rank, int size) { return (struct range){bound(count, rank, size), bound(count, rank + 1, size)}; }
 
 struct range range_meet(struct range a, struct range b)
 {

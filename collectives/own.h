@@ -12,7 +12,9 @@
 
 enum { OWN_PAGE = 65536 };
 
-struct range { int64_t lo, hi; };
+struct range {
+    int64_t lo, hi;
+};
 
 /* What rank `rank` of `size` has of `count` elements: whole pages, but for the last. Ranges of successive ranks follow each
  * other from 0 to count; they may be empty. */

@@ -17,7 +17,9 @@
 #include "kernels/backend.h"
 #include "kernels/base/arena.h"
 
-struct tree_node { int lo, hi; };
+struct tree_node {
+    int lo, hi;
+};
 
 enum { TREE_MAX_NODES = 32 };
 
@@ -47,17 +49,17 @@ struct tree_reduce {
     struct comm *comm;
     int leaves;
     dtype dt;
-    int64_t longest;             /* vector reduced */
-    int n_nodes, max_nodes;      /* nodes of all ranks together; the most of one rank */
-    bool direct;                 /* tensors are host memory: nothing is staged */
+    int64_t longest;        /* vector reduced */
+    int n_nodes, max_nodes; /* nodes of all ranks together; the most of one rank */
+    bool direct;            /* tensors are host memory: nothing is staged */
     bool connected;
-    struct tree_rank *ranks;     /* [size] what each rank brings */
+    struct tree_rank *ranks; /* [size] what each rank brings */
     struct transport by;
-    struct tree_sum_args sum;    /* but for the addresses */
+    struct tree_sum_args sum; /* but for the addresses */
     /* of a round, for calls and for what runs on the stream: [2][size] */
     int64_t *here, *there;
     /* tensor memory: */
-    void *rows;                  /* [n_nodes, each] partials that messages bring, or what is staged of them */
+    void *rows; /* [n_nodes, each] partials that messages bring, or what is staged of them */
     /* pinned, when tensors are not host memory: */
     void *send, *landing, *spread; /* [my nodes, size, each] [n_nodes, each] [size, each] */
     struct tree_job job[TREE_JOBS];
@@ -77,7 +79,6 @@ void tree_reduce_layout(struct tree_reduce *t, struct arena *tensors, struct are
  * of `out` (may be nodes[0]) are those of T(0, leaves) of all ranks, on every rank: rank r adds own(count, r, size) of them.
  * All ranks call with the same parts in the same order: the whole, or bucket by bucket, with the same bits.
  * Queued on s; with one rank a copy. Volume per rank = reduce-scatter + all-gather; sums are elementwise in tree order. */
-status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, int n_nodes, void *out, int64_t count,
-                   struct range part);
+status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, int n_nodes, void *out, int64_t count, struct range part);
 
 #endif

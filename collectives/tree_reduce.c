@@ -33,8 +33,7 @@ static void arrange(struct tree_reduce *t)
         for (int i = 0; i < n; i++, t->n_nodes++) {
             unsigned char merges = 0;
             assert(depth <= TREE_MAX_NODES);
-            for (stack[depth++] = nodes[i]; depth > 1 && tree_is_node(t->leaves, stack[depth - 2].lo, stack[depth - 1].hi);
-                 merges++) {
+            for (stack[depth++] = nodes[i]; depth > 1 && tree_is_node(t->leaves, stack[depth - 2].lo, stack[depth - 1].hi); merges++) {
                 stack[depth - 2].hi = stack[depth - 1].hi;
                 depth--;
             }
@@ -55,17 +54,24 @@ static int64_t slice(const struct tree_reduce *t, const struct transport_table *
 void tree_reduce_init(struct tree_reduce *t, struct comm *c, const struct backend *be, int leaves, int64_t longest, dtype dt)
 {
     assert(leaves > 0 && leaves % c->size == 0);
-    *t = (struct tree_reduce){.comm = c, .leaves = leaves, .dt = dt, .longest = longest > 0 ? longest : 1,
-                              .direct = be->tensors_in == MEM_HOST};
+    *t = (struct tree_reduce){
+        .comm = c, .leaves = leaves, .dt = dt, .longest = longest > 0 ? longest : 1, .direct = be->tensors_in == MEM_HOST};
     if (c->size == 1) return;
     size_t P = (size_t)c->size;
     t->ranks = mem_alloc(P * sizeof *t->ranks);
     arrange(t);
     t->here = mem_alloc(2 * P * sizeof *t->here);
     t->there = mem_alloc(2 * P * sizeof *t->there);
-    t->by = (struct transport){.fn = &transport_messages, .comm = c, .ranks = t->ranks, .n_nodes = t->n_nodes, .max_nodes = t->max_nodes,
-                               .each = slice(t, &transport_messages), .element = dtype_bytes(dt), .threads = 1,
-                               .parts = mem_alloc(P * sizeof(void *)), .extent = mem_alloc(4 * P * sizeof(size_t))};
+    t->by = (struct transport){.fn = &transport_messages,
+                               .comm = c,
+                               .ranks = t->ranks,
+                               .n_nodes = t->n_nodes,
+                               .max_nodes = t->max_nodes,
+                               .each = slice(t, &transport_messages),
+                               .element = dtype_bytes(dt),
+                               .threads = 1,
+                               .parts = mem_alloc(P * sizeof(void *)),
+                               .extent = mem_alloc(4 * P * sizeof(size_t))};
     t->sum.first = t->ranks[c->rank].first;
     t->sum.n_mine = t->ranks[c->rank].n;
 }
@@ -98,8 +104,10 @@ static status connect(struct tree_reduce *t)
 {
     struct transport shared = t->by;
     if (t->n_nodes > TREE_SUM_NODES)
-        FAIL(ST_CONFIG_RUNTIME, "reduction: %d ranks bring %d partial sums, %d to one sum at most; use fewer ranks, or virtual_ranks "
-             "that are a multiple of the ranks and a power of two", t->comm->size, t->n_nodes, TREE_SUM_NODES);
+        FAIL(ST_CONFIG_RUNTIME,
+             "reduction: %d ranks bring %d partial sums, %d to one sum at most; use fewer ranks, or virtual_ranks "
+             "that are a multiple of the ranks and a power of two",
+             t->comm->size, t->n_nodes, TREE_SUM_NODES);
     t->connected = true;
     shared.fn = &transport_shared;
     shared.each = slice(t, &transport_shared);
@@ -259,13 +267,12 @@ static status run(struct stream *s, struct tree_job *j)
     return ST_OK;
 }
 
-status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, int n_nodes, void *out, int64_t count,
-                   struct range part)
+status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, int n_nodes, void *out, int64_t count, struct range part)
 {
     int expected = t->comm->size == 1 ? 1 : t->sum.n_mine;
     if (n_nodes != expected)
-        FAIL(ST_FAIL, "reduction: rank %d of %d brings %d nodes of a tree of %d leaves, its cover has %d", t->comm->rank,
-             t->comm->size, n_nodes, t->leaves, expected);
+        FAIL(ST_FAIL, "reduction: rank %d of %d brings %d nodes of a tree of %d leaves, its cover has %d", t->comm->rank, t->comm->size,
+             n_nodes, t->leaves, expected);
     if (part.lo < 0 || part.hi < part.lo || part.hi > count || count > t->longest)
         FAIL(ST_FAIL, "reduction: elements [%lld, %lld) of %lld are asked for, the longest vector has %lld", (long long)part.lo,
              (long long)part.hi, (long long)count, (long long)t->longest);

@@ -23,24 +23,24 @@
 
 enum { CENTRES = 2 };
 
-static const double
-    BEAT_S = 1,
-    SETTLE_S = 2,       /* the start waits so long for connections … */
-    TELL_S = 0.3,       /* … and who ends the job for its word to be sent */
-    WARN_S = 12,        /* after that, who has not come is not watched */
-    GAP_S = 1,          /* a turn that took so much longer than asked: this process was not running */
-    DEATH_GRACE_S = 1,  /* a launcher that acts on the death itself ends the job with its own exit code … */
-    MPIRUN_GRACE_S = 2, /* … and mpirun always does, so long it takes on one host */
-    SILENCE_GRACE_S = 0.2,
-    TOLD_GRACE_S = 3,   /* the rank that told ends the job itself */
-    ENDED_GRACE_S = 2,  /* who named the cause ends the job itself */
-    ABORT_S = 1.5,      /* for an abort to end this process */
-    LAUNCHER_S = 6,     /* for mpirun to end by itself */
-    CONFIRM_S = 0.15,   /* a launcher that ends all ranks kills this one too: nothing is to be said */
-    DEPUTY_WAITS_S = 2, /* for a rank 0 that lives */
-    OTHERS_WAIT_S = 2;  /* where both centres are gone */
+static const double BEAT_S = 1, SETTLE_S = 2, /* the start waits so long for connections … */
+    TELL_S = 0.3,                             /* … and who ends the job for its word to be sent */
+    WARN_S = 12,                              /* after that, who has not come is not watched */
+    GAP_S = 1,                                /* a turn that took so much longer than asked: this process was not running */
+    DEATH_GRACE_S = 1,                        /* a launcher that acts on the death itself ends the job with its own exit code … */
+    MPIRUN_GRACE_S = 2,                       /* … and mpirun always does, so long it takes on one host */
+    SILENCE_GRACE_S = 0.2, TOLD_GRACE_S = 3,  /* the rank that told ends the job itself */
+    ENDED_GRACE_S = 2,                        /* who named the cause ends the job itself */
+    ABORT_S = 1.5,                            /* for an abort to end this process */
+    LAUNCHER_S = 6,                           /* for mpirun to end by itself */
+    CONFIRM_S = 0.15,                         /* a launcher that ends all ranks kills this one too: nothing is to be said */
+    DEPUTY_WAITS_S = 2,                       /* for a rank 0 that lives */
+    OTHERS_WAIT_S = 2;                        /* where both centres are gone */
 
-struct identity { char host[64]; int64_t pid; };
+struct identity {
+    char host[64];
+    int64_t pid;
+};
 
 /* What is known of a rank, by whichever of its two connections. Who is no centre knows the centres only. */
 struct peer {
@@ -63,7 +63,9 @@ static struct {
     atomic_bool closing;
     _Atomic double timeout;
     atomic_bool asked_to_stop;
-    struct { atomic_int kind, code; } telling; /* kind 0: nothing */
+    struct {
+        atomic_int kind, code;
+    } telling; /* kind 0: nothing */
 
     /* the thread's own */
     uint64_t nonce[2];
@@ -71,7 +73,7 @@ static struct {
     int64_t beaten_place;
     bool warned;
     struct watch_dial dial[CENTRES];
-    bool told[CENTRES + 1]; /* the centres, and itself if it is one */
+    bool told[CENTRES + 1];      /* the centres, and itself if it is one */
     struct watch_hall hall;      /* centres only … */
     struct watch_link *accepted; /* … by rank */
     struct peer *peers;
@@ -94,8 +96,12 @@ static bool is_centre(void) { return w.accepted != NULL; }
 
 static struct watch_record record(enum watch_record_kind kind, int code)
 {
-    return (struct watch_record){.nonce = {w.nonce[0], w.nonce[1]}, .kind = kind, .rank = w.comm.rank, .code = code,
-                                 .asked_to_stop = atomic_load(&w.asked_to_stop), .place = watch_place_packed()};
+    return (struct watch_record){.nonce = {w.nonce[0], w.nonce[1]},
+                                 .kind = kind,
+                                 .rank = w.comm.rank,
+                                 .code = code,
+                                 .asked_to_stop = atomic_load(&w.asked_to_stop),
+                                 .place = watch_place_packed()};
 }
 
 static void send_to_centres(const struct watch_record *r)
@@ -140,8 +146,8 @@ static void name_cause(int rank, int code, const char *how, int others, double n
     if (!settle_end(code, mpirun ? MPIRUN_GRACE_S : ended ? DEATH_GRACE_S : SILENCE_GRACE_S, !mpirun, now)) return;
     watch_place_text(w.peers[rank].place, place);
     if (others > 0) snprintf(more, sizeof more, " (and %d more rank%s)", others, others > 1 ? "s" : "");
-    log_error("rank %d (host %s, pid %lld) %s at %s%s; all ranks end", rank, w.who[rank].host, (long long)w.who[rank].pid, how,
-              place, more);
+    log_error("rank %d (host %s, pid %lld) %s at %s%s; all ranks end", rank, w.who[rank].host, (long long)w.who[rank].pid, how, place,
+              more);
 }
 
 static void end_now(void)
@@ -184,10 +190,7 @@ static double patience(double now)
     return OTHERS_WAIT_S;
 }
 
-static int end_code(const struct peer *p)
-{
-    return p->state != PEER_ENDED ? ST_WATCHDOG : p->exit_code ? p->exit_code : ST_PEER;
-}
+static int end_code(const struct peer *p) { return p->state != PEER_ENDED ? ST_WATCHDOG : p->exit_code ? p->exit_code : ST_PEER; }
 
 static void name_lost(int rank, double now)
 {
@@ -227,8 +230,10 @@ static void judge(double now)
     for (int r = 0; r < w.comm.size; r++)
         if (!isinf(lost_since(r, now)) && (first < 0 || lost_since(r, now) < lost_since(first, now))) first = r;
     if (first < 0 || now - lost_since(first, now) < patience(now)) return;
-    if (is_centre() || first_of_host()) name_lost(first, now);
-    else settle_end(end_code(&w.peers[first]), DEATH_GRACE_S, true, now);
+    if (is_centre() || first_of_host())
+        name_lost(first, now);
+    else
+        settle_end(end_code(&w.peers[first]), DEATH_GRACE_S, true, now);
 }
 
 /* Time in which this process itself did not run (a suspended job, a laptop asleep) is nobody's silence. */
@@ -254,7 +259,8 @@ static void warn_unwatched(double now)
     }
     if (missing)
         log_warn("%d of %d ranks (on %s) do not reach rank 0 (on %s) over TCP: should one of them die or hang, the others may "
-                 "wait for ever; open TCP between the nodes, or start with srun -K1", missing, w.comm.size, hosts.data, w.who[0].host);
+                 "wait for ever; open TCP between the nodes, or start with srun -K1",
+                 missing, w.comm.size, hosts.data, w.who[0].host);
     buf_release(&hosts);
 }
 
@@ -282,10 +288,7 @@ static void take_note(int rank, const struct watch_record *r, double now)
     if (r->kind == RECORD_END) settle_end(r->code, ENDED_GRACE_S, false, now);
 }
 
-static bool from(const struct watch_record *r, int rank)
-{
-    return r->rank == rank && memcmp(r->nonce, w.nonce, sizeof w.nonce) == 0;
-}
+static bool from(const struct watch_record *r, int rank) { return r->rank == rank && memcmp(r->nonce, w.nonce, sizeof w.nonce) == 0; }
 
 static void hear(struct watch_link *l, int rank, double now)
 {
@@ -324,8 +327,7 @@ static int wait_for_something(void)
         if (w.dial[i].state == DIAL_IDLE) wait_ms = 10;
     }
     if (is_centre()) watch_hall_poll(&w.hall, w.polled + SLOT_HALL, clock_s());
-    for (int r = 0; is_centre() && r < w.comm.size; r++)
-        w.polled[SLOT_ACCEPTED + r] = (struct pollfd){w.accepted[r].fd, POLLIN, 0};
+    for (int r = 0; is_centre() && r < w.comm.size; r++) w.polled[SLOT_ACCEPTED + r] = (struct pollfd){w.accepted[r].fd, POLLIN, 0};
     if (poll(w.polled, (nfds_t)n, wait_ms) <= 0)
         for (int i = 0; i < n; i++) w.polled[i].revents = 0;
     return wait_ms;
@@ -415,7 +417,8 @@ static status introduce(struct comm *c, struct watch_door door[CENTRES])
 {
     struct identity me = {.pid = getpid()};
     gethostname(me.host, sizeof me.host - 1);
-    if (getrandom(w.nonce, sizeof w.nonce, GRND_NONBLOCK) != sizeof w.nonce) w.nonce[0] = (uint64_t)(clock_s() * 1e9), w.nonce[1] = (uint64_t)me.pid;
+    if (getrandom(w.nonce, sizeof w.nonce, GRND_NONBLOCK) != sizeof w.nonce)
+        w.nonce[0] = (uint64_t)(clock_s() * 1e9), w.nonce[1] = (uint64_t)me.pid;
     TRY(c->fn->bcast(c, w.nonce, sizeof w.nonce, 0));
     TRY(c->fn->all_gather(c, &me, w.who, sizeof me));
     watch_place_open(c->rank, c->size, me.host);

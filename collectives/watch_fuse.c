@@ -8,7 +8,9 @@
 
 #include "kernels/base/thread.h"
 
-static struct { int code, after_ms; } fuse;
+static struct {
+    int code, after_ms;
+} fuse;
 
 static void *burn(void *unused)
 {
@@ -26,9 +28,8 @@ void watch_fuse(int code, double seconds)
 }
 
 /* By its name too when the time has come: a number may be another process's by then. */
-static const char END_LAUNCHER[] =
-    "is() { case $(cat /proc/$0/comm) in mpirun | mpiexec | orterun | prterun) ;; *) exit ;; esac; }\n"
-    "is; sleep $1; is; kill -KILL $0"; /* at a TERM it would crash (4.1.4) */
+static const char END_LAUNCHER[] = "is() { case $(cat /proc/$0/comm) in mpirun | mpiexec | orterun | prterun) ;; *) exit ;; esac; }\n"
+                                   "is; sleep $1; is; kill -KILL $0"; /* at a TERM it would crash (4.1.4) */
 
 void watch_fuse_launcher(double seconds)
 {

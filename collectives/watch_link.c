@@ -10,10 +10,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static const double
-    TRY_ALL_S = 10, TRY_ONE_S = 3, TRY_AGAIN_S = 0.2,
-    NONCE_S = 5,       /* for a stranger to say it */
-    DOOR_AGAIN_S = 1;  /* when no descriptor was left for who knocks */
+static const double TRY_ALL_S = 10, TRY_ONE_S = 3, TRY_AGAIN_S = 0.2, NONCE_S = 5, /* for a stranger to say it */
+    DOOR_AGAIN_S = 1;                                                              /* when no descriptor was left for who knocks */
 
 /* ---- addresses ----------------------------------------------------------------------------------------------------- */
 
@@ -33,8 +31,10 @@ static void add_interfaces(struct watch_door *d)
         if (!i->ifa_addr || !(i->ifa_flags & IFF_UP) || i->ifa_flags & IFF_LOOPBACK) continue;
         const struct sockaddr_in *v4 = (const void *)i->ifa_addr;
         const struct sockaddr_in6 *v6 = (const void *)i->ifa_addr;
-        if (i->ifa_addr->sa_family == AF_INET) add_address(d, false, &v4->sin_addr);
-        else if (i->ifa_addr->sa_family == AF_INET6 && !IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr)) add_address(d, true, &v6->sin6_addr);
+        if (i->ifa_addr->sa_family == AF_INET)
+            add_address(d, false, &v4->sin_addr);
+        else if (i->ifa_addr->sa_family == AF_INET6 && !IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr))
+            add_address(d, true, &v6->sin6_addr);
     }
     freeifaddrs(all);
 }
@@ -173,11 +173,13 @@ void watch_hall_step(struct watch_hall *h, const struct pollfd *slots, const str
         struct watch_link *l = &h->strangers[i].link;
         enum watch_event event = slots[1 + i].revents ? watch_link_receive(l, &r) : LINK_NOTHING;
         bool known = event == LINK_RECORD && memcmp(r.nonce, hello->nonce, sizeof r.nonce) == 0;
-        if (known && r.kind == RECORD_HELLO) watch_link_send(l, hello);
+        if (known && r.kind == RECORD_HELLO)
+            watch_link_send(l, hello);
         else if (known) {
             admit(l, &r, now);
             l->fd = -1;
-        } else if (event != LINK_NOTHING || now - h->strangers[i].since > NONCE_S) watch_link_close(l);
+        } else if (event != LINK_NOTHING || now - h->strangers[i].since > NONCE_S)
+            watch_link_close(l);
     }
     if (slots[0].revents) let_in(h, now);
 }
@@ -243,9 +245,12 @@ bool watch_dial_step(struct watch_dial *d, short ready, const struct watch_recor
 {
     if (d->state == DIAL_MADE || d->state == DIAL_GIVEN_UP) return false;
     bool good = true;
-    if (d->state == DIAL_IDLE) good = now < d->until || begin(d, now);
-    else if (!ready) good = now < d->until;
-    else good = d->state == DIAL_CONNECTING ? greet(d, hello) : answered(d, hello);
+    if (d->state == DIAL_IDLE)
+        good = now < d->until || begin(d, now);
+    else if (!ready)
+        good = now < d->until;
+    else
+        good = d->state == DIAL_CONNECTING ? greet(d, hello) : answered(d, hello);
     if (!good) next_address(d, now);
     return d->state == DIAL_MADE;
 }

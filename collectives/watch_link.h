@@ -28,11 +28,13 @@ struct watch_record {
 /* How the listening socket of a rank is reached from other ranks. */
 struct watch_door {
     int32_t n, port;
-    struct { uint8_t v6, bytes[16]; } at[WATCH_ADDRESSES]; /* network order; IPv4 in the first four bytes */
+    struct {
+        uint8_t v6, bytes[16];
+    } at[WATCH_ADDRESSES]; /* network order; IPv4 in the first four bytes */
 };
 
 struct watch_link {
-    int fd;               /* −1: none */
+    int fd;                /* −1: none */
     size_t in_n, out_left; /* bytes of `in` that have come; the last bytes of `out` that wait */
     unsigned char in[sizeof(struct watch_record)], out[sizeof(struct watch_record)];
 };
@@ -40,8 +42,8 @@ struct watch_link {
 enum watch_event {
     LINK_NOTHING, /* for now */
     LINK_RECORD,
-    LINK_ENDED,   /* the process at the other end is gone, or closed it */
-    LINK_BROKEN   /* the network says no: that is not the same */
+    LINK_ENDED, /* the process at the other end is gone, or closed it */
+    LINK_BROKEN /* the network says no: that is not the same */
 };
 
 /* A connection to be, address after address. It is made once the other side has answered with the nonce and its rank. */
@@ -58,7 +60,10 @@ struct watch_dial {
 struct watch_hall {
     int fd; /* −1: nobody listens */
     double again;
-    struct { struct watch_link link; double since; } strangers[WATCH_STRANGERS];
+    struct {
+        struct watch_link link;
+        double since;
+    } strangers[WATCH_STRANGERS];
 };
 
 void watch_link_open(struct watch_link *l, int fd);

@@ -72,8 +72,7 @@ static void settle_recipe(struct bound *b, const char *given)
     if (given && !recipe_is_known(b, given, &command_line)) given = NULL;
     if (in_file && !recipe_is_known(b, in_file, &written->at)) in_file = NULL;
     if (given && in_file && is_lora(given) != is_lora(in_file))
-        problem_add(b->problems, &written->at,
-                    "recipe is %s, but the command line says %s: they train different things", in_file, given);
+        problem_add(b->problems, &written->at, "recipe is %s, but the command line says %s: they train different things", in_file, given);
     const char *name = given ? given : in_file ? in_file : inferred(b);
     b->c->recipe_name = mem_strdup(name);
     b->c->recipe = is_lora(name) ? RECIPE_LORA : RECIPE_FULL;
@@ -86,11 +85,9 @@ static void unknown_component(const struct bound *b, const char *section, const 
 {
     const char *near = component_nearest(section, n->text);
     if (near)
-        problem_add(b->problems, &n->at, "%s._component_: %s is not known; did you mean %s?", section, ynode_shown(n),
-                    near);
+        problem_add(b->problems, &n->at, "%s._component_: %s is not known; did you mean %s?", section, ynode_shown(n), near);
     else
-        problem_add(b->problems, &n->at, "%s._component_: %s is not known (`trimpot run --help` lists them)", section,
-                    ynode_shown(n));
+        problem_add(b->problems, &n->at, "%s._component_: %s is not known (`trimpot run --help` lists them)", section, ynode_shown(n));
 }
 
 /* The component of a group; the path as written (caller owns), NULL if there is none. One that cannot be had takes any
@@ -159,13 +156,13 @@ static void unknown_key(struct bound *b, const char *section, const struct ynode
         return;
     }
     char *near = schema_suggest(section, n->key, component);
-    problem_add(b->problems, &n->key_at, "unknown key %s%s%.80s%s%s%s", section, dot, n->key,
-                near ? "; did you mean " : "", near ? near : "", near ? "?" : " (`trimpot run --help` lists them)");
+    problem_add(b->problems, &n->key_at, "unknown key %s%s%.80s%s%s%s", section, dot, n->key, near ? "; did you mean " : "",
+                near ? near : "", near ? "?" : " (`trimpot run --help` lists them)");
     free(near);
 }
 
-static void bind_group(struct bound *b, const char *section, const struct ynode *group,
-                       const struct component *component, void *base, bool track)
+static void bind_group(struct bound *b, const char *section, const struct ynode *group, const struct component *component, void *base,
+                       bool track)
 {
     for (int i = 0; i < group->n_child; i++) {
         const struct ynode *n = group->child[i];
@@ -175,9 +172,8 @@ static void bind_group(struct bound *b, const char *section, const struct ynode 
             unknown_key(b, section, n, component);
         } else if (!component_takes(component, n->key)) {
             b->problems->unknown_key = true;
-            problem_add(b->problems, &n->key_at, "%s%s takes no %s: it takes %s",
-                        component->path ? component->path : section, component->path ? "" : " without _component_",
-                        n->key, component->args);
+            problem_add(b->problems, &n->key_at, "%s%s takes no %s: it takes %s", component->path ? component->path : section,
+                        component->path ? "" : " without _component_", n->key, component->args);
         } else {
             bind_value(b, row, n, base);
             if (track) b->written[row - schema] = n;
@@ -192,9 +188,7 @@ static void bind_section(struct bound *b, const char *section, struct component 
     if (!component) component = &scratch;
     if (group && group->kind != YNODE_MAP) {
         problem_add(b->problems, &group->at, "%s is %s: expected a group of keys%s", section, ynode_shown(group),
-                    group->kind == YNODE_SCALAR && schema_section(section)->component
-                        ? ", with the path as its _component_"
-                        : "");
+                    group->kind == YNODE_SCALAR && schema_section(section)->component ? ", with the path as its _component_" : "");
         group = NULL;
     }
     char *text = find_component(b, section, group, component);
@@ -232,8 +226,7 @@ static void bind_datasets(struct bound *b)
         problem_add(b->problems, &n->at, "dataset is a list of %d: expected 1 to %d", n->n_child, (int)DATASETS_MAX);
         c->n_dataset = n->n_child ? DATASETS_MAX : 0;
     }
-    for (int i = 0; i < c->n_dataset; i++)
-        bind_dataset(b, "dataset", list ? n->child[i] : n, &c->dataset[i], &b->dataset[i], i == 0);
+    for (int i = 0; i < c->n_dataset; i++) bind_dataset(b, "dataset", list ? n->child[i] : n, &c->dataset[i], &b->dataset[i], i == 0);
     c->has_val = val != NULL;
     if (!val) return;
     bind_dataset(b, "dataset_val", val, &c->dataset_val, &b->dataset_val, false);

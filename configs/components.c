@@ -1,4 +1,5 @@
 /* components.c — every `_component_` path this program knows: what it selects, what it takes, why it is refused. */
+/* clang-format off */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -75,8 +75,8 @@ static bool is_file_of(const char *path, const char *dir)
  * line itself can say otherwise. After interpolation, so that a path in terms of another is judged as what it is. */
 static void follow_model(struct ynode *root, const struct config_args *args, bool notes)
 {
-    struct ynode *group = ynode_find(root, "tokenizer"), *path = ynode_find(group, "path"),
-                 *merges = ynode_find(group, "merges_file"), *specials = ynode_find(group, "special_tokens_path");
+    struct ynode *group = ynode_find(root, "tokenizer"), *path = ynode_find(group, "path"), *merges = ynode_find(group, "merges_file"),
+                 *specials = ynode_find(group, "special_tokens_path");
     struct place at = {.name = "--model"};
     if (!args->model || !path || path->kind != YNODE_SCALAR || ynode_is_null(path) || from_command_line(path)) return;
     if (is_file_of(path->text, args->model)) return;
@@ -117,15 +117,14 @@ static status conclude(struct problems *p)
     else if (p->count <= PROBLEMS_SHOWN)
         status_fail(ST_USAGE, "%d errors in the configuration:\n%s", p->count, lines.data);
     else
-        status_fail(ST_USAGE, "%d errors in the configuration, the first %d:\n%s", p->count, (int)PROBLEMS_SHOWN,
-                    lines.data);
+        status_fail(ST_USAGE, "%d errors in the configuration, the first %d:\n%s", p->count, (int)PROBLEMS_SHOWN, lines.data);
     buf_release(&lines);
     return ST_USAGE;
 }
 
 /* text == NULL: no file. */
-static status resolve(const char *name, const char *text, size_t bytes, const struct config_args *args,
-                      bool require_paths, bool notes, struct config **out)
+static status resolve(const char *name, const char *text, size_t bytes, const struct config_args *args, bool require_paths, bool notes,
+                      struct config **out)
 {
     static const struct config_args none;
     struct problems problems = {0};
@@ -162,8 +161,7 @@ static status resolve(const char *name, const char *text, size_t bytes, const st
     return st;
 }
 
-status config_parse_text(const char *name, const char *text, size_t bytes, const struct config_args *args,
-                         struct config **out)
+status config_parse_text(const char *name, const char *text, size_t bytes, const struct config_args *args, struct config **out)
 {
     return resolve(name, text, bytes, args, false, false, out);
 }

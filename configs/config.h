@@ -3,6 +3,7 @@
  * The vocabulary is torchtune's. A member exists once; its default, range, unit and sentence stand in its row of
  * schema.c, nowhere else. Strings are owned by the config; NULL = null. Integers: -1 = null where null is legal.
  * Doubles: NAN = null. */
+/* clang-format off */
 #ifndef TRIMPOT_CONFIG_H
 #define TRIMPOT_CONFIG_H
 

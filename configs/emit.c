@@ -17,8 +17,7 @@ static const char *component_of(const struct config *c, const char *section, con
     if (!strcmp(section, "checkpointer")) return c->checkpointer.component;
     if (!strcmp(section, "optimizer")) return c->optimizer.component;
     if (!strcmp(section, "lr_scheduler")) return c->schedule.component;
-    if (!strcmp(section, "metric_logger") && c->log_stdout_metrics)
-        return "torchtune.training.metric_logging.StdoutLogger";
+    if (!strcmp(section, "metric_logger") && c->log_stdout_metrics) return "torchtune.training.metric_logging.StdoutLogger";
     return NULL;
 }
 
@@ -35,8 +34,7 @@ static bool belongs(const struct config *c, const struct row *row, const char *s
     return component_takes(&component, row_key(row));
 }
 
-static void write_group(const struct config *c, const char *section, const void *base, int indent, bool item,
-                        struct buf *out)
+static void write_group(const struct config *c, const char *section, const void *base, int indent, bool item, struct buf *out)
 {
     const char *path = component_of(c, section, base);
     int lines = 0;
@@ -58,8 +56,7 @@ static void write_group(const struct config *c, const char *section, const void 
 static void write_datasets(const struct config *c, struct buf *out)
 {
     buf_text(out, "dataset:\n");
-    for (int i = 0; i < c->n_dataset; i++)
-        write_group(c, "dataset", &c->dataset[i], c->n_dataset > 1 ? 4 : 2, c->n_dataset > 1, out);
+    for (int i = 0; i < c->n_dataset; i++) write_group(c, "dataset", &c->dataset[i], c->n_dataset > 1 ? 4 : 2, c->n_dataset > 1, out);
 }
 
 static void write_section(const struct config *c, const char *section, struct buf *out)
@@ -86,8 +83,7 @@ char *config_text(const struct config *c)
 
 /* ---- what changed ---- */
 
-static void compare(const struct row *row, const char *prefix, const void *was, const void *is, struct buf *out,
-                    bool *maths)
+static void compare(const struct row *row, const char *prefix, const void *was, const void *is, struct buf *out, bool *maths)
 {
     struct buf old = {0}, new = {0};
     if (!row->size || row->derived || row->resume == RESUME_FREE) return;
@@ -108,8 +104,7 @@ static void compare_number(const char *what, int was, int is, struct buf *out, b
     *maths = true;
 }
 
-static void compare_component(const char *key, const char *was, const char *is, bool counts, struct buf *out,
-                              bool *maths)
+static void compare_component(const char *key, const char *was, const char *is, bool counts, struct buf *out, bool *maths)
 {
     if ((!was && !is) || (was && is && !strcmp(was, is))) return;
     buf_printf(out, "%s._component_: %s -> %s\n", key, was ? was : "null", is ? is : "null");
@@ -136,14 +131,13 @@ char *config_diff(const char *old_yaml, const struct config *now, bool *changes_
     for (int k = 0; k < now->n_dataset && k < was->n_dataset; k++) {
         snprintf(prefix, sizeof prefix, now->n_dataset > 1 ? "dataset.%d." : "dataset.", k);
         for (int i = 0; i < schema_n; i++)
-            if (row_is_dataset(&schema[i]))
-                compare(&schema[i], prefix, &was->dataset[k], &now->dataset[k], &out, changes_maths);
+            if (row_is_dataset(&schema[i])) compare(&schema[i], prefix, &was->dataset[k], &now->dataset[k], &out, changes_maths);
         compare_number("kind of data", (int)was->dataset[k].kind, (int)now->dataset[k].kind, &out, changes_maths);
     }
-    compare_component("optimizer", was->optimizer.component, now->optimizer.component,
-                      was->optimizer.kind != now->optimizer.kind, &out, changes_maths);
-    compare_component("lr_scheduler", was->schedule.component, now->schedule.component,
-                      was->schedule.kind != now->schedule.kind, &out, changes_maths);
+    compare_component("optimizer", was->optimizer.component, now->optimizer.component, was->optimizer.kind != now->optimizer.kind, &out,
+                      changes_maths);
+    compare_component("lr_scheduler", was->schedule.component, now->schedule.component, was->schedule.kind != now->schedule.kind, &out,
+                      changes_maths);
     compare_component("tokenizer", was->tokenizer.component, now->tokenizer.component, false, &out, changes_maths);
     compare_component("model", was->model.component, now->model.component, false, &out, changes_maths);
     config_free(was);
@@ -175,8 +169,7 @@ static void add_wrapped(const char *text, int indent, struct buf *out)
 
 static void add_row(const struct row *row, struct buf *out)
 {
-    static const char *const word[] = {
-        [ACCEPTED] = NULL, [NO_EFFECT] = "No effect", [LATER] = "Not built yet", [REFUSED] = "Refused"};
+    static const char *const word[] = {[ACCEPTED] = NULL, [NO_EFFECT] = "No effect", [LATER] = "Not built yet", [REFUSED] = "Refused"};
     struct buf head = {0}, line = {0};
     value_expects(row, &head);
     buf_printf(out, "  %s\n", row->path);

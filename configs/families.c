@@ -1,4 +1,5 @@
 /* families.c — the families, one row each. families.h says what the members mean and who reads them. */
+/* clang-format off */
 #include "configs/families.h"
 
 #include <string.h>

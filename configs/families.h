@@ -6,6 +6,7 @@
  *   configs/components.c, rules.c, schema.c   torchtune's component and checkpointer names
  *   worker/data/tokenizer/classes.c           special tokens of bare vocabulary files
  *   worker/data/render_torchtune.c, chat_named.c   torchtune's rendering of chats, the template of models that have none */
+/* clang-format off */
 #ifndef TRIMPOT_FAMILIES_H
 #define TRIMPOT_FAMILIES_H
 

@@ -32,13 +32,12 @@ static const char *lookup(struct expansion *x, const struct ynode *from, const c
             return value;
         }
         const char *near = schema_nearest_path(name);
-        problem_add(x->problems, &from->at, "${%s} names no key of this file%s%s%s", name,
-                    near ? "; did you mean ${" : "", near ? near : "", near ? "}?" : "");
+        problem_add(x->problems, &from->at, "${%s} names no key of this file%s%s%s", name, near ? "; did you mean ${" : "",
+                    near ? near : "", near ? "}?" : "");
         return NULL;
     }
     if (target->kind != YNODE_SCALAR) {
-        problem_add(x->problems, &from->at, "${%s} is %s: only single values can be referred to", name,
-                    ynode_shown(target));
+        problem_add(x->problems, &from->at, "${%s} is %s: only single values can be referred to", name, ynode_shown(target));
         return NULL;
     }
     if (target->expanded == 1) {
@@ -58,13 +57,11 @@ static bool name_is_valid(const char *name, size_t n)
 }
 
 /* One ${…} beginning at `open`: appends its value, returns what follows it; NULL after a problem. */
-static const char *expand_one(struct expansion *x, const struct ynode *n, const char *open, struct buf *out,
-                              struct origin *origin)
+static const char *expand_one(struct expansion *x, const struct ynode *n, const char *open, struct buf *out, struct origin *origin)
 {
     const char *name = open + 2, *close = strchr(name, '}');
     if (!close || !name_is_valid(name, (size_t)(close - name))) {
-        problem_add(x->problems, &n->at,
-                    "%s: only ${key} and ${group.key} are understood, no resolvers (write \\${ for the characters)",
+        problem_add(x->problems, &n->at, "%s: only ${key} and ${group.key} are understood, no resolvers (write \\${ for the characters)",
                     text_shown(open));
         return NULL;
     }
@@ -99,8 +96,8 @@ static bool expand_text(struct expansion *x, struct ynode *n)
             buf_add(&out, s++, 1);
         }
         if (out.len > YNODE_MAX_TEXT || x->total + out.len > TOTAL_MAX) {
-            problem_add(x->problems, &n->at, "too long once its ${…} are filled in (%d bytes a value, %d in all)",
-                        (int)YNODE_MAX_TEXT, (int)TOTAL_MAX);
+            problem_add(x->problems, &n->at, "too long once its ${…} are filled in (%d bytes a value, %d in all)", (int)YNODE_MAX_TEXT,
+                        (int)TOTAL_MAX);
             s = NULL;
             break;
         }

@@ -104,8 +104,7 @@ static void put_in_map(struct ynode *map, const char *key, const char *section, 
     }
 }
 
-static void put_in_list(struct ynode *list, const char *key, const char *section, struct ynode *value, struct place at,
-                        struct problems *p)
+static void put_in_list(struct ynode *list, const char *key, const char *section, struct ynode *value, struct place at, struct problems *p)
 {
     char *end;
     long i = strtol(key, &end, 10);
@@ -151,11 +150,10 @@ static void drop(struct ynode *root, const char *key, struct place at, struct pr
     } else {
         const char *names[64];
         int n = 0;
-        for (int i = 0; holder && holder->kind == YNODE_MAP && i < holder->n_child && n < 64; i++)
-            names[n++] = holder->child[i]->key;
+        for (int i = 0; holder && holder->kind == YNODE_MAP && i < holder->n_child && n < 64; i++) names[n++] = holder->child[i]->key;
         const char *near = text_nearest(last, names, n);
-        problem_add(p, &at, "there is no %s to delete%s%s%s%s%s", key, near ? "; did you mean ~" : "",
-                    near && dot ? path : "", near && dot ? "." : "", near ? near : "", near ? "?" : "");
+        problem_add(p, &at, "there is no %s to delete%s%s%s%s%s", key, near ? "; did you mean ~" : "", near && dot ? path : "",
+                    near && dot ? "." : "", near ? near : "", near ? "?" : "");
     }
     free(path);
 }

@@ -1,4 +1,5 @@
 /* rules.c — combinations that cannot work: one row each, with the reason a person reads. */
+/* clang-format off */
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>

@@ -92,8 +92,7 @@ static uint32_t decode(const char *s, int *n)
 /* Characters that YAML takes as they are inside double quotes, on one line. */
 static bool yaml_prints(uint32_t c)
 {
-    return c >= 0x20 && c != 0x7f && !(c >= 0x80 && c < 0xa0) && c != 0x2028 && c != 0x2029 && c != 0xfeff &&
-           c != 0xfffe && c != 0xffff;
+    return c >= 0x20 && c != 0x7f && !(c >= 0x80 && c < 0xa0) && c != 0x2028 && c != 0x2029 && c != 0xfeff && c != 0xfffe && c != 0xffff;
 }
 
 void scalar_quote(const char *text, struct buf *out)

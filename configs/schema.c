@@ -1,4 +1,5 @@
 /* schema.c — every key, once. The order is the order of the effective configuration and of the reference. */
+/* clang-format off */
 #include "configs/schema.h"
 
 #include <fnmatch.h>

@@ -5,6 +5,7 @@
  *   rules.c       one row per combination that cannot work, with its reason
  *   types.c       one row per type of value → read, write, release
  */
+/* clang-format off */
 #ifndef TRIMPOT_SCHEMA_H
 #define TRIMPOT_SCHEMA_H
 

@@ -11,8 +11,8 @@
 enum { FILES_MAX = 1000 };
 
 struct shipped_kind {
-    const char *what;    /* in messages */
-    const char *place;   /* holds the folders, below the directory of everything shipped */
+    const char *what;  /* in messages */
+    const char *place; /* holds the folders, below the directory of everything shipped */
     const char *suffix;
     bool suffix_named;   /* the suffix belongs to the name */
     const char *command; /* what an edited copy is for */
@@ -131,8 +131,8 @@ status shipped_recipe(const char *shipped_dir, const char *name, char **path)
     if (!look_up(shipped_dir, name, &f, &near))
         st = no_such(said, "no such file, and no recipe of that name", near);
     else if (f.kind != recipe)
-        st = status_fail(ST_USAGE, "%s: a %s, no configuration; `trimpot cp %s FILE`, edit it, then: %s FILE", said, f.kind->what,
-                         f.name, f.kind->command);
+        st = status_fail(ST_USAGE, "%s: a %s, no configuration; `trimpot cp %s FILE`, edit it, then: %s FILE", said, f.kind->what, f.name,
+                         f.kind->command);
     else
         *path = mem_strdup(f.path);
     shipped_release(&f);

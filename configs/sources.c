@@ -16,8 +16,7 @@ static const char *container_of(const char *file)
 {
     static const struct {
         const char *suffix, *source;
-    } of[] = {{".json", "json"}, {".jsonl", "json"}, {".ndjson", "json"},
-              {".csv", "csv"},   {".tsv", "csv"},    {".txt", "text"}};
+    } of[] = {{".json", "json"}, {".jsonl", "json"}, {".ndjson", "json"}, {".csv", "csv"}, {".tsv", "csv"}, {".txt", "text"}};
     const char *dot = strrchr(file, '.');
     for (size_t i = 0; dot && i < sizeof of / sizeof *of; i++)
         if (!strcasecmp(dot, of[i].suffix)) return of[i].source;
@@ -34,14 +33,12 @@ static void settle_source(const struct bound *b, struct config_dataset *set, con
         const struct ynode *n;
         struct place at = bound_place(b, key, &n);
         if (!source) {
-            problem_add(b->problems, &at,
-                        "%s: %s has none of the endings .json .jsonl .csv .tsv .txt; say %s.source: json, csv or text",
+            problem_add(b->problems, &at, "%s: %s has none of the endings .json .jsonl .csv .tsv .txt; say %s.source: json, csv or text",
                         key, text_shown(set->data_files[i]), section);
             return;
         }
         if (found && strcmp(found, source)) {
-            problem_add(b->problems, &at, "%s mixes %s and %s files; make dataset a list of groups", key, found,
-                        source);
+            problem_add(b->problems, &at, "%s mixes %s and %s files; make dataset a list of groups", key, found, source);
             return;
         }
         found = source;
@@ -60,9 +57,8 @@ static void need_data(const struct bound *b, const struct config_dataset *set, c
     snprintf(key, sizeof key, "%s", section);
     struct place at = bound_place(b, key, &n);
     if (set->source && !is_container(set->source))
-        problem_add(b->problems, &at,
-                    "%s: %s is a hub data set and nothing is downloaded: name a local copy with %s.data_files%s",
-                    section, text_shown(set->source), section, strcmp(section, "dataset") ? "" : " or --data FILE");
+        problem_add(b->problems, &at, "%s: %s is a hub data set and nothing is downloaded: name a local copy with %s.data_files%s", section,
+                    text_shown(set->source), section, strcmp(section, "dataset") ? "" : " or --data FILE");
     else
         problem_add(b->problems, &at, "%s.data_files is missing: name the file with the rows%s", section,
                     strcmp(section, "dataset") ? "" : ", or pass --data FILE");

@@ -316,8 +316,7 @@ static bool read_pairs(const struct row *row, const struct ynode *n, void *base,
     free_pairs(row, base);
     if (null || !n->n_child) return true;
     struct config_pair *list = mem_alloc((size_t)n->n_child * sizeof *list);
-    for (int i = 0; i < n->n_child; i++)
-        list[i] = (struct config_pair){mem_strdup(n->child[i]->key), mem_strdup(n->child[i]->text)};
+    for (int i = 0; i < n->n_child; i++) list[i] = (struct config_pair){mem_strdup(n->child[i]->key), mem_strdup(n->child[i]->text)};
     *pairs_of(row, base) = list;
     *count(row, base) = n->n_child;
     return true;
@@ -398,8 +397,7 @@ static bool read_betas(const struct row *row, const struct ynode *n, void *base,
     double value[2];
     if (n->kind != YNODE_LIST || n->n_child != 2) return wrong(row, n, p);
     for (int i = 0; i < 2; i++)
-        if (n->child[i]->kind != YNODE_SCALAR || !scalar_float(n->child[i]->text, false, &value[i]) ||
-            !in_range(row, value[i]))
+        if (n->child[i]->kind != YNODE_SCALAR || !scalar_float(n->child[i]->text, false, &value[i]) || !in_range(row, value[i]))
             return wrong(row, n, p);
     memcpy(member(row, base), value, sizeof value);
     return true;
@@ -423,10 +421,8 @@ static bool check_file_name(const struct row *row, const struct ynode *n, struct
     for (size_t i = 0; i < sizeof pickle / sizeof *pickle; i++) {
         size_t k = strlen(pickle[i]);
         if (len > k && !strcmp(n->text + len - k, pickle[i])) {
-            problem_add(
-                p, &n->at,
-                "%s names %s: Python pickles are not read; take the safetensors files of the model and delete the key",
-                row->path, ynode_shown(n));
+            problem_add(p, &n->at, "%s names %s: Python pickles are not read; take the safetensors files of the model and delete the key",
+                        row->path, ynode_shown(n));
             return false;
         }
     }
@@ -441,8 +437,8 @@ static bool read_files(const struct row *row, const struct ynode *n, void *base,
     for (int i = 0; i < n->n_child; i++) {
         const char *key = n->child[i]->key;
         if (n->kind == YNODE_MAP && strcmp(key, "filename_format") && strcmp(key, "max_filename")) {
-            problem_add(p, &n->child[i]->key_at, "unknown key %s.%s: a group here has filename_format and max_filename",
-                        row->path, text_shown(key));
+            problem_add(p, &n->child[i]->key_at, "unknown key %s.%s: a group here has filename_format and max_filename", row->path,
+                        text_shown(key));
             good = false;
         }
         good = check_file_name(row, n->child[i], p) && good;
@@ -462,8 +458,7 @@ static bool read_switch(const struct row *row, const struct ynode *n, void *base
         bool known = false;
         for (int k = 0; k < 4; k++) known = known || !strcmp(part->key, parts[k]);
         if (!known) {
-            problem_add(p, &part->key_at,
-                        "unknown key %s.%.80s: a group here has model, loss, optimizer_step and scale_grads", row->path,
+            problem_add(p, &part->key_at, "unknown key %s.%.80s: a group here has model, loss, optimizer_step and scale_grads", row->path,
                         part->key);
             good = false;
         } else if (part->kind != YNODE_SCALAR || !scalar_bool(part->text, &value)) {
@@ -531,8 +526,7 @@ void value_expects(const struct row *row, struct buf *out)
         buf_text(out, types[row->type].expects);
     }
     if (row->ranged && isfinite(row->max))
-        buf_printf(out, " from %s%.10g to %s%.10g", row->above_min ? "above " : "", row->min,
-                   row->below_max ? "below " : "", row->max);
+        buf_printf(out, " from %s%.10g to %s%.10g", row->above_min ? "above " : "", row->min, row->below_max ? "below " : "", row->max);
     else if (row->ranged && row->type != T_BYTES)
         buf_printf(out, " %s %.10g", row->above_min ? "above" : "of at least", row->min);
     if (row->type == T_TEMPLATE) buf_text(out, ", or {role: [prefix, suffix]}");

@@ -29,12 +29,10 @@ static bool next_event(struct reader *r, yaml_event_t *event)
     const yaml_mark_t *mark = r->yaml.error == YAML_READER_ERROR ? NULL : &r->yaml.problem_mark;
     struct place at = mark ? mark_place(r, mark) : r->origin;
     if (mark)
-        problem_add(r->problems, &at, "not YAML: %s%s%s%s", r->yaml.context ? r->yaml.context : "",
-                    r->yaml.context ? ": " : "", r->yaml.problem ? r->yaml.problem : "cannot be parsed",
-                    at.argument ? " (put quotes around the value)" : "");
+        problem_add(r->problems, &at, "not YAML: %s%s%s%s", r->yaml.context ? r->yaml.context : "", r->yaml.context ? ": " : "",
+                    r->yaml.problem ? r->yaml.problem : "cannot be parsed", at.argument ? " (put quotes around the value)" : "");
     else
-        problem_add(r->problems, &at, "not YAML: %s at byte %zu", r->yaml.problem ? r->yaml.problem : "unreadable",
-                    r->yaml.problem_offset);
+        problem_add(r->problems, &at, "not YAML: %s at byte %zu", r->yaml.problem ? r->yaml.problem : "unreadable", r->yaml.problem_offset);
     r->stop = true;
     return false;
 }
@@ -44,17 +42,11 @@ static void refuse_decoration(struct reader *r, const yaml_event_t *event)
 {
     const yaml_char_t *anchor = NULL, *tag = NULL;
     if (event->type == YAML_SCALAR_EVENT) anchor = event->data.scalar.anchor, tag = event->data.scalar.tag;
-    if (event->type == YAML_SEQUENCE_START_EVENT)
-        anchor = event->data.sequence_start.anchor, tag = event->data.sequence_start.tag;
-    if (event->type == YAML_MAPPING_START_EVENT)
-        anchor = event->data.mapping_start.anchor, tag = event->data.mapping_start.tag;
+    if (event->type == YAML_SEQUENCE_START_EVENT) anchor = event->data.sequence_start.anchor, tag = event->data.sequence_start.tag;
+    if (event->type == YAML_MAPPING_START_EVENT) anchor = event->data.mapping_start.anchor, tag = event->data.mapping_start.tag;
     struct place at = mark_place(r, &event->start_mark);
-    if (anchor)
-        problem_add(r->problems, &at, "anchors (&%.40s) are not used here: refer to a value as ${its.key}",
-                    (const char *)anchor);
-    if (tag)
-        problem_add(r->problems, &at, "tags (%.60s) are not used here: the type of a value comes from its key",
-                    (const char *)tag);
+    if (anchor) problem_add(r->problems, &at, "anchors (&%.40s) are not used here: refer to a value as ${its.key}", (const char *)anchor);
+    if (tag) problem_add(r->problems, &at, "tags (%.60s) are not used here: the type of a value comes from its key", (const char *)tag);
 }
 
 static struct ynode *read_value(struct reader *r, yaml_event_t *event, int depth);
@@ -92,8 +84,7 @@ static void add_pair(struct reader *r, struct ynode *map, const struct ynode *ke
     if (!strcmp(key->text, "<<") && key->plain) {
         problem_add(r->problems, &key->at, "merge keys (<<) are not used here: write the keys out");
     } else if (first) {
-        problem_add(r->problems, &key->at, "%s is given twice, first in line %d: keep one", text_shown(key->text),
-                    first->key_at.line);
+        problem_add(r->problems, &key->at, "%s is given twice, first in line %d: keep one", text_shown(key->text), first->key_at.line);
     } else {
         ynode_put(map, key->text, value, key->at);
         return;

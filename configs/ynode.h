@@ -39,8 +39,7 @@ struct problems {
     bool unknown_key; /* one was misspelt, or its value was refused: what seems missing may be meant by it */
 };
 
-void problem_add(struct problems *p, const struct place *at, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+void problem_add(struct problems *p, const struct place *at, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* One line each, "FILE:LINE:COL: …" in the order of the file, then those of the command line. */
 void problems_write(struct problems *p, struct buf *out);
 void problems_release(struct problems *p);
@@ -49,11 +48,11 @@ enum ynode_kind { YNODE_SCALAR, YNODE_LIST, YNODE_MAP };
 
 struct ynode {
     enum ynode_kind kind;
-    char *key;             /* in a map */
+    char *key; /* in a map */
     struct place key_at, at;
-    char *text;            /* scalar */
-    bool plain;            /* unquoted: only then null, ~, None and nothing mean null */
-    bool literal;          /* an option's own bytes: neither ${…} nor a leading ~/ means anything in them */
+    char *text;             /* scalar */
+    bool plain;             /* unquoted: only then null, ~, None and nothing mean null */
+    bool literal;           /* an option's own bytes: neither ${…} nor a leading ~/ means anything in them */
     unsigned char expanded; /* interpolation: 0 not yet, 1 in progress, 2 done, 3 failed */
     struct ynode **child;
     int n_child, cap_child;

@@ -36,34 +36,34 @@ struct stream {
 /* What the largest call will look like: from it a backend makes what it makes once (plans, descriptors, choices of algorithms)
  * and says exactly how much workspace its ops need. */
 struct work_bounds {
-    dtype dt;              /* of activations */
-    int64_t tokens;        /* largest micro-batch */
-    int64_t docs;          /* most documents in one */
-    int64_t doc_tokens;    /* longest document */
-    int64_t window;        /* tokens that a sliding layer sees, 0 = none slides */
-    float attn_cap;        /* soft cap of scores, 0 = none */
+    dtype dt;                                                   /* of activations */
+    int64_t tokens;                                             /* largest micro-batch */
+    int64_t docs;                                               /* most documents in one */
+    int64_t doc_tokens;                                         /* longest document */
+    int64_t window;                                             /* tokens that a sliding layer sees, 0 = none slides */
+    float attn_cap;                                             /* soft cap of scores, 0 = none */
     int64_t width, ffn, heads, kv_heads, head_dim, vocab, rank; /* C F H K D V R */
-    int64_t head_rows;     /* rows of a logits chunk */
+    int64_t head_rows;                                          /* rows of a logits chunk */
     int threads;
 };
 
 struct device {
     status (*alloc)(enum mem_kind kind, size_t bytes, void **out); /* 64-byte aligned; ST_OOM */
     void (*free)(enum mem_kind kind, void *p, size_t bytes);
-    status (*stream_open)(struct stream **out, int threads);       /* workspace is bound later by the caller */
+    status (*stream_open)(struct stream **out, int threads); /* workspace is bound later by the caller */
     void (*stream_close)(struct stream *s);
     status (*event_open)(struct event **out);
     void (*event_close)(struct event *e);
     status (*event_record)(struct event *e, struct stream *s);
     status (*event_wait)(struct event *e, struct stream *s, const char *label); /* s waits for e; the host does not */
-    bool (*event_done)(struct event *e);                           /* or never recorded */
-    status (*event_sync)(struct event *e, const char *label);      /* the host waits for e; of one never recorded: at once */
+    bool (*event_done)(struct event *e);                                        /* or never recorded */
+    status (*event_sync)(struct event *e, const char *label);                   /* the host waits for e; of one never recorded: at once */
     /* fn(arg) runs on the host when the stream gets there, and the stream goes on when it returns; the first failure of one is
      * what the next sync of the stream returns. It may call no function of this table. */
     status (*host_call)(struct stream *s, status (*fn)(void *arg), void *arg);
     status (*copy)(struct stream *s, void *dst, const void *src, size_t bytes); /* any kinds */
     status (*zero)(struct stream *s, void *dst, size_t bytes);
-    status (*sync)(struct stream *s, const char *label);           /* later faults are reported with the label */
+    status (*sync)(struct stream *s, const char *label); /* later faults are reported with the label */
     status (*mem_info)(enum mem_kind kind, size_t *free_bytes, size_t *total_bytes);
 };
 
@@ -71,15 +71,15 @@ struct backend {
     const char *name;
     enum mem_kind tensors_in; /* where tensors of this backend live: MEM_HOST or MEM_DEVICE */
     struct device dev;
-    struct ops ops;           /* reached through the op_… front door of ops.h, which checks shapes */
+    struct ops ops; /* reached through the op_… front door of ops.h, which checks shapes */
     status (*prepare)(struct stream *s, const struct work_bounds *w); /* once, before memory is planned: sets s->workspace_bytes */
-    size_t (*library_bytes)(const struct work_bounds *w); /* held by its libraries outside our arenas: an estimate */
-    const char *(*describe)(void); /* "cpu: AVX-512 bf16, oneDNN 2.6.3" */
-    bool accepts_f64;         /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
+    size_t (*library_bytes)(const struct work_bounds *w);             /* held by its libraries outside our arenas: an estimate */
+    const char *(*describe)(void);                                    /* "cpu: AVX-512 bf16, oneDNN 2.6.3" */
+    bool accepts_f64; /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
 };
 
 extern const struct backend backend_cpu;
 extern const struct backend *backend_host; /* what `device: cpu` means: &backend_cpu, or what a test has put around it */
-const struct backend *backend_cuda(void); /* NULL when built without CUDA */
+const struct backend *backend_cuda(void);  /* NULL when built without CUDA */
 
 #endif

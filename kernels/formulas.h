@@ -39,10 +39,7 @@ FORMULA glu_gate formula_gate(vf a, enum act_kind kind)
 }
 
 /* ---- norm ---------------------------------------------------------------------------------------------------- */
-FORMULA vf formula_rmsnorm_dx(vf g, vf xhat, float rstd, float mean_gx)
-{
-    return vf_set(rstd) * (g - xhat * vf_set(mean_gx));
-}
+FORMULA vf formula_rmsnorm_dx(vf g, vf xhat, float rstd, float mean_gx) { return vf_set(rstd) * (g - xhat * vf_set(mean_gx)); }
 
 /* ---- y = scale·x, y += scale·x -------------------------------------------------------------------------------- */
 FORMULA vf formula_axpy(vf x, vf y, float scale, bool accumulate)
@@ -66,9 +63,18 @@ struct update_rates {
 FORMULA struct update_rates formula_rates(const struct update_args *u, const struct step_scalars *c, const struct seg *q)
 {
     return (struct update_rates){
-        .kind = u->kind, .nesterov = u->nesterov, .first = c->first != 0, .gscale = (float)c->gscale,
-        .lr = (float)c->lr * q->lr_mult, .lw = (float)c->lw * q->lr_mult * q->wd_mult, .wd = u->wd * q->wd_mult,
-        .step = (float)c->rate * q->lr_mult, .c2 = (float)c->c2, .beta1 = u->beta1, .beta2 = u->beta2, .eps = u->eps,
+        .kind = u->kind,
+        .nesterov = u->nesterov,
+        .first = c->first != 0,
+        .gscale = (float)c->gscale,
+        .lr = (float)c->lr * q->lr_mult,
+        .lw = (float)c->lw * q->lr_mult * q->wd_mult,
+        .wd = u->wd * q->wd_mult,
+        .step = (float)c->rate * q->lr_mult,
+        .c2 = (float)c->c2,
+        .beta1 = u->beta1,
+        .beta2 = u->beta2,
+        .eps = u->eps,
     };
 }
 

@@ -60,11 +60,10 @@ static status match_letter(struct check *c, const struct rule *r, const tensor *
     }
     if (c->letter[i].size == size) return ST_OK;
     if (c->letter[i].tensor)
-        FAIL(ST_SHAPE, "%s: %s is %s but %s is %s: %c is %lld in one and %lld in the other", c->op, r->name,
-             tensor_text(t), c->letter[i].owner, tensor_text(c->letter[i].tensor), letter, (long long)size,
-             (long long)c->letter[i].size);
-    FAIL(ST_SHAPE, "%s: %s is %s, but %s = %lld was expected where it has %lld", c->op, r->name, tensor_text(t),
-         c->letter[i].owner, (long long)c->letter[i].size, (long long)size);
+        FAIL(ST_SHAPE, "%s: %s is %s but %s is %s: %c is %lld in one and %lld in the other", c->op, r->name, tensor_text(t),
+             c->letter[i].owner, tensor_text(c->letter[i].tensor), letter, (long long)size, (long long)c->letter[i].size);
+    FAIL(ST_SHAPE, "%s: %s is %s, but %s = %lld was expected where it has %lld", c->op, r->name, tensor_text(t), c->letter[i].owner,
+         (long long)c->letter[i].size, (long long)size);
 }
 
 static bool dtype_allowed(const struct check *c, const struct rule *r, dtype dt)
@@ -98,16 +97,15 @@ static status check_dtype(struct check *c, const struct rule *r, const tensor *t
         [T_U8] = "u8",
         [T_F64] = "f64",
     };
-    if (!dtype_allowed(c, r, t->dt))
-        FAIL(ST_SHAPE, "%s: %s is %s; its dtype must be %s", c->op, r->name, tensor_text(t), wanted[r->type]);
+    if (!dtype_allowed(c, r, t->dt)) FAIL(ST_SHAPE, "%s: %s is %s; its dtype must be %s", c->op, r->name, tensor_text(t), wanted[r->type]);
     if (r->type == T_ACT && !c->act) {
         c->act = t;
         c->act_owner = r->name;
     }
     bool differs = c->act && t->dt != c->act->dt;
     if (r->type == T_ACT ? differs : r->type == T_F32_ACT && differs && t->dt != DT_F32)
-        FAIL(ST_SHAPE, "%s: %s is %s but %s is %s: their dtypes must agree", c->op, r->name, tensor_text(t),
-             c->act_owner, tensor_text(c->act));
+        FAIL(ST_SHAPE, "%s: %s is %s but %s is %s: their dtypes must agree", c->op, r->name, tensor_text(t), c->act_owner,
+             tensor_text(c->act));
     return ST_OK;
 }
 
@@ -116,14 +114,13 @@ static status check_shape(struct check *c, const struct rule *r, const tensor *t
     bool flat = r->dims[0] == '*' || r->dims[0] == '?';
     int rank = flat ? t->rank : r->dims[1] ? 2 : 1;
     if (t->rank != rank || rank < 1 || rank > 4)
-        FAIL(ST_SHAPE, "%s: %s is %s; it must have %d dimension%s", c->op, r->name, tensor_text(t), rank,
-             rank == 1 ? "" : "s");
+        FAIL(ST_SHAPE, "%s: %s is %s; it must have %d dimension%s", c->op, r->name, tensor_text(t), rank, rank == 1 ? "" : "s");
     for (int i = 0; i < rank; i++)
         if (t->dim[i] < 0) FAIL(ST_SHAPE, "%s: %s is %s: a negative dimension", c->op, r->name, tensor_text(t));
     bool dense = rank == 1 || t->ld == t->dim[rank - 1];
     if (rank > 1 && (t->ld < t->dim[rank - 1] || (!dense && (r->dims[0] == '*' || rank > 2))))
-        FAIL(ST_SHAPE, "%s: %s is %s with rows %lld elements apart; they must be %s", c->op, r->name, tensor_text(t),
-             (long long)t->ld, t->ld < t->dim[rank - 1] ? "at least as far apart as they are long" : "dense");
+        FAIL(ST_SHAPE, "%s: %s is %s with rows %lld elements apart; they must be %s", c->op, r->name, tensor_text(t), (long long)t->ld,
+             t->ld < t->dim[rank - 1] ? "at least as far apart as they are long" : "dense");
     int64_t count = tensor_count(t);
     if (!t->data && count) FAIL(ST_SHAPE, "%s: %s %s is missing (no data)", c->op, r->name, tensor_text(t));
     if (flat) return match_letter(c, r, t, r->dims[1], count);
@@ -149,26 +146,24 @@ static status check_rules(struct check *c, const struct rule *rules, int n, bind
 static status expect_count(const struct check *c, const char *name, const tensor *t, int64_t want, const tensor *of)
 {
     if (tensor_count(t) == want) return ST_OK;
-    FAIL(ST_SHAPE, "%s: %s is %s; for %s it must have %lld elements", c->op, name, tensor_text(t), tensor_text(of),
-         (long long)want);
+    FAIL(ST_SHAPE, "%s: %s is %s; for %s it must have %lld elements", c->op, name, tensor_text(t), tensor_text(of), (long long)want);
 }
 
 /* Indices are read by the host only where the backend's tensors live there. */
-static status check_indices(const struct check *c, const char *name, const int32_t *index, int64_t n, int64_t limit,
-                            bool host)
+static status check_indices(const struct check *c, const char *name, const int32_t *index, int64_t n, int64_t limit, bool host)
 {
     if (n < 0 || (n && !index)) FAIL(ST_SHAPE, "%s: %s is missing (%lld wanted)", c->op, name, (long long)n);
     for (int64_t i = 0; host && i < n; i++)
         if (index[i] < 0 || index[i] >= limit)
-            FAIL(ST_SHAPE, "%s: %s[%lld] is %d, outside [0, %lld)", c->op, name, (long long)i, index[i],
-                 (long long)limit);
+            FAIL(ST_SHAPE, "%s: %s[%lld] is %d, outside [0, %lld)", c->op, name, (long long)i, index[i], (long long)limit);
     return ST_OK;
 }
 
 static status bind_docs(struct check *c, const struct docs *d)
 {
     const int32_t *start = d->start.host;
-    if (d->n_docs < 0 || d->n_tokens < 0 || !start || !d->start.dev) FAIL(ST_SHAPE, "%s: the documents of the micro-batch are missing", c->op);
+    if (d->n_docs < 0 || d->n_tokens < 0 || !start || !d->start.dev)
+        FAIL(ST_SHAPE, "%s: the documents of the micro-batch are missing", c->op);
     bind_size(c, 'N', d->n_tokens, "docs.n_tokens");
     if (start[0] != 0 || start[d->n_docs] != d->n_tokens)
         FAIL(ST_SHAPE, "%s: documents start at %d and end at %d, but hold %lld tokens", c->op, start[0], start[d->n_docs],
@@ -182,8 +177,7 @@ static status also_gemm(const struct check *c, bool host)
     const struct gemm_args *g = c->args;
     if (g->beta != 0 && g->beta != 1) FAIL(ST_SHAPE, "%s: beta is %g; it must be 0 or 1", c->op, (double)g->beta);
     if (!g->a2.data != !g->b2.data)
-        FAIL(ST_SHAPE, "%s: the second product needs both a2 (%s) and b2 (%s)", c->op, tensor_text(&g->a2),
-             tensor_text(&g->b2));
+        FAIL(ST_SHAPE, "%s: the second product needs both a2 (%s) and b2 (%s)", c->op, tensor_text(&g->a2), tensor_text(&g->b2));
     return ST_OK;
 }
 
@@ -227,8 +221,7 @@ static status also_rope(const struct check *c, bool host)
     const struct rope_args *r = c->args;
     int64_t tokens = r->q.dim[0];
     if (2 * r->cos.dim[1] > r->head_dim)
-        FAIL(ST_SHAPE, "%s: cos is %s, wider than half of a head of %lld channels", c->op, tensor_text(&r->cos),
-             (long long)r->head_dim);
+        FAIL(ST_SHAPE, "%s: cos is %s, wider than half of a head of %lld channels", c->op, tensor_text(&r->cos), (long long)r->head_dim);
     if (r->positions > r->cos.dim[0])
         FAIL(ST_SHAPE, "%s: cos is %s but the longest document has %lld tokens", c->op, tensor_text(&r->cos), (long long)r->positions);
     return check_indices(c, "positions", r->rows.position, tokens, r->positions, host);
@@ -293,8 +286,8 @@ static status check_rows(const struct check *c, const tensor *sparse, const tens
 {
     const struct rows_args *r = c->args;
     if (r->src.dt != r->dst.dt || r->n > packed->dim[0])
-        FAIL(ST_SHAPE, "%s: src is %s but dst is %s for %lld rows: same dtype, and room for the rows, needed", c->op,
-             tensor_text(&r->src), tensor_text(&r->dst), (long long)r->n);
+        FAIL(ST_SHAPE, "%s: src is %s but dst is %s for %lld rows: same dtype, and room for the rows, needed", c->op, tensor_text(&r->src),
+             tensor_text(&r->dst), (long long)r->n);
     return check_indices(c, "rows", r->rows, r->n, sparse->dim[0], host);
 }
 
@@ -324,8 +317,8 @@ static status also_axpy(const struct check *c, bool host)
     const struct axpy_args *a = c->args;
     bool strided = (a->x.rank == 2 && a->x.ld != a->x.dim[1]) || (a->y.rank == 2 && a->y.ld != a->y.dim[1]);
     if (strided && (a->x.rank != a->y.rank || a->x.dim[0] != a->y.dim[0]))
-        FAIL(ST_SHAPE, "%s: x is %s but y is %s: views with strided rows must have equal shapes", c->op,
-             tensor_text(&a->x), tensor_text(&a->y));
+        FAIL(ST_SHAPE, "%s: x is %s but y is %s: views with strided rows must have equal shapes", c->op, tensor_text(&a->x),
+             tensor_text(&a->y));
     return ST_OK;
 }
 
@@ -351,8 +344,8 @@ static status check_merges(const struct check *c, const struct tree_sum_args *t)
         if (depth < 1 || depth + t->merges[k] > TREE_SUM_OPEN) break;
     }
     if (depth != 1 || k < t->rows.dim[0])
-        FAIL(ST_SHAPE, "%s: rows is %s; the merges leave %lld sums after %lld vectors, not one after all (and never more than %d)",
-             c->op, tensor_text(&t->rows), (long long)depth, (long long)(k < t->rows.dim[0] ? k + 1 : k), TREE_SUM_OPEN);
+        FAIL(ST_SHAPE, "%s: rows is %s; the merges leave %lld sums after %lld vectors, not one after all (and never more than %d)", c->op,
+             tensor_text(&t->rows), (long long)depth, (long long)(k < t->rows.dim[0] ? k + 1 : k), TREE_SUM_OPEN);
     return ST_OK;
 }
 
@@ -363,8 +356,8 @@ static status also_tree_sum(const struct check *c, bool host)
     if (t->rows.dim[0] < 1 || t->rows.dim[0] > TREE_SUM_NODES)
         FAIL(ST_SHAPE, "%s: rows is %s; 1 to %d vectors can be summed", c->op, tensor_text(&t->rows), TREE_SUM_NODES);
     if (t->first < 0 || t->n_mine < 0 || t->n_mine > TREE_SUM_MINE || t->first + t->n_mine > t->rows.dim[0])
-        FAIL(ST_SHAPE, "%s: rows is %s; vectors %d to %d cannot be elsewhere (at most %d of them)", c->op, tensor_text(&t->rows),
-             t->first, t->first + t->n_mine, TREE_SUM_MINE);
+        FAIL(ST_SHAPE, "%s: rows is %s; vectors %d to %d cannot be elsewhere (at most %d of them)", c->op, tensor_text(&t->rows), t->first,
+             t->first + t->n_mine, TREE_SUM_MINE);
     for (int i = 0; i < t->n_mine; i++) {
         const tensor *v = &t->mine[i];
         if (v->rank != 1 || v->dt != t->rows.dt || v->dim[0] != t->rows.dim[1] || (!v->data && v->dim[0]))
@@ -433,8 +426,8 @@ static status also_update(const struct check *c, bool host)
     const struct update_args *u = c->args;
     bool moments = u->kind != OPTIM_SGD;
     if ((!u->m.data && (moments || u->beta1 != 0)) || (!u->v.data && moments))
-        FAIL(ST_SHAPE, "%s: w is %s but its optimizer states m %s, v %s are missing", c->op, tensor_text(&u->w),
-             tensor_text(&u->m), tensor_text(&u->v));
+        FAIL(ST_SHAPE, "%s: w is %s but its optimizer states m %s, v %s are missing", c->op, tensor_text(&u->w), tensor_text(&u->m),
+             tensor_text(&u->v));
     TRY(check_scalars(c, NULL, &u->scalars));
     return check_segs(c, &u->segs, u->lo);
 }
@@ -460,7 +453,7 @@ static status also_init(const struct check *c, bool host)
 
 /* ---- one table per args type ---------------------------------------------------------------------------------- */
 
-/* clang-format off: a table */
+/* clang-format off */
 #define R(args, member, dims, type, ...)                                                                               \
     {                                                                                                                  \
 #member, offsetof(struct args##_args, member), dims, type, __VA_ARGS__                                         \
@@ -569,8 +562,8 @@ static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
 /* clang-format on */
 
 /* Runs the checks of one call; the slots of the table are compared here too, so that a hole is a message. */
-static status check(const struct stream *s, const char *op, bool have, const void *args, const struct rule *rules,
-                    int n_rules, bind_fn *bind, also_fn *also)
+static status check(const struct stream *s, const char *op, bool have, const void *args, const struct rule *rules, int n_rules,
+                    bind_fn *bind, also_fn *also)
 {
     if (!have) FAIL(ST_NOT_BUILT, "%s: the %s backend has no such op", op, s->be->name);
     struct check c = {.op = op, .f64 = s->be->accepts_f64, .args = args};
@@ -578,10 +571,10 @@ static status check(const struct stream *s, const char *op, bool have, const voi
     return also ? also(&c, s->be->tensors_in == MEM_HOST) : ST_OK;
 }
 
-#define DOOR(name, args, rules, bind, also)                                                                            \
-    status op_##name(struct stream *s, const struct args##_args *a)                                                    \
-    {                                                                                                                  \
-        TRY(check(s, #name, s->be->ops.name != NULL, a, rules, (int)(sizeof rules / sizeof rules[0]), bind, also));    \
-        return s->be->ops.name(s, a);                                                                                  \
+#define DOOR(name, args, rules, bind, also)                                                                                                \
+    status op_##name(struct stream *s, const struct args##_args *a)                                                                        \
+    {                                                                                                                                      \
+        TRY(check(s, #name, s->be->ops.name != NULL, a, rules, (int)(sizeof rules / sizeof rules[0]), bind, also));                        \
+        return s->be->ops.name(s, a);                                                                                                      \
     }
 OP_CHECKS(DOOR)

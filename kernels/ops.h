@@ -13,6 +13,7 @@
  *  - N tokens of the micro-batch, C width, F ffn width, H heads, K kv heads, D head size, V vocabulary, R rank.
  *  - `=` overwrites, `+=` accumulates.
  */
+/* clang-format off */
 #ifndef TRIMPOT_OPS_H
 #define TRIMPOT_OPS_H
 

@@ -1,3 +1,4 @@
+/* clang-format off */
 #include "kernels/quant_maps.h"
 
 /* crc32 of the little-endian bytes: c471f81a */

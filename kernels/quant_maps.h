@@ -8,14 +8,16 @@
 enum { NF4_BLOCK = 64, NF4_NESTED_BLOCK = 256, NF4_GROUP = NF4_BLOCK * NF4_NESTED_BLOCK };
 
 /* What n elements take: bytes of codes, u8 scales, f32 scales of scales. */
-struct nf4_sizes { int64_t codes, blocks, nested; };
+struct nf4_sizes {
+    int64_t codes, blocks, nested;
+};
 static inline struct nf4_sizes nf4_sizes(int64_t n)
 {
     return (struct nf4_sizes){(n + 1) / 2, (n + NF4_BLOCK - 1) / NF4_BLOCK, (n + NF4_GROUP - 1) / NF4_GROUP};
 }
 
-extern const float nf4_map[16];       /* ascending */
-extern const float nf4_threshold[15]; /* f32 midpoints: above goes up, a tie stays at the lower code */
+extern const float nf4_map[16];             /* ascending */
+extern const float nf4_threshold[15];       /* f32 midpoints: above goes up, a tie stays at the lower code */
 extern const float dynamic_map_signed[256]; /* ascending; [127] = 0, no −1 */
 
 #endif

@@ -29,8 +29,7 @@ const struct cli_option cli_options[] = {
     {"output", 0, CLI_OUTPUT, MEMBER(OPTION_TEXT, output), "DIR", "where everything is written (output_dir)"},
     {"adapter", 0, CLI_ADAPTER, MEMBER(OPTION_TEXT, adapter), "DIR", "PEFT adapter directory"},
     {"checkpoint", 0, CLI_CHECKPOINT, MEMBER(OPTION_TEXT, checkpoint), "DIR", "a checkpoint, or the output directory of a run"},
-    {"tokenizer", 0, CLI_TOKENIZER, MEMBER(OPTION_TEXT, tokenizer), "DIR_OR_FILE",
-     "model directory, tokenizer.json or .model file"},
+    {"tokenizer", 0, CLI_TOKENIZER, MEMBER(OPTION_TEXT, tokenizer), "DIR_OR_FILE", "model directory, tokenizer.json or .model file"},
     {"prompt", 0, CLI_PROMPT, MEMBER(OPTION_TEXT, prompt), "TEXT", "what to continue or answer"},
     {"max-new-tokens", 0, CLI_MAX_NEW_TOKENS, MEMBER(OPTION_INT, max_new_tokens), "N", "stop after so many tokens", 1, 1 << 24},
     {"max-seq-len", 0, CLI_MAX_SEQ_LEN, MEMBER(OPTION_INT, max_seq_len), "N", "longest sequence in tokens", 1, 1 << 24},
@@ -52,7 +51,9 @@ const struct cli_option cli_options[] = {
 const int cli_n_options = sizeof cli_options / sizeof *cli_options;
 
 /* Options of other programs that people will type, and what to do instead. */
-static const struct { const char *name, *remedy; } foreign[] = {
+static const struct {
+    const char *name, *remedy;
+} foreign[] = {
     {"nproc-per-node", "start the ranks with a launcher: mpirun -n N trimpot run …"},
     {"nnodes", "start the ranks with a launcher: srun --mpi=pmix or mpirun"},
     {"rdzv-backend", "there is no rendezvous: start the ranks with mpirun or srun --mpi=pmix"},
@@ -61,7 +62,10 @@ static const struct { const char *name, *remedy; } foreign[] = {
 };
 
 /* A word of the command line, for messages. */
-struct word { int at; const char *text; };
+struct word {
+    int at;
+    const char *text;
+};
 
 static bool takes(const struct verb *verb, const struct cli_option *o) { return (verb->options | CLI_COMMON) & o->bit; }
 
@@ -82,8 +86,8 @@ static status unknown_option(const struct verb *verb, struct word w, const char 
         if (takes(verb, &cli_options[i])) names[n++] = cli_options[i].name;
     const char *near = text_nearest(name, names, n);
     bool letters = w.text[1] != '-';
-    FAIL(ST_USAGE, "argument %d ('%s'): `trimpot %s` has no such option%s%s%s `trimpot %s --help` lists them%s%s", w.at, w.text,
-         verb->name, near ? "; did you mean --" : "", near ? near : "", near ? "?" : ";", verb->name,
+    FAIL(ST_USAGE, "argument %d ('%s'): `trimpot %s` has no such option%s%s%s `trimpot %s --help` lists them%s%s", w.at, w.text, verb->name,
+         near ? "; did you mean --" : "", near ? near : "", near ? "?" : ";", verb->name,
          letters ? "; a path of that name is written ./" : "", letters ? w.text : "");
 }
 
@@ -136,8 +140,8 @@ static status parse_value(struct parser *p, const struct cli_option *o, struct w
     }
     if (attached) return store(p->out, o, w, attached);
     if (p->at + 1 >= p->argc || strncmp(p->argv[p->at + 1], "--", 2) == 0)
-        FAIL(ST_USAGE, "argument %d ('%s'): needs a value: --%s %s (a value that begins with -- is written --%s=…)", w.at,
-             w.text, o->name, o->value, o->name);
+        FAIL(ST_USAGE, "argument %d ('%s'): needs a value: --%s %s (a value that begins with -- is written --%s=…)", w.at, w.text, o->name,
+             o->value, o->name);
     return store(p->out, o, w, p->argv[++p->at]);
 }
 
@@ -199,8 +203,8 @@ static status missing_arguments(const struct cli *c)
     const struct verb *v = c->verb;
     const char *missing = c->n_args ? "an argument is missing" : "its arguments are missing";
     if (v->paths && c->n_overrides)
-        FAIL(ST_USAGE, "trimpot %s: %s ('%s' is no path that exists, so it was taken for a key); usage: trimpot %s %s", v->name,
-             missing, c->overrides[0], v->name, v->arguments);
+        FAIL(ST_USAGE, "trimpot %s: %s ('%s' is no path that exists, so it was taken for a key); usage: trimpot %s %s", v->name, missing,
+             c->overrides[0], v->name, v->arguments);
     FAIL(ST_USAGE, "trimpot %s: %s; usage: trimpot %s %s", v->name, missing, v->name, v->arguments);
 }
 

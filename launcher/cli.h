@@ -16,11 +16,26 @@
 #include "collectives/comm.h"
 
 enum cli_bit {
-    CLI_CONFIG = 1 << 0, CLI_MODEL = 1 << 1, CLI_DATA = 1 << 2, CLI_OUTPUT = 1 << 3, CLI_ADAPTER = 1 << 4,
-    CLI_TOKENIZER = 1 << 5, CLI_PROMPT = 1 << 6, CLI_MAX_NEW_TOKENS = 1 << 7, CLI_TEMPERATURE = 1 << 8,
-    CLI_TOP_K = 1 << 9, CLI_TOP_P = 1 << 10, CLI_SEED = 1 << 11, CLI_NO_SPECIAL = 1 << 12, CLI_JSON = 1 << 13,
-    CLI_DRY_RUN = 1 << 14, CLI_FORCE = 1 << 15, CLI_PRINT_CONFIG = 1 << 16, CLI_MAX_SEQ_LEN = 1 << 17,
-    CLI_CHECKPOINT = 1 << 18, CLI_TIMEOUT = 1 << 19,
+    CLI_CONFIG = 1 << 0,
+    CLI_MODEL = 1 << 1,
+    CLI_DATA = 1 << 2,
+    CLI_OUTPUT = 1 << 3,
+    CLI_ADAPTER = 1 << 4,
+    CLI_TOKENIZER = 1 << 5,
+    CLI_PROMPT = 1 << 6,
+    CLI_MAX_NEW_TOKENS = 1 << 7,
+    CLI_TEMPERATURE = 1 << 8,
+    CLI_TOP_K = 1 << 9,
+    CLI_TOP_P = 1 << 10,
+    CLI_SEED = 1 << 11,
+    CLI_NO_SPECIAL = 1 << 12,
+    CLI_JSON = 1 << 13,
+    CLI_DRY_RUN = 1 << 14,
+    CLI_FORCE = 1 << 15,
+    CLI_PRINT_CONFIG = 1 << 16,
+    CLI_MAX_SEQ_LEN = 1 << 17,
+    CLI_CHECKPOINT = 1 << 18,
+    CLI_TIMEOUT = 1 << 19,
     CLI_COMMON = 1 << 30, /* --help -q -v --dist: every verb */
 };
 
@@ -32,35 +47,35 @@ struct cli {
     double temperature, top_p;
     bool no_special, json, dry_run, force, print_config, help, quiet, verbose;
 
-    const char **args;       /* positional arguments */
+    const char **args; /* positional arguments */
     int n_args;
-    const char **overrides;  /* key=value, ~key, in order; only for verbs with .overrides */
-    int *override_at;        /* the number of each on the command line, VERB = 1 */
+    const char **overrides; /* key=value, ~key, in order; only for verbs with .overrides */
+    int *override_at;       /* the number of each on the command line, VERB = 1 */
     int n_overrides;
 
-    char *program_dir;       /* folder of the binary: the plugin is there */
-    char *shipped_dir;       /* configs of the source tree, else <program_dir>/../share/trimpot */
+    char *program_dir; /* folder of the binary: the plugin is there */
+    char *shipped_dir; /* configs of the source tree, else <program_dir>/../share/trimpot */
 
-    struct launch launch;    /* as detected; filled in before the verb runs, as are the next two */
-    status launch_failure;   /* of launch_detect or comm_open: only a verb that diagnoses lives to see one */
+    struct launch launch;  /* as detected; filled in before the verb runs, as are the next two */
+    status launch_failure; /* of launch_detect or comm_open: only a verb that diagnoses lives to see one */
     char *launch_message;
 };
 
 struct verb {
     const char *name;
-    const char *line;        /* one line for `trimpot --help` */
-    const char *arguments;   /* "RECIPE [key=value …]": what stands after the verb, options aside */
-    const char *help;        /* what it does, then examples; printed after the usage line */
-    char *(*keys)(void);     /* optional: more of `--help` (the configuration keys); the caller frees */
-    unsigned options;        /* CLI_… bits beside CLI_COMMON */
+    const char *line;      /* one line for `trimpot --help` */
+    const char *arguments; /* "RECIPE [key=value …]": what stands after the verb, options aside */
+    const char *help;      /* what it does, then examples; printed after the usage line */
+    char *(*keys)(void);   /* optional: more of `--help` (the configuration keys); the caller frees */
+    unsigned options;      /* CLI_… bits beside CLI_COMMON */
     int min_args, max_args;
-    bool overrides;          /* takes key=value and ~key */
-    bool paths;              /* its arguments are paths: one that exists is none of these two, whatever its name */
-    bool every_rank;         /* runs on all ranks; other verbs run on rank 0, as a world of one, while the others wait */
-    bool diagnoses;          /* launches are its subject: where the ranks cannot be opened it runs alone and is told why */
+    bool overrides;  /* takes key=value and ~key */
+    bool paths;      /* its arguments are paths: one that exists is none of these two, whatever its name */
+    bool every_rank; /* runs on all ranks; other verbs run on rank 0, as a world of one, while the others wait */
+    bool diagnoses;  /* launches are its subject: where the ranks cannot be opened it runs alone and is told why */
     /* Optional, before the launch is looked at: true ends this process with *code (another one, forked, goes on). */
     bool (*guard)(const struct cli *c, int *code);
-    bool signals;            /* answers USR1, USR2, TERM, HUP and INT (signals.h) from the first moment on */
+    bool signals; /* answers USR1, USR2, TERM, HUP and INT (signals.h) from the first moment on */
     status (*run)(const struct cli *c, struct comm *comm);
 };
 

@@ -10,11 +10,11 @@ enum cli_kind { OPTION_FLAG, OPTION_TEXT, OPTION_INT, OPTION_REAL }; /* members:
 
 struct cli_option {
     const char *name;
-    char letter;        /* 0 = none */
-    unsigned bit;       /* CLI_… */
+    char letter;  /* 0 = none */
+    unsigned bit; /* CLI_… */
     enum cli_kind kind;
-    size_t member;      /* offset in struct cli */
-    const char *value;  /* what the help calls its value; NULL for a flag */
+    size_t member;     /* offset in struct cli */
+    const char *value; /* what the help calls its value; NULL for a flag */
     const char *help;
     double least, most; /* of numbers */
 };

@@ -32,44 +32,44 @@ struct doctor_files {
     bool left, found;     /* rank 0 left a file for the others; this rank sees it */
     bool locked;
     int64_t lock_age_s;
-    char path[256];       /* as given */
-    char looked[256];     /* it, or the nearest folder above it that exists */
+    char path[256];   /* as given */
+    char looked[256]; /* it, or the nearest folder above it that exists */
     char type[32], mount[128], source[128];
     int64_t bytes, free_bytes;
-    char lock[160];       /* who holds run.lock, in its own words */
+    char lock[160]; /* who holds run.lock, in its own words */
 };
 
 struct doctor_record {
     /* launch */
-    char how[32], by[96];   /* "mpirun", "OMPI_COMM_WORLD_SIZE=4" */
-    char others[160];       /* other launchers' variables that are set */
-    char warning[200];      /* launch_detect's */
-    char failure[480];      /* of launch_detect or comm_open, or what the guard saw */
+    char how[32], by[96]; /* "mpirun", "OMPI_COMM_WORLD_SIZE=4" */
+    char others[160];     /* other launchers' variables that are set */
+    char warning[200];    /* launch_detect's */
+    char failure[480];    /* of launch_detect or comm_open, or what the guard saw */
     int failure_code;
     int rank, size, local_rank, local_size;
-    int number;             /* this process's rank or task by the environment alone; −1 = it says none */
+    int number; /* this process's rank or task by the environment alone; −1 = it says none */
     char mpi[128], mpi_refusal[256];
-    char pmix[64];          /* namespace */
+    char pmix[64]; /* namespace */
     char job[24], step[24], partition[32];
     int64_t tasks, step_tasks, cpus_per_task, cpus_on_node, time_left_s;
     /* host */
     char host[64], boot[40];
     int64_t cores, host_cores, threads; /* affinity mask, machine, OpenMP */
     uint64_t mask[DOCTOR_CPUS / 64];
-    char omp[16];           /* OMP_NUM_THREADS */
-    char isa[96];           /* what computes, or why nothing does */
-    int isa_refusal;        /* status */
-    uint64_t binary;        /* hash of the program */
+    char omp[16];    /* OMP_NUM_THREADS */
+    char isa[96];    /* what computes, or why nothing does */
+    int isa_refusal; /* status */
+    uint64_t binary; /* hash of the program */
     char libc[16];
-    int64_t gpus;           /* NVIDIA devices visible here */
-    char gpus_chosen[64];   /* CUDA_VISIBLE_DEVICES */
+    int64_t gpus;         /* NVIDIA devices visible here */
+    char gpus_chosen[64]; /* CUDA_VISIBLE_DEVICES */
     bool infiniband;
     int64_t memory, memory_free, memory_limit; /* limit: of the control group */
     int64_t shm, shm_free;
-    char tmp[128];          /* TMPDIR */
+    char tmp[128]; /* TMPDIR */
     int tmp_refusal;
     int64_t nofile, memlock, stack, address_space, file_size, core;
-    int64_t clock_ns;       /* at one moment of all ranks */
+    int64_t clock_ns; /* at one moment of all ranks */
     struct doctor_files files;
 };
 
@@ -95,14 +95,17 @@ void doctor_files_sweep(uint64_t nonce, double seconds, const struct doctor_file
 /* ---- doctor_world.c --------------------------------------------------------------------------------------------- */
 
 /* Ranks of one host, by host name and boot id. */
-struct doctor_host { int first, ranks; int64_t cores, threads; }; /* cores: of all its ranks' masks together */
+struct doctor_host {
+    int first, ranks;
+    int64_t cores, threads;
+}; /* cores: of all its ranks' masks together */
 
 struct doctor_world {
     const struct doctor_record *of; /* by rank */
     int size;
-    const char *scripts;            /* folder of the batch scripts whose lines are quoted */
+    const char *scripts; /* folder of the batch scripts whose lines are quoted */
     struct doctor_host *hosts;
-    int *host;                      /* of rank r: hosts[host[r]] */
+    int *host; /* of rank r: hosts[host[r]] */
     int n_hosts;
 };
 

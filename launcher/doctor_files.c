@@ -147,8 +147,8 @@ static void read_lock(struct doctor_files *f)
     struct buf name = {0};
     f->lock_age_s = -1;
     f->locked = f->exists && file_exists(path);
-    bool read = f->locked && file_read(path, LOCK_RECORD_BYTES, &text, &bytes) == ST_OK &&
-                lock_record_parse(path, text, bytes, &holder) == ST_OK;
+    bool read =
+        f->locked && file_read(path, LOCK_RECORD_BYTES, &text, &bytes) == ST_OK && lock_record_parse(path, text, bytes, &holder) == ST_OK;
     if (read) lock_record_name(&holder, &name);
     if (f->locked) snprintf(f->lock, sizeof f->lock, "%s", read ? name.data : "unreadable");
     buf_release(&name);

@@ -20,18 +20,20 @@ static struct shared {
     struct doctor_record record;
     volatile enum doctor_stage stage;
     volatile bool reported;
-} *shared;
+} * shared;
 
 struct doctor_record *doctor_mine(void) { return &shared->record; }
 void doctor_at(enum doctor_stage stage) { shared->stage = stage; }
 void doctor_reported(void) { shared->reported = true; }
 
 /* What is being waited for at each stage, and what usually keeps it. */
-static const struct { const char *what, *causes; } stages[DOCTOR_STAGES] = {
+static const struct {
+    const char *what, *causes;
+} stages[DOCTOR_STAGES] = {
     [DOCTOR_PROBE] = {"looking at this host", "the file system with the program or with libmpi does not answer"},
     [DOCTOR_OPEN] = {"MPI_Init", "a rank that did not start, is stopped or has ended; hosts that do not reach each other over TCP "
-                     "(a firewall, or the wrong network: --mca btl_tcp_if_include, --mca oob_tcp_if_include); variables of "
-                     "another launcher"},
+                                 "(a firewall, or the wrong network: --mca btl_tcp_if_include, --mca oob_tcp_if_include); variables of "
+                                 "another launcher"},
     [DOCTOR_GATHER] = {"the other ranks", "a rank that is stopped, has ended, or waits for its disk; a network that was cut"},
     [DOCTOR_FILES] = {"the output folder", "a file system that does not answer"},
     [DOCTOR_END] = {"the end of the other ranks (MPI_Finalize)", "a rank that is stopped or has ended; a network that was cut"},
@@ -107,14 +109,16 @@ static int describe(enum ending how, int code, double seconds)
     char stopped[160];
     find_stopped(stopped, sizeof stopped);
     if (how == LATE)
-        snprintf(r->failure, sizeof r->failure, "no end within %.0f s (--timeout) while waiting for %s%s; likely: %s", seconds, what, stopped,
-                 causes);
+        snprintf(r->failure, sizeof r->failure, "no end within %.0f s (--timeout) while waiting for %s%s; likely: %s", seconds, what,
+                 stopped, causes);
     else if (how == KILLED)
-        snprintf(r->failure, sizeof r->failure, "signal %d (%s) ended the process while waiting for %s", code - 128,
-                 strsignal(code - 128), what);
+        snprintf(r->failure, sizeof r->failure, "signal %d (%s) ended the process while waiting for %s", code - 128, strsignal(code - 128),
+                 what);
     else
-        snprintf(r->failure, sizeof r->failure, "the process was ended with exit code %d while waiting for %s: what it printed "
-                 "itself stands above", code, what);
+        snprintf(r->failure, sizeof r->failure,
+                 "the process was ended with exit code %d while waiting for %s: what it printed "
+                 "itself stands above",
+                 code, what);
     return r->failure_code = how == LATE ? ST_WATCHDOG : how == ENDED && code ? code : ST_FAIL;
 }
 

@@ -1,4 +1,5 @@
 /* The report: what is equal on all ranks once, a table of the rest, then the findings; or all of it as JSON. */
+/* clang-format off */
 #include <inttypes.h>
 #include <jansson.h>
 #include <stddef.h>

@@ -44,8 +44,8 @@ static const char *line_of(const char *path, char *line, int bytes)
 
 /* Launchers' variables in the order in which they decide. */
 static const char *const launchers[] = {
-    "OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE", "PMI_ID", "MPI_LOCALRANKID",
-    "MV2_COMM_WORLD_RANK", "SLURM_STEP_NUM_TASKS", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK",
+    "OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE",       "PMIX_RANK",           "PMI_RANK",   "PMI_SIZE", "PMI_ID", "MPI_LOCALRANKID",
+    "MV2_COMM_WORLD_RANK",  "SLURM_STEP_NUM_TASKS", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK",
 };
 
 /* A process's number among its siblings; SLURM_PROCID is 0 in every rank that mpirun starts, so it comes last. */
@@ -156,8 +156,11 @@ static void probe_devices(struct doctor_record *r)
 /* The least limit from this process's control group up to the root; both layouts of the hierarchy. */
 static int64_t group_limit(void)
 {
-    static const struct { const char *mark, *root, *file; } kinds[] = {
-        {"0::", "/sys/fs/cgroup", "memory.max"}, {":memory:", "/sys/fs/cgroup/memory", "memory.limit_in_bytes"},
+    static const struct {
+        const char *mark, *root, *file;
+    } kinds[] = {
+        {"0::", "/sys/fs/cgroup", "memory.max"},
+        {":memory:", "/sys/fs/cgroup/memory", "memory.limit_in_bytes"},
     };
     char line[512], text[64];
     int64_t least = -1;
@@ -203,9 +206,12 @@ static void probe_memory(struct doctor_record *r)
 
 static void probe_limits(struct doctor_record *r)
 {
-    const struct { int which; int64_t *to; } limits[] = {
-        {RLIMIT_NOFILE, &r->nofile}, {RLIMIT_MEMLOCK, &r->memlock}, {RLIMIT_STACK, &r->stack}, {RLIMIT_AS, &r->address_space},
-        {RLIMIT_FSIZE, &r->file_size}, {RLIMIT_CORE, &r->core},
+    const struct {
+        int which;
+        int64_t *to;
+    } limits[] = {
+        {RLIMIT_NOFILE, &r->nofile},    {RLIMIT_MEMLOCK, &r->memlock}, {RLIMIT_STACK, &r->stack},
+        {RLIMIT_AS, &r->address_space}, {RLIMIT_FSIZE, &r->file_size}, {RLIMIT_CORE, &r->core},
     };
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
         struct rlimit l;

@@ -12,7 +12,9 @@
 
 static void quote_start(const struct doctor_world *w, enum doctor_script which, struct buf *fix)
 {
-    static const struct { const char *start, *otherwise; } lines[] = {
+    static const struct {
+        const char *start, *otherwise;
+    } lines[] = {
         [DOCTOR_SRUN] = {"srun ", "srun --mpi=pmix -K1 … trimpot run …"},
         [DOCTOR_MPIRUN] = {"mpirun ", "mpirun --map-by ppr:N:node:PE=K --bind-to core trimpot run …"},
     };
@@ -116,7 +118,7 @@ static bool other_isa(const struct doctor_world *w, int rank, struct buf *what, 
     if (r->isa_refusal || first->isa_refusal || strcmp(r->isa, first->isa) == 0) return false;
     buf_printf(what, "%s, but rank 0 on %s is %s: they would compute other bits", r->isa, first->host, first->isa);
     buf_text(fix, "one instruction set for all ranks: export TRIMPOT_ISA=avx2 before srun, or mpirun -x TRIMPOT_ISA=avx2; or hosts of one "
-             "kind: #SBATCH --constraint=…");
+                  "kind: #SBATCH --constraint=…");
     return true;
 }
 
@@ -124,8 +126,8 @@ static bool other_libc(const struct doctor_world *w, int rank, struct buf *what,
 {
     const struct doctor_record *r = &w->of[rank];
     if (strcmp(r->libc, w->of[0].libc) == 0) return false;
-    buf_printf(what, "C library %s, but rank 0 on %s has %s: its mathematical functions differ in their last bits", r->libc,
-               w->of[0].host, w->of[0].libc);
+    buf_printf(what, "C library %s, but rank 0 on %s has %s: its mathematical functions differ in their last bits", r->libc, w->of[0].host,
+               w->of[0].libc);
     buf_text(fix, "hosts with the same system, or one container image");
     return true;
 }
@@ -154,8 +156,10 @@ static bool fewer_than_asked(const struct doctor_world *w, int rank, struct buf 
 {
     const struct doctor_record *r = &w->of[rank];
     if (!*r->job || r->cpus_per_task <= r->cores) return false;
-    buf_printf(what, "%" PRId64 " core%s, but the job asked for %" PRId64 " per task (srun no longer takes --cpus-per-task from the "
-               "job)", r->cores, r->cores == 1 ? "" : "s", r->cpus_per_task);
+    buf_printf(what,
+               "%" PRId64 " core%s, but the job asked for %" PRId64 " per task (srun no longer takes --cpus-per-task from the "
+               "job)",
+               r->cores, r->cores == 1 ? "" : "s", r->cpus_per_task);
     quote_start(w, by_mpirun(r) ? DOCTOR_MPIRUN : DOCTOR_SRUN, fix);
     return true;
 }
@@ -190,7 +194,9 @@ static bool crowded_cores(const struct doctor_world *w, int rank, struct buf *wh
     else
         buf_printf(fix, "export OMP_NUM_THREADS=%" PRId64 "%s, or %s", alone ? r->cores < each ? r->cores : each : each,
                    by_mpirun(r) ? " (mpirun -x OMP_NUM_THREADS)" : "",
-                   in_step(r) ? "srun --cpus-per-task=THREADS" : by_mpirun(r) ? "fewer ranks on each host" : "unset it");
+                   in_step(r)     ? "srun --cpus-per-task=THREADS"
+                   : by_mpirun(r) ? "fewer ranks on each host"
+                                  : "unset it");
     return true;
 }
 
@@ -198,8 +204,8 @@ static bool name_twice(const struct doctor_world *w, int rank, struct buf *what,
 {
     const struct doctor_record *r = &w->of[rank];
     if (w->hosts[w->host[rank]].ranks == r->local_size) return false;
-    buf_printf(what, "%d ranks say they are on %s, but %d share its memory: hosts of one name, or containers", w->hosts[w->host[rank]].ranks,
-               r->host, r->local_size);
+    buf_printf(what, "%d ranks say they are on %s, but %d share its memory: hosts of one name, or containers",
+               w->hosts[w->host[rank]].ranks, r->host, r->local_size);
     buf_text(fix, "give every host a name of its own: hostnamectl set-hostname NAME, docker run --hostname NAME");
     return true;
 }
@@ -260,8 +266,10 @@ static bool few_files(const struct doctor_world *w, int rank, struct buf *what, 
     const struct doctor_record *r = &w->of[rank];
     int64_t need = 256 + 2 * (int64_t)w->size; /* model and checkpoint files; connections to the other ranks */
     if (r->nofile < 0 || r->nofile >= need) return false;
-    buf_printf(what, "at most %" PRId64 " open files; %" PRId64 " are wanted for %d rank%s", r->nofile, need, w->size, w->size == 1 ? "" : "s");
-    buf_printf(fix, "ulimit -n %" PRId64 " before the start%s", need < 4096 ? 4096 : need, *r->job ? " (in the batch script, before srun or mpirun)" : "");
+    buf_printf(what, "at most %" PRId64 " open files; %" PRId64 " are wanted for %d rank%s", r->nofile, need, w->size,
+               w->size == 1 ? "" : "s");
+    buf_printf(fix, "ulimit -n %" PRId64 " before the start%s", need < 4096 ? 4096 : need,
+               *r->job ? " (in the batch script, before srun or mpirun)" : "");
     return true;
 }
 
@@ -278,7 +286,8 @@ static bool limited_address_space(const struct doctor_world *w, int rank, struct
 {
     const struct doctor_record *r = &w->of[rank];
     if (r->address_space < 0) return false;
-    buf_printf(what, "an address space of %s: model files are mapped into it whole, beside all buffers", text_bytes((double)r->address_space));
+    buf_printf(what, "an address space of %s: model files are mapped into it whole, beside all buffers",
+               text_bytes((double)r->address_space));
     buf_text(fix, "ulimit -v unlimited before the start");
     return true;
 }
@@ -324,8 +333,12 @@ static bool folder_silent(const struct doctor_world *w, int rank, struct buf *wh
 
 static bool folder_refused(const struct doctor_world *w, int rank, struct buf *what, struct buf *fix)
 {
-    static const struct { int error; const char *fix; } fixes[] = {
-        {ENOSPC, "make room there, or choose another --output"}, {EDQUOT, "make room in your quota there, or choose another --output"},
+    static const struct {
+        int error;
+        const char *fix;
+    } fixes[] = {
+        {ENOSPC, "make room there, or choose another --output"},
+        {EDQUOT, "make room in your quota there, or choose another --output"},
         {EROFS, "choose an --output on a file system that is mounted for writing"},
         {ENOTDIR, "a file stands where the folder should be: choose another --output"},
         {EACCES, "choose an --output of your own, or have it given to you: chown, chmod u+wx"},
@@ -374,8 +387,10 @@ static bool no_hard_links(const struct doctor_world *w, int rank, struct buf *wh
 {
     const struct doctor_files *f = &w->of[rank].files;
     if (!usable(f) || !f->tried || !f->link_refusal) return false;
-    buf_printf(what, "--output %s: no hard links there (%s): of two runs that start on it at once, both may take it on old network "
-               "file systems", f->path, strerror(f->link_refusal));
+    buf_printf(what,
+               "--output %s: no hard links there (%s): of two runs that start on it at once, both may take it on old network "
+               "file systems",
+               f->path, strerror(f->link_refusal));
     buf_text(fix, "an --output on another file system, or one run at a time");
     return true;
 }
@@ -386,8 +401,8 @@ static bool folder_taken(const struct doctor_world *w, int rank, struct buf *wha
     enum { FRESH_S = 60 }; /* a living holder writes every few seconds */
     if (!usable(f) || !f->locked || rank != 0) return false;
     bool fresh = f->lock_age_s < FRESH_S;
-    buf_printf(what, "--output %s: run.lock is held by %s; %s", f->path, f->lock, fresh ? "that run lives, a second one is refused"
-               : "that run has not been heard of for a minute, the next one takes over");
+    buf_printf(what, "--output %s: run.lock is held by %s; %s", f->path, f->lock,
+               fresh ? "that run lives, a second one is refused" : "that run has not been heard of for a minute, the next one takes over");
     if (fresh) buf_text(fix, "wait for that run, stop it (scancel, kill), or choose another --output");
     return true;
 }
@@ -398,7 +413,12 @@ typedef bool rule_fn(const struct doctor_world *w, int rank, struct buf *what, s
 
 enum { AS_RECORDED = -1 }; /* the code is the record's */
 
-static const struct rule { const char *name; rule_fn *finds; enum doctor_weight weight; int code; } rules[] = {
+static const struct rule {
+    const char *name;
+    rule_fn *finds;
+    enum doctor_weight weight;
+    int code;
+} rules[] = {
     {"launch", launch_failed, DOCTOR_FAULT, AS_RECORDED},
     {"isa", isa_missing, DOCTOR_FAULT, ST_DEVICE},
     {"binary", other_binary, DOCTOR_FAULT, ST_CONFIG_RUNTIME},
@@ -448,8 +468,11 @@ static void judge_one(const struct doctor_world *w, const struct rule *rule, str
         int k = from;
         while (finds && k < *n && !same_words(&(*all)[k], &what, &fix)) k++;
         if (finds && k == *n) {
-            *all = mem_grow(*all, (size_t)++*n * sizeof **all);
-            (*all)[k] = (struct doctor_finding){.name = rule->name, .weight = rule->weight, .what = what, .fix = fix,
+            *all = mem_grow(*all, (size_t)++ * n * sizeof **all);
+            (*all)[k] = (struct doctor_finding){.name = rule->name,
+                                                .weight = rule->weight,
+                                                .what = what,
+                                                .fix = fix,
                                                 .code = rule->code == AS_RECORDED ? (status)w->of[r].failure_code : (status)rule->code,
                                                 .ranks = mem_alloc((size_t)w->size * sizeof(int))};
             what = fix = (struct buf){0};

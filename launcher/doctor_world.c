@@ -26,9 +26,9 @@ static int ones(uint64_t x) { return __builtin_popcountll(x); }
 void doctor_world_init(struct doctor_world *w, const struct doctor_record *records, int size, const char *scripts)
 {
     size_t n = (size_t)size;
-    *w = (struct doctor_world){.of = records, .size = size, .scripts = scripts, .hosts = mem_alloc(n * sizeof *w->hosts),
-                               .host = mem_alloc(n * sizeof *w->host)};
-    uint64_t (*used)[DOCTOR_CPUS / 64] = mem_alloc(n * sizeof *used);
+    *w = (struct doctor_world){
+        .of = records, .size = size, .scripts = scripts, .hosts = mem_alloc(n * sizeof *w->hosts), .host = mem_alloc(n * sizeof *w->host)};
+    uint64_t(*used)[DOCTOR_CPUS / 64] = mem_alloc(n * sizeof *used);
     for (int r = 0; r < size; r++) {
         struct doctor_host *h = &w->hosts[w->host[r] = host_of(w, r)];
         h->ranks++;

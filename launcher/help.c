@@ -8,8 +8,8 @@ enum { OPTION_WIDTH = 30 };
 
 static void add_option(struct buf *b, const struct cli_option *o)
 {
-    char *left = mem_printf("  %s%c%s--%s%s%s", o->letter ? "-" : "", o->letter ? o->letter : ' ', o->letter ? ", " : "   ",
-                            o->name, o->value ? " " : "", o->value ? o->value : "");
+    char *left = mem_printf("  %s%c%s--%s%s%s", o->letter ? "-" : "", o->letter ? o->letter : ' ', o->letter ? ", " : "   ", o->name,
+                            o->value ? " " : "", o->value ? o->value : "");
     buf_printf(b, "%-*s %s\n", OPTION_WIDTH, left, o->help);
     free(left);
 }
@@ -22,8 +22,8 @@ static void add_options(struct buf *b, unsigned bits)
 
 static void describe_verb(struct buf *b, const struct verb *v)
 {
-    buf_printf(b, "usage: trimpot %s %s%s[options]\n%s\n\n%s\noptions:\n", v->name, v->arguments, *v->arguments ? " " : "",
-               v->line, v->help);
+    buf_printf(b, "usage: trimpot %s %s%s[options]\n%s\n\n%s\noptions:\n", v->name, v->arguments, *v->arguments ? " " : "", v->line,
+               v->help);
     add_options(b, v->options);
     add_options(b, CLI_COMMON);
     if (!v->keys) return;

@@ -27,9 +27,11 @@ status startup_check(struct comm *comm, int argc, char **argv)
     const struct comm_same rows[] = {
         {"the command line", line.data, "start all ranks with the same words"},
         {"the program", program.data, "copy one trimpot to all hosts, or start it from a folder that they share"},
-        {"the instruction set", backend_cpu.describe(), "with either the ranks would compute other bits: set TRIMPOT_ISA=avx2 for all of "
+        {"the instruction set", backend_cpu.describe(),
+         "with either the ranks would compute other bits: set TRIMPOT_ISA=avx2 for all of "
          "them (`mpirun -x TRIMPOT_ISA=avx2`; srun passes it on), or ask for hosts of one kind (`#SBATCH --constraint=…`)"},
-        {"the C library", gnu_get_libc_version(), "its mathematical functions differ in their last bits: use hosts with the same system, or "
+        {"the C library", gnu_get_libc_version(),
+         "its mathematical functions differ in their last bits: use hosts with the same system, or "
          "one container image"},
     };
     if (!st) st = comm_check_same(comm, rows, sizeof rows / sizeof *rows);

@@ -70,8 +70,7 @@ static char *target_path(const char *target, const char *from)
 
 static status copy(const struct cli *c, const struct shipped *f, const char *to)
 {
-    if (file_exists(to) && !c->force)
-        FAIL(ST_USAGE, "argument 3 ('%s'): exists; choose another name, or --force replaces it", to);
+    if (file_exists(to) && !c->force) FAIL(ST_USAGE, "argument 3 ('%s'): exists; choose another name, or --force replaces it", to);
     TRY(file_copy(f->path, to));
     struct buf word = {0};
     buf_shell_path(&word, to);
@@ -97,8 +96,13 @@ static status run_validate(const struct cli *c, struct comm *comm)
     (void)comm;
     const char *file = c->n_args ? c->args[0] : c->config;
     if (c->n_args && c->config) FAIL(ST_USAGE, "trimpot validate: '%s' and --config %s: one of them", c->args[0], c->config);
-    struct config_args args = {.config = file, .model = c->model, .data = c->data, .output = c->output,
-                               .overrides = c->overrides, .override_at = c->override_at, .n_overrides = c->n_overrides,
+    struct config_args args = {.config = file,
+                               .model = c->model,
+                               .data = c->data,
+                               .output = c->output,
+                               .overrides = c->overrides,
+                               .override_at = c->override_at,
+                               .n_overrides = c->n_overrides,
                                .shipped_dir = c->shipped_dir};
     struct config *config = NULL;
     TRY(config_load(&args, false, &config));
@@ -118,8 +122,7 @@ static status run_version(const struct cli *c, struct comm *comm)
     const char *build = *TRIMPOT_BUILD_ID ? TRIMPOT_BUILD_ID : "unknown";
     if (comm->rank != 0) return ST_OK;
     if (c->json)
-        printf("{\"version\":\"%s\",\"build\":\"%s\",\"ranks\":%d,\"comm\":\"%s\"}\n", TRIMPOT_VERSION, build, comm->size,
-               comm->fn->name);
+        printf("{\"version\":\"%s\",\"build\":\"%s\",\"ranks\":%d,\"comm\":\"%s\"}\n", TRIMPOT_VERSION, build, comm->size, comm->fn->name);
     else
         printf("trimpot %s (build %s)\n", TRIMPOT_VERSION, build);
     return ST_OK;

@@ -26,9 +26,16 @@ static status load(const struct cli *c, const char *data, struct config **out)
 {
     if (!c->model) FAIL(ST_USAGE, "--model DIR is needed: the model directory");
     const struct config_setting adapter = {"checkpointer.adapter_checkpoint", c->adapter, "--adapter"};
-    struct config_args args = {.recipe = c->adapter ? "lora_finetune" : "full_finetune", .model = c->model, .data = data,
-                               .settings = &adapter, .n_settings = 1, .overrides = c->overrides, .override_at = c->override_at,
-                               .n_overrides = c->n_overrides, .no_rows = !data, .shipped_dir = c->shipped_dir};
+    struct config_args args = {.recipe = c->adapter ? "lora_finetune" : "full_finetune",
+                               .model = c->model,
+                               .data = data,
+                               .settings = &adapter,
+                               .n_settings = 1,
+                               .overrides = c->overrides,
+                               .override_at = c->override_at,
+                               .n_overrides = c->n_overrides,
+                               .no_rows = !data,
+                               .shipped_dir = c->shipped_dir};
     return config_load(&args, true, out);
 }
 
@@ -44,11 +51,11 @@ static status eval_session(const struct cli *c, struct session *x)
     const struct dataset_stats *d = dataset_stats(x->data);
     metrics_number(loss, number, sizeof number);
     if (c->json)
-        printf("{\"loss\":%s,\"rows\":%lld,\"tokens\":%lld,\"supervised_tokens\":%lld}\n", number, (long long)d->kept,
-               (long long)d->tokens, (long long)d->supervised);
+        printf("{\"loss\":%s,\"rows\":%lld,\"tokens\":%lld,\"supervised_tokens\":%lld}\n", number, (long long)d->kept, (long long)d->tokens,
+               (long long)d->supervised);
     else
-        printf("loss %.6f, perplexity %.3f, over %lld supervised of %lld tokens in %lld rows\n", loss, exp(loss),
-               (long long)d->supervised, (long long)d->tokens, (long long)d->kept);
+        printf("loss %.6f, perplexity %.3f, over %lld supervised of %lld tokens in %lld rows\n", loss, exp(loss), (long long)d->supervised,
+               (long long)d->tokens, (long long)d->kept);
     return ST_OK;
 }
 
@@ -102,7 +109,8 @@ static void print_answer(struct answers *a, int64_t i)
     bool match = expected && !strcmp(trimmed(answer), trimmed(expected));
     a->matched += match;
     a->known += expected != NULL;
-    if (a->cli->prompt && !a->cli->json) puts(trimmed(answer));
+    if (a->cli->prompt && !a->cli->json)
+        puts(trimmed(answer));
     else {
         json_t *o = json_pack("{s:s, s:s}", "prompt", prompt, "answer", trimmed(answer));
         if (!a->cli->prompt && expected) {
@@ -128,8 +136,9 @@ static status answer_all(struct answers *a, const struct generate_options *o)
         for (int64_t i = first; i < first + n; i++) print_answer(a, i);
         fflush(stdout);
     }
-    if (!a->cli->prompt) log_note("exact match %lld of %lld (%.1f %%)", (long long)a->matched, (long long)a->known,
-                                  a->known ? 100.0 * (double)a->matched / (double)a->known : 0.0);
+    if (!a->cli->prompt)
+        log_note("exact match %lld of %lld (%.1f %%)", (long long)a->matched, (long long)a->known,
+                 a->known ? 100.0 * (double)a->matched / (double)a->known : 0.0);
     return ST_OK;
 }
 
@@ -166,8 +175,10 @@ static status generate_rows(const struct cli *c, const struct config *cfg, struc
     TRY_DONE(session_open(&x, cfg, comm, SESSION_FORWARD, NULL, &bounds));
     for (int64_t i = 0; i < a.p.n; i++) TRY_DONE(session_check_ids(&x, a.p.ids[i].v, (int64_t)a.p.ids[i].n));
     TRY_DONE(session_bind(&x));
-    struct generate_options o = {.max_new_tokens = fresh, .temperature = isnan(c->temperature) ? 0 : c->temperature,
-                                 .top_k = c->top_k > 0 ? c->top_k : 0, .top_p = isnan(c->top_p) ? 1 : c->top_p,
+    struct generate_options o = {.max_new_tokens = fresh,
+                                 .temperature = isnan(c->temperature) ? 0 : c->temperature,
+                                 .top_k = c->top_k > 0 ? c->top_k : 0,
+                                 .top_p = isnan(c->top_p) ? 1 : c->top_p,
                                  .seed = c->seed >= 0 ? (uint64_t)c->seed : 0};
     st = answer_all(&a, &o);
 done:
@@ -196,7 +207,8 @@ static status export_checkpoint(const struct cli *c, const struct config *cfg, s
     bool itself = base && target && !strcmp(base, target);
     free(base);
     free(target);
-    if (itself) FAIL(ST_USAGE, "--output %s: that is the base model itself, which an export never overwrites; choose another folder", c->output);
+    if (itself)
+        FAIL(ST_USAGE, "--output %s: that is the base model itself, which an export never overwrites; choose another folder", c->output);
     TRY(snapshot_peek(cfg, comm, r));
     if (!r->found) FAIL(ST_CORRUPT, "%s/checkpoints: no usable checkpoint there", cfg->output_dir);
     TRY(session_open(x, cfg, comm, SESSION_TRAIN, &r->start, NULL));
@@ -204,9 +216,12 @@ static status export_checkpoint(const struct cli *c, const struct config *cfg, s
     TRY(session_bind(x));
     TRY(snapshot_load(x, r, &at));
     if (!r->found) FAIL(ST_CORRUPT, "%s/checkpoints: no usable checkpoint there", cfg->output_dir);
-    if (!c->output) TRY(export_run(x));
-    else if (!x->model.plan.full && cfg->save_adapter_weights_only) TRY(export_adapter(x, c->output));
-    else TRY(export_model(x, c->output));
+    if (!c->output)
+        TRY(export_run(x));
+    else if (!x->model.plan.full && cfg->save_adapter_weights_only)
+        TRY(export_adapter(x, c->output));
+    else
+        TRY(export_model(x, c->output));
     log_note("exported step %lld to %s%s", (long long)at.step, c->output ? c->output : cfg->output_dir, c->output ? "" : "/export");
     return ST_OK;
 }
@@ -226,11 +241,16 @@ static status run_export(const struct cli *c, struct comm *comm)
     struct run_lock *lock = NULL;
     char *yaml = mem_printf("%s/config.resolved.yaml", c->args[0]);
     const struct config_setting settings[] = {{"output_dir", c->args[0], "OUTPUT_DIR"}, {"resume_from_checkpoint", "true", "export"}};
-    struct config_args args = {.config = yaml, .settings = settings, .n_settings = sizeof settings / sizeof *settings,
-                               .overrides = c->overrides, .override_at = c->override_at, .n_overrides = c->n_overrides,
+    struct config_args args = {.config = yaml,
+                               .settings = settings,
+                               .n_settings = sizeof settings / sizeof *settings,
+                               .overrides = c->overrides,
+                               .override_at = c->override_at,
+                               .n_overrides = c->n_overrides,
                                .shipped_dir = c->shipped_dir};
-    status st = file_exists(yaml) ? config_load(&args, true, &cfg)
-                                  : status_fail(ST_USAGE, "argument 2 ('%s'): no config.resolved.yaml there; give the output_dir of a run", c->args[0]);
+    status st = file_exists(yaml)
+                    ? config_load(&args, true, &cfg)
+                    : status_fail(ST_USAGE, "argument 2 ('%s'): no config.resolved.yaml there; give the output_dir of a run", c->args[0]);
     if (!st && !c->output) st = lock_folder(cfg, comm, &lock);
     if (!st) st = export_checkpoint(c, cfg, comm, &x, &r);
     session_close(&x);
@@ -249,7 +269,9 @@ const struct verb verb_eval = {
             "  trimpot eval --model DIR --data rows.jsonl\n"
             "  trimpot eval --model DIR --adapter OUTPUT/adapter --data rows.jsonl dtype=fp32\n",
     .options = CLI_MODEL | CLI_ADAPTER | CLI_DATA | CLI_JSON,
-    .overrides = true, .every_rank = true, .run = run_eval,
+    .overrides = true,
+    .every_rank = true,
+    .run = run_eval,
 };
 
 const struct verb verb_generate = {
@@ -261,9 +283,10 @@ const struct verb verb_generate = {
             "  trimpot generate --model DIR --prompt \"Name three primes.\"\n"
             "  trimpot generate --model DIR --adapter OUTPUT/adapter --data heldout.jsonl --max-new-tokens 64\n"
             "  trimpot generate --model DIR --prompt \"Once\" --temperature 0.8 --top-p 0.95 --seed 7\n",
-    .options = CLI_MODEL | CLI_ADAPTER | CLI_DATA | CLI_PROMPT | CLI_MAX_NEW_TOKENS | CLI_TEMPERATURE | CLI_TOP_K | CLI_TOP_P |
-               CLI_SEED | CLI_JSON,
-    .overrides = true, .run = run_generate,
+    .options = CLI_MODEL | CLI_ADAPTER | CLI_DATA | CLI_PROMPT | CLI_MAX_NEW_TOKENS | CLI_TEMPERATURE | CLI_TOP_K | CLI_TOP_P | CLI_SEED |
+               CLI_JSON,
+    .overrides = true,
+    .run = run_generate,
 };
 
 const struct verb verb_export = {
@@ -274,5 +297,9 @@ const struct verb verb_export = {
             "  trimpot export runs/a\n"
             "  trimpot export runs/a --output /data/model save_adapter_weights_only=true\n",
     .options = CLI_OUTPUT,
-    .min_args = 1, .max_args = 1, .overrides = true, .paths = true, .run = run_export,
+    .min_args = 1,
+    .max_args = 1,
+    .overrides = true,
+    .paths = true,
+    .run = run_export,
 };

@@ -12,8 +12,14 @@
 
 static status load(const struct cli *c, struct comm *comm, struct config **out)
 {
-    struct config_args args = {.recipe = c->args[0], .config = c->config, .model = c->model, .data = c->data, .output = c->output,
-                               .overrides = c->overrides, .override_at = c->override_at, .n_overrides = c->n_overrides,
+    struct config_args args = {.recipe = c->args[0],
+                               .config = c->config,
+                               .model = c->model,
+                               .data = c->data,
+                               .output = c->output,
+                               .overrides = c->overrides,
+                               .override_at = c->override_at,
+                               .n_overrides = c->n_overrides,
                                .shipped_dir = c->shipped_dir};
     TRY(comm_agree(comm, config_load(&args, true, out)));
     return startup_check_config(comm, *out);
@@ -80,8 +86,10 @@ static status run_run(const struct cli *c, struct comm *comm)
         char *text = config_text(cfg);
         if (comm->rank == 0) fputs(text, stdout);
         free(text);
-    } else if (c->dry_run) st = plan(c, cfg, comm);
-    else st = train(cfg, comm, &hooks);
+    } else if (c->dry_run)
+        st = plan(c, cfg, comm);
+    else
+        st = train(cfg, comm, &hooks);
     config_free(cfg);
     return st;
 }
@@ -98,7 +106,12 @@ const struct verb verb_run = {
             "  trimpot run lora_finetune --config my.yaml resume_from_checkpoint=true\n",
     .keys = config_reference,
     .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_DRY_RUN | CLI_PRINT_CONFIG | CLI_JSON,
-    .min_args = 1, .max_args = 1, .overrides = true, .every_rank = true, .signals = true, .run = run_run,
+    .min_args = 1,
+    .max_args = 1,
+    .overrides = true,
+    .every_rank = true,
+    .signals = true,
+    .run = run_run,
 };
 
 const struct verb verb_plan = {
@@ -110,5 +123,9 @@ const struct verb verb_plan = {
             "  trimpot plan lora_finetune --model DIR --data rows.jsonl\n"
             "  trimpot plan full_finetune --config my.yaml memory_budget=16GB\n",
     .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_JSON,
-    .min_args = 1, .max_args = 1, .overrides = true, .every_rank = true, .run = run_plan,
+    .min_args = 1,
+    .max_args = 1,
+    .overrides = true,
+    .every_rank = true,
+    .run = run_plan,
 };

@@ -22,9 +22,9 @@ struct job {
     struct tokenizer *tok;
     struct chat_format format;
     enum rows_kind kind;
-    struct buf input;           /* standard input */
+    struct buf input; /* standard input */
     struct rows rows;
-    struct source source;       /* shape and rendering of data rows, from the first of them */
+    struct source source; /* shape and rendering of data rows, from the first of them */
     bool shaped;
     struct source_work work;
     struct rendered rendered;
@@ -125,8 +125,8 @@ static status read_input(struct buf *b)
  * ending it knows: JSON where the file has none, or is standard input. The file itself is opened here. */
 static status load_config(struct job *j)
 {
-    static const char *const names[] = {[ROWS_JSON] = "rows.jsonl", [ROWS_TEXT] = "rows.txt", [ROWS_CSV] = "rows.csv",
-                                        [ROWS_TSV] = "rows.tsv"};
+    static const char *const names[] = {
+        [ROWS_JSON] = "rows.jsonl", [ROWS_TEXT] = "rows.txt", [ROWS_CSV] = "rows.csv", [ROWS_TSV] = "rows.tsv"};
     const struct cli *c = j->cli;
     const struct config_dataset unsaid = {0};
     TRY(source_kind(&unsaid, c->args[0], &j->kind));

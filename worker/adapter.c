@@ -18,11 +18,15 @@ static status check_config(const struct session *x)
     if (p->use_dora)
         FAIL(ST_NOT_BUILT, "%s/adapter_config.json: use_dora is true; DoRA adapters are not built yet, plain LoRA ones are", dir);
     if (p->frozen_b && x->use == SESSION_TRAIN)
-        FAIL(ST_NOT_BUILT, "%s/adapter_config.json: init_lora_weights is \"mica\", whose B stays as it is in training, which is not "
-             "built; such adapters can be evaluated and merged", dir);
+        FAIL(ST_NOT_BUILT,
+             "%s/adapter_config.json: init_lora_weights is \"mica\", whose B stays as it is in training, which is not "
+             "built; such adapters can be evaluated and merged",
+             dir);
     if (peft_targets(p, "model.embed_tokens"))
-        FAIL(ST_NOT_BUILT, "%s/adapter_config.json: target_modules selects model.embed_tokens; adapters on the embedding "
-             "(lora_embedding_A, lora_embedding_B) are not built", dir);
+        FAIL(ST_NOT_BUILT,
+             "%s/adapter_config.json: target_modules selects model.embed_tokens; adapters on the embedding "
+             "(lora_embedding_A, lora_embedding_B) are not built",
+             dir);
     return ST_OK;
 }
 
@@ -35,7 +39,8 @@ static void untie_head(struct session *x)
     x->shape.untied = true;
     if (x->comm->rank == 0)
         log_note("adapter  %s changes the head, which config.json ties to the embedding: the embedding stays, and an export has a "
-                 "head of its own", adapter_dir(x));
+                 "head of its own",
+                 adapter_dir(x));
 }
 
 status adapter_open(struct session *x)
@@ -52,7 +57,10 @@ status adapter_open(struct session *x)
 
 /* ---- tensors of the adapter ---------------------------------------------------------------------------------------------- */
 
-struct report { struct buf text; int bad; };
+struct report {
+    struct buf text;
+    int bad;
+};
 
 static void complain(struct report *r, const char *what, const char *name, const struct st_entry *e, const struct param *want)
 {
@@ -77,9 +85,12 @@ static void match_adapters(struct session *x, bool *used, struct report *r)
         }
         bool loads = param_dtype_loads(e) || (e->known && e->dt == DT_F64);
         used[e - x->adapter.entries] = true;
-        if (!param_shape_agrees(p, e)) complain(r, "wrong shape", p->name, e, p);
-        else if (!loads) complain(r, "wrong dtype (F32, F16, BF16 and F64 are read)", p->name, e, p);
-        else p->source = e;
+        if (!param_shape_agrees(p, e))
+            complain(r, "wrong shape", p->name, e, p);
+        else if (!loads)
+            complain(r, "wrong dtype (F32, F16, BF16 and F64 are read)", p->name, e, p);
+        else
+            p->source = e;
     }
 }
 
@@ -104,14 +115,17 @@ static bool same_values(const struct st_entry *a, const struct st_entry *b)
 static void take_base(struct session *x, const struct st_entry *e, struct param *p, struct report *r)
 {
     bool taken = p->source && adapter_replaces(x, p); /* a tied head and embedding are one parameter */
-    if (!param_shape_agrees(p, e)) complain(r, "wrong shape (was the vocabulary resized? resize the base too)", e->name, e, p);
-    else if (!param_dtype_loads(e)) complain(r, "wrong dtype (F32, F16 and BF16 are read)", e->name, e, p);
-    else if (same_values(e, p->source)) return;
-    else if (taken) complain(r, "this model's head is its embedding, and the adapter brings two different ones", e->name, NULL, NULL);
+    if (!param_shape_agrees(p, e))
+        complain(r, "wrong shape (was the vocabulary resized? resize the base too)", e->name, e, p);
+    else if (!param_dtype_loads(e))
+        complain(r, "wrong dtype (F32, F16 and BF16 are read)", e->name, e, p);
+    else if (same_values(e, p->source))
+        return;
+    else if (taken)
+        complain(r, "this model's head is its embedding, and the adapter brings two different ones", e->name, NULL, NULL);
     else {
         p->source = e;
-        if (x->comm->rank == 0)
-            log_note("adapter  %s: %s replaces the base's %s, as in PEFT", adapter_dir(x), e->name, p->name);
+        if (x->comm->rank == 0) log_note("adapter  %s: %s replaces the base's %s, as in PEFT", adapter_dir(x), e->name, p->name);
     }
 }
 
@@ -129,8 +143,10 @@ static status check_extra(struct session *x, const struct st_entry *e, struct re
     if (strstr(e->name, ".lora_magnitude_vector"))
         FAIL(ST_NOT_BUILT, "%s: the tensor %s belongs to a DoRA adapter, which is not built yet", e->file, e->name);
     struct param *p = base_param(x, e->name);
-    if (p) take_base(x, e, p, r);
-    else complain(r, "adapter_config.json selects no module of this model that would take", e->name, NULL, NULL);
+    if (p)
+        take_base(x, e, p, r);
+    else
+        complain(r, "adapter_config.json selects no module of this model that would take", e->name, NULL, NULL);
     return ST_OK;
 }
 
@@ -152,8 +168,10 @@ status adapter_match(struct session *x)
                  (long long)x->model.lora_rank);
     if (r.bad > LISTED) buf_printf(&r.text, "\n  … and %d more", r.bad - LISTED);
     if (!st && r.bad)
-        st = status_fail(ST_SHAPE, "%s: adapter_config.json, adapter_model.safetensors and this model do not fit together; is it an "
-                         "adapter of this model?%s", adapter_dir(x), r.text.data);
+        st = status_fail(ST_SHAPE,
+                         "%s: adapter_config.json, adapter_model.safetensors and this model do not fit together; is it an "
+                         "adapter of this model?%s",
+                         adapter_dir(x), r.text.data);
     buf_release(&r.text);
     return st;
 }

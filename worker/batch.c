@@ -4,8 +4,10 @@
 
 struct batch_bounds batch_bounds_of(const struct dataset *d, int64_t n)
 {
-    return (struct batch_bounds){.tokens = dataset_longest(d, n), .docs = dataset_most_documents(d, n),
-                                 .doc_tokens = dataset_longest_document(d), .supervised = dataset_most_supervised(d, n)};
+    return (struct batch_bounds){.tokens = dataset_longest(d, n),
+                                 .docs = dataset_most_documents(d, n),
+                                 .doc_tokens = dataset_longest_document(d),
+                                 .supervised = dataset_most_supervised(d, n)};
 }
 
 static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -41,11 +43,22 @@ void batcher_release(struct batcher *b)
 static size_t place(struct batch_arrays *a, const struct batch_bounds *n, char *base)
 {
     size_t at = 0;
-    const struct { void *where; int64_t count; size_t size; bool used; } rows[] = {
-        {&a->sample, n->tokens, 8, true},        {&a->row_sample, n->supervised, 8, true}, {&a->ids, n->tokens, 4, true},
-        {&a->position, n->tokens, 4, true},      {&a->start, n->docs + 1, 4, true},        {&a->rows, n->supervised, 4, true},
-        {&a->labels, n->supervised, 4, true},    {&a->row_position, n->supervised, 4, true},
-        {&a->past, n->docs, 4, n->cached > 0},   {&a->key_start, n->docs, 4, n->cached > 0},
+    const struct {
+        void *where;
+        int64_t count;
+        size_t size;
+        bool used;
+    } rows[] = {
+        {&a->sample, n->tokens, 8, true},
+        {&a->row_sample, n->supervised, 8, true},
+        {&a->ids, n->tokens, 4, true},
+        {&a->position, n->tokens, 4, true},
+        {&a->start, n->docs + 1, 4, true},
+        {&a->rows, n->supervised, 4, true},
+        {&a->labels, n->supervised, 4, true},
+        {&a->row_position, n->supervised, 4, true},
+        {&a->past, n->docs, 4, n->cached > 0},
+        {&a->key_start, n->docs, 4, n->cached > 0},
         {&a->cache_rows, n->tokens, 4, n->cached > 0},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -78,8 +91,12 @@ status batch_next(struct batcher *b, struct batch_arrays **host)
     const struct batch_arrays *h = &s->host, *d = &s->dev;
     if (!b->be->dev.event_done(s->arrived)) TRY(b->be->dev.event_sync(s->arrived, "batch sent"));
     b->batch = (struct batch){.docs = {.start = {h->start, d->start}, .past = {h->past, d->past}, .rows = {d->position, d->sample}},
-                              .ids = d->ids, .rows = d->rows, .labels = d->labels, .rows_at = {d->row_position, d->row_sample},
-                              .key_start = {h->key_start, d->key_start}, .cache_rows = d->cache_rows};
+                              .ids = d->ids,
+                              .rows = d->rows,
+                              .labels = d->labels,
+                              .rows_at = {d->row_position, d->row_sample},
+                              .key_start = {h->key_start, d->key_start},
+                              .cache_rows = d->cache_rows};
     h->start[0] = 0;
     if (host) *host = &s->host;
     return ST_OK;

@@ -24,19 +24,19 @@ struct batch_arrays {
 
 struct batch_slot {
     struct batch_arrays host, dev;
-    size_t bytes;           /* of one side */
+    size_t bytes; /* of one side */
     void *host_at, *dev_at;
-    struct event *arrived;  /* the copy in is done */
-    struct event *read;     /* what read the device side is done */
+    struct event *arrived; /* the copy in is done */
+    struct event *read;    /* what read the device side is done */
 };
 
 struct batcher {
     const struct backend *be;
     struct stream *compute, *copy_in;
     struct batch_slot slot[2];
-    int turn;               /* the slot filled last */
-    int64_t cache_rows;     /* rows of the key/value cache that each document has */
-    struct batch batch;     /* what was filled last */
+    int turn;           /* the slot filled last */
+    int64_t cache_rows; /* rows of the key/value cache that each document has */
+    struct batch batch; /* what was filled last */
 };
 
 /* Bounds of a micro-batch of n items of d. */
@@ -55,7 +55,12 @@ void batch_append(struct batcher *b, const int32_t *ids, const int32_t *labels, 
 status batch_send(struct batcher *b);
 
 /* Where an item comes from. */
-struct item_order { const struct dataset *data; uint64_t seed; bool shuffle; int64_t epoch; };
+struct item_order {
+    const struct dataset *data;
+    uint64_t seed;
+    bool shuffle;
+    int64_t epoch;
+};
 
 /* Items at positions [first, first + n) of the epoch, clipped to its end (0 items: an empty batch), filled and sent. */
 status batch_fill(struct batcher *b, const struct item_order *order, int64_t first, int64_t n);

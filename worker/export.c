@@ -27,7 +27,9 @@ static const struct linear *linear_of(const struct model *m, int w)
 }
 
 /* Rows [first, first + n) of a weight; `first` begins an NF4 group of nested scales. Vectors are one column. */
-struct piece { int64_t first, n, cols; };
+struct piece {
+    int64_t first, n, cols;
+};
 
 static tensor rows_of(tensor t, const struct piece *r) { return tensor_part(t, r->first * r->cols, r->n * r->cols); }
 
@@ -52,7 +54,8 @@ static status to_f32(struct session *x, const struct param *p, const struct piec
         struct nf4_args q = nf4_rows(&p->nf4, r);
         q.w = wide;
         return op_nf4_dequantize(x->s, &q);
-    } else a.x = rows_of(p->master.data ? p->master : p->value, r);
+    } else
+        a.x = rows_of(p->master.data ? p->master : p->value, r);
     return op_axpy(x->s, &a);
 }
 
@@ -65,8 +68,8 @@ static status weight(struct session *x, int id, const struct piece *r, tensor wi
     if (l && l->lora_a >= 0) {
         const struct param *a = &x->model.params.p[l->lora_a], *b = &x->model.params.p[l->lora_b];
         tensor c = tensor_2d(wide.data, DT_F32, r->n, r->cols);
-        TRY(op_gemm(x->s, &(struct gemm_args){.a = tensor_rows(&b->value, r->first, r->n), .b = a->value, .c = c, .alpha = l->scale,
-                                              .beta = 1}));
+        TRY(op_gemm(x->s,
+                    &(struct gemm_args){.a = tensor_rows(&b->value, r->first, r->n), .b = a->value, .c = c, .alpha = l->scale, .beta = 1}));
     }
     return out.data == wide.data ? ST_OK : op_axpy(x->s, &(struct axpy_args){.x = wide, .y = out, .scale = 1});
 }
@@ -125,8 +128,13 @@ static void say(const struct session *x, const char *dtype_name, struct said *s)
         log_note("export: no chat template gives the text that was trained on, so the export has none");
         text = "";
     }
-    s->e = (struct hf_export){.dtype = dtype_name, .untied = x->shape.untied, .tokenizer = c->tokenizer.path, .merges_file = c->tokenizer.merges_file,
-                              .chat_template = text, .end_ids = s->ends, .n_end = n};
+    s->e = (struct hf_export){.dtype = dtype_name,
+                              .untied = x->shape.untied,
+                              .tokenizer = c->tokenizer.path,
+                              .merges_file = c->tokenizer.merges_file,
+                              .chat_template = text,
+                              .end_ids = s->ends,
+                              .n_end = n};
 }
 
 /* ---- directories ---------------------------------------------------------------------------------------------------------- */
@@ -187,7 +195,10 @@ static status write_adapter_config(const struct session *x, const char *dir)
         return peft_config_write(dir, &same);
     }
     const struct model_plan *plan = &x->model.plan;
-    struct peft_config p = {.r = plan->rank, .lora_alpha = plan->alpha, .lora_dropout = plan->dropout, .use_rslora = plan->rslora,
+    struct peft_config p = {.r = plan->rank,
+                            .lora_alpha = plan->alpha,
+                            .lora_dropout = plan->dropout,
+                            .use_rslora = plan->rslora,
                             .base_model = mem_strdup(x->cfg->checkpointer.checkpoint_dir)};
     add_targets(x, &p);
     status st = peft_config_write(dir, &p);
@@ -240,7 +251,8 @@ done:
 status export_run(struct session *x)
 {
     bool lora = !x->model.plan.full, only = lora && x->cfg->save_adapter_weights_only;
-    char *model = mem_printf("%s/export", x->cfg->output_dir), *adapter = mem_printf("%s/%s", x->cfg->output_dir, only ? "export" : "adapter");
+    char *model = mem_printf("%s/export", x->cfg->output_dir),
+         *adapter = mem_printf("%s/%s", x->cfg->output_dir, only ? "export" : "adapter");
     status st = lora ? export_adapter(x, adapter) : ST_OK;
     if (!st && !only) st = export_model(x, model);
     free(model);

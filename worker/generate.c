@@ -7,12 +7,15 @@
 #include "kernels/base/philox.h"
 #include "kernels/base/text.h"
 
-struct candidate { float z; int32_t id; };
+struct candidate {
+    float z;
+    int32_t id;
+};
 
 struct batch_bounds generate_bounds(int64_t n, int64_t prompt, int64_t fresh)
 {
-    return (struct batch_bounds){.tokens = n * prompt, .docs = n, .doc_tokens = prompt + fresh, .supervised = n,
-                                 .cached = n * (prompt + fresh)};
+    return (struct batch_bounds){
+        .tokens = n * prompt, .docs = n, .doc_tokens = prompt + fresh, .supervised = n, .cached = n * (prompt + fresh)};
 }
 
 /* Larger logit first, smaller id on ties. */
@@ -25,7 +28,9 @@ static int by_logit(const void *a, const void *b)
 
 static float logit(tensor z, int64_t i)
 {
-    return z.dt == DT_F32 ? ((const float *)z.data)[i] : z.dt == DT_BF16 ? bf16_widen(((const bf16 *)z.data)[i]) : (float)((const double *)z.data)[i];
+    return z.dt == DT_F32    ? ((const float *)z.data)[i]
+           : z.dt == DT_BF16 ? bf16_widen(((const bf16 *)z.data)[i])
+                             : (float)((const double *)z.data)[i];
 }
 
 static int32_t greedy(tensor row)
@@ -75,8 +80,8 @@ static bool is_end(const struct ids *ends, int32_t id)
 
 /* What is new of each unfinished sequence as one batch, whose supervised rows are their last tokens; which[row] = its
  * sequence. A finished one is an empty document. Returns how many are unfinished. */
-static status assemble(struct session *x, const struct ids *sequences, const int64_t *past, const bool *done, int64_t n,
-                       int64_t *which, int64_t *active)
+static status assemble(struct session *x, const struct ids *sequences, const int64_t *past, const bool *done, int64_t n, int64_t *which,
+                       int64_t *active)
 {
     struct batcher *b = &x->batcher;
     struct batch_arrays *h;

@@ -9,9 +9,9 @@
 
 struct generate_options {
     int64_t max_new_tokens;
-    double temperature;   /* 0 = greedy */
-    int64_t top_k;        /* 0 = all */
-    double top_p;         /* 1 = all */
+    double temperature; /* 0 = greedy */
+    int64_t top_k;      /* 0 = all */
+    double top_p;       /* 1 = all */
     uint64_t seed;
 };
 

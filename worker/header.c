@@ -22,9 +22,12 @@ static void model_lines(const struct session *x)
     int64_t trained, total;
     counted(x, &trained, &total);
     log_note("model    %s: %s, %lld layers, width %lld, %lld/%lld heads, %.1f M parameters, %.3g M trained (%s%s)",
-             x->cfg->checkpointer.checkpoint_dir, m->family->model_type, (long long)m->layers, (long long)m->width,
-             (long long)m->heads, (long long)m->kv_heads, (double)total / 1e6, (double)trained / 1e6,
-             x->model.plan.full ? "full" : x->model.plan.nf4 ? "QLoRA" : "LoRA", x->cfg->model.init == INIT_RANDOM ? ", random init" : "");
+             x->cfg->checkpointer.checkpoint_dir, m->family->model_type, (long long)m->layers, (long long)m->width, (long long)m->heads,
+             (long long)m->kv_heads, (double)total / 1e6, (double)trained / 1e6,
+             x->model.plan.full  ? "full"
+             : x->model.plan.nf4 ? "QLoRA"
+                                 : "LoRA",
+             x->cfg->model.init == INIT_RANDOM ? ", random init" : "");
     log_note("         %s", tokenizer_describe(x->tok));
 }
 
@@ -54,10 +57,14 @@ void header_print(const struct session *x)
     log_note("memory   %s per rank planned, %s of it bound at start (`trimpot plan` lists every row)",
              text_bytes((double)plan_total_bytes(&x->plan)), text_bytes((double)plan_arena_bytes(&x->plan)));
     int64_t leaves = x->trainer.sizes.leaves;
-    if (leaves > 1) log_note("promise  the same bits on every number of ranks that divides %lld, with every memory technique on or off, and "
-                             "across resume", (long long)leaves);
-    else log_note("promise  the same bits with every memory technique on or off, and across resume; gradient_accumulation_steps above 1 lets "
-                  "more ranks share the same step");
+    if (leaves > 1)
+        log_note("promise  the same bits on every number of ranks that divides %lld, with every memory technique on or off, and "
+                 "across resume",
+                 (long long)leaves);
+    else
+        log_note(
+            "promise  the same bits with every memory technique on or off, and across resume; gradient_accumulation_steps above 1 lets "
+            "more ranks share the same step");
 }
 
 /* As a Python string: a JSON one is. */
@@ -92,7 +99,8 @@ void header_farewell(const struct session *x, const struct progress *at)
     char *quoted = python(export);
     log_note("done     %lld steps, %lld skipped", (long long)at->step, (long long)at->skipped);
     log_note(only ? "export   %s is a PEFT adapter: PeftModel.from_pretrained(base, %s)"
-             : "export   %s is a Hugging Face model: AutoModelForCausalLM.from_pretrained(%s)", export, quoted);
+                  : "export   %s is a Hugging Face model: AutoModelForCausalLM.from_pretrained(%s)",
+             export, quoted);
     try_it(x, export, adapter);
     free(export);
     free(adapter);

@@ -73,33 +73,49 @@ void metrics_close(struct metrics *m)
     *m = (struct metrics){0};
 }
 
-struct field { const char *key; double value; bool integer, optional; };
+struct field {
+    const char *key;
+    double value;
+    bool integer, optional;
+};
 
 static void show(struct metrics *m, const struct step_metrics *s)
 {
     double left = (double)(s->total - s->step) * m->smoothed_s;
     char eta[32], val[40] = "";
-    if (left >= 3600) snprintf(eta, sizeof eta, "%dh%02dm", (int)(left / 3600), (int)(left / 60) % 60);
-    else snprintf(eta, sizeof eta, "%dm%02ds", (int)(left / 60), (int)left % 60);
+    if (left >= 3600)
+        snprintf(eta, sizeof eta, "%dh%02dm", (int)(left / 3600), (int)(left / 60) % 60);
+    else
+        snprintf(eta, sizeof eta, "%dm%02ds", (int)(left / 60), (int)left % 60);
     if (!isnan(s->val_loss)) snprintf(val, sizeof val, " val %.4f", s->val_loss);
     double rate = (double)s->tokens / s->step_s;
     char line[320];
     snprintf(line, sizeof line, "step %lld/%lld ep %.2f loss %.4f%s gnorm %.3g lr %.3g %.*f%s tok/s %.0f ms mem %s eta %s",
              (long long)s->step, (long long)s->total, s->epoch, s->loss, val, s->grad_norm, s->lr, rate < 1e4 ? 0 : 1,
              rate < 1e4 ? rate : rate / 1e3, rate < 1e4 ? "" : "k", 1e3 * s->step_s, text_bytes((double)metrics_resident_bytes()), eta);
-    if (log_terminal()) log_status_line(line, s->step, s->total);
-    else if (s->step % m->every == 0 || s->step == s->total) log_note("%s", line);
+    if (log_terminal())
+        log_status_line(line, s->step, s->total);
+    else if (s->step % m->every == 0 || s->step == s->total)
+        log_note("%s", line);
 }
 
 status metrics_put(struct metrics *m, const struct step_metrics *s)
 {
     m->smoothed_s = m->smoothed_s > 0 ? 0.9 * m->smoothed_s + 0.1 * s->step_s : s->step_s;
     const struct field fields[] = {
-        {"step", (double)s->step, true}, {"epoch", s->epoch, false}, {"loss", s->loss, false}, {"lr", s->lr, false},
-        {"grad_norm", s->grad_norm, false}, {"tokens", (double)s->tokens, true},
-        {"supervised_tokens", (double)s->supervised, true}, {"tokens_per_second", (double)s->tokens / s->step_s, false},
-        {"step_ms", 1e3 * s->step_s, false}, {"data_ms", 1e3 * s->data_s, false}, {"comm_ms", 1e3 * s->comm_s, false},
-        {"mem_peak", (double)metrics_resident_bytes(), true}, {"skipped", (double)s->skipped, true},
+        {"step", (double)s->step, true},
+        {"epoch", s->epoch, false},
+        {"loss", s->loss, false},
+        {"lr", s->lr, false},
+        {"grad_norm", s->grad_norm, false},
+        {"tokens", (double)s->tokens, true},
+        {"supervised_tokens", (double)s->supervised, true},
+        {"tokens_per_second", (double)s->tokens / s->step_s, false},
+        {"step_ms", 1e3 * s->step_s, false},
+        {"data_ms", 1e3 * s->data_s, false},
+        {"comm_ms", 1e3 * s->comm_s, false},
+        {"mem_peak", (double)metrics_resident_bytes(), true},
+        {"skipped", (double)s->skipped, true},
         {"val_loss", s->val_loss, false, true},
     };
     char line[64 * (1 + sizeof fields / sizeof *fields)]; /* no heap: this is the step loop */
@@ -107,8 +123,10 @@ status metrics_put(struct metrics *m, const struct step_metrics *s)
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         char number[40];
         if (fields[i].optional && isnan(fields[i].value)) continue;
-        if (fields[i].integer) snprintf(number, sizeof number, "%.0f", fields[i].value);
-        else metrics_number(fields[i].value, number, sizeof number);
+        if (fields[i].integer)
+            snprintf(number, sizeof number, "%.0f", fields[i].value);
+        else
+            metrics_number(fields[i].value, number, sizeof number);
         n += (size_t)snprintf(line + n, sizeof line - n, "%s\"%s\":%s", i ? "," : "{", fields[i].key, number);
     }
     n += (size_t)snprintf(line + n, sizeof line - n, "}\n");

@@ -8,17 +8,17 @@
 #include "kernels/base/status.h"
 
 struct step_metrics {
-    int64_t step, total;      /* 1-based: steps done after this one */
-    double epoch;             /* fraction of epochs done */
+    int64_t step, total; /* 1-based: steps done after this one */
+    double epoch;        /* fraction of epochs done */
     double loss, lr, grad_norm;
     int64_t tokens, supervised;
     double step_s, data_s, comm_s;
-    int64_t skipped;          /* steps skipped so far */
-    double val_loss;          /* NAN when not evaluated at this step */
+    int64_t skipped; /* steps skipped so far */
+    double val_loss; /* NAN when not evaluated at this step */
 };
 
 struct metrics {
-    FILE *file;               /* rank 0 only */
+    FILE *file; /* rank 0 only */
     char *path;
     double smoothed_s;
     int64_t every;

@@ -18,12 +18,12 @@
 struct run_lock {
     struct lock_file file;
     struct lock_record mine;
-    bool held;       /* by this rank */
-    size_t kept;     /* bytes of the folder's path that were there before */
+    bool held;   /* by this rank */
+    size_t kept; /* bytes of the folder's path that were there before */
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    bool ending;     /* under mutex */
+    bool ending; /* under mutex */
     atomic_bool lost;
     atomic_llong seen_ms; /* when the file was last seen to be ours */
 };
@@ -124,13 +124,16 @@ status run_lock_check(struct run_lock *l)
     }
     struct lock_sight other;
     struct buf name = {0};
-    if (lock_file_read(&l->file, &other)) buf_text(&name, "something that is no run has taken its lock's place");
-    else if (other.absent) buf_text(&name, "its lock is gone after a silence of this run: another one may have been there since");
+    if (lock_file_read(&l->file, &other))
+        buf_text(&name, "something that is no run has taken its lock's place");
+    else if (other.absent)
+        buf_text(&name, "its lock is gone after a silence of this run: another one may have been there since");
     else {
         buf_text(&name, "it was taken over by ");
         lock_record_name(&other.record, &name);
     }
-    status st = status_fail(ST_USAGE, "output_dir: %s is no longer this run's: %s; this one ends and writes nothing more", l->file.dir, name.data);
+    status st =
+        status_fail(ST_USAGE, "output_dir: %s is no longer this run's: %s; this one ends and writes nothing more", l->file.dir, name.data);
     buf_release(&name);
     return st;
 }
@@ -142,7 +145,7 @@ struct taking {
     unsigned (*requests)(void);
     struct lock_sight first; /* the lock that is being judged, as it was first seen … */
     struct lock_seen seen;
-    double first_s;          /* … and when, by our clock */
+    double first_s; /* … and when, by our clock */
     bool said;
 };
 
@@ -175,9 +178,12 @@ static char *describe(const struct taking *t, const char *why)
     double age_s = t->seen.age_s + t->seen.still_s;
     buf_printf(&text, "%s is held by ", t->l->file.path);
     lock_record_name(&t->first.record, &text);
-    if (t->seen.beats) buf_text(&text, ", beating");
-    else if (age_s <= -RUN_LOCK_FRESH_S) buf_printf(&text, ", last beat %.0f s in the future (the clocks of the hosts differ)", -age_s);
-    else buf_printf(&text, ", last beat %.0f s ago", age_s > 0 ? age_s : 0.0);
+    if (t->seen.beats)
+        buf_text(&text, ", beating");
+    else if (age_s <= -RUN_LOCK_FRESH_S)
+        buf_printf(&text, ", last beat %.0f s in the future (the clocks of the hosts differ)", -age_s);
+    else
+        buf_printf(&text, ", last beat %.0f s ago", age_s > 0 ? age_s : 0.0);
     buf_printf(&text, ": %s", why);
     return text.data;
 }
@@ -188,8 +194,9 @@ static status refuse(const struct taking *t, const struct lock_judgement *j)
     char *who = describe(t, j->why);
     bool sure = lock_same_host(&t->first.record, &l->mine);
     status st = status_fail(ST_USAGE, "output_dir: %s; one folder takes one run: stop it, wait for it, or choose another output_dir", who);
-    if (!sure) st = status_fail(ST_USAGE, "%s; if that process is certainly gone, start again in %d s, or remove %s", status_message(),
-                                RUN_LOCK_FRESH_S, l->file.path);
+    if (!sure)
+        st = status_fail(ST_USAGE, "%s; if that process is certainly gone, start again in %d s, or remove %s", status_message(),
+                         RUN_LOCK_FRESH_S, l->file.path);
     free(who);
     return st;
 }
@@ -278,7 +285,10 @@ static status take(struct run_lock *l, unsigned (*requests)(void))
 
 /* ---- all ranks ----------------------------------------------------------------------------------------------------------- */
 
-struct view { char host[72]; bool found; };
+struct view {
+    char host[72];
+    bool found;
+};
 
 static bool finds_lock(const struct run_lock *l)
 {
@@ -301,9 +311,10 @@ static status name_the_blind(const struct run_lock *l, const struct view *all, i
         first = r;
     }
     if (!blind) return ST_OK;
-    FAIL(ST_USAGE, "output_dir: %s is not one folder for all hosts: rank %d on %s did not find there within %d s what rank 0 on %s wrote "
-         "(%d of %d ranks did not); put output_dir on a file system that all hosts see", l->file.dir, first, all[first].host,
-         RUN_LOCK_SHARED_S, all[0].host, blind, ranks);
+    FAIL(ST_USAGE,
+         "output_dir: %s is not one folder for all hosts: rank %d on %s did not find there within %d s what rank 0 on %s wrote "
+         "(%d of %d ranks did not); put output_dir on a file system that all hosts see",
+         l->file.dir, first, all[first].host, RUN_LOCK_SHARED_S, all[0].host, blind, ranks);
 }
 
 static status check_shared(const struct run_lock *l, struct comm *comm, const char *host)
@@ -329,8 +340,10 @@ status run_lock_take(const char *output_dir, struct comm *comm, unsigned (*reque
     if (!st && !told && comm->rank == 0) st = take(l, requests);
     st = told ? told : comm_agree(comm, st);
     if (!st && comm->size > 1) st = check_shared(l, comm, self.host);
-    if (!st) *out = l;
-    else run_lock_release(l);
+    if (!st)
+        *out = l;
+    else
+        run_lock_release(l);
     return st;
 }
 

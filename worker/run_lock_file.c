@@ -203,8 +203,10 @@ status lock_file_place(const struct lock_file *f, bool *placed)
     int error = link(f->temp, f->path) ? errno : 0;
     unlink(f->temp);
     /* A lost answer makes NFS say EEXIST of the link that it has just made. */
-    if (error == EEXIST) exists = lock_file_look(f) != LOCK_OURS;
-    else if (error) TRY(create(f, f->path, NULL, &exists)); /* no hard links here; or the true reason */
+    if (error == EEXIST)
+        exists = lock_file_look(f) != LOCK_OURS;
+    else if (error)
+        TRY(create(f, f->path, NULL, &exists)); /* no hard links here; or the true reason */
     *placed = !exists;
     return ST_OK;
 }
@@ -264,9 +266,15 @@ static enum lock_look look(const struct lock_file *f, int flags, int *fd)
     *fd = open(f->path, flags | OPEN_FLAGS);
     if (*fd >= 0) return look_into(f, *fd);
     switch (errno) {
-    case ENOENT: case ENOTDIR: return LOCK_ABSENT;
-    case EISDIR: case ELOOP: case ENXIO: return LOCK_OTHERS; /* a folder, a link, a pipe: this run put none there */
-    default: return LOCK_UNREADABLE;
+    case ENOENT:
+    case ENOTDIR:
+        return LOCK_ABSENT;
+    case EISDIR:
+    case ELOOP:
+    case ENXIO:
+        return LOCK_OTHERS; /* a folder, a link, a pipe: this run put none there */
+    default:
+        return LOCK_UNREADABLE;
     }
 }
 

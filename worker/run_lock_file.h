@@ -26,14 +26,18 @@ void lock_file_init(struct lock_file *f, const char *dir, const struct lock_reco
 void lock_file_free(struct lock_file *f);
 
 /* What stands there, and when it changed. ST_CORRUPT, ST_IO with the remedy where that is no record. */
-struct lock_sight { bool absent; struct lock_record record; struct timespec changed; };
+struct lock_sight {
+    bool absent;
+    struct lock_record record;
+    struct timespec changed;
+};
 status lock_file_read(const struct lock_file *f, struct lock_sight *out);
 bool lock_sight_equal(const struct lock_sight *a, const struct lock_sight *b);
 
-status lock_file_now(const struct lock_file *f, struct timespec *now);  /* the time by the folder's own clock */
-status lock_file_place(const struct lock_file *f, bool *placed);        /* only where nothing is; *placed = false: something is */
+status lock_file_now(const struct lock_file *f, struct timespec *now); /* the time by the folder's own clock */
+status lock_file_place(const struct lock_file *f, bool *placed);       /* only where nothing is; *placed = false: something is */
 status lock_file_put_over(const struct lock_file *f, const struct lock_sight *over, bool *put); /* only over what was seen */
-void lock_file_sweep(const struct lock_file *f, double older_than_s);   /* run.lock.NONCE of processes killed in between */
+void lock_file_sweep(const struct lock_file *f, double older_than_s); /* run.lock.NONCE of processes killed in between */
 void lock_file_remove(const struct lock_file *f);
 
 /* These three allocate nothing and write no message; errno tells about LOCK_UNREADABLE. */

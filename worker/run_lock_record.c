@@ -13,15 +13,30 @@
 static const char VERSION_KEY[] = "trimpot_run_lock";
 enum { VERSION = 1 };
 
-#define TEXT(member) {#member, offsetof(struct lock_record, member), sizeof((struct lock_record *)0)->member}
-static const struct text_member { const char *key; size_t at, cap; } TEXTS[] = {
+#define TEXT(member)                                                                                                                       \
+    {                                                                                                                                      \
+#member, offsetof(struct lock_record, member), sizeof((struct lock_record *)0)->member                                             \
+    }
+static const struct text_member {
+    const char *key;
+    size_t at, cap;
+} TEXTS[] = {
     TEXT(host), TEXT(boot), TEXT(pid_space), TEXT(cluster), TEXT(job), TEXT(began), TEXT(nonce),
 };
 enum { N_TEXTS = sizeof TEXTS / sizeof *TEXTS };
 
-#define NUMBER(member, least, most) {#member, offsetof(struct lock_record, member), least, most}
-static const struct number_member { const char *key; size_t at; int64_t lo, hi; } NUMBERS[] = {
-    NUMBER(pid, 1, INT32_MAX), NUMBER(started, 0, INT64_MAX), NUMBER(restarts, 0, INT32_MAX),
+#define NUMBER(member, least, most)                                                                                                        \
+    {                                                                                                                                      \
+#member, offsetof(struct lock_record, member), least, most                                                                         \
+    }
+static const struct number_member {
+    const char *key;
+    size_t at;
+    int64_t lo, hi;
+} NUMBERS[] = {
+    NUMBER(pid, 1, INT32_MAX),
+    NUMBER(started, 0, INT64_MAX),
+    NUMBER(restarts, 0, INT32_MAX),
 };
 enum { N_NUMBERS = sizeof NUMBERS / sizeof *NUMBERS };
 

@@ -16,10 +16,10 @@ struct lock_record {
     char host[72], boot[48], pid_space[24];
     int64_t pid, started; /* start time of the process, in the kernel's ticks: a number that is used again has another one */
     char cluster[72], job[32];
-    int64_t restarts;     /* how often Slurm has started the job again */
-    char began[32];       /* for people */
+    int64_t restarts; /* how often Slurm has started the job again */
+    char began[32];   /* for people */
     char nonce[LOCK_NONCE + 8];
-    int64_t beat;         /* counts up */
+    int64_t beat; /* counts up */
 };
 
 /* One line of at most LOCK_RECORD_BYTES; the beat stands last, LOCK_BEAT_WIDTH wide, at *beat_at. */

@@ -32,8 +32,7 @@ static status choose_backend(struct session *x)
     return ST_OK;
 }
 
-status session_tokenizer(const struct config *c, const char *model_type, int64_t now, struct tokenizer **tok,
-                         struct chat_format *format)
+status session_tokenizer(const struct config *c, const char *model_type, int64_t now, struct tokenizer **tok, struct chat_format *format)
 {
     struct tokenizer_hint hint = {.merges_file = c->tokenizer.merges_file, .special_tokens_path = c->tokenizer.special_tokens_path};
     const char *component = c->tokenizer.component;
@@ -41,7 +40,8 @@ status session_tokenizer(const struct config *c, const char *model_type, int64_t
     if (component) {
         const char *dot = strrchr(component, '.');
         hint.family = dot ? dot + 1 : component;
-    } else hint.model_type = model_type;
+    } else
+        hint.model_type = model_type;
     TRY(tokenizer_open(path, &hint, tok));
     const char *family = c->tokenizer.family ? c->tokenizer.family : chat_family_told(*tok);
     return chat_format_open(c, *tok, path, family, now, format);
@@ -52,8 +52,10 @@ status session_check_ids(const struct session *x, const int32_t *ids, int64_t n)
     for (int64_t i = 0; i < n; i++) {
         if (ids[i] < x->shape.vocab) continue;
         const char *piece = tokenizer_piece(x->tok, ids[i]);
-        FAIL(ST_SHAPE, "a row uses token %d ('%s'), but the model's vocab_size is %lld; take it out of the rows and the chat template, "
-             "or use the tokenizer of this model", ids[i], piece ? piece : "", (long long)x->shape.vocab);
+        FAIL(ST_SHAPE,
+             "a row uses token %d ('%s'), but the model's vocab_size is %lld; take it out of the rows and the chat template, "
+             "or use the tokenizer of this model",
+             ids[i], piece ? piece : "", (long long)x->shape.vocab);
     }
     return ST_OK;
 }
@@ -68,7 +70,8 @@ static status check_data(const struct session *x, const struct dataset *d)
     }
     if (most > 0 && longest > most && x->comm->rank == 0)
         log_warn("the longest row has %lld tokens, more than the %lld positions the model was made for (max_position_embeddings); "
-                 "tokenizer.max_seq_len=%lld cuts it", (long long)longest, (long long)most, (long long)most);
+                 "tokenizer.max_seq_len=%lld cuts it",
+                 (long long)longest, (long long)most, (long long)most);
     return ST_OK;
 }
 
@@ -93,7 +96,10 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .full = c->recipe == RECIPE_FULL && x->use == SESSION_TRAIN,
         .lora = c->recipe == RECIPE_LORA || x->has_adapter,
         .nf4 = c->model.adapt == ADAPT_QLORA || c->model.quantize_base,
-        .rank = lora->rank, .alpha = lora->alpha, .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0, .rslora = lora->use_rslora,
+        .rank = lora->rank,
+        .alpha = lora->alpha,
+        .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,
+        .rslora = lora->use_rslora,
         .rung = c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS,
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
         .head_rows = c->head_chunk_rows > 0 ? c->head_chunk_rows : CPU_HEAD_ROWS,
@@ -117,8 +123,10 @@ static status divide_step(struct session *x, int64_t micro_batches, struct train
     const struct config *c = x->cfg;
     int64_t ranks = x->comm->size, m = micro_batches ? micro_batches : c->gradient_accumulation_steps * ranks;
     if (m % ranks)
-        FAIL(ST_CONFIG_RUNTIME, "the checkpoint's step has %lld micro-batches, which %lld ranks cannot share equally; use a number of "
-             "ranks that divides %lld", (long long)m, (long long)ranks, (long long)m);
+        FAIL(ST_CONFIG_RUNTIME,
+             "the checkpoint's step has %lld micro-batches, which %lld ranks cannot share equally; use a number of "
+             "ranks that divides %lld",
+             (long long)m, (long long)ranks, (long long)m);
     int64_t v = c->virtual_ranks > 0 ? c->virtual_ranks : m;
     while (c->virtual_ranks <= 0 && v > MAX_LEAVES && v > ranks && (v > MAX_LEAVES || m % v || v % ranks)) v--;
     if (m % v || v % ranks)
@@ -171,10 +179,20 @@ static struct work_bounds work_of(const struct session *x)
 {
     const struct model_shape *m = &x->shape;
     const struct batch_bounds *b = &x->model.bounds;
-    return (struct work_bounds){.dt = x->model.act, .tokens = b->tokens, .docs = b->docs, .doc_tokens = b->doc_tokens,
-                                .window = m->window, .attn_cap = m->attn_cap, .width = m->width, .ffn = m->ffn,
-                                .heads = m->heads, .kv_heads = m->kv_heads, .head_dim = m->head_dim, .vocab = m->vocab,
-                                .rank = x->model.lora_rank, .head_rows = x->model.plan.head_rows,
+    return (struct work_bounds){.dt = x->model.act,
+                                .tokens = b->tokens,
+                                .docs = b->docs,
+                                .doc_tokens = b->doc_tokens,
+                                .window = m->window,
+                                .attn_cap = m->attn_cap,
+                                .width = m->width,
+                                .ffn = m->ffn,
+                                .heads = m->heads,
+                                .kv_heads = m->kv_heads,
+                                .head_dim = m->head_dim,
+                                .vocab = m->vocab,
+                                .rank = x->model.lora_rank,
+                                .head_rows = x->model.plan.head_rows,
                                 .threads = x->s->threads};
 }
 
@@ -187,8 +205,8 @@ static status open_training(struct session *x, int64_t micro_batches)
     return trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
 }
 
-status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use,
-                    const struct session_start *start, const struct batch_bounds *forward_bounds)
+status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, const struct session_start *start,
+                    const struct batch_bounds *forward_bounds)
 {
     *x = (struct session){.cfg = cfg, .comm = comm, .use = use, .started = start ? start->started : time(NULL)};
     const char *dir = cfg->checkpointer.checkpoint_dir;
@@ -221,10 +239,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     return ST_OK;
 }
 
-status session_check_budget(const struct session *x)
-{
-    return plan_check(&x->plan, x->cfg->memory_budget, x->comm->local_size);
-}
+status session_check_budget(const struct session *x) { return plan_check(&x->plan, x->cfg->memory_budget, x->comm->local_size); }
 
 status session_bind(struct session *x)
 {

@@ -21,31 +21,31 @@ struct session {
     struct comm *comm;
     enum session_use use;
     const struct backend *be;
-    struct stream *s, *copy_in;      /* compute; micro-batches on their way to it */
+    struct stream *s, *copy_in; /* compute; micro-batches on their way to it */
 
     struct hf_config hf;
     struct model_shape shape;
     struct st_set files;
-    struct peft_config peft;         /* of a loaded adapter */
+    struct peft_config peft; /* of a loaded adapter */
     struct st_set adapter;
     bool has_adapter;
 
     struct tokenizer *tok;
-    struct chat_format format;       /* how chats become text */
+    struct chat_format format; /* how chats become text */
     struct dataset *data, *val;
 
     struct model model;
-    struct trainer trainer;          /* SESSION_TRAIN */
+    struct trainer trainer; /* SESSION_TRAIN */
     struct batcher batcher;
-    struct stage stage;              /* what crosses to and from tensor memory, micro-batches aside */
-    double *batch_loss;              /* f64 [1] where tensors live: of a batch that is evaluated … */
-    double *rank_losses;             /* pinned [ranks]: … and what the ranks have of one round */
+    struct stage stage;  /* what crosses to and from tensor memory, micro-batches aside */
+    double *batch_loss;  /* f64 [1] where tensors live: of a batch that is evaluated … */
+    double *rank_losses; /* pinned [ranks]: … and what the ranks have of one round */
     struct plan plan;
-    void *wide, *narrow;             /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) */
+    void *wide, *narrow; /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) */
 
     uint64_t seed;
-    int64_t started;                 /* seconds since 1970: the date that templates say */
-    int64_t step_items;              /* batch_size · M */
+    int64_t started;    /* seconds since 1970: the date that templates say */
+    int64_t step_items; /* batch_size · M */
     int64_t steps_per_epoch, total_steps;
 };
 
@@ -56,8 +56,8 @@ struct session_start {
     int64_t micro_batches; /* M; 0 = as configured */
     int64_t started;       /* when the run began, seconds since 1970 */
 };
-status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use,
-                    const struct session_start *start, const struct batch_bounds *forward_bounds);
+status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, const struct session_start *start,
+                    const struct batch_bounds *forward_bounds);
 /* The run's seed: of the resumed checkpoint, as configured, or drawn by rank 0. Collective; before session_bind. */
 status session_seed(struct session *x, const uint64_t *resumed);
 /* ST_OOM when the plan exceeds memory_budget, or what this rank may have of the machine. */
@@ -67,8 +67,7 @@ void session_close(struct session *x);
 
 /* The tokenizer of a configuration and the format of its chats, as a session has them: for verbs that need no model.
  * model_type of config.json may be NULL. now: see chat_format_open. Close both. */
-status session_tokenizer(const struct config *c, const char *model_type, int64_t now, struct tokenizer **tok,
-                         struct chat_format *format);
+status session_tokenizer(const struct config *c, const char *model_type, int64_t now, struct tokenizer **tok, struct chat_format *format);
 
 /* ST_SHAPE naming the token when an id has no row in the model's embedding. */
 status session_check_ids(const struct session *x, const int32_t *ids, int64_t n);

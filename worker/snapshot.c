@@ -14,7 +14,11 @@ char *snapshot_dir(const struct config *c) { return mem_printf("%s/checkpoints",
 /* ---- the state: flat classes and their tensor table ------------------------------------------------------------------- */
 
 /* A vector in tensor memory, and the way there. */
-struct flat { struct stage *stage; char *data; size_t element; };
+struct flat {
+    struct stage *stage;
+    char *data;
+    size_t element;
+};
 
 static status read_flat(void *owner, int64_t at, int64_t n, void *to_host)
 {
@@ -41,8 +45,8 @@ static void add_class(struct session *x, struct state *st, const char *name, dty
     if (!data) return;
     int k = st->s.n_classes++;
     st->flats[k] = (struct flat){&x->stage, data, dtype_bytes(dt)};
-    st->classes[k] = (struct ckpt_class){.name = name, .dt = dt, .count = count, .per = 1, .owner = &st->flats[k], .read = read_flat,
-                                         .write = write_flat};
+    st->classes[k] = (struct ckpt_class){
+        .name = name, .dt = dt, .count = count, .per = 1, .owner = &st->flats[k], .read = read_flat, .write = write_flat};
 }
 
 static void state_of(struct session *x, struct state *st)
@@ -57,8 +61,8 @@ static void state_of(struct session *x, struct state *st)
     for (int i = 0; i < ps->n; i++) {
         const struct param *p = &ps->p[i];
         if (!param_is_trained(p)) continue;
-        st->tensors[st->s.n_tensors++] = (struct ckpt_tensor){.name = p->name, .rank = p->rank, .dim = {p->dim[0], p->dim[1]},
-                                                              .offset = p->flat};
+        st->tensors[st->s.n_tensors++] =
+            (struct ckpt_tensor){.name = p->name, .rank = p->rank, .dim = {p->dim[0], p->dim[1]}, .offset = p->flat};
     }
     st->s.classes = st->classes;
     st->s.tensors = st->tensors;
@@ -87,11 +91,12 @@ static char *meta_text(const struct session *x, const struct progress *at)
     snprintf(hash, sizeof hash, "%016" PRIx64, dataset_hash(x->data));
     snprintf(seed, sizeof seed, "%" PRIu64, x->seed);
     base_hash(x, base);
-    json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:s}", "seed", seed, "step", (json_int_t)at->step,
-                          "applied", (json_int_t)at->applied, "skipped", (json_int_t)at->skipped, "skipped_in_a_row",
+    json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:s}", "seed", seed, "step",
+                          (json_int_t)at->step, "applied", (json_int_t)at->applied, "skipped", (json_int_t)at->skipped, "skipped_in_a_row",
                           (json_int_t)at->skipped_in_a_row, "micro_batches", (json_int_t)x->trainer.sizes.micro_batches, "leaves",
                           (json_int_t)x->trainer.sizes.leaves, "batch_size", (json_int_t)x->cfg->batch_size, "steps_per_epoch",
-                          (json_int_t)x->steps_per_epoch, "started", (json_int_t)x->started, "dataset", hash, "base", base, "build", TRIMPOT_VERSION, "config", config);
+                          (json_int_t)x->steps_per_epoch, "started", (json_int_t)x->started, "dataset", hash, "base", base, "build",
+                          TRIMPOT_VERSION, "config", config);
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     json_decref(o);
     free(config);
@@ -135,8 +140,10 @@ static int64_t integer(const json_t *o, const char *key) { return json_integer_v
 static status none_left(const struct config *c, const struct ckpt_info *info)
 {
     if (!info->rejected) return ST_OK;
-    FAIL(ST_CORRUPT, "%s/checkpoints: none of its %d checkpoints verifies (they are set aside as .bad); start over with "
-         "resume_from_checkpoint=false", c->output_dir, info->rejected);
+    FAIL(ST_CORRUPT,
+         "%s/checkpoints: none of its %d checkpoints verifies (they are set aside as .bad); start over with "
+         "resume_from_checkpoint=false",
+         c->output_dir, info->rejected);
 }
 
 status snapshot_peek(const struct config *c, struct comm *comm, struct resume *r)
@@ -159,8 +166,8 @@ status snapshot_peek(const struct config *c, struct comm *comm, struct resume *r
              r->info.dir, (long long)batch, (long long)c->batch_size, (long long)batch);
     int64_t m = r->start.micro_batches;
     if (m != c->gradient_accumulation_steps * comm->size && m % comm->size == 0)
-        log_note("resume: the checkpoint's step has %lld micro-batches: gradient_accumulation_steps is %lld on %d ranks",
-                 (long long)m, (long long)(m / comm->size), comm->size);
+        log_note("resume: the checkpoint's step has %lld micro-batches: gradient_accumulation_steps is %lld on %d ranks", (long long)m,
+                 (long long)(m / comm->size), comm->size);
     return ST_OK;
 }
 
@@ -174,15 +181,19 @@ static status compare(const struct session *x, const struct ckpt_info *info, con
     bool changes = false;
     base_hash(x, now);
     if (base && strcmp(base, now))
-        FAIL(ST_SHAPE, "%s was trained on another base model than %s; set checkpointer.checkpoint_dir to that one, or choose another "
-             "output_dir", info->dir, x->cfg->checkpointer.checkpoint_dir);
+        FAIL(ST_SHAPE,
+             "%s was trained on another base model than %s; set checkpointer.checkpoint_dir to that one, or choose another "
+             "output_dir",
+             info->dir, x->cfg->checkpointer.checkpoint_dir);
     if (x->comm->rank != 0) return ST_OK;
     snprintf(now, sizeof now, "%016" PRIx64, dataset_hash(x->data));
     if (dataset && strcmp(dataset, now)) log_warn("resume: the data set is not the one of %s; bitwise continuity ends here", info->dir);
     char *diff = config ? config_diff(config, x->cfg, &changes) : NULL;
     if (diff && *diff) diff[strlen(diff) - 1] = 0; /* the last newline */
-    if (diff && changes) log_warn("resume: the configuration changed; bitwise continuity ends here:\n%s", diff);
-    else if (diff) log_note("resume: the configuration changed:\n%s", diff);
+    if (diff && changes)
+        log_warn("resume: the configuration changed; bitwise continuity ends here:\n%s", diff);
+    else if (diff)
+        log_note("resume: the configuration changed:\n%s", diff);
     free(diff);
     if (integer(saved, "leaves") != x->trainer.sizes.leaves)
         log_warn("resume: another reduction tree (virtual_ranks %lld, was %lld); bitwise continuity ends here",
@@ -195,7 +206,9 @@ static status restore(struct session *x, const struct ckpt_info *info, struct pr
     json_t *o = json_loads(info->meta_json, 0, NULL);
     status st;
     TRY_DONE(compare(x, info, o));
-    *at = (struct progress){.step = integer(o, "step"), .applied = integer(o, "applied"), .skipped = integer(o, "skipped"),
+    *at = (struct progress){.step = integer(o, "step"),
+                            .applied = integer(o, "applied"),
+                            .skipped = integer(o, "skipped"),
                             .skipped_in_a_row = integer(o, "skipped_in_a_row")};
     TRY_DONE(trainer_set_applied(&x->trainer, at->applied));
     st = param_store_refresh_all(&x->model.params, x->s);

@@ -8,8 +8,8 @@
 
 /* Where the run stands, at a step boundary. */
 struct progress {
-    int64_t step;         /* optimizer steps done, skipped ones included: the data cursor */
-    int64_t applied;      /* steps that changed weights: the optimizer's t */
+    int64_t step;    /* optimizer steps done, skipped ones included: the data cursor */
+    int64_t applied; /* steps that changed weights: the optimizer's t */
     int64_t skipped, skipped_in_a_row;
 };
 

@@ -53,8 +53,10 @@ static status save(struct run *r)
     watch_at(WATCH_SAVE, r->at.step);
     status st = snapshot_save(&r->x, &r->at, r->lock); /* the same on every rank */
     if (st == ST_USAGE) return comm_agree(r->x.comm, st);
-    if (!st) r->saved_at = r->at.step;
-    else if (r->x.comm->rank == 0 && !run_lock_lost(r->lock)) log_warn("%s; training goes on", status_message());
+    if (!st)
+        r->saved_at = r->at.step;
+    else if (r->x.comm->rank == 0 && !run_lock_lost(r->lock))
+        log_warn("%s; training goes on", status_message());
     return ST_OK;
 }
 
@@ -103,8 +105,9 @@ static status loop(struct run *r)
         if (asked & LOST) TRY(comm_agree(r->x.comm, run_lock_check(r->lock)));
         if (save_due(r) || asked) TRY(save(r));
         if (!(asked & TRAIN_STOP) || r->at.step == r->x.total_steps) continue;
-        if (r->saved_at != r->at.step) FAIL(ST_NOT_SAVED, "stopped on request at step %lld, but its checkpoint could not be saved: %s",
-                                            (long long)r->at.step, status_message());
+        if (r->saved_at != r->at.step)
+            FAIL(ST_NOT_SAVED, "stopped on request at step %lld, but its checkpoint could not be saved: %s", (long long)r->at.step,
+                 status_message());
         FAIL(ST_STOPPED, "stopped on request at step %lld, checkpoint saved; continue with resume_from_checkpoint=true",
              (long long)r->at.step);
     }
@@ -131,8 +134,10 @@ static status refuse_leftovers(const struct config *c, struct comm *comm)
     status st = ckpt_find(comm, dir, &info, &found);
     free(dir);
     if (st || !found) return st;
-    st = status_fail(ST_USAGE, "output_dir: %s holds the checkpoints of an earlier run (newest: step %lld); continue it with "
-                     "resume_from_checkpoint=true, or choose another output_dir", c->output_dir, (long long)info.step);
+    st = status_fail(ST_USAGE,
+                     "output_dir: %s holds the checkpoints of an earlier run (newest: step %lld); continue it with "
+                     "resume_from_checkpoint=true, or choose another output_dir",
+                     c->output_dir, (long long)info.step);
     ckpt_info_free(&info);
     return st;
 }

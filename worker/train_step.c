@@ -22,8 +22,13 @@ static status run_micro_batches(struct session *x, int64_t step, int64_t first, 
         int64_t number = x->comm->rank * t->accumulation + i;
         TRY(batch_fill(&x->batcher, &order, first + number * x->cfg->batch_size, x->cfg->batch_size));
         *data_s += clock_s() - before;
-        struct pass p = {.m = &x->model, .s = x->s, .batch = &x->batcher.batch, .sink = &t->sink, .seed = x->seed,
-                         .step = (uint32_t)step, .dropout = true};
+        struct pass p = {.m = &x->model,
+                         .s = x->s,
+                         .batch = &x->batcher.batch,
+                         .sink = &t->sink,
+                         .seed = x->seed,
+                         .step = (uint32_t)step,
+                         .dropout = true};
         TRY(trainer_micro(t, &p, i));
     }
     return ST_OK;
@@ -39,8 +44,11 @@ status step_launch(struct session *x, struct steps *f, struct progress *at, unsi
     struct step_metrics *m = &f->m[slot];
     f->started_at[slot] = clock_s();
     watch_at(WATCH_COMPUTE, step + 1);
-    *m = (struct step_metrics){.step = step + 1, .total = x->total_steps, .epoch = (double)(step + 1) / (double)x->steps_per_epoch,
-                               .lr = x->cfg->optimizer.lr * schedule_at(x->cfg, step, x->total_steps), .val_loss = NAN};
+    *m = (struct step_metrics){.step = step + 1,
+                               .total = x->total_steps,
+                               .epoch = (double)(step + 1) / (double)x->steps_per_epoch,
+                               .lr = x->cfg->optimizer.lr * schedule_at(x->cfg, step, x->total_steps),
+                               .val_loss = NAN};
     batch_count(&order, first, x->step_items, &m->tokens, &m->supervised);
     TRY(trainer_begin(t, &(struct step_start){.step = step, .supervised = m->supervised, .lr = m->lr}));
     m->data_s = clock_s() - f->started_at[slot];
@@ -62,8 +70,10 @@ static status skip(struct session *x, struct progress *at, const struct step_met
     if (x->comm->rank == 0)
         log_warn("step %lld skipped: loss %g, gradient norm %g; no weight was changed", (long long)m->step, m->loss, m->grad_norm);
     if (x->cfg->max_skipped_steps > 0 && at->skipped_in_a_row >= x->cfg->max_skipped_steps)
-        FAIL(ST_NONFINITE, "%lld steps in a row had a non-finite loss or gradient (max_skipped_steps); lower the learning rate, or "
-             "look at the data of these steps", (long long)at->skipped_in_a_row);
+        FAIL(ST_NONFINITE,
+             "%lld steps in a row had a non-finite loss or gradient (max_skipped_steps); lower the learning rate, or "
+             "look at the data of these steps",
+             (long long)at->skipped_in_a_row);
     return ST_OK;
 }
 
@@ -80,8 +90,10 @@ status step_collect(struct session *x, struct steps *f, struct progress *at, str
     f->told_at = result.finished_at;
     *flags |= result.flags;
     at->applied = result.applied;
-    if (result.usable) at->skipped_in_a_row = 0;
-    else TRY(skip(x, at, m));
+    if (result.usable)
+        at->skipped_in_a_row = 0;
+    else
+        TRY(skip(x, at, m));
     m->skipped = at->skipped;
     return ST_OK;
 }

@@ -86,7 +86,9 @@ static status consume(void *owner, int id, tensor grad)
     const struct param *p = &t->m->params.p[id];
     struct range r = {p->flat, p->flat + p->count};
     TRY(square_sums(t, grad, r));
-    TRY(op_step_admit(t->s, &(struct step_admit_args){.plan = t->plan, .scalars = t->scalars, .tensor = id,
+    TRY(op_step_admit(t->s, &(struct step_admit_args){.plan = t->plan,
+                                                      .scalars = t->scalars,
+                                                      .tensor = id,
                                                       .partial = partials_from(t, p->partial, param_pages(p))}));
     return optim_range(&t->optim, grad, t->scalars, t->step, r);
 }
@@ -99,8 +101,8 @@ status trainer_begin(struct trainer *t, const struct step_start *start)
     double clip = t->cfg->clip_grad_norm;
     assert(trainer_in_flight(t) < TRAINER_SLOTS);
     t->step = start->step;
-    *plan = (struct step_plan){.step = (double)start->step, .supervised = (double)start->supervised,
-                               .max_norm = isnan(clip) ? INFINITY : clip};
+    *plan =
+        (struct step_plan){.step = (double)start->step, .supervised = (double)start->supervised, .max_norm = isnan(clip) ? INFINITY : clip};
     optim_plan(&t->optim, start->lr, t->applied, plan);
     grad_step_begin(&t->sink);
     return t->s->be->dev.copy(t->s, t->plan.data, plan, sizeof *plan);
@@ -147,8 +149,8 @@ status trainer_update(struct trainer *t)
     struct range all = {0, t->m->params.flat_count};
     tensor grad = t->sizes.consume ? (tensor){0} : grad_all(&t->sink);
     if (grad.data) TRY(square_sums(t, grad, all));
-    TRY(op_step_decide(t->s, &(struct step_decide_args){.plan = t->plan, .scalars = t->scalars, .losses = t->losses,
-                                                        .partial = t->partials}));
+    TRY(op_step_decide(t->s,
+                       &(struct step_decide_args){.plan = t->plan, .scalars = t->scalars, .losses = t->losses, .partial = t->partials}));
     if (grad.data) TRY(optim_range(&t->optim, grad, t->scalars, t->step, all));
     TRY(dev->copy(t->s, slot->found, t->scalars.data, sizeof *slot->found));
     TRY(dev->host_call(t->s, stamp, slot));
@@ -161,9 +163,10 @@ status trainer_update(struct trainer *t)
 
 static status refusal(const struct trainer *t, const struct step_scalars *c)
 {
-    FAIL(ST_NONFINITE, "step %lld: the gradient of %s is not finite, and with optimizer_in_bwd other tensors have already "
-         "stepped; lower the learning rate, or set optimizer_in_bwd=false, which skips such steps", (long long)c->refused_step + 1,
-         t->m->params.p[(int)c->refused - 1].name);
+    FAIL(ST_NONFINITE,
+         "step %lld: the gradient of %s is not finite, and with optimizer_in_bwd other tensors have already "
+         "stepped; lower the learning rate, or set optimizer_in_bwd=false, which skips such steps",
+         (long long)c->refused_step + 1, t->m->params.p[(int)c->refused - 1].name);
 }
 
 status trainer_collect(struct trainer *t, struct step_result *out)
@@ -175,8 +178,8 @@ status trainer_collect(struct trainer *t, struct step_result *out)
     t->collected++;
     if (c->refused != 0) return refusal(t, c);
     t->applied = (int64_t)c->applied;
-    *out = (struct step_result){.loss = c->loss, .grad_norm = c->grad_norm, .usable = c->usable != 0, .applied = t->applied,
-                                .finished_at = slot->finished_at};
+    *out = (struct step_result){
+        .loss = c->loss, .grad_norm = c->grad_norm, .usable = c->usable != 0, .applied = t->applied, .finished_at = slot->finished_at};
     for (int r = 0; r < t->comm->size; r++) out->flags |= (unsigned)slot->shared[r * t->losses.ld + t->accumulation];
     return ST_OK;
 }

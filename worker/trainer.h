@@ -26,25 +26,32 @@
 enum { TRAINER_SLOTS = 2 };
 
 /* Of a step: M micro-batches over all ranks, V leaves of the reduction tree. consume: optimizer_in_bwd. */
-struct trainer_sizes { int64_t micro_batches, leaves; dtype state_dt; bool consume; };
+struct trainer_sizes {
+    int64_t micro_batches, leaves;
+    dtype state_dt;
+    bool consume;
+};
 
 /* What is known of a step before it runs. step from 0; supervised: tokens, of all micro-batches. */
-struct step_start { int64_t step, supervised; double lr; };
+struct step_start {
+    int64_t step, supervised;
+    double lr;
+};
 
 /* What came of it. usable = false: something was not finite, or nothing supervised, and no weight changed. */
 struct step_result {
     double loss, grad_norm;
     bool usable;
-    int64_t applied;         /* usable steps so far */
-    unsigned flags;          /* any rank's */
-    double finished_at;      /* clock_s() when the device was done with it */
+    int64_t applied;    /* usable steps so far */
+    unsigned flags;     /* any rank's */
+    double finished_at; /* clock_s() when the device was done with it */
 };
 
 /* A step in flight: what goes down and comes up. */
 struct trainer_slot {
-    struct step_plan *plan;      /* pinned */
-    double *shared;              /* pinned, [ranks][accumulation + 1]: losses and flags of each rank */
-    struct step_scalars *found;  /* pinned */
+    struct step_plan *plan;     /* pinned */
+    double *shared;             /* pinned, [ranks][accumulation + 1]: losses and flags of each rank */
+    struct step_scalars *found; /* pinned */
     double finished_at;
     struct trainer *trainer;
     struct event *done;
@@ -56,16 +63,16 @@ struct trainer {
     struct comm *comm;
     struct stream *s;
     struct trainer_sizes sizes;
-    int64_t accumulation;    /* micro-batches of this rank */
+    int64_t accumulation; /* micro-batches of this rank */
     struct grad_sink sink;
     struct optim optim;
-    tensor losses;           /* [ranks, accumulation] f64, rows one longer, as in `shared` */
-    tensor partials;         /* square sums per (trained tensor, page) */
-    tensor plan, scalars;    /* the step's, where tensors live */
+    tensor losses;        /* [ranks, accumulation] f64, rows one longer, as in `shared` */
+    tensor partials;      /* square sums per (trained tensor, page) */
+    tensor plan, scalars; /* the step's, where tensors live */
     struct trainer_slot slot[TRAINER_SLOTS];
     int64_t launched, collected; /* steps, of this process */
-    int64_t step;            /* being launched */
-    int64_t applied;         /* usable steps, of those collected */
+    int64_t step;                /* being launched */
+    int64_t applied;             /* usable steps, of those collected */
 };
 
 status trainer_init(struct trainer *t, const struct config *cfg, struct model *m, struct comm *comm, struct stream *s,

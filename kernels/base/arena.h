@@ -21,7 +21,7 @@ enum { ARENA_ALIGN = 64 };
 
 struct arena_row {
     char name[56];
-    size_t bytes;  /* as asked; the padding is the arena's */
+    size_t bytes; /* as asked; the padding is the arena's */
     size_t offset;
 };
 
@@ -31,7 +31,7 @@ struct arena {
     size_t used, size;
     struct arena_row *rows; /* recorded while measuring only */
     int n_rows, cap_rows;
-    int next_row;     /* pass 2: the row the next take must match */
+    int next_row; /* pass 2: the row the next take must match */
 };
 
 void arena_init(struct arena *a, const char *name);

@@ -103,8 +103,7 @@ const char *file_error(int error)
     static _Thread_local char text[128];
     struct rlimit limit;
     if (error != EFBIG || getrlimit(RLIMIT_FSIZE, &limit) || limit.rlim_cur == RLIM_INFINITY) return strerror(error);
-    snprintf(text, sizeof text, "%s: the limit on file sizes is %s (ulimit -f)", strerror(error),
-             text_bytes((double)limit.rlim_cur));
+    snprintf(text, sizeof text, "%s: the limit on file sizes is %s (ulimit -f)", strerror(error), text_bytes((double)limit.rlim_cur));
     return text;
 }
 
@@ -136,7 +135,8 @@ static status sync_parent(const char *path)
 {
     char *copy = mem_strdup(path), *slash = strrchr(copy, '/');
     const char *parent = ".";
-    if (slash == copy) parent = "/";
+    if (slash == copy)
+        parent = "/";
     else if (slash) {
         *slash = 0;
         parent = copy;
@@ -196,8 +196,7 @@ static int remove_one(const char *path, const struct stat *s, int flag, struct F
 
 status file_remove_tree(const char *path)
 {
-    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) && errno != ENOENT)
-        FAIL(ST_IO, "%s: cannot remove: %s", path, strerror(errno));
+    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) && errno != ENOENT) FAIL(ST_IO, "%s: cannot remove: %s", path, strerror(errno));
     return ST_OK;
 }
 

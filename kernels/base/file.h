@@ -32,9 +32,9 @@ const char *file_error(int error);
 /* Writes all bytes or fails; retries EINTR and short writes. `path` is for the message. */
 status file_write_all(int fd, const void *data, size_t bytes, const char *path);
 
-status file_mkdirs(const char *path);      /* like mkdir -p */
-status file_sync_dir(const char *path);    /* fsync of the directory itself */
-status file_remove_tree(const char *path); /* like rm -rf; a missing path is fine */
+status file_mkdirs(const char *path);               /* like mkdir -p */
+status file_sync_dir(const char *path);             /* fsync of the directory itself */
+status file_remove_tree(const char *path);          /* like rm -rf; a missing path is fine */
 status file_copy(const char *from, const char *to); /* through file_replace's protocol */
 bool file_exists(const char *path);
 bool file_is_dir(const char *path);

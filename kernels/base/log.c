@@ -46,20 +46,22 @@ static void say(const char *kind, const char *fmt, va_list ap)
     if (*kind && self.ranks > 1) buf_printf(&line, "[rank %d] ", self.rank);
     buf_text(&line, kind);
     vsnprintf(text, sizeof text, fmt, ap);
-    if (*kind) buf_tame(&line, text, strlen(text));
-    else buf_text(&line, text);
+    if (*kind)
+        buf_tame(&line, text, strlen(text));
+    else
+        buf_text(&line, text);
     buf_text(&line, "\n");
     ssize_t ignored = write(2, line.data, line.len);
     (void)ignored;
     buf_release(&line);
 }
 
-#define SAY(kind)            \
-    do {                     \
-        va_list ap;          \
-        va_start(ap, fmt);   \
-        say((kind), fmt, ap);\
-        va_end(ap);          \
+#define SAY(kind)                                                                                                                          \
+    do {                                                                                                                                   \
+        va_list ap;                                                                                                                        \
+        va_start(ap, fmt);                                                                                                                 \
+        say((kind), fmt, ap);                                                                                                              \
+        va_end(ap);                                                                                                                        \
     } while (0)
 
 void log_note(const char *fmt, ...)

@@ -7,16 +7,18 @@
 
 #include <stdint.h>
 
-typedef struct { uint32_t v[4]; } philox4;
+typedef struct {
+    uint32_t v[4];
+} philox4;
 
 enum rng_purpose {
-    RNG_DROPOUT = 1,    /* counter = (element / 4, sample), lane = element % 4 */
-    RNG_SR_WEIGHT = 2,  /* counter = (index / 8, 0), 16-bit lane = index % 8 */
+    RNG_DROPOUT = 1,   /* counter = (element / 4, sample), lane = element % 4 */
+    RNG_SR_WEIGHT = 2, /* counter = (index / 8, 0), 16-bit lane = index % 8 */
     RNG_SR_M = 3,
     RNG_SR_V = 4,
     RNG_INIT = 5,
     RNG_ORDER = 6,
-    RNG_SAMPLE = 7,     /* `generate` */
+    RNG_SAMPLE = 7, /* `generate` */
 };
 
 static inline philox4 philox(uint64_t key, uint64_t low, uint64_t high)

@@ -38,22 +38,38 @@ const char *status_message(void) { return message; }
 const char *status_name(status code)
 {
     switch (code) {
-    case ST_OK: return "ok";
-    case ST_FAIL: return "unexpected failure";
-    case ST_USAGE: return "usage or configuration error";
-    case ST_OOM: return "out of memory";
-    case ST_SHAPE: return "model or shape mismatch";
-    case ST_CONFIG_RUNTIME: return "configuration bad at run time";
-    case ST_IO: return "I/O error";
-    case ST_CORRUPT: return "corrupt input";
-    case ST_DEVICE: return "device or driver fault";
-    case ST_PEER: return "another rank failed";
-    case ST_NOT_BUILT: return "feature not built in";
-    case ST_NONFINITE: return "non-finite limit reached";
-    case ST_DATA: return "data error";
-    case ST_WATCHDOG: return "watchdog deadline";
-    case ST_NOT_SAVED: return "final checkpoint not saved";
-    case ST_STOPPED: return "stopped on request";
+    case ST_OK:
+        return "ok";
+    case ST_FAIL:
+        return "unexpected failure";
+    case ST_USAGE:
+        return "usage or configuration error";
+    case ST_OOM:
+        return "out of memory";
+    case ST_SHAPE:
+        return "model or shape mismatch";
+    case ST_CONFIG_RUNTIME:
+        return "configuration bad at run time";
+    case ST_IO:
+        return "I/O error";
+    case ST_CORRUPT:
+        return "corrupt input";
+    case ST_DEVICE:
+        return "device or driver fault";
+    case ST_PEER:
+        return "another rank failed";
+    case ST_NOT_BUILT:
+        return "feature not built in";
+    case ST_NONFINITE:
+        return "non-finite limit reached";
+    case ST_DATA:
+        return "data error";
+    case ST_WATCHDOG:
+        return "watchdog deadline";
+    case ST_NOT_SAVED:
+        return "final checkpoint not saved";
+    case ST_STOPPED:
+        return "stopped on request";
     }
     return "unknown status";
 }

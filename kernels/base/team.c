@@ -106,8 +106,7 @@ static bool enter(int me)
 {
     uint32_t door = atomic_load_explicit(&team.door.value, memory_order_relaxed);
     while (door & OPEN && me < (int)(door >> THREADS_SHIFT))
-        if (atomic_compare_exchange_weak_explicit(&team.door.value, &door, door + 1, memory_order_acq_rel,
-                                                  memory_order_relaxed))
+        if (atomic_compare_exchange_weak_explicit(&team.door.value, &door, door + 1, memory_order_acq_rel, memory_order_relaxed))
             return true;
     return false;
 }

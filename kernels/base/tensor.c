@@ -21,8 +21,7 @@ const char *tensor_text(const tensor *t)
     char *out = ring[next++ % 8];
     size_t at = 0, cap = sizeof ring[0];
     at += (size_t)snprintf(out, cap, "[");
-    for (int i = 0; i < t->rank && at < cap; i++)
-        at += (size_t)snprintf(out + at, cap - at, "%s%lld", i ? ", " : "", (long long)t->dim[i]);
+    for (int i = 0; i < t->rank && at < cap; i++) at += (size_t)snprintf(out + at, cap - at, "%s%lld", i ? ", " : "", (long long)t->dim[i]);
     if (at < cap) snprintf(out + at, cap - at, "] %s", dtype_name(t->dt));
     return out;
 }

@@ -89,8 +89,7 @@ static int distance(const char *a, const char *b)
             int best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
             if (d[i - 1][j] + 1 < best) best = d[i - 1][j] + 1;
             if (d[i][j - 1] + 1 < best) best = d[i][j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < best)
-                best = d[i - 2][j - 2] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < best) best = d[i - 2][j - 2] + 1;
             d[i][j] = best;
         }
     return d[la][lb];
@@ -168,10 +167,14 @@ void buf_shell_path(struct buf *b, const char *path)
     if (*path == '-') buf_text(b, "./");
     for (const char *p = path; *p; p++) {
         unsigned char c = (unsigned char)*p;
-        if (escaped && (c < 0x20 || c >= 0x7F)) buf_printf(b, "\\%03o", c);
-        else if (escaped && (c == '\'' || c == '\\')) buf_printf(b, "\\%c", c);
-        else if (c == '\'') buf_text(b, "'\\''");
-        else buf_add(b, p, 1);
+        if (escaped && (c < 0x20 || c >= 0x7F))
+            buf_printf(b, "\\%03o", c);
+        else if (escaped && (c == '\'' || c == '\\'))
+            buf_printf(b, "\\%c", c);
+        else if (c == '\'')
+            buf_text(b, "'\\''");
+        else
+            buf_add(b, p, 1);
     }
     buf_text(b, bare ? "" : "'");
 }

@@ -50,8 +50,7 @@ static inline void attn_transposed(const tensor *t, int64_t row, int64_t n, int6
             for (int64_t l = 0; l < attn_min(VW, d - i); l++) out[(i + l) * ATTN_BLOCK + r] = lanes[l];
         }
     }
-    for (int64_t i = 0; i < d && n < ATTN_BLOCK; i++)
-        memset(out + i * ATTN_BLOCK + n, 0, (size_t)(ATTN_BLOCK - n) * sizeof *out);
+    for (int64_t i = 0; i < d && n < ATTN_BLOCK; i++) memset(out + i * ATTN_BLOCK + n, 0, (size_t)(ATTN_BLOCK - n) * sizeof *out);
 }
 
 /* ---- C[m, n] = (accumulate ? C : 0) + A[m, k]·B[k, n] -------------------------------------------------------------
@@ -69,9 +68,8 @@ enum { MM_ROWS = 6, MM_VECTORS = 4 };
 enum { MM_ROWS = 6, MM_VECTORS = 2 };
 #endif
 
-static inline __attribute__((always_inline)) void attn_micro(int rows, int vectors, int64_t k, struct left a,
-                                                             const float *b, int64_t ldb, float *c, int64_t ldc,
-                                                             bool accumulate)
+static inline __attribute__((always_inline)) void attn_micro(int rows, int vectors, int64_t k, struct left a, const float *b, int64_t ldb,
+                                                             float *c, int64_t ldc, bool accumulate)
 {
     vf sum[MM_ROWS][MM_VECTORS];
     for (int i = 0; i < rows; i++)
@@ -88,26 +86,21 @@ static inline __attribute__((always_inline)) void attn_micro(int rows, int vecto
         for (int j = 0; j < vectors; j++) vf_store(c + i * ldc + j * VW, sum[i][j]);
 }
 
-static inline __attribute__((always_inline)) void attn_column(int vectors, int64_t m, int64_t k, struct left a,
-                                                              const float *b, int64_t ldb, float *c, int64_t ldc,
-                                                              bool accumulate)
+static inline __attribute__((always_inline)) void attn_column(int vectors, int64_t m, int64_t k, struct left a, const float *b, int64_t ldb,
+                                                              float *c, int64_t ldc, bool accumulate)
 {
     int64_t i = 0;
     for (; i + MM_ROWS <= m; i += MM_ROWS)
-        attn_micro(MM_ROWS, vectors, k, (struct left){a.data + i * a.row, a.row, a.k}, b, ldb, c + i * ldc, ldc,
-                   accumulate);
+        attn_micro(MM_ROWS, vectors, k, (struct left){a.data + i * a.row, a.row, a.k}, b, ldb, c + i * ldc, ldc, accumulate);
     for (; i + 2 <= m; i += 2)
         attn_micro(2, vectors, k, (struct left){a.data + i * a.row, a.row, a.k}, b, ldb, c + i * ldc, ldc, accumulate);
-    if (i < m)
-        attn_micro(1, vectors, k, (struct left){a.data + i * a.row, a.row, a.k}, b, ldb, c + i * ldc, ldc, accumulate);
+    if (i < m) attn_micro(1, vectors, k, (struct left){a.data + i * a.row, a.row, a.k}, b, ldb, c + i * ldc, ldc, accumulate);
 }
 
-static void attn_mm(int64_t m, int64_t n, int64_t k, struct left a, struct rows b, float *c, int64_t ldc,
-                    bool accumulate)
+static void attn_mm(int64_t m, int64_t n, int64_t k, struct left a, struct rows b, float *c, int64_t ldc, bool accumulate)
 {
     int64_t j = 0;
-    for (; j + MM_VECTORS * VW <= n; j += MM_VECTORS * VW)
-        attn_column(MM_VECTORS, m, k, a, b.data + j, b.ld, c + j, ldc, accumulate);
+    for (; j + MM_VECTORS * VW <= n; j += MM_VECTORS * VW) attn_column(MM_VECTORS, m, k, a, b.data + j, b.ld, c + j, ldc, accumulate);
     for (; j + 2 * VW <= n; j += 2 * VW) attn_column(2, m, k, a, b.data + j, b.ld, c + j, ldc, accumulate);
     for (; j < n; j += VW) attn_column(1, m, k, a, b.data + j, b.ld, c + j, ldc, accumulate);
 }
@@ -127,10 +120,7 @@ static inline struct span attn_span(int64_t i, int64_t keys, int64_t window)
 }
 
 /* Rows handled together: a whole block, or slabs of it where the causal diagonal cuts off what need not be computed. */
-static inline int64_t attn_slab(int64_t q0, int64_t queries, int64_t k0)
-{
-    return k0 + ATTN_BLOCK > q0 + 1 ? ATTN_SLAB : queries;
-}
+static inline int64_t attn_slab(int64_t q0, int64_t queries, int64_t k0) { return k0 + ATTN_BLOCK > q0 + 1 ? ATTN_SLAB : queries; }
 
 static inline vf attn_score(vf s, float scale, float cap) { return vf_soft_cap(s * vf_set(scale), cap); }
 

@@ -28,10 +28,7 @@ struct room {
     float *dq;          /* joint: [group][tokens, D]; apart: [group][64, D] */
 };
 
-static size_t room_floats(int64_t d, int64_t dq_floats)
-{
-    return (size_t)(ATTN_BLOCK * (7 * attn_pad(d) + 2 * ATTN_BLOCK) + dq_floats);
-}
+static size_t room_floats(int64_t d, int64_t dq_floats) { return (size_t)(ATTN_BLOCK * (7 * attn_pad(d) + 2 * ATTN_BLOCK) + dq_floats); }
 
 static struct room room_at(float *base, int64_t d)
 {
@@ -48,10 +45,7 @@ static struct room room_at(float *base, int64_t d)
 
 static int64_t dq_floats(int64_t tokens, int64_t group, int64_t d) { return tokens * group * attn_pad(d); }
 
-static bool joint_fits(const struct docs *docs, int64_t group, int64_t d)
-{
-    return dq_floats(docs->longest, group, d) <= JOINT_FLOATS;
-}
+static bool joint_fits(const struct docs *docs, int64_t group, int64_t d) { return dq_floats(docs->longest, group, d) <= JOINT_FLOATS; }
 
 /* ---- one block ---------------------------------------------------------------------------------------------- */
 
@@ -86,8 +80,7 @@ static struct queries queries_load(const struct unit *u, const struct room *r, i
 }
 
 /* Scores s and dP of one row → P and dS in their place. */
-static void grad_row(const struct attn_fwd_args *f, float *s, float *dp, int64_t n, struct span seen, float lse,
-                     float delta)
+static void grad_row(const struct attn_fwd_args *f, float *s, float *dp, int64_t n, struct span seen, float lse, float delta)
 {
     for (int64_t j = 0; j < n; j += VW) {
         vf score = attn_score(vf_load(s + j), f->scale, f->cap);
@@ -113,8 +106,7 @@ static void block_grads(const struct unit *u, const struct room *r, const struct
         int64_t n = reach > 0 ? attn_pad(reach) : 0;
         float *p = r->p + i0 * ATTN_BLOCK, *ds = r->ds + i0 * ATTN_BLOCK;
         attn_mm(m, n, f->head_dim, (struct left){qs->q.data + i0 * qs->q.ld, qs->q.ld, 1}, kt, p, ATTN_BLOCK, false);
-        attn_mm(m, n, f->head_dim, (struct left){qs->d_o.data + i0 * qs->d_o.ld, qs->d_o.ld, 1}, vt, ds, ATTN_BLOCK,
-                false);
+        attn_mm(m, n, f->head_dim, (struct left){qs->d_o.data + i0 * qs->d_o.ld, qs->d_o.ld, 1}, vt, ds, ATTN_BLOCK, false);
         for (int64_t i = 0; i < m; i++) {
             int64_t token = qs->q0 + i0 + i, row = u->row0 + token;
             float lse = ((const float *)f->lse.data)[row * f->lse.ld + qs->head];
@@ -136,8 +128,7 @@ static void add_to_keys(const struct unit *u, const struct room *r, const struct
     attn_mm(ks->n, wide, qs->n, dst, qs->q, r->dk, wide, true);
 }
 
-static void add_to_queries(const struct unit *u, const struct room *r, const struct queries *qs, const struct keys *ks,
-                           float *dq)
+static void add_to_queries(const struct unit *u, const struct room *r, const struct queries *qs, const struct keys *ks, float *dq)
 {
     int64_t wide = attn_pad(u->b->fwd.head_dim);
     attn_mm(qs->n, wide, ks->n, (struct left){r->ds, ATTN_BLOCK, 1}, ks->k, dq, wide, true);
@@ -201,8 +192,7 @@ static void queries_run(const struct unit *u, const struct room *r, int64_t q0)
             add_to_queries(u, r, &qs, &ks, r->dq + h * block);
         }
     }
-    for (int64_t h = 0; h < u->group; h++)
-        rows_out(&u->b->dq, u->row0 + q0, n, (u->kv_head * u->group + h) * d, d, r->dq + h * block);
+    for (int64_t h = 0; h < u->group; h++) rows_out(&u->b->dq, u->row0 + q0, n, (u->kv_head * u->group + h) * d, d, r->dq + h * block);
 }
 
 /* ---- the op ------------------------------------------------------------------------------------------------- */
@@ -234,14 +224,10 @@ static struct unit unit_of(const struct plan *p, int64_t at)
     const struct attn_fwd_args *f = &p->b->fwd;
     const struct docs *docs = &f->docs;
     int64_t doc = at / f->kv_heads % docs->n_docs;
-    return (struct unit){p->b,    p->delta, docs->start.dev[doc], docs->start.dev[doc + 1] - docs->start.dev[doc], at % f->kv_heads,
-                         p->group};
+    return (struct unit){p->b, p->delta, docs->start.dev[doc], docs->start.dev[doc + 1] - docs->start.dev[doc], at % f->kv_heads, p->group};
 }
 
-static struct room my_room(const struct plan *p)
-{
-    return room_at(p->rooms + (size_t)team_rank() * p->room, p->b->fwd.head_dim);
-}
+static struct room my_room(const struct plan *p) { return room_at(p->rooms + (size_t)team_rank() * p->room, p->b->fwd.head_dim); }
 
 static bool even_enough(const struct plan *p)
 {

@@ -70,8 +70,7 @@ static void scale_row(float *x, int64_t n, float by)
 }
 
 /* Adds keys [k0, k0 + keys) to head h of the unit. */
-static void add_keys(const struct unit *u, const struct room *r, int64_t h, struct rows q, struct rows v, int64_t k0,
-                     int64_t keys)
+static void add_keys(const struct unit *u, const struct room *r, int64_t h, struct rows q, struct rows v, int64_t k0, int64_t keys)
 {
     const struct attn_fwd_args *a = u->a;
     int64_t wide = attn_pad(a->head_dim), slab = attn_slab(u->q0, u->queries, k0);
@@ -100,8 +99,7 @@ static void unit_finish(const struct unit *u, const struct room *r, int64_t h, i
         const float *o = r->o + (h * ATTN_BLOCK + i) * wide;
         float sum = r->sum[h * ATTN_BLOCK + i];
         void *out = (void *)attn_at(&a->o, row, head * a->head_dim);
-        for (int64_t d = 0; d < a->head_dim; d += VW)
-            vec_store(out, a->o.dt, d, a->head_dim, vf_load(o + d) / vf_set(sum));
+        for (int64_t d = 0; d < a->head_dim; d += VW) vec_store(out, a->o.dt, d, a->head_dim, vf_load(o + d) / vf_set(sum));
         ((float *)a->lse.data)[row * a->lse.ld + head] = r->top[h * ATTN_BLOCK + i] + logf(sum);
     }
 }
@@ -142,8 +140,11 @@ static void run_unit(const void *arg, int64_t at)
     const struct docs *docs = &a->docs;
     int64_t doc = at / a->kv_heads % docs->n_docs, block = p->most - 1 - at / (a->kv_heads * docs->n_docs);
     int64_t past = docs->past.dev ? docs->past.dev[doc] : 0, start = docs->start.dev[doc];
-    struct unit u = {.a = a, .q_row0 = start - past, .k_row0 = a->key_start.dev ? a->key_start.dev[doc] : start,
-                     .tokens = past + docs->start.dev[doc + 1] - start, .kv_head = at % a->kv_heads,
+    struct unit u = {.a = a,
+                     .q_row0 = start - past,
+                     .k_row0 = a->key_start.dev ? a->key_start.dev[doc] : start,
+                     .tokens = past + docs->start.dev[doc + 1] - start,
+                     .kv_head = at % a->kv_heads,
                      .q0 = past + block * ATTN_BLOCK};
     u.queries = attn_min(ATTN_BLOCK, u.tokens - u.q0);
     if (u.queries <= 0) return;

@@ -16,8 +16,7 @@
 
 /* ---- instruction set: resolved once, before oneDNN's first call --------------------------------------------- */
 
-#define CPU_DECLARE_BOTH(name, args) \
-    op_##name##_fn name##_cpu_avx2, name##_cpu_avx512;
+#define CPU_DECLARE_BOTH(name, args) op_##name##_fn name##_cpu_avx2, name##_cpu_avx512;
 TRIMPOT_OPS(CPU_DECLARE_BOTH)
 cpu_workspace_fn attn_fwd_workspace_cpu_avx2, attn_fwd_workspace_cpu_avx512;
 cpu_workspace_fn attn_bwd_workspace_cpu_avx2, attn_bwd_workspace_cpu_avx512;
@@ -31,11 +30,17 @@ static const struct isa {
     struct ops ops;
     cpu_workspace_fn *workspace[3];
 } isas[] = {
-    {"avx2", dnnl_cpu_isa_avx2, {TRIMPOT_OPS(CPU_SLOT_AVX2)},
+    {"avx2",
+     dnnl_cpu_isa_avx2,
+     {TRIMPOT_OPS(CPU_SLOT_AVX2)},
      {gemm_cpu_workspace, attn_fwd_workspace_cpu_avx2, attn_bwd_workspace_cpu_avx2}},
-    {"avx512", dnnl_cpu_isa_avx512_core, {TRIMPOT_OPS(CPU_SLOT_AVX512)},
+    {"avx512",
+     dnnl_cpu_isa_avx512_core,
+     {TRIMPOT_OPS(CPU_SLOT_AVX512)},
      {gemm_cpu_workspace, attn_fwd_workspace_cpu_avx512, attn_bwd_workspace_cpu_avx512}},
-    {"avx512_bf16", dnnl_cpu_isa_avx512_core_bf16, {TRIMPOT_OPS(CPU_SLOT_AVX512)},
+    {"avx512_bf16",
+     dnnl_cpu_isa_avx512_core_bf16,
+     {TRIMPOT_OPS(CPU_SLOT_AVX512)},
      {gemm_cpu_workspace, attn_fwd_workspace_cpu_avx512, attn_bwd_workspace_cpu_avx512}},
 };
 enum { ISA_AVX2, ISA_AVX512, ISA_BF16, ISA_COUNT, ISA_NONE = -1 };
@@ -59,17 +64,14 @@ static int best_isa(void)
 {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return ISA_NONE;
-    bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512vl");
     if (!wide) return ISA_AVX2;
     return __builtin_cpu_supports("avx512bf16") ? ISA_BF16 : ISA_AVX512;
 }
 
 /* What of it is fastest (cpu.h). */
-static int fast_isa(int best)
-{
-    return best == ISA_BF16 && __builtin_cpu_is("intel") && !has_amx_bf16() ? ISA_AVX512 : best;
-}
+static int fast_isa(int best) { return best == ISA_BF16 && __builtin_cpu_is("intel") && !has_amx_bf16() ? ISA_AVX512 : best; }
 
 static void refuse(status code, const char *fmt, const char *value)
 {
@@ -129,7 +131,7 @@ static const char *cpu_describe(void) { return isa_resolve() ? chosen.message : 
 
 /* The table's ops are fixed at build time, the instruction set is not: each slot goes through `chosen`, which is set
  * before the first stream exists. */
-#define CPU_DISPATCH(name, args) \
+#define CPU_DISPATCH(name, args)                                                                                                           \
     static status name##_cpu(struct stream *s, const struct args##_args *a) { return chosen.isa->ops.name(s, a); }
 TRIMPOT_OPS(CPU_DISPATCH)
 #define CPU_SLOT(name, args) .name = name##_cpu,
@@ -186,8 +188,8 @@ status cpu_workspace(struct stream *s, size_t bytes, const char *op, void **out)
 {
     *out = s->workspace;
     if (bytes > s->workspace_bytes)
-        FAIL(ST_FAIL, "%s needs %zu bytes of workspace, the stream has %zu: the plan's work bounds were too small", op,
-             bytes, s->workspace_bytes);
+        FAIL(ST_FAIL, "%s needs %zu bytes of workspace, the stream has %zu: the plan's work bounds were too small", op, bytes,
+             s->workspace_bytes);
     return ST_OK;
 }
 
@@ -297,23 +299,24 @@ static status cpu_zero(struct stream *s, void *dst, size_t bytes) { return move(
 const struct backend backend_cpu = {
     .name = "cpu",
     .tensors_in = MEM_HOST,
-    .dev = {
-        .alloc = cpu_alloc,
-        .free = cpu_free,
-        .stream_open = cpu_stream_open,
-        .stream_close = cpu_stream_close,
-        .event_open = cpu_event_open,
-        .event_close = cpu_event_close,
-        .event_record = cpu_event_record,
-        .event_wait = cpu_event_wait,
-        .event_done = cpu_event_done,
-        .event_sync = cpu_event_sync,
-        .host_call = cpu_host_call,
-        .copy = cpu_copy,
-        .zero = cpu_zero,
-        .sync = cpu_sync,
-        .mem_info = cpu_mem_info,
-    },
+    .dev =
+        {
+            .alloc = cpu_alloc,
+            .free = cpu_free,
+            .stream_open = cpu_stream_open,
+            .stream_close = cpu_stream_close,
+            .event_open = cpu_event_open,
+            .event_close = cpu_event_close,
+            .event_record = cpu_event_record,
+            .event_wait = cpu_event_wait,
+            .event_done = cpu_event_done,
+            .event_sync = cpu_event_sync,
+            .host_call = cpu_host_call,
+            .copy = cpu_copy,
+            .zero = cpu_zero,
+            .sync = cpu_sync,
+            .mem_info = cpu_mem_info,
+        },
     .ops = {TRIMPOT_OPS(CPU_SLOT)},
     .prepare = cpu_prepare,
     .library_bytes = cpu_library_scratch_bytes,

@@ -11,7 +11,9 @@
 
 enum { SUM_LANES = 32, SUM_PARTS = SUM_LANES / VW };
 
-typedef struct { vf part[SUM_PARTS]; } lanes;
+typedef struct {
+    vf part[SUM_PARTS];
+} lanes;
 
 static inline float lanes_total(lanes a)
 {
@@ -23,12 +25,12 @@ static inline float lanes_total(lanes a)
 }
 
 /* for (int64_t i …) over n elements in steps of VW, `p` = the partial sum the vector at `i` belongs to. */
-#define FOR_LANES(i, p, n)                                                                                    \
-    for (int64_t i##_base = 0; i##_base < (n); i##_base += SUM_LANES)                                         \
+#define FOR_LANES(i, p, n)                                                                                                                 \
+    for (int64_t i##_base = 0; i##_base < (n); i##_base += SUM_LANES)                                                                      \
         for (int64_t i = i##_base, p = 0; p < SUM_PARTS && i < (n); p++, i += VW)
 
 /* x rounded to the storage dtype, as it will be read back. */
-static inline vf vec_rounded(dtype dt, vf x) 
+static inline vf vec_rounded(dtype dt, vf x)
 {
     if (dt == DT_F32) return x;
     return vf_widen_epi16(vf_narrow_epi16(x));
@@ -73,8 +75,7 @@ static inline void column_tile(const void *arg, int64_t tile)
         vec_store(s->out, DT_F32, c, s->columns, vec_load(s->out, DT_F32, c, s->columns) + total[(c - c0) / VW]);
 }
 
-static inline void column_sums(int threads, int64_t rows, int64_t columns, float *out, const void *ctx,
-                               column_term_fn *term)
+static inline void column_sums(int threads, int64_t rows, int64_t columns, float *out, const void *ctx, column_term_fn *term)
 {
     struct column_sums s = {rows, columns, out, ctx, term};
     team_for(threads, (columns + COLUMN_TILE - 1) / COLUMN_TILE, column_tile, &s);

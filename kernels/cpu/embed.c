@@ -9,8 +9,7 @@ static void take_row(const void *arg, int64_t t)
     const void *from = row_of(&e->table, e->ids[t]);
     void *to = row_of(&e->y, t);
     vf scale = scale_of(e);
-    for (int64_t c = 0; c < width; c += VW)
-        vec_store(to, e->y.dt, c, width, vec_load(from, e->table.dt, c, width) * scale);
+    for (int64_t c = 0; c < width; c += VW) vec_store(to, e->y.dt, c, width, vec_load(from, e->table.dt, c, width) * scale);
 }
 
 status CPU_FN(embed_fwd)(struct stream *s, const struct embed_args *e)

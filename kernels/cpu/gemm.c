@@ -115,8 +115,7 @@ struct operand {
 };
 
 /* Block [outer range, k range] of an operand, as f32: in place, or widened into `room`. */
-static struct operand block(const struct job *j, const tensor *t, bool k_is_row, int64_t at, int64_t n, int64_t k0,
-                            int64_t kk, float *room)
+static struct operand block(const struct job *j, const tensor *t, bool k_is_row, int64_t at, int64_t n, int64_t k0, int64_t kk, float *room)
 {
     const void *data = k_is_row ? corner(t, k0, at) : corner(t, at, k0);
     if (t->dt == DT_F32) return (struct operand){data, t->ld};
@@ -130,8 +129,8 @@ static struct operand block(const struct job *j, const tensor *t, bool k_is_row,
 enum { AMX_ROWS = 32 };
 
 /* t = product over k in [k0, k0 + kk) (+ t when accumulate). Returns oneDNN's status. */
-static int tile_product(const struct job *j, const struct product *p, const struct tile *t, int64_t m0, int64_t n0,
-                        int64_t k0, int64_t kk, bool accumulate)
+static int tile_product(const struct job *j, const struct product *p, const struct tile *t, int64_t m0, int64_t n0, int64_t k0, int64_t kk,
+                        bool accumulate)
 {
     char *scratch = thread_scratch(j);
     if (p->bf16 && t->rows >= AMX_ROWS) {
@@ -145,8 +144,8 @@ static int tile_product(const struct job *j, const struct product *p, const stru
         int64_t deep = min64(step, kk - at);
         struct operand a = block(j, &p->a, p->ta, m0, t->rows, k0 + at, deep, (float *)scratch);
         struct operand b = block(j, &p->b, !p->tb, n0, t->cols, k0 + at, deep, (float *)(scratch + A_BLOCK));
-        int failed = dnnl_sgemm(p->ta ? 'T' : 'N', p->tb ? 'T' : 'N', t->rows, t->cols, deep, p->alpha, a.data, a.ld,
-                                b.data, b.ld, accumulate ? 1.0f : 0.0f, t->data, t->ld);
+        int failed = dnnl_sgemm(p->ta ? 'T' : 'N', p->tb ? 'T' : 'N', t->rows, t->cols, deep, p->alpha, a.data, a.ld, b.data, b.ld,
+                                accumulate ? 1.0f : 0.0f, t->data, t->ld);
         if (failed) return failed;
     }
     return 0;
@@ -243,16 +242,13 @@ status gemm_cpu(struct stream *s, const struct gemm_args *g, const struct panel_
     if (j.parts) team_each(threads, tiles, tile_join, &j);
     gemm_bf16_leave();
     if (failed)
-        FAIL(ST_FAIL, "gemm: oneDNN failed with status %d for C %s, A %s, B %s", failed, tensor_text(&g->c),
-             tensor_text(&g->a), tensor_text(&g->b));
+        FAIL(ST_FAIL, "gemm: oneDNN failed with status %d for C %s, A %s, B %s", failed, tensor_text(&g->c), tensor_text(&g->a),
+             tensor_text(&g->b));
     return ST_OK;
 }
 
 /* Every thread's scratch, and the parts of a split K, which together are never more than LONG_UNITS wide tiles. */
-size_t gemm_cpu_workspace(const struct work_bounds *w)
-{
-    return (size_t)w->threads * SCRATCH + (size_t)LONG_UNITS * C_BLOCK;
-}
+size_t gemm_cpu_workspace(const struct work_bounds *w) { return (size_t)w->threads * SCRATCH + (size_t)LONG_UNITS * C_BLOCK; }
 
 /* Seen from outside (a counting malloc under dnnl_sgemm, bench shapes): packed panels of up to 1.7 MB a thread with
  * AVX-512 and 1.2 MB with AVX2, 4 MB of kernels compiled once; a bf16 primitive takes about 130 KB with its code, and gemm_bf16.c keeps 256 of them. */

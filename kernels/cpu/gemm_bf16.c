@@ -63,8 +63,8 @@ void gemm_bf16_leave(void)
 
 static bool same_shape(const struct bf16_product *a, const struct bf16_product *b)
 {
-    return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc &&
-           a->ta == b->ta && a->tb == b->tb && a->accumulate == b->accumulate && a->alpha == b->alpha;
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc && a->ta == b->ta &&
+           a->tb == b->tb && a->accumulate == b->accumulate && a->alpha == b->alpha;
 }
 
 static unsigned hash_shape(const struct bf16_product *p)
@@ -114,8 +114,7 @@ static int entry_make(struct entry *e)
     const_dnnl_primitive_desc_t own;
     failed = dnnl_primitive_get_primitive_desc(e->primitive, &own);
     if (failed) return failed;
-    static const dnnl_query_t query[ARG_COUNT] = {dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md,
-                                                  dnnl_query_scratchpad_md};
+    static const dnnl_query_t query[ARG_COUNT] = {dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md, dnnl_query_scratchpad_md};
     for (int arg = 0; arg < ARG_COUNT; arg++) e->md[arg] = dnnl_primitive_desc_query_md(own, query[arg], 0);
     return dnnl_memory_desc_get_size(e->md[ARG_SCRATCH]) > GEMM_BF16_SCRATCH ? dnnl_out_of_memory : 0;
 }

@@ -9,8 +9,7 @@ static void forward_row(const void *arg, int64_t row)
     const void *gate = row_of(&g->gate, row), *up = row_of(&g->up, row);
     void *h = row_of(&g->h, row);
     for (int64_t c = 0; c < width; c += VW)
-        vec_store(h, dt, c, width,
-                  formula_gate(vec_load(gate, dt, c, width), g->kind).value * vec_load(up, dt, c, width));
+        vec_store(h, dt, c, width, formula_gate(vec_load(gate, dt, c, width), g->kind).value * vec_load(up, dt, c, width));
 }
 
 status CPU_FN(glu_fwd)(struct stream *s, const struct glu_fwd_args *g)

@@ -39,8 +39,8 @@ static inline vf lookup16(const float *table, vi at)
 #ifdef __AVX512F__
     return _mm512_permutexvar_ps(at, vf_load(table));
 #else
-    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(vf_load(table), at),
-                            _mm256_permutevar8x32_ps(vf_load(table + 8), at), vf_from_bits(_mm256_slli_epi32(at, 28)));
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(vf_load(table), at), _mm256_permutevar8x32_ps(vf_load(table + 8), at),
+                            vf_from_bits(_mm256_slli_epi32(at, 28)));
 #endif
 }
 
@@ -123,8 +123,7 @@ static void encode_group(const void *arg, int64_t index)
         absmax[b] -= offset;
         scale = fmaxf(scale, fabsf(absmax[b]));
     }
-    for (int64_t b = 0; b < g.blocks; b++)
-        ((uint8_t *)q->absmax_q.data)[g.block0 + b] = nearest_code(scale > 0 ? absmax[b] / scale : 0.0f);
+    for (int64_t b = 0; b < g.blocks; b++) ((uint8_t *)q->absmax_q.data)[g.block0 + b] = nearest_code(scale > 0 ? absmax[b] / scale : 0.0f);
     ((float *)q->nested.data)[index] = scale;
 }
 
@@ -169,8 +168,7 @@ static void decode_group(const void *arg, int64_t index)
             bool whole = end - i >= 16;
             if (!whole) memcpy(tail, codes + i / 2, (size_t)(end - i + 1) / 2);
             decode16(whole ? codes + i / 2 : tail, x);
-            for (int64_t j = i; j < end && j < i + 16; j += VW)
-                vec_store(out, q->w.dt, j, end, vf_load(x + (j - i)) * absmax);
+            for (int64_t j = i; j < end && j < i + 16; j += VW) vec_store(out, q->w.dt, j, end, vf_load(x + (j - i)) * absmax);
         }
     }
 }

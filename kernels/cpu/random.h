@@ -32,7 +32,9 @@ static inline void rv_store(uint32_t *p, rv x) { _mm256_storeu_si256((__m256i *)
 
 #endif
 
-typedef struct { rv high, low; } rv_pair;
+typedef struct {
+    rv high, low;
+} rv_pair;
 
 static inline rv_pair rv_multiply(rv x, uint32_t by)
 {

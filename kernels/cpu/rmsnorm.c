@@ -19,7 +19,8 @@ static void forward_row(const void *arg, int64_t row)
     lanes squares = {0};
     if (delta) {
         void *sum = row_of(&r->sum, row);
-        FOR_LANES(c, p, width) {
+        FOR_LANES(c, p, width)
+        {
             vf v = vec_load(x, dt, c, width) + vec_load(delta, dt, c, width);
             vec_store(sum, dt, c, width, v);
             v = vec_rounded(dt, v);
@@ -27,7 +28,8 @@ static void forward_row(const void *arg, int64_t row)
         }
         x = sum;
     } else {
-        FOR_LANES(c, p, width) {
+        FOR_LANES(c, p, width)
+        {
             vf v = vec_load(x, dt, c, width);
             squares.part[p] = vf_fma(v, v, squares.part[p]);
         }
@@ -36,8 +38,7 @@ static void forward_row(const void *arg, int64_t row)
     ((float *)r->rstd.data)[row] = rstd;
     void *y = row_of(&r->y, row);
     for (int64_t c = 0; c < width; c += VW)
-        vec_store(y, dt, c, width,
-                  vec_load(x, dt, c, width) * vf_set(rstd) * weight(&r->w, r->unit_offset, c, width));
+        vec_store(y, dt, c, width, vec_load(x, dt, c, width) * vf_set(rstd) * weight(&r->w, r->unit_offset, c, width));
 }
 
 status CPU_FN(rmsnorm_fwd)(struct stream *s, const struct rmsnorm_fwd_args *r)
@@ -56,7 +57,8 @@ static void backward_row(const void *arg, int64_t row)
     void *dx = row_of(&r->dx, row);
     float rstd = ((const float *)r->rstd.data)[row];
     lanes dot = {0};
-    FOR_LANES(c, p, width) {
+    FOR_LANES(c, p, width)
+    {
         vf g = vec_load(dy, dt, c, width) * weight(&r->w, r->unit_offset, c, width);
         dot.part[p] = vf_fma(g, vec_load(x, dt, c, width) * vf_set(rstd), dot.part[p]);
     }
@@ -73,8 +75,7 @@ static vf weight_gradient(const void *ctx, int64_t row, int64_t c, int64_t width
 {
     const struct rmsnorm_bwd_args *r = ctx;
     float rstd = ((const float *)r->rstd.data)[row];
-    return vec_load(row_of(&r->dy, row), r->dy.dt, c, width) *
-           (vec_load(row_of(&r->x, row), r->x.dt, c, width) * vf_set(rstd));
+    return vec_load(row_of(&r->dy, row), r->dy.dt, c, width) * (vec_load(row_of(&r->x, row), r->x.dt, c, width) * vf_set(rstd));
 }
 
 status CPU_FN(rmsnorm_bwd)(struct stream *s, const struct rmsnorm_bwd_args *r)

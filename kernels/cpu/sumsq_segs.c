@@ -3,7 +3,8 @@
 static float square_sum(const void *x, dtype dt, int64_t n)
 {
     lanes squares = {0};
-    FOR_LANES(i, p, n) {
+    FOR_LANES(i, p, n)
+    {
         vf v = vec_load(x, dt, i, n);
         squares.part[p] = vf_fma(v, v, squares.part[p]);
     }

@@ -24,7 +24,10 @@ static void store_lanes(struct store *st, int64_t first, int64_t i, int64_t n, i
     vf_store_sr((bf16 *)st->t->data + first + i, n - i, x, philox_halves(st->words) + skip + i);
 }
 
-struct update { const struct update_args *u; struct store w, m, v; };
+struct update {
+    const struct update_args *u;
+    struct store w, m, v;
+};
 
 /* Elements [flat, flat + n) of the index, n ≤ CHUNK and within one fill: `skip` = lanes of its first block that belong to the
  * elements before. The vectors begin at element u->lo. */
@@ -78,8 +81,10 @@ static void update_piece(const void *arg, int64_t index)
 {
     const struct update_args *u = arg;
     int64_t lo = u->lo, hi = lo + tensor_count(&u->w), p = lo / PIECE + index;
-    struct update x = {u, {&u->w, by_chance(&u->w) && u->sr && !u->master.data, u->key_w, {0}},
-                       {&u->m, by_chance(&u->m), u->key_m, {0}}, {&u->v, by_chance(&u->v), u->key_v, {0}}};
+    struct update x = {u,
+                       {&u->w, by_chance(&u->w) && u->sr && !u->master.data, u->key_w, {0}},
+                       {&u->m, by_chance(&u->m), u->key_m, {0}},
+                       {&u->v, by_chance(&u->v), u->key_v, {0}}};
     update_range(&x, u->scalars.data, p * PIECE > lo ? p * PIECE : lo, (p + 1) * PIECE < hi ? (p + 1) * PIECE : hi);
 }
 

@@ -31,8 +31,8 @@ static inline vf vf_load_n(const float *p, int64_t n) { return _mm512_maskz_load
 static inline void vf_store_n(float *p, int64_t n, vf x) { _mm512_mask_storeu_ps(p, vm_first(n), x); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }   /* a·b + c */
 static inline vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); } /* c − a·b */
-static inline vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* b when either is NaN */
-static inline vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); } /* b when either is NaN */
+static inline vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }              /* b when either is NaN */
+static inline vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }              /* b when either is NaN */
 static inline vf vf_sqrt(vf x) { return _mm512_sqrt_ps(x); }
 static inline vf vf_abs(vf x) { return _mm512_abs_ps(x); }
 static inline vf vf_nearest(vf x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -49,10 +49,7 @@ static inline vf vf_pick(vm m, vf yes, vf no) { return _mm512_mask_blend_ps(m, n
 
 static inline vf vf_widen_epi16(__m256i h) { return vf_from_bits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
 static inline vf vf_load_bf16(const bf16 *p) { return vf_widen_epi16(_mm256_loadu_si256((const __m256i *)p)); }
-static inline vf vf_load_bf16_n(const bf16 *p, int64_t n)
-{
-    return vf_widen_epi16(_mm256_maskz_loadu_epi16(vm_first(n), p));
-}
+static inline vf vf_load_bf16_n(const bf16 *p, int64_t n) { return vf_widen_epi16(_mm256_maskz_loadu_epi16(vm_first(n), p)); }
 /* The bits bf16_round gives: nearest even, NaN stays a quiet NaN. */
 static inline __m256i vf_narrow_epi16(vf x)
 {
@@ -64,10 +61,7 @@ static inline __m256i vf_narrow_epi16(vf x)
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16));
 }
 static inline void vf_store_bf16(bf16 *p, vf x) { _mm256_storeu_si256((__m256i *)p, vf_narrow_epi16(x)); }
-static inline void vf_store_bf16_n(bf16 *p, int64_t n, vf x)
-{
-    _mm256_mask_storeu_epi16(p, vm_first(n), vf_narrow_epi16(x));
-}
+static inline void vf_store_bf16_n(bf16 *p, int64_t n, vf x) { _mm256_mask_storeu_epi16(p, vm_first(n), vf_narrow_epi16(x)); }
 
 /* x·2^n for integral n; overflow gives Inf, underflow rounds once. */
 static inline vf vf_scalb(vf x, vf n) { return _mm512_scalef_ps(x, n); }
@@ -82,10 +76,7 @@ typedef __m256 vm;
 static inline vf vf_set(float x) { return _mm256_set1_ps(x); }
 static inline vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
-static inline vi vi_first(int64_t n)
-{
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
+static inline vi vi_first(int64_t n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
 static inline vm vm_first(int64_t n) { return _mm256_castsi256_ps(vi_first(n)); }
 static inline vf vf_load_n(const float *p, int64_t n) { return _mm256_maskload_ps(p, vi_first(n)); }
 static inline void vf_store_n(float *p, int64_t n, vf x) { _mm256_maskstore_ps(p, vi_first(n), x); }
@@ -172,7 +163,7 @@ static inline vf vf_exp(vf x)
 {
     x = vf_min(vf_set(89.0f), vf_max(vf_set(-104.5f), x));
     vf n = vf_nearest(x * vf_set(1.44269504f));
-    vf r = vf_fnma(n, vf_set(0x1.62e4p-1f), x);          /* n·(ln2's high 15 bits) is exact */
+    vf r = vf_fnma(n, vf_set(0x1.62e4p-1f), x); /* n·(ln2's high 15 bits) is exact */
     r = vf_fnma(n, vf_set(0x1.7f7d1cp-20f), r);
     vf q = vf_fma(vf_set(0.00139262504f), r, vf_set(0.00836323295f));
     q = vf_fma(q, r, vf_set(0.0416665524f));

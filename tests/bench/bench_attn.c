@@ -58,10 +58,7 @@ static tensor matrix(int64_t rows, int64_t cols, dtype dt)
     return t;
 }
 
-static void matrix_free(tensor *t)
-{
-    backend_cpu.dev.free(MEM_HOST, t->data, (size_t)tensor_count(t) * dtype_bytes(t->dt));
-}
+static void matrix_free(tensor *t) { backend_cpu.dev.free(MEM_HOST, t->data, (size_t)tensor_count(t) * dtype_bytes(t->dt)); }
 
 static struct stream *stream_for(const struct work_bounds *w)
 {
@@ -86,8 +83,7 @@ static void bench(int64_t length, int64_t n_docs, int64_t heads, int64_t kv_head
     int32_t *start = malloc((size_t)(n_docs + 1) * sizeof *start);
     for (int64_t i = 0; i <= n_docs; i++) start[i] = (int32_t)(i * length);
     struct docs docs = {.n_docs = n_docs, .n_tokens = n, .longest = length, .positions = length, .start = {start, start}};
-    struct attn_bwd_args b = {
-        .fwd = {.heads = heads, .kv_heads = kv_heads, .head_dim = d, .scale = 0.1f, .docs = docs}};
+    struct attn_bwd_args b = {.fwd = {.heads = heads, .kv_heads = kv_heads, .head_dim = d, .scale = 0.1f, .docs = docs}};
     tensor *wide[] = {&b.fwd.q, &b.fwd.o, &b.d_o, &b.dq}, *narrow[] = {&b.fwd.k, &b.fwd.v, &b.dk, &b.dv};
     for (int i = 0; i < 4; i++) *wide[i] = matrix(n, heads * d, dt), *narrow[i] = matrix(n, kv_heads * d, dt);
     b.fwd.lse = matrix(n, heads, DT_F32);
@@ -119,9 +115,8 @@ static void bench(int64_t length, int64_t n_docs, int64_t heads, int64_t kv_head
            "[%6.1f]"
            "  limit %6.1f [%6.1f]\n",
            (long)length, (long)n_docs, (long)heads, (long)kv_heads, (long)d, dtype_name(dt), fwd.wall * 1e3,
-           pairs * 4.0 * (double)d / fwd.wall, pairs * 4.0 * (double)d / fwd.cpu, bwd.wall * 1e3,
-           pairs * 10.0 * (double)d / bwd.wall, pairs * 10.0 * (double)d / bwd.cpu, gflops / best.wall,
-           gflops / best.cpu);
+           pairs * 4.0 * (double)d / fwd.wall, pairs * 4.0 * (double)d / fwd.cpu, bwd.wall * 1e3, pairs * 10.0 * (double)d / bwd.wall,
+           pairs * 10.0 * (double)d / bwd.cpu, gflops / best.wall, gflops / best.cpu);
     fflush(stdout);
     stream_done(s);
     for (int i = 0; i < 4; i++) matrix_free(wide[i]), matrix_free(narrow[i]);
@@ -146,9 +141,8 @@ static void bench_loss(int64_t rows, int64_t vocab, dtype dt)
         keep_best(&clear, t);
     }
     double gb = 1e-9 * (double)(rows * vocab) * (double)dtype_bytes(dt);
-    printf("loss %ld x %ld %s: %.2f ms, %.2f GB/s of logits [%.2f per core]; memset %.2f GB/s [%.2f]\n", (long)rows,
-           (long)vocab, dtype_name(dt), both.wall * 1e3, gb / both.wall, gb / both.cpu, gb / clear.wall,
-           gb / clear.cpu);
+    printf("loss %ld x %ld %s: %.2f ms, %.2f GB/s of logits [%.2f per core]; memset %.2f GB/s [%.2f]\n", (long)rows, (long)vocab,
+           dtype_name(dt), both.wall * 1e3, gb / both.wall, gb / both.cpu, gb / clear.wall, gb / clear.cpu);
     matrix_free(&z);
     matrix_free(&loss);
     free(labels);

@@ -35,12 +35,12 @@ static tensor flat(tensor t) { return tensor_1d(t.data, t.dt, tensor_count(&t));
 static double bytes_of(tensor t) { return (double)tensor_count(&t) * (double)dtype_bytes(t.dt); }
 
 /* Best of `rounds` runs, in seconds. */
-#define BEST(seconds, rounds, call)                                                                                    \
-    for (int round_ = 0; round_ < (rounds); round_++) {                                                                \
-        double from_ = clock_s();                                                                                      \
-        if (call) exit(ST_FAIL);                                                                                       \
-        double took_ = clock_s() - from_;                                                                              \
-        if (!round_ || took_ < seconds) seconds = took_;                                                               \
+#define BEST(seconds, rounds, call)                                                                                                        \
+    for (int round_ = 0; round_ < (rounds); round_++) {                                                                                    \
+        double from_ = clock_s();                                                                                                          \
+        if (call) exit(ST_FAIL);                                                                                                           \
+        double took_ = clock_s() - from_;                                                                                                  \
+        if (!round_ || took_ < seconds) seconds = took_;                                                                                   \
     }
 
 /* bytes read and written per second by a copy that moves `bytes` in all */
@@ -57,19 +57,18 @@ static double copy_rate(double bytes)
     return bytes / seconds;
 }
 
-#define REPORT(name, bytes, call)                                                                                      \
-    do {                                                                                                               \
-        if (only && strcmp(only, name)) break;                                                                         \
-        double seconds_ = 0, limit_ = copy_rate(bytes);                                                                \
-        BEST(seconds_, 9, call);                                                                                       \
-        printf("%-14s %-4s %8.3f ms %8.2f GB/s  %4.0f %% of a copy\n", name, dtype_name(act), seconds_ * 1e3,          \
-               (bytes) / seconds_ / 1e9, 100 * (bytes) / seconds_ / limit_);                                           \
+#define REPORT(name, bytes, call)                                                                                                          \
+    do {                                                                                                                                   \
+        if (only && strcmp(only, name)) break;                                                                                             \
+        double seconds_ = 0, limit_ = copy_rate(bytes);                                                                                    \
+        BEST(seconds_, 9, call);                                                                                                           \
+        printf("%-14s %-4s %8.3f ms %8.2f GB/s  %4.0f %% of a copy\n", name, dtype_name(act), seconds_ * 1e3, (bytes) / seconds_ / 1e9,    \
+               100 * (bytes) / seconds_ / limit_);                                                                                         \
     } while (0)
 
 static void blocks(const char *only)
 {
-    tensor x = made(act, N, C), y = made(act, N, C), z = made(act, N, C), w = made(DT_F32, 1, C),
-           rstd = made(DT_F32, 1, N);
+    tensor x = made(act, N, C), y = made(act, N, C), z = made(act, N, C), w = made(DT_F32, 1, C), rstd = made(DT_F32, 1, N);
     tensor gate = made(act, N, F), up = made(act, N, F), h = made(act, N, F), cosines = made(DT_F32, N, D / 2);
     tensor dw = made(DT_F32, 1, C), table = made(act, 1000, C);
     double nc = bytes_of(x), nf = bytes_of(gate);
@@ -100,8 +99,7 @@ static void blocks(const char *only)
 static void weights(const char *only)
 {
     tensor w = made(act, 1, WEIGHTS), g = made(act, 1, WEIGHTS), m = made(act, 1, WEIGHTS), v = made(act, 1, WEIGHTS);
-    tensor codes = made(DT_U8, 1, WEIGHTS / 2), absmax = made(DT_U8, 1, WEIGHTS / 64),
-           nested = made(DT_F32, 1, WEIGHTS / 16384);
+    tensor codes = made(DT_U8, 1, WEIGHTS / 2), absmax = made(DT_U8, 1, WEIGHTS / 64), nested = made(DT_F32, 1, WEIGHTS / 16384);
     tensor one = made(DT_F32, 1, 1), partial = made(DT_F32, 1, WEIGHTS / FLAT_PAGE);
     double n = bytes_of(w);
     struct seg seg = {0, WEIGHTS, 0, 1, 1, 0};

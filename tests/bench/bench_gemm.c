@@ -89,11 +89,11 @@ static void ours(const struct gemm_args *g)
 static void plain(const struct gemm_args *g)
 {
     int64_t k = g->a.dim[g->ta ? 0 : 1];
-    dnnl_sgemm(g->ta ? 'T' : 'N', g->tb ? 'T' : 'N', g->c.dim[0], g->c.dim[1], k, g->alpha, g->a.data, g->a.ld,
-               g->b.data, g->b.ld, g->beta, g->c.data, g->c.ld);
+    dnnl_sgemm(g->ta ? 'T' : 'N', g->tb ? 'T' : 'N', g->c.dim[0], g->c.dim[1], k, g->alpha, g->a.data, g->a.ld, g->b.data, g->b.ld, g->beta,
+               g->c.data, g->c.ld);
     if (g->a2.data)
-        dnnl_sgemm('N', g->tb ? 'T' : 'N', g->c.dim[0], g->c.dim[1], g->a2.dim[1], 1.0f, g->a2.data, g->a2.ld,
-                   g->b2.data, g->b2.ld, 1.0f, g->c.data, g->c.ld);
+        dnnl_sgemm('N', g->tb ? 'T' : 'N', g->c.dim[0], g->c.dim[1], g->a2.dim[1], 1.0f, g->a2.data, g->a2.ld, g->b2.data, g->b2.ld, 1.0f,
+                   g->c.data, g->c.ld);
 }
 
 struct shape {
@@ -128,9 +128,9 @@ static void bench_shape(const struct shape *q)
         keep_best(&mine, a);
         keep_best(&big, b);
     }
-    printf("%-17s %6ld x%6ld x%6ld %s%s %7.1f GFLOP/s %6.1f %% of dnnl_sgemm; per core %6.1f, %6.1f %%\n", q->name,
-           (long)q->m, (long)q->n, (long)q->k, q->ta ? "T" : "N", q->tb ? "T" : "N", work / mine.wall,
-           big.wall / mine.wall * 100.0, work / mine.cpu, big.cpu / mine.cpu * 100.0);
+    printf("%-17s %6ld x%6ld x%6ld %s%s %7.1f GFLOP/s %6.1f %% of dnnl_sgemm; per core %6.1f, %6.1f %%\n", q->name, (long)q->m, (long)q->n,
+           (long)q->k, q->ta ? "T" : "N", q->tb ? "T" : "N", work / mine.wall, big.wall / mine.wall * 100.0, work / mine.cpu,
+           big.cpu / mine.cpu * 100.0);
     fflush(stdout);
     tensor *all[] = {&g.a, &g.b, &g.c, &f.a, &f.b, &f.c};
     for (int i = 0; i < (dt == DT_F32 ? 3 : 6); i++)
@@ -141,8 +141,7 @@ static void bench_shape(const struct shape *q)
 
 static const struct {
     int64_t in, out;
-} linears[LINEARS] = {{WIDTH, WIDTH}, {WIDTH, KV},  {WIDTH, KV}, {WIDTH, WIDTH},
-                      {WIDTH, FFN},   {WIDTH, FFN}, {FFN, WIDTH}};
+} linears[LINEARS] = {{WIDTH, WIDTH}, {WIDTH, KV}, {WIDTH, KV}, {WIDTH, WIDTH}, {WIDTH, FFN}, {WIDTH, FFN}, {FFN, WIDTH}};
 
 struct linear {
     tensor w, a, b, da, db;
@@ -220,11 +219,11 @@ static void bench_step(void)
         if (dt == DT_F32) keep_best(&big, step_products(s, plain));
     }
     double work = s->work * 1e-9;
-    printf("step of %ld rows: %.1f GFLOP, %.3f s, %.1f GFLOP/s, %.0f tokens/s; %.1f per core\n", (long)rows, work,
-           mine.wall, work / mine.wall, (double)rows / mine.wall, work / mine.cpu);
+    printf("step of %ld rows: %.1f GFLOP, %.3f s, %.1f GFLOP/s, %.0f tokens/s; %.1f per core\n", (long)rows, work, mine.wall,
+           work / mine.wall, (double)rows / mine.wall, work / mine.cpu);
     if (dt == DT_F32)
-        printf("by dnnl_sgemm: %.3f s, %.1f per core; ours goes at %.1f %% of that speed, per core %.1f %%\n", big.wall,
-               work / big.cpu, big.wall / mine.wall * 100.0, big.cpu / mine.cpu * 100.0);
+        printf("by dnnl_sgemm: %.3f s, %.1f per core; ours goes at %.1f %% of that speed, per core %.1f %%\n", big.wall, work / big.cpu,
+               big.wall / mine.wall * 100.0, big.cpu / mine.cpu * 100.0);
 }
 
 int main(int argc, char **argv)
@@ -254,27 +253,13 @@ int main(int argc, char **argv)
     stream->workspace = memory((int64_t)stream->workspace_bytes / 4, DT_F32);
     printf("%s, %d threads, %s\n", backend_cpu.describe(), threads, dtype_name(dt));
     const struct shape shapes[] = {
-        {"q, o forward", rows, WIDTH, WIDTH, 0, 1},
-        {"k, v forward", rows, KV, WIDTH, 0, 1},
-        {"gate, up forward", rows, FFN, WIDTH, 0, 1},
-        {"down forward", rows, WIDTH, FFN, 0, 1},
-        {"head forward", 256, VOCAB, WIDTH, 0, 1},
-        {"q, o dx", rows, WIDTH, WIDTH, 0, 0},
-        {"k, v dx", rows, WIDTH, KV, 0, 0},
-        {"gate, up dx", rows, WIDTH, FFN, 0, 0},
-        {"down dx", rows, FFN, WIDTH, 0, 0},
-        {"head dx", 256, WIDTH, VOCAB, 0, 0},
-        {"x·A", rows, RANK, WIDTH, 0, 1},
-        {"x·A of down", rows, RANK, FFN, 0, 1},
-        {"dy·B", rows, RANK, WIDTH, 0, 0},
-        {"dy·B of gate", rows, RANK, FFN, 0, 0},
-        {"dA", RANK, WIDTH, rows, 1, 0},
-        {"dA of down", RANK, FFN, rows, 1, 0},
-        {"dB", WIDTH, RANK, rows, 1, 0},
-        {"dB of gate", FFN, RANK, rows, 1, 0},
-        {"dW of q", WIDTH, WIDTH, rows, 1, 0},
-        {"dW of gate", FFN, WIDTH, rows, 1, 0},
-        {"dW of head", VOCAB, WIDTH, 256, 1, 0},
+        {"q, o forward", rows, WIDTH, WIDTH, 0, 1}, {"k, v forward", rows, KV, WIDTH, 0, 1},   {"gate, up forward", rows, FFN, WIDTH, 0, 1},
+        {"down forward", rows, WIDTH, FFN, 0, 1},   {"head forward", 256, VOCAB, WIDTH, 0, 1}, {"q, o dx", rows, WIDTH, WIDTH, 0, 0},
+        {"k, v dx", rows, WIDTH, KV, 0, 0},         {"gate, up dx", rows, WIDTH, FFN, 0, 0},   {"down dx", rows, FFN, WIDTH, 0, 0},
+        {"head dx", 256, WIDTH, VOCAB, 0, 0},       {"x·A", rows, RANK, WIDTH, 0, 1},          {"x·A of down", rows, RANK, FFN, 0, 1},
+        {"dy·B", rows, RANK, WIDTH, 0, 0},          {"dy·B of gate", rows, RANK, FFN, 0, 0},   {"dA", RANK, WIDTH, rows, 1, 0},
+        {"dA of down", RANK, FFN, rows, 1, 0},      {"dB", WIDTH, RANK, rows, 1, 0},           {"dB of gate", FFN, RANK, rows, 1, 0},
+        {"dW of q", WIDTH, WIDTH, rows, 1, 0},      {"dW of gate", FFN, WIDTH, rows, 1, 0},    {"dW of head", VOCAB, WIDTH, 256, 1, 0},
     };
     bool only_step = argc > 5 && !strcmp(argv[5], "step");
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes && !only_step; i++) bench_shape(&shapes[i]);

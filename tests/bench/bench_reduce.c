@@ -34,8 +34,10 @@ struct mpi {
 static status find_mpi(struct mpi *m)
 {
     void *f = dlsym(RTLD_DEFAULT, "MPI_Allreduce");
-    *m = (struct mpi){.in_place = (void *)1, .real = dlsym(RTLD_DEFAULT, "ompi_mpi_float"),
-                      .sum = dlsym(RTLD_DEFAULT, "ompi_mpi_op_sum"), .world = dlsym(RTLD_DEFAULT, "ompi_mpi_comm_world")};
+    *m = (struct mpi){.in_place = (void *)1,
+                      .real = dlsym(RTLD_DEFAULT, "ompi_mpi_float"),
+                      .sum = dlsym(RTLD_DEFAULT, "ompi_mpi_op_sum"),
+                      .world = dlsym(RTLD_DEFAULT, "ompi_mpi_comm_world")};
     if (!f || !m->real || !m->sum || !m->world) FAIL(ST_NOT_BUILT, "no Open MPI in this process; start with mpirun");
     memcpy(&m->allreduce, &f, sizeof f);
     return ST_OK;
@@ -95,8 +97,8 @@ static status measure(struct comm *c, int64_t count, int rounds)
     double tree = median(tree_s, rounds), library = median(mpi_s, rounds);
     if (c->rank == 0)
         printf("ranks %d  %.0f MB  %-8s  tree %.4f s (%.2f GB/s)  MPI_Allreduce %.4f s (%.2f GB/s)  ratio %.3f\n", c->size,
-               (double)bytes / 1e6, t.by.fn->name, tree, (double)bytes * bus / tree * 1e-9, library,
-               (double)bytes * bus / library * 1e-9, tree / library);
+               (double)bytes / 1e6, t.by.fn->name, tree, (double)bytes * bus / tree * 1e-9, library, (double)bytes * bus / library * 1e-9,
+               tree / library);
     backend_cpu.dev.free(MEM_HOST, x, bytes);
     backend_cpu.dev.free(MEM_HOST, y, bytes);
     free(tree_s);

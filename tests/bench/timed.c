@@ -68,20 +68,48 @@ static void note_gemm(const struct gemm_args *g, double seconds)
 
 static void note_op(const char *name, const void *args, double seconds)
 {
-#define IS(op, kind) const struct kind##_args *a = args; if (strcmp(name, #op) == 0)
-    { IS(gemm, gemm) { note_gemm(a, seconds); return; } }
-    { IS(attn_fwd, attn_fwd) { note(name, FLOP_F32, attention(a, 2), seconds); return; } }
-    { IS(attn_bwd, attn_bwd) { note(name, FLOP_F32, attention(&a->fwd, 5), seconds); return; } }
-    double bytes = 0.0;
-    { IS(glu_fwd, glu_fwd) bytes = 3 * size(&a->h); }
-    { IS(glu_bwd, glu_bwd) bytes = 5 * size(&a->dh); }
-    { IS(rmsnorm_fwd, rmsnorm_fwd) bytes = size(&a->x) + size(&a->delta) + size(&a->sum) + size(&a->y); }
-    { IS(rmsnorm_bwd, rmsnorm_bwd) bytes = size(&a->x) + size(&a->dy) + size(&a->residual) + size(&a->dx); }
-    { IS(rope, rope) bytes = 2 * (size(&a->q) + size(&a->k)); }
-    { IS(loss, loss) bytes = 2 * size(&a->z); }
-    { IS(axpy, axpy) bytes = size(&a->x) + size(&a->y); }
+#define IS(op, kind)                                                                                                                       \
+    const struct kind##_args *a = args;                                                                                                    \
+    if (strcmp(name, #op) == 0)
+    {IS(gemm, gemm){note_gemm(a, seconds);
+    return;
+}
+}
+{IS(attn_fwd, attn_fwd){note(name, FLOP_F32, attention(a, 2), seconds);
+return;
+}
+}
+{
+    IS(attn_bwd, attn_bwd)
+    {
+        note(name, FLOP_F32, attention(&a->fwd, 5), seconds);
+        return;
+    }
+}
+double bytes = 0.0;
+{
+    IS(glu_fwd, glu_fwd) bytes = 3 * size(&a->h);
+}
+{
+    IS(glu_bwd, glu_bwd) bytes = 5 * size(&a->dh);
+}
+{
+    IS(rmsnorm_fwd, rmsnorm_fwd) bytes = size(&a->x) + size(&a->delta) + size(&a->sum) + size(&a->y);
+}
+{
+    IS(rmsnorm_bwd, rmsnorm_bwd) bytes = size(&a->x) + size(&a->dy) + size(&a->residual) + size(&a->dx);
+}
+{
+    IS(rope, rope) bytes = 2 * (size(&a->q) + size(&a->k));
+}
+{
+    IS(loss, loss) bytes = 2 * size(&a->z);
+}
+{
+    IS(axpy, axpy) bytes = size(&a->x) + size(&a->y);
+}
 #undef IS
-    note(name, BYTES, bytes, seconds);
+note(name, BYTES, bytes, seconds);
 }
 
 /* ---- limits: measured before the first op, with its threads and workspace ------------------------------------------- */
@@ -116,14 +144,14 @@ static void find_limits(struct stream *s)
     began += clock_s() - from;
 }
 
-#define TIMED(name, args)                                                   \
-    static status name##_timed(struct stream *s, const struct args##_args *a) \
-    {                                                                       \
-        if (!limit[FLOP_BF16]) find_limits(s);                              \
-        double from = clock_s();                                            \
-        status st = inner->ops.name(s, a);                                  \
-        note_op(#name, a, clock_s() - from);                                \
-        return st;                                                          \
+#define TIMED(name, args)                                                                                                                  \
+    static status name##_timed(struct stream *s, const struct args##_args *a)                                                              \
+    {                                                                                                                                      \
+        if (!limit[FLOP_BF16]) find_limits(s);                                                                                             \
+        double from = clock_s();                                                                                                           \
+        status st = inner->ops.name(s, a);                                                                                                 \
+        note_op(#name, a, clock_s() - from);                                                                                               \
+        return st;                                                                                                                         \
     }
 TRIMPOT_OPS(TIMED)
 #define SLOT(name, args) .name = name##_timed,

@@ -11,7 +11,11 @@
 
 enum { STATE_CLASSES = 5 };
 
-struct state_vector { char *data; size_t element; int64_t stored; };
+struct state_vector {
+    char *data;
+    size_t element;
+    int64_t stored;
+};
 
 struct state {
     struct state_vector *vectors; /* on the heap: copies of a state share them */
@@ -62,8 +66,7 @@ static inline void state_fill(struct state *st, uint64_t seed)
         for (size_t i = 0; i < n; i++) p[i] = (unsigned char)(state_word(seed, (uint64_t)k, i / 8) >> (i % 8 * 8));
     }
     st->s.step = (int64_t)seed;
-    snprintf(st->meta, sizeof st->meta, "{\"seed\": %llu,\n  \"lr\": 0.1, \"text\": \"a\\nb\"}",
-             (unsigned long long)seed);
+    snprintf(st->meta, sizeof st->meta, "{\"seed\": %llu,\n  \"lr\": 0.1, \"text\": \"a\\nb\"}", (unsigned long long)seed);
 }
 
 /* The first differing class of the loaded state, or -1. */
@@ -98,11 +101,8 @@ static inline void state_init(struct state *st, int64_t count)
         c->read = state_read;
         c->write = state_write;
     }
-    st->s = (struct ckpt_state){.classes = st->classes,
-                                .n_classes = STATE_CLASSES,
-                                .tensors = st->tensors,
-                                .n_tensors = 2,
-                                .meta_json = st->meta};
+    st->s = (struct ckpt_state){
+        .classes = st->classes, .n_classes = STATE_CLASSES, .tensors = st->tensors, .n_tensors = 2, .meta_json = st->meta};
 }
 
 static inline void state_release(struct state *st)

@@ -89,11 +89,10 @@ static inline void fake_run(int size, void (*after_bcast)(int, int), void (*body
     pthread_t threads[FAKE_MAX];
     pthread_barrier_init(&w.gate, NULL, (unsigned)size);
     for (int r = 0; r < size; r++) {
-        jobs[r] =
-            (struct fake_job){.comm = {.fn = &fake_table, .rank = r, .size = size, .local_rank = r, .local_size = size},
-                              .rank = {.world = &w},
-                              .body = body,
-                              .arg = arg};
+        jobs[r] = (struct fake_job){.comm = {.fn = &fake_table, .rank = r, .size = size, .local_rank = r, .local_size = size},
+                                    .rank = {.world = &w},
+                                    .body = body,
+                                    .arg = arg};
         jobs[r].comm.impl = &jobs[r].rank;
         pthread_create(&threads[r], NULL, fake_thread, &jobs[r]);
     }

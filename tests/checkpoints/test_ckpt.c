@@ -107,8 +107,7 @@ static status save(const char *where, int ranks, int64_t count, uint64_t seed)
     state_fill(&st, seed);
     struct state states[FAKE_MAX];
     for (int r = 0; r < ranks; r++) states[r] = st; /* all ranks hold the same; they share the memory */
-    for (int r = 0; r < ranks; r++)
-        states[r].s.meta_json = st.meta, states[r].s.classes = st.classes, states[r].s.tensors = st.tensors;
+    for (int r = 0; r < ranks; r++) states[r].s.meta_json = st.meta, states[r].s.classes = st.classes, states[r].s.tensors = st.tensors;
     struct call c = {.where = where, .states = states};
     fake_run(ranks, NULL, do_save, &c);
     state_release(&st);
@@ -228,8 +227,7 @@ __attribute__((noinline)) static char *slurp(const char *path, size_t *n)
 static void same_state_same_bytes(void **unused)
 {
     (void)unused;
-    static const char *const files[] = {"manifest", "shard-00000.h5", "shard-00001.h5", "shard-00000.sum",
-                                        "shard-00001.sum"};
+    static const char *const files[] = {"manifest", "shard-00000.h5", "shard-00001.h5", "shard-00000.sum", "shard-00001.sum"};
     char a[300], b[300];
     snprintf(a, sizeof a, "%s/a", dir);
     snprintf(b, sizeof b, "%s/b", dir);
@@ -355,8 +353,7 @@ static void another_layout_is_refused(void **unused)
     struct call c = {.where = dir, .states = &st};
     fake_run(1, NULL, do_load, &c);
     assert_int_equal(c.st[0], ST_SHAPE);
-    static const char *const parts[] = {"weights, 100000 × bf16", "100008 × bf16", "model.other.weight", "[12501, 4]",
-                                        "codes"};
+    static const char *const parts[] = {"weights, 100000 × bf16", "100008 × bf16", "model.other.weight", "[12501, 4]", "codes"};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (!strstr(c.message[0], parts[i])) fail_msg("'%s' is not in: %s", parts[i], c.message[0]);
     state_release(&st);
@@ -402,15 +399,9 @@ static void retention(void **unused)
 static void names_that_are_no_steps(void **unused)
 {
     (void)unused;
-    static const char *const names[] = {"step-12",
-                                        "step-0000012x",
-                                        "step--000001",
-                                        "step-",
-                                        "step-00000012",
-                                        "step-+000012",
-                                        "step-99999999999999999999",
-                                        "latest",
-                                        "step-0000012.old"};
+    static const char *const names[] = {
+        "step-12", "step-0000012x",   "step--000001", "step-", "step-00000012", "step-+000012", "step-99999999999999999999",
+        "latest",  "step-0000012.old"};
     assert_int_equal(save(dir, 1, 70000, 3), ST_OK);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[400];
@@ -492,10 +483,7 @@ static void one_callback_fails(void **unused)
 
 /* The directory becomes another run's: at once, or between the shards and the commit. Nothing of it is touched. */
 static int guard_calls;
-static status refuse_from(void *nth)
-{
-    return ++guard_calls >= *(int *)nth ? status_fail(ST_USAGE, "another run has it") : ST_OK;
-}
+static status refuse_from(void *nth) { return ++guard_calls >= *(int *)nth ? status_fail(ST_USAGE, "another run has it") : ST_OK; }
 
 static void guarded(void **unused)
 {
@@ -569,8 +557,7 @@ static void fill_disk(int rank, int count)
     char path[400], zeros[4096] = {0};
     snprintf(path, sizeof path, "%s/filler", dir);
     int fd = open(path, O_WRONLY | O_CREAT, 0644);
-    while (write(fd, zeros, sizeof zeros) > 0) {
-    }
+    while (write(fd, zeros, sizeof zeros) > 0) {}
     close(fd);
 }
 
@@ -590,8 +577,7 @@ static int full_disk_child(void)
     struct state states[2] = {st, st};
     struct call c = {.where = where, .states = states};
     fake_run(2, fill_disk, do_save, &c); /* full after the check for free space */
-    if (c.st[0] != ST_IO || c.st[1] != ST_IO || !strstr(c.message[0], "No space left") || count_entries(where, "") != 1)
-        return 1;
+    if (c.st[0] != ST_IO || c.st[1] != ST_IO || !strstr(c.message[0], "No space left") || count_entries(where, "") != 1) return 1;
     fake_run(2, NULL, do_save, &c); /* full before it */
     if (c.st[0] != ST_IO || !strstr(c.message[0], "are free") || count_entries(where, "") != 1) return 1;
     if (load(where, 2, 300000, NULL) != 1) return 1;

@@ -175,8 +175,7 @@ static void killed_while_saving(void **unused)
 /* ---- damage ---------------------------------------------------------------------------------------------------------
  */
 
-static const char *const files[] = {"manifest", "shard-00000.h5", "shard-00000.sum", "shard-00001.h5",
-                                    "shard-00001.sum"};
+static const char *const files[] = {"manifest", "shard-00000.h5", "shard-00000.sum", "shard-00001.h5", "shard-00001.sum"};
 enum { N_FILES = sizeof files / sizeof *files };
 
 static char *path_of(const char *file)
@@ -207,8 +206,8 @@ static void expect_fall_back(const char *what, const char *file, int64_t at)
     snprintf(good, sizeof good, "%s/step-0000002", dir);
     snprintf(bad, sizeof bad, "%s/step-0000002.bad", dir);
     if (c.st || !c.found || c.step != 1 || c.rejected != 1 || rename(bad, good) || state_differs(&c.states[1], 1) >= 0)
-        fail_msg("%s in %s at %lld: status %d, found step %lld, %d rejected", what, file, (long long)at, c.st,
-                 (long long)c.step, c.rejected);
+        fail_msg("%s in %s at %lld: status %d, found step %lld, %d rejected", what, file, (long long)at, c.st, (long long)c.step,
+                 c.rejected);
     call_release(&c);
 }
 
@@ -232,8 +231,7 @@ static void every_flipped_bit_is_found(void **unused)
         assert_int_equal(stat(path_of(files[f]), &info), 0);
         for (int i = 0; i < 40; i++) {
             seed = seed * 1103515245u + 12345u;
-            int64_t span =
-                i < 20 && info.st_size > 4096 ? 4096 : info.st_size; /* heads are HDF5's own bytes: half the tries */
+            int64_t span = i < 20 && info.st_size > 4096 ? 4096 : info.st_size; /* heads are HDF5's own bytes: half the tries */
             int64_t at = i == 0 ? 0 : i == 1 ? info.st_size - 1 : (int64_t)(seed >> 8) * 131 % span;
             flip(path_of(files[f]), at, (unsigned char)(1 << i % 8));
             expect_fall_back("flipped bit", files[f], at);

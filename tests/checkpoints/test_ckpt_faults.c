@@ -140,8 +140,7 @@ static bool hit(void)
 
 static int opened(const char *path, int flags, mode_t mode)
 {
-    if (!under_dir(path) || !(flags & (O_WRONLY | O_RDWR)))
-        return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+    if (!under_dir(path) || !(flags & (O_WRONLY | O_RDWR))) return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
     if (hit()) return -1;
     bool fresh = flags & O_CREAT && access(path, F_OK);
     int fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
@@ -168,10 +167,10 @@ int open64(const char *path, int flags, ...)
     return opened(path, flags, mode);
 }
 
-#define WRITING(fd)                                                                                                    \
-    if (fd_under_dir(fd)) {                                                                                            \
-        if (hit()) return -1;                                                                                          \
-        note_data(fd);                                                                                                 \
+#define WRITING(fd)                                                                                                                        \
+    if (fd_under_dir(fd)) {                                                                                                                \
+        if (hit()) return -1;                                                                                                              \
+        note_data(fd);                                                                                                                     \
     }
 
 ssize_t write(int fd, const void *data, size_t n)

@@ -20,8 +20,7 @@ static status load(struct comm *comm, const char *dir, struct state *st, int64_t
     struct ckpt_info info;
     bool found;
     TRY(ckpt_find(comm, dir, &info, &found));
-    if (!found || info.step != step)
-        FAIL(ST_FAIL, "found step %lld, wanted %lld", (long long)info.step, (long long)step);
+    if (!found || info.step != step) FAIL(ST_FAIL, "found step %lld, wanted %lld", (long long)info.step, (long long)step);
     status result = ckpt_load(comm, &info, &st->s);
     if (!result && state_differs(st, (uint64_t)step) >= 0) result = status_fail(ST_FAIL, "loaded other values");
     ckpt_info_free(&info);

@@ -29,8 +29,8 @@ static int teardown(void **unused)
     return file_remove_tree(dir) ? -1 : 0;
 }
 
-#define SIZES                                                                                                          \
-    "\"vocab_size\":1000,\"hidden_size\":64,\"intermediate_size\":128,\"num_hidden_layers\":3,\"num_attention_"        \
+#define SIZES                                                                                                                              \
+    "\"vocab_size\":1000,\"hidden_size\":64,\"intermediate_size\":128,\"num_hidden_layers\":3,\"num_attention_"                            \
     "heads\":4"
 #define LLAMA "{\"model_type\":\"llama\"," SIZES
 
@@ -71,13 +71,12 @@ static void llama3_in_both_spellings(void **unused)
               "type\":\"llama3\"},"
               "\"tie_word_embeddings\":true,\"eos_token_id\":[1,8,9],\"bos_token_id\":0,\"architectures\":["
               "\"LlamaForCausalLM\"]}",
-        LLAMA
-        ",\"num_key_value_heads\":2,\"dtype\":\"bfloat16\",\"rope_parameters\":{\"factor\":32.0,\"rope_theta\":500000,"
-        "\"high_freq_factor\":4.0,\"low_freq_factor\":1.0,\"original_max_position_embeddings\":8192,\"rope_type\":"
-        "\"llama3\"},"
-        "\"tie_word_embeddings\":true,\"eos_token_id\":[1,8,9],\"bos_token_id\":0,\"architectures\":["
-        "\"LlamaForCausalLM\"],"
-        "\"layer_types\":[\"full_attention\",\"full_attention\",\"full_attention\"],\"rope_scaling\":null}",
+        LLAMA ",\"num_key_value_heads\":2,\"dtype\":\"bfloat16\",\"rope_parameters\":{\"factor\":32.0,\"rope_theta\":500000,"
+              "\"high_freq_factor\":4.0,\"low_freq_factor\":1.0,\"original_max_position_embeddings\":8192,\"rope_type\":"
+              "\"llama3\"},"
+              "\"tie_word_embeddings\":true,\"eos_token_id\":[1,8,9],\"bos_token_id\":0,\"architectures\":["
+              "\"LlamaForCausalLM\"],"
+              "\"layer_types\":[\"full_attention\",\"full_attention\",\"full_attention\"],\"rope_scaling\":null}",
     };
     for (size_t i = 0; i < 2; i++) {
         struct hf_config c = good(spellings[i]);
@@ -93,7 +92,7 @@ static void layers_and_ropes_by_type(void **unused)
 {
     (void)unused;
     struct hf_config c = good(LLAMA ",\"sliding_window\":128,\"max_window_layers\":2,\"use_sliding_window\":true,"
-                              "\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\"]}");
+                                    "\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\"]}");
     assert_true(c.sliding_window == 128 && c.max_window_layers == 2 && c.use_sliding_window == 1 && c.has_layer_types);
     assert_true(!c.slides[0] && c.slides[1] && !c.slides[2]);
     c = good(LLAMA ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":8.0,\"rope_theta\":1e6},"
@@ -111,7 +110,8 @@ static void longrope_by_its_names(void **unused)
     static const char *const names[] = {"longrope", "su", "yarn"};
     for (size_t i = 0; i < 3; i++) {
         char *text = mem_printf(LLAMA ",\"max_position_embeddings\":131072,\"original_max_position_embeddings\":4096,"
-                                "\"rope_scaling\":{\"type\":\"%s\",\"short_factor\":[1,1.5],\"long_factor\":[2,64]}}", names[i]);
+                                      "\"rope_scaling\":{\"type\":\"%s\",\"short_factor\":[1,1.5],\"long_factor\":[2,64]}}",
+                                names[i]);
         struct hf_config c = good(text);
         assert_true(c.rope[0].type == ROPE_LONGROPE && c.rope[0].n_stretch == 2 && c.rope[0].original == 4096);
         assert_true(c.rope[0].stretch[0][1] == 1.5f && c.rope[0].stretch[1][1] == 64);
@@ -128,8 +128,7 @@ static void old_and_odd_but_legal(void **unused)
     assert_true(c.pad == -1 && c.bos == -1 && c.n_eos == 1 && c.eos[0] == 2);
     c = good(LLAMA ",\"pad_token_id\":1000}");
     assert_int_equal(c.pad, -1);
-    c = good(LLAMA
-             ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2},\"attention_dropout\":0.0,\"pretraining_tp\":1}");
+    c = good(LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2},\"attention_dropout\":0.0,\"pretraining_tp\":1}");
     assert_true(c.rope[0].type == ROPE_LINEAR && c.rope[0].factor == 2);
     c = good(LLAMA ",\"rope_theta\":10000.0,\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000.0}}");
     assert_true(c.rope[0].type == ROPE_DEFAULT && c.rope[0].theta == 1e4);
@@ -197,8 +196,7 @@ static const struct {
     {WITH("\"query_pre_attn_scalar\":0"), ST_CORRUPT, "query_pre_attn_scalar is 0"},
     {WITH("\"attn_logit_softcapping\":-1"), ST_CORRUPT, "attn_logit_softcapping is -1"},
     {WITH("\"rope_theta\":1e4,\"rope_parameters\":{\"rope_theta\":5e5}"), ST_CORRUPT, "keep one"},
-    {WITH("\"rope_scaling\":{\"rope_type\":\"default\"},\"rope_parameters\":{\"rope_theta\":5e5}"), ST_CORRUPT,
-     "disagree"},
+    {WITH("\"rope_scaling\":{\"rope_type\":\"default\"},\"rope_parameters\":{\"rope_theta\":5e5}"), ST_CORRUPT, "disagree"},
     {WITH("\"num_local_experts\":8"), ST_NOT_BUILT, "num_local_experts is 8"},
     {WITH("\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}"), ST_NOT_BUILT,
      "quantization_config by \"bitsandbytes\": the weights are already quantised"},
@@ -208,8 +206,7 @@ static const struct {
     {"{\"model_type\":\"llama\",\"quantization_config\":{\"quant_method\":\"gptq\"}}", ST_NOT_BUILT, "\"gptq\""},
     {WITH("\"layer_types\":[\"full_attention\"]"), ST_CORRUPT, "layer_types"},
     {WITH("\"layer_types\":[1,2,3]"), ST_CORRUPT, "layer_types[0] is 1"},
-    {WITH("\"layer_types\":[\"linear_attention\",\"full_attention\",\"full_attention\"]"), ST_NOT_BUILT,
-     "linear_attention"},
+    {WITH("\"layer_types\":[\"linear_attention\",\"full_attention\",\"full_attention\"]"), ST_NOT_BUILT, "linear_attention"},
     {WITH("\"eos_token_id\":1000"), ST_CORRUPT, "below vocab_size 1000"},
     {WITH("\"eos_token_id\":\"</s>\""), ST_CORRUPT, "eos_token_id is \"</s>\""},
     {WITH("\"eos_token_id\":[1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6]"), ST_CORRUPT, "lists 33 ids"},
@@ -224,10 +221,8 @@ static void refusals(void **unused)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct hf_config c;
         status st = hf_config_parse("config.json", bad[i].json, strlen(bad[i].json), &c);
-        if (st != bad[i].st || !strstr(status_message(), bad[i].says) ||
-            strncmp(status_message(), "config.json", 11) != 0)
-            fail_msg("row %zu %s: %d '%s', wanted %d '%s'", i, bad[i].json, st, st ? status_message() : "", bad[i].st,
-                     bad[i].says);
+        if (st != bad[i].st || !strstr(status_message(), bad[i].says) || strncmp(status_message(), "config.json", 11) != 0)
+            fail_msg("row %zu %s: %d '%s', wanted %d '%s'", i, bad[i].json, st, st ? status_message() : "", bad[i].st, bad[i].says);
     }
 }
 
@@ -240,10 +235,7 @@ static char *at(const char *name)
     return p;
 }
 
-static void put(const char *name, const char *text)
-{
-    assert_int_equal(file_replace(at(name), text, strlen(text)), ST_OK);
-}
+static void put(const char *name, const char *text) { assert_int_equal(file_replace(at(name), text, strlen(text)), ST_OK); }
 
 static void directory(void **unused)
 {
@@ -282,8 +274,7 @@ static void model_types(void **unused)
         {"{\"model_type\":\"falcon\"}", "falcon"},
         {"{\"model_type\":\"gemma3\",\"text_config\":{\"model_type\":\"gemma3_text\"}}", "gemma3"},
         {"{\"text_config\":{\"model_type\":\"gemma3_text\"}}", "gemma3_text"},
-        {"{\"model_type\":\"a-name-that-is-much-longer-than-any-model-type\"}",
-         "a-name-that-is-much-longer-than-any-model-type"},
+        {"{\"model_type\":\"a-name-that-is-much-longer-than-any-model-type\"}", "a-name-that-is-much-longer-than-any-model-type"},
         {"{\"text_config\":{}}", NULL},
         {"{\"model_type\":null}", NULL},
         {"{\"model_type\":[\"llama\"]}", NULL},
@@ -295,8 +286,10 @@ static void model_types(void **unused)
         put("config.json", rows[i].json);
         status st = hf_config_model_type(dir, type, sizeof type);
         assert_int_equal(st, rows[i].type ? ST_OK : ST_CORRUPT);
-        if (rows[i].type) assert_string_equal(type, rows[i].type);
-        else assert_non_null(strstr(status_message(), "config.json"));
+        if (rows[i].type)
+            assert_string_equal(type, rows[i].type);
+        else
+            assert_non_null(strstr(status_message(), "config.json"));
     }
 }
 

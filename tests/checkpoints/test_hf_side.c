@@ -71,7 +71,9 @@ static void export(struct hf_export e)
 static void edits(void **state)
 {
     (void)state;
-    static const struct { const char *from, *key, *value, *to; } rows[] = {
+    static const struct {
+        const char *from, *key, *value, *to;
+    } rows[] = {
         {"{\"a\":1,\"b\" : 2 }", "b", "[3, 4]", "{\"a\":1,\"b\" : [3, 4] }"},
         {"{ \"b\": [1, [2, \"]\\\"\"], {\"b\": 5}] , \"a\": 1}", "b", "7", "{ \"b\": 7 , \"a\": 1}"},
         {"{\"x\": {\"b\": \"}\"}, \"y\": \"\\\"b\\\":\", \"b\": null}", "b", "\"s\"",
@@ -92,7 +94,9 @@ static void edits(void **state)
 static void dtypes(void **state)
 {
     (void)state;
-    static const struct { const char *from, *to; } rows[] = {
+    static const struct {
+        const char *from, *to;
+    } rows[] = {
         {"{ \"torch_dtype\" : \"bfloat16\" , \"eps\":1e-05}", "{ \"torch_dtype\" : \"float32\" , \"eps\":1e-05}"},
         {"{\"x\": {\"torch_dtype\": \"a\"}, \"dtype\": null}", "{\"x\": {\"torch_dtype\": \"a\"}, \"dtype\": \"float32\"}"},
         {"{\"torch_dtype\":\"a\\\"\", \"dtype\":\"b\"}\n", "{\"torch_dtype\":\"float32\", \"dtype\":\"float32\"}\n"},
@@ -134,7 +138,9 @@ static void carried(void **state)
 static void ends(void **state)
 {
     (void)state;
-    static const struct { const char *from, *to; } rows[] = {
+    static const struct {
+        const char *from, *to;
+    } rows[] = {
         {NULL, "{\n  \"bos_token_id\": 1,\n  \"eos_token_id\": [2, 7, 9]\n}\n"},
         {"{\"eos_token_id\": 2, \"x\":1e-05}", "{\"eos_token_id\": [2, 7, 9], \"x\":1e-05}"},
         {"{\"eos_token_id\": [9, 4]}", "{\"eos_token_id\": [9, 4, 7]}"},
@@ -166,7 +172,9 @@ static void ends(void **state)
 static void templates(void **state)
 {
     (void)state;
-    static const struct { const char *config, *jinja, *to; } rows[] = {
+    static const struct {
+        const char *config, *jinja, *to;
+    } rows[] = {
         {"{\"a\": 1}", NULL, "{\n  \"chat_template\": \"{{ new \\\"q\\\" }}\",\"a\": 1}"},
         {"{\"a\": 1}", "old", "{\"a\": 1}"},
         {"{\"model_max_length\": 1000000000000000019884624838656}", "old", /* as transformers writes it */
@@ -206,7 +214,9 @@ static void templates(void **state)
 static void untied(void **state)
 {
     (void)state;
-    static const struct { const char *from, *to; } rows[] = {
+    static const struct {
+        const char *from, *to;
+    } rows[] = {
         {"{\"b\": 1e-05, \"tie_word_embeddings\": true, \"a\": [1]}", "{\"b\": 1e-05, \"tie_word_embeddings\": false, \"a\": [1]}"},
         {"{}", "{\n  \"tie_word_embeddings\": false}"},
     };
@@ -224,7 +234,9 @@ static void tokenizers(void **state)
 {
     (void)state;
     static const char *const names[] = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json"};
-    static const struct { const char *path, *want[5]; } rows[] = {
+    static const struct {
+        const char *path, *want[5];
+    } rows[] = {
         {NULL, {"{base}", "base", NULL, NULL, "{\"b\": 1}"}},
         {"base", {"{base}", "base", NULL, NULL, "{\"b\": 1}"}},
         {"base/original/tokenizer.model", {"{base}", "base", NULL, NULL, "{\"b\": 1}"}},

@@ -31,19 +31,18 @@ static void fields(void **unused)
     assert_false(peft_targets(&p, "model.layers.0.self_attn.k_proj"));
     peft_config_free(&p);
     /* as PEFT 0.18 writes it, all neutral fields present */
-    p = good(
-        "{\"alora_invocation_tokens\":null,\"alpha_pattern\":{},\"arrow_config\":null,\"auto_mapping\":null,"
-        "\"base_model_name_or_path\":\"m/b\",\"bias\":\"none\",\"corda_config\":null,\"ensure_weight_tying\":false,"
-        "\"eva_config\":null,\"exclude_modules\":null,\"fan_in_fan_out\":false,\"inference_mode\":true,"
-        "\"init_lora_weights\":\"eva\",\"layer_replication\":null,\"layers_pattern\":null,\"layers_to_transform\":"
-        "null,"
-        "\"loftq_config\":{},\"lora_alpha\":32,\"lora_bias\":false,\"lora_dropout\":0.05,\"megatron_config\":null,"
-        "\"megatron_core\":\"megatron.core\",\"modules_to_save\":null,\"peft_type\":\"LORA\",\"peft_version\":\"0.18."
-        "0\","
-        "\"qalora_group_size\":16,\"r\":16,\"rank_pattern\":{},\"revision\":null,\"target_modules\":[\"o_proj\",\"mlp."
-        "up_proj\"],"
-        "\"target_parameters\":null,\"task_type\":\"CAUSAL_LM\",\"trainable_token_indices\":null,\"use_dora\":false,"
-        "\"use_qalora\":false,\"use_rslora\":true}");
+    p = good("{\"alora_invocation_tokens\":null,\"alpha_pattern\":{},\"arrow_config\":null,\"auto_mapping\":null,"
+             "\"base_model_name_or_path\":\"m/b\",\"bias\":\"none\",\"corda_config\":null,\"ensure_weight_tying\":false,"
+             "\"eva_config\":null,\"exclude_modules\":null,\"fan_in_fan_out\":false,\"inference_mode\":true,"
+             "\"init_lora_weights\":\"eva\",\"layer_replication\":null,\"layers_pattern\":null,\"layers_to_transform\":"
+             "null,"
+             "\"loftq_config\":{},\"lora_alpha\":32,\"lora_bias\":false,\"lora_dropout\":0.05,\"megatron_config\":null,"
+             "\"megatron_core\":\"megatron.core\",\"modules_to_save\":null,\"peft_type\":\"LORA\",\"peft_version\":\"0.18."
+             "0\","
+             "\"qalora_group_size\":16,\"r\":16,\"rank_pattern\":{},\"revision\":null,\"target_modules\":[\"o_proj\",\"mlp."
+             "up_proj\"],"
+             "\"target_parameters\":null,\"task_type\":\"CAUSAL_LM\",\"trainable_token_indices\":null,\"use_dora\":false,"
+             "\"use_qalora\":false,\"use_rslora\":true}");
     assert_true(p.r == 16 && p.lora_alpha == 32 && p.lora_dropout == 0.05 && p.use_rslora);
     assert_string_equal(p.base_model, "m/b");
     peft_config_free(&p);
@@ -104,8 +103,7 @@ static void selection(void **unused)
         {"\"layers_to_transform\":[0,2],\"layers_pattern\":[\"h\",\"layers\"]", "model.layers.2.self_attn.q_proj", true},
         {"\"layers_to_transform\":[0,2],\"layers_pattern\":\"\"", "model.layers.2.self_attn.q_proj", true},
         {"\"target_modules\":[\"lm_head\",\"q_proj\"],\"layers_to_transform\":[0]", "lm_head", true},
-        {"\"target_modules\":[\"model.layers.3.mlp.up_proj\",\"q_proj\"],\"layers_to_transform\":[0]",
-         "model.layers.3.mlp.up_proj", true},
+        {"\"target_modules\":[\"model.layers.3.mlp.up_proj\",\"q_proj\"],\"layers_to_transform\":[0]", "model.layers.3.mlp.up_proj", true},
         {"\"exclude_modules\":[\"q_proj\"]", "model.layers.0.self_attn.q_proj", false},
         {"\"exclude_modules\":[\"q_proj\"]", "model.layers.0.self_attn.v_proj", true},
         {"\"exclude_modules\":[\"layers.0.self_attn.q_proj\"]", "model.layers.1.self_attn.q_proj", true},
@@ -139,11 +137,10 @@ static void patterns(void **unused)
         int64_t r;
         double alpha;
     } rows[] = {
-        {"model.layers.1.self_attn.q_proj", 4, 1.5},  {"model.layers.11.self_attn.q_proj", 2, 1.5},
-        {"model.layers.0.self_attn.v_proj", 3, 12},   {"model.layers.0.self_attn.k_proj", 6, 1.5},
-        {"model.layers.0.mlp.up_proj", 6, 12},        {"model.layers.0.self_attn.qq_proj", 6, 12},
-        {"model.layers.0.self_attn.o_proj", 7, 12},
-        {"lm_head", 6, 12},
+        {"model.layers.1.self_attn.q_proj", 4, 1.5}, {"model.layers.11.self_attn.q_proj", 2, 1.5},
+        {"model.layers.0.self_attn.v_proj", 3, 12},  {"model.layers.0.self_attn.k_proj", 6, 1.5},
+        {"model.layers.0.mlp.up_proj", 6, 12},       {"model.layers.0.self_attn.qq_proj", 6, 12},
+        {"model.layers.0.self_attn.o_proj", 7, 12},  {"lm_head", 6, 12},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         int64_t r = peft_rank(&p, rows[i].path);
@@ -157,11 +154,11 @@ static void patterns(void **unused)
 static void inits(void **unused)
 {
     (void)unused;
-    static const char *const plain[] = {"true", "false", "null", "\"gaussian\"", "\"Gaussian\"", "\"eva\"", "\"orthogonal\"",
-                                        "\"lora_ga\""};
+    static const char *const plain[] = {"true",         "false",   "null",           "\"gaussian\"",
+                                        "\"Gaussian\"", "\"eva\"", "\"orthogonal\"", "\"lora_ga\""};
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
-        char *json = mem_printf(LORA ",\"init_lora_weights\":%s,\"loftq_config\":{\"loftq_bits\":4},\"eva_config\":{\"rho\":2.0}}",
-                                plain[i]);
+        char *json =
+            mem_printf(LORA ",\"init_lora_weights\":%s,\"loftq_config\":{\"loftq_bits\":4},\"eva_config\":{\"rho\":2.0}}", plain[i]);
         struct peft_config p = good(json);
         assert_false(p.frozen_b);
         peft_config_free(&p);
@@ -247,8 +244,7 @@ static void refusals(void **unused)
         struct peft_config p;
         status st = peft_config_parse("adapter_config.json", bad[i].json, strlen(bad[i].json), &p);
         if (st != bad[i].st || !strstr(status_message(), bad[i].says) || p.target.rule || p.exclude.rule || p.rank_pattern.rule)
-            fail_msg("row %zu %s: %d '%s', wanted %d '%s'", i, bad[i].json, st, st ? status_message() : "", bad[i].st,
-                     bad[i].says);
+            fail_msg("row %zu %s: %d '%s', wanted %d '%s'", i, bad[i].json, st, st ? status_message() : "", bad[i].st, bad[i].says);
     }
 }
 
@@ -314,8 +310,7 @@ static void written_and_read_back(void **unused)
     snprintf(dir, sizeof dir, "%s/trimpot-peft-XXXXXX", base ? base : "/tmp");
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/adapter_config.json", dir);
-    struct peft_config p = {
-        .r = 16, .lora_alpha = 22.6, .lora_dropout = 0.1, .base_model = mem_strdup("a \"b\""), .use_rslora = true};
+    struct peft_config p = {.r = 16, .lora_alpha = 22.6, .lora_dropout = 0.1, .base_model = mem_strdup("a \"b\""), .use_rslora = true};
     peft_target_add(&p, "q_proj");
     peft_target_add(&p, "v_proj");
     assert_int_equal(peft_config_write(dir, &p), ST_OK);

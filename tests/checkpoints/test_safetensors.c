@@ -119,8 +119,8 @@ static const struct bad {
     {"{\"a\\u0000b\":" T("F32", "[1]", "0", "4") "}", -1, 4, "x.safetensors:1:"},
     {"{\"a\\u001b[31m\":" T("F32", "[1]", "0", "4") "}", -1, 4, "control character"},
     {"{\"a\xff\":" T("F32", "[1]", "0", "4") "}", -1, 4, "unable to decode"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
-     -1, 0, "deeper than 64"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", -1, 0,
+     "deeper than 64"},
 };
 
 static void hostile_headers(void **unused)
@@ -130,8 +130,7 @@ static void hostile_headers(void **unused)
         struct st_entry *e;
         int n;
         status st = parse(bad[i].header, bad[i].said_length, bad[i].data, &e, &n);
-        if (st != ST_CORRUPT || e || n || !strstr(status_message(), bad[i].says) ||
-            !strstr(status_message(), "x.safetensors"))
+        if (st != ST_CORRUPT || e || n || !strstr(status_message(), bad[i].says) || !strstr(status_message(), "x.safetensors"))
             fail_msg("row %zu %s: %d '%s', wanted '%s'", i, bad[i].header, st, st ? status_message() : "", bad[i].says);
     }
     struct st_entry *e;
@@ -150,10 +149,9 @@ static void legal_oddities(void **unused)
     st_entries_free(e, n);
     /* padded; 0-d; zero-size ones between; out of order; a type that only passes through; __metadata__ last */
     const char *header = "{\"z\":" T("BF16", "[2]", "4", "8") ",\"none\":" T("F32", "[3,0]", "4", "4") ",\"scalar\":" T(
-        "F32", "[]", "0",
-        "4") ",\"four\":" T("F4", "[2]", "8",
-                            "9") ",\"end\":" T("U8", "[0]", "9",
-                                               "9") ",\"__metadata__\":{\"format\":\"pt\",\"x\":\"\"}}   ";
+        "F32", "[]", "0", "4") ",\"four\":" T("F4", "[2]", "8",
+                                              "9") ",\"end\":" T("U8", "[0]", "9",
+                                                                 "9") ",\"__metadata__\":{\"format\":\"pt\",\"x\":\"\"}}   ";
     size_t bytes;
     unsigned char *p = image(header, -1, 9, &bytes);
     assert_int_equal(st_parse("x", p, bytes, &e, &n), ST_OK);
@@ -172,8 +170,7 @@ static void legal_oddities(void **unused)
  * --------------------------------------------------------- */
 
 /* Finds `"name":{"dtype":"X","shape":[..],"data_offsets":[a,b]}` by plain text search and compares. */
-static void mini_check(const char *file, const char *name, const char *type, const char *shape, const void *want,
-                       size_t n)
+static void mini_check(const char *file, const char *name, const char *type, const char *shape, const void *want, size_t n)
 {
     FILE *f = fopen(file, "rb");
     assert_non_null(f);
@@ -337,17 +334,13 @@ static void a_failing_write_leaves_nothing(void **unused)
 /* ---- directories
  * ------------------------------------------------------------------------------------------------------ */
 
-static void put(const char *name, const char *text)
-{
-    assert_int_equal(file_replace(at(name), text, strlen(text)), ST_OK);
-}
+static void put(const char *name, const char *text) { assert_int_equal(file_replace(at(name), text, strlen(text)), ST_OK); }
 
 static void refused(status want, const char *says)
 {
     struct st_set s;
     status st = st_open(dir, "model", &s);
-    if (st != want || !strstr(status_message(), says))
-        fail_msg("%d '%s', wanted %d '%s'", st, status_message(), want, says);
+    if (st != want || !strstr(status_message(), says)) fail_msg("%d '%s', wanted %d '%s'", st, status_message(), want, says);
     assert_int_equal(s.n, 0);
 }
 
@@ -375,8 +368,7 @@ static void directories(void **unused)
         {"{\"weight_map\":{\"a\":\"/etc/x.safetensors\"}}", ST_CORRUPT, "plain name"},
         {"{\"weight_map\":{\"a\":\"..safetensors\"}}", ST_CORRUPT, "plain name"},
         {"{\"weight_map\":{\"a\":\"pytorch_model.bin\"}}", ST_CORRUPT, "plain name"},
-        {"{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\"}}", ST_IO,
-         "one.safetensors two.safetensors"},
+        {"{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\"}}", ST_IO, "one.safetensors two.safetensors"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         put("model.safetensors.index.json", rows[i].index);

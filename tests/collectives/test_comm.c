@@ -25,9 +25,9 @@
 #include "tests/collectives/reference.h"
 #include "tests/ref/fence.h"
 
-#define CHECK(condition)                                                                      \
-    do {                                                                                      \
-        if (!(condition)) FAIL(ST_FAIL, "%s:%d: %s is false", __FILE__, __LINE__, #condition); \
+#define CHECK(condition)                                                                                                                   \
+    do {                                                                                                                                   \
+        if (!(condition)) FAIL(ST_FAIL, "%s:%d: %s is false", __FILE__, __LINE__, #condition);                                             \
     } while (0)
 
 static status check_small(struct comm *c)
@@ -83,7 +83,11 @@ static status check_bulk(struct comm *c)
 }
 
 /* Memory of one kind, and what lies in it as the host sees it. */
-struct held { enum mem_kind kind; size_t bytes; void *at; };
+struct held {
+    enum mem_kind kind;
+    size_t bytes;
+    void *at;
+};
 
 static status hold(const struct backend *be, enum mem_kind kind, size_t bytes, struct held *out)
 {
@@ -172,7 +176,10 @@ static const struct backend *behind_a_fence(void)
 
 static status check_all(struct comm *c)
 {
-    static const struct { int leaves; int64_t count; } reductions[] = {{8, 140000}, {24, 20000}, {16, 20000}, {48, 20000}};
+    static const struct {
+        int leaves;
+        int64_t count;
+    } reductions[] = {{8, 140000}, {24, 20000}, {16, 20000}, {48, 20000}};
     TRY(check_small(c));
     TRY(check_bulk(c));
     const struct backend *fenced = behind_a_fence();
@@ -206,8 +213,7 @@ static status run(struct comm *c, int argc, char **argv)
 {
     const char *mode = argc > 1 ? argv[1] : "all";
     int rank = argc > 2 ? atoi(argv[2]) : 0, code = argc > 3 ? atoi(argv[3]) : rank;
-    if (strcmp(mode, "agree") == 0)
-        return comm_agree(c, c->rank == rank ? status_fail((status)code, "only rank %d failed", rank) : ST_OK);
+    if (strcmp(mode, "agree") == 0) return comm_agree(c, c->rank == rank ? status_fail((status)code, "only rank %d failed", rank) : ST_OK);
     if (strcmp(mode, "same") == 0) return comm_agree(c, status_fail((status)code, "every rank says this"));
     if (strcmp(mode, "stop") == 0) FAIL(ST_STOPPED, "stopped on request");
     if (strcmp(mode, "differ") == 0) return comm_check_equal(c, "the configuration", c->rank == c->size - 1);

@@ -17,11 +17,11 @@ struct row {
     const char *how, *text; /* text: part of the message or warning */
 };
 
-#define SLURM "SLURM_JOB_ID=7 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=8 SLURM_NNODES=4"
-#define STEP SLURM " SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=8"
+#define SLURM            "SLURM_JOB_ID=7 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=8 SLURM_NNODES=4"
+#define STEP             SLURM " SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=8"
 #define OMPI(size, rank) "OMPI_COMM_WORLD_SIZE=" #size " OMPI_COMM_WORLD_RANK=" #rank " PMIX_RANK=" #rank " PMIX_NAMESPACE=12345 "
-#define SRUN(rank) "PMIX_NAMESPACE=slurm.pmix.7.0 PMIX_RANK=" #rank " "
-#define PMI(size, rank) "PMI_SIZE=" #size " PMI_RANK=" #rank " "
+#define SRUN(rank)       "PMIX_NAMESPACE=slurm.pmix.7.0 PMIX_RANK=" #rank " "
+#define PMI(size, rank)  "PMI_SIZE=" #size " PMI_RANK=" #rank " "
 
 static const struct row rows[] = {
     /* distributed.md §2.1, row by row */
@@ -29,13 +29,14 @@ static const struct row rows[] = {
     {"bare inside sbatch", SLURM, NULL, ST_OK, false, 1, "bare", "SLURM_NTASKS='8': 1 process inside an allocation of 8 tasks"},
     {"mpirun", OMPI(4, 1), NULL, ST_OK, true, 4, "mpirun", NULL},
     {"mpirun in sbatch, first node", OMPI(8, 3) SLURM, NULL, ST_OK, true, 8, "mpirun", NULL},
-    {"mpirun in sbatch, other node", OMPI(8, 5) "SLURM_JOB_ID=7 SLURM_PROCID=1 SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=3 SLURM_NTASKS=3",
-     NULL, ST_OK, true, 8, "mpirun", NULL},
+    {"mpirun in sbatch, other node", OMPI(8, 5) "SLURM_JOB_ID=7 SLURM_PROCID=1 SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=3 SLURM_NTASKS=3", NULL,
+     ST_OK, true, 8, "mpirun", NULL},
     {"the same, daemons under pmi2", OMPI(8, 5) PMI(3, 1) "SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=3 SLURM_PROCID=1", NULL, ST_OK, true, 8,
      "mpirun", NULL},
     {"srun --mpi=pmix", SRUN(0) STEP, NULL, ST_OK, true, 8, "srun --mpi=pmix", NULL},
     {"srun --mpi=pmi2", PMI(8, 0) STEP, NULL, ST_USAGE, false, 0, NULL, "PMI_SIZE='8', PMI_RANK='0': srun --mpi=pmi2 started 8"},
-    {"srun --mpi=none", STEP, NULL, ST_USAGE, false, 0, NULL, "SLURM_STEP_NUM_TASKS='8', SLURM_PROCID='0': srun without PMIx started 8 indep"},
+    {"srun --mpi=none", STEP, NULL, ST_USAGE, false, 0, NULL,
+     "SLURM_STEP_NUM_TASKS='8', SLURM_PROCID='0': srun without PMIx started 8 indep"},
 
     /* allocations and shells in them */
     {"bare, allocation of one task", "SLURM_JOB_ID=7 SLURM_NTASKS=1", NULL, ST_OK, false, 1, "bare", NULL},
@@ -50,7 +51,8 @@ static const struct row rows[] = {
 
     /* worlds of one */
     {"mpirun -n 1", OMPI(1, 0), NULL, ST_OK, false, 1, "mpirun", NULL},
-    {"srun --mpi=pmix -n 1", SRUN(0) "SLURM_JOB_ID=7 SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=1", NULL, ST_OK, false, 1, "srun --mpi=pmix", NULL},
+    {"srun --mpi=pmix -n 1", SRUN(0) "SLURM_JOB_ID=7 SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=1", NULL, ST_OK, false, 1, "srun --mpi=pmix",
+     NULL},
     {"srun --mpi=pmi2 -n 1", PMI(1, 0) "SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=1", NULL, ST_OK, false, 1, "bare", NULL},
     {"srun --mpi=none -n 1", SLURM " SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=1", NULL, ST_OK, false, 1, "bare", "SLURM_NTASKS"},
     {"MPICH's mpirun -n 1", PMI(1, 0) "MPI_LOCALNRANKS=1 MPI_LOCALRANKID=0", NULL, ST_OK, false, 1, "bare", NULL},
@@ -79,8 +81,10 @@ static const struct row rows[] = {
     {"PMIX_RANK is no number", "PMIX_RANK=x PMIX_NAMESPACE=1", NULL, ST_USAGE, false, 0, NULL, "PMIX_RANK='x'"},
     {"PMIX_NAMESPACE alone", "PMIX_NAMESPACE=12345", NULL, ST_OK, false, 1, "bare", NULL},
     {"rank beyond the step", SRUN(8) STEP, NULL, ST_USAGE, false, 0, NULL, "PMIX_RANK='8' is no rank of SLURM_STEP_NUM_TASKS='8'"},
-    {"OMPI size alone", "OMPI_COMM_WORLD_SIZE=4", NULL, ST_USAGE, false, 0, NULL, "OMPI_COMM_WORLD_SIZE='4', but OMPI_COMM_WORLD_RANK is not set"},
-    {"OMPI rank alone", "OMPI_COMM_WORLD_RANK=1", NULL, ST_USAGE, false, 0, NULL, "OMPI_COMM_WORLD_RANK='1', but OMPI_COMM_WORLD_SIZE is not"},
+    {"OMPI size alone", "OMPI_COMM_WORLD_SIZE=4", NULL, ST_USAGE, false, 0, NULL,
+     "OMPI_COMM_WORLD_SIZE='4', but OMPI_COMM_WORLD_RANK is not set"},
+    {"OMPI rank alone", "OMPI_COMM_WORLD_RANK=1", NULL, ST_USAGE, false, 0, NULL,
+     "OMPI_COMM_WORLD_RANK='1', but OMPI_COMM_WORLD_SIZE is not"},
     {"OMPI without PMIx", "OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_RANK=1", NULL, ST_USAGE, false, 0, NULL, "PMIX_RANK is not set"},
     {"OMPI with half of PMIx", "OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_RANK=1 PMIX_RANK=1", NULL, ST_USAGE, false, 0, NULL,
      "PMIX_NAMESPACE is not set"},
@@ -156,8 +160,9 @@ static void test_rows(void **state)
                    (r->text ? l.warning && strstr(l.warning, r->text) : !l.warning);
         else if (good)
             good = strstr(status_message(), r->text) != NULL;
-        if (!good) fail_msg("%s: code %d, mpi %d, world %d, how %s, warning %s, message %s", r->name, st, l.mpi,
-                            l.expected_world, l.how, l.warning, status_message());
+        if (!good)
+            fail_msg("%s: code %d, mpi %d, world %d, how %s, warning %s, message %s", r->name, st, l.mpi, l.expected_world, l.how,
+                     l.warning, status_message());
     }
 }
 
@@ -190,7 +195,6 @@ static void test_self(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_no_plugin),
-                                       cmocka_unit_test(test_self)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_no_plugin), cmocka_unit_test(test_self)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

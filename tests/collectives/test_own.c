@@ -15,8 +15,8 @@ static void check(int64_t count, int size)
     for (int r = 0; r < size; r++) {
         struct range mine = own(count, r, size);
         if (mine.lo != at || mine.hi < mine.lo || (mine.lo % OWN_PAGE && mine.lo != count))
-            fail_msg("%lld over %d: rank %d has [%lld, %lld) after %lld", (long long)count, size, r, (long long)mine.lo,
-                     (long long)mine.hi, (long long)at);
+            fail_msg("%lld over %d: rank %d has [%lld, %lld) after %lld", (long long)count, size, r, (long long)mine.lo, (long long)mine.hi,
+                     (long long)at);
         int64_t n = (mine.hi - mine.lo + OWN_PAGE - 1) / OWN_PAGE;
         if (n < least) least = n;
         if (n > most) most = n;

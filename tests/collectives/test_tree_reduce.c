@@ -39,16 +39,15 @@ struct job {
 
 static void meet(struct comm *c) { pthread_barrier_wait(&((struct world *)c->impl)->barrier); }
 
-static status threads_all_to_all(struct comm *c, const void *send, const size_t *send_bytes, const size_t *send_offset,
-                                 void *recv, const size_t *recv_bytes, const size_t *recv_offset)
+static status threads_all_to_all(struct comm *c, const void *send, const size_t *send_bytes, const size_t *send_offset, void *recv,
+                                 const size_t *recv_bytes, const size_t *recv_offset)
 {
     struct world *w = c->impl;
     (void)send_bytes;
     w->send[c->rank] = send;
     w->send_offset[c->rank] = send_offset;
     meet(c);
-    for (int r = 0; r < c->size; r++)
-        memmove((char *)recv + recv_offset[r], w->send[r] + w->send_offset[r][c->rank], recv_bytes[r]);
+    for (int r = 0; r < c->size; r++) memmove((char *)recv + recv_offset[r], w->send[r] + w->send_offset[r][c->rank], recv_bytes[r]);
     meet(c);
     return ST_OK;
 }
@@ -119,8 +118,8 @@ static float *node_values(struct tree_node node, int64_t count)
 static void *run_rank(void *argument)
 {
     struct job *j = argument;
-    struct comm c = {.fn = &threads_table, .rank = j->rank, .size = j->size, .local_rank = j->rank,
-                     .local_size = j->size, .impl = j->world};
+    struct comm c = {
+        .fn = &threads_table, .rank = j->rank, .size = j->size, .local_rank = j->rank, .local_size = j->size, .impl = j->world};
     struct tree_node cover[TREE_MAX_NODES];
     float *nodes[TREE_MAX_NODES];
     int each = j->leaves / j->size, n = tree_cover(j->leaves, each * j->rank, each * (j->rank + 1), cover);
@@ -147,8 +146,8 @@ static void *run_rank(void *argument)
         s.lo = s.hi = -1;
         j->st = tree_reduce(&t, &s.base, (void *const *)nodes, n, out, j->count, part);
         if (!j->st && j->size > 1 && (range_count(due) ? s.lo != due.lo || s.hi != due.hi : s.lo != -1))
-            j->st = status_fail(ST_FAIL, "it adds [%lld, %lld) and owns [%lld, %lld)", (long long)s.lo, (long long)s.hi,
-                                (long long)due.lo, (long long)due.hi);
+            j->st = status_fail(ST_FAIL, "it adds [%lld, %lld) and owns [%lld, %lld)", (long long)s.lo, (long long)s.hi, (long long)due.lo,
+                                (long long)due.hi);
     }
     if (j->st) snprintf(j->message, sizeof j->message, "%s", status_message());
     if (out != j->out) memcpy(j->out, out, (size_t)j->count * sizeof(float));
@@ -161,7 +160,10 @@ static void *run_rank(void *argument)
     return NULL;
 }
 
-struct way { bool sharing, staged; int parts; };
+struct way {
+    bool sharing, staged;
+    int parts;
+};
 static const struct way ways[] = {{true, false, 1}, {false, false, 1}, {true, true, 1}, {false, true, 3}, {true, false, 5}};
 enum { N_WAYS = sizeof ways / sizeof *ways };
 
@@ -173,8 +175,14 @@ static void check(int leaves, int size, const struct way *way, int64_t count, co
     pthread_t threads[RANKS_MAX];
     pthread_barrier_init(&w.barrier, NULL, (unsigned)size);
     for (int r = 0; r < size; r++) {
-        jobs[r] = (struct job){.world = &w, .rank = r, .size = size, .leaves = leaves, .count = count, .staged = way->staged,
-                               .parts = way->parts, .out = mem_alloc((size_t)count * sizeof(float))};
+        jobs[r] = (struct job){.world = &w,
+                               .rank = r,
+                               .size = size,
+                               .leaves = leaves,
+                               .count = count,
+                               .staged = way->staged,
+                               .parts = way->parts,
+                               .out = mem_alloc((size_t)count * sizeof(float))};
         assert_int_equal(pthread_create(&threads[r], NULL, run_rank, &jobs[r]), 0);
     }
     for (int r = 0; r < size; r++) {

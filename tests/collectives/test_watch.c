@@ -38,8 +38,8 @@ struct world {
 
 static struct scene {
     const char *name;
-    void (*body)(struct comm *c);  /* of each rank, after watch_open; returns to end in order */
-    void (*outside)(void);         /* beside them, or NULL */
+    void (*body)(struct comm *c); /* of each rank, after watch_open; returns to end in order */
+    void (*outside)(void);        /* beside them, or NULL */
     struct world *world;
     pid_t pid[RANKS + 1];
     int code[RANKS]; /* exit code, −signal */
@@ -47,7 +47,7 @@ static struct scene {
     char *said;
     FILE *log;
     double began;
-} *scene; /* the one this process plays in */
+} * scene; /* the one this process plays in */
 
 static int my_rank;
 
@@ -83,8 +83,8 @@ static void end_self(struct comm *c, int code)
     _exit(code);
 }
 
-static const struct comm_table table = {.name = "processes", .barrier = meet, .bcast = board_bcast, .all_gather = board_all_gather,
-                                        .abort = end_self};
+static const struct comm_table table = {
+    .name = "processes", .barrier = meet, .bcast = board_bcast, .all_gather = board_all_gather, .abort = end_self};
 
 /* ---- what stands between the watch and the system in this program ------------------------------------------------------ */
 
@@ -121,7 +121,10 @@ int accept4(int fd, struct sockaddr *from, socklen_t *size, int flags)
 /* ---- scenes ----------------------------------------------------------------------------------------------------------- */
 
 static void nap(double s) { nanosleep(&(struct timespec){(time_t)s, (long)((s - (double)(time_t)s) * 1e9)}, NULL); }
-static void hang(void) { for (;;) pause(); }
+static void hang(void)
+{
+    for (;;) pause();
+}
 
 static void dies(struct comm *c, int rank, int signal)
 {
@@ -277,10 +280,26 @@ static void visit(void)
 }
 
 static struct scene scenes[] = {
-    {"kill_0", kill_0}, {"kill_1", kill_1}, {"kill_2", kill_2}, {"crash_3", crash_3}, {"kill_at_once", kill_at_once},
-    {"kill_asked", kill_asked}, {"kill_centres", kill_centres}, {"stop_0", stop_0}, {"stop_1", stop_1}, {"stop_3", stop_3}, {"stop_forgiven", stop_forgiven},
-    {"exits", exits}, {"tells", tells}, {"blamed", blamed}, {"suspended", suspended, suspend}, {"in_order", in_order},
-    {"unreachable", unreachable}, {"unconnected", unconnected}, {"crowd", crowd}, {"visited", visited, visit},
+    {"kill_0", kill_0},
+    {"kill_1", kill_1},
+    {"kill_2", kill_2},
+    {"crash_3", crash_3},
+    {"kill_at_once", kill_at_once},
+    {"kill_asked", kill_asked},
+    {"kill_centres", kill_centres},
+    {"stop_0", stop_0},
+    {"stop_1", stop_1},
+    {"stop_3", stop_3},
+    {"stop_forgiven", stop_forgiven},
+    {"exits", exits},
+    {"tells", tells},
+    {"blamed", blamed},
+    {"suspended", suspended, suspend},
+    {"in_order", in_order},
+    {"unreachable", unreachable},
+    {"unconnected", unconnected},
+    {"crowd", crowd},
+    {"visited", visited, visit},
 };
 enum { SCENES = sizeof scenes / sizeof *scenes };
 
@@ -360,8 +379,10 @@ static int run_all(void **state)
     for (int how;;) {
         pid_t pid = waitpid(-1, &how, WNOHANG);
         if (pid < 0) break;
-        if (pid > 0) note_end(pid, how);
-        else nap(0.02);
+        if (pid > 0)
+            note_end(pid, how);
+        else
+            nap(0.02);
         for (int i = 0; i < SCENES; i++) {
             const struct scene *s = &scenes[i];
             int left = 0, last = 0;
@@ -399,14 +420,13 @@ static const struct scene *ended(void (*body)(struct comm *), const int codes[RA
     bool good = s->took_s < most_s && count(s->said, "error: ") == (told && *told) && (!told || strstr(s->said, told));
     for (int r = 0; r < RANKS; r++) good &= s->code[r] == codes[r];
     if (!good)
-        fail_msg("%s: codes %d %d %d %d, expected %d %d %d %d; %.1f s of %.0f; '%s' expected once:\n%s", s->name, s->code[0],
-                 s->code[1], s->code[2], s->code[3], codes[0], codes[1], codes[2], codes[3], s->took_s, most_s, told ? told : "",
-                 s->said);
+        fail_msg("%s: codes %d %d %d %d, expected %d %d %d %d; %.1f s of %.0f; '%s' expected once:\n%s", s->name, s->code[0], s->code[1],
+                 s->code[2], s->code[3], codes[0], codes[1], codes[2], codes[3], s->took_s, most_s, told ? told : "", s->said);
     return s;
 }
 
 #define CODES(...) ((const int[RANKS]){__VA_ARGS__})
-#define WORDLESS " ended without a word (killed, crashed, or out of memory) at "
+#define WORDLESS   " ended without a word (killed, crashed, or out of memory) at "
 
 static void a_death_is_named_by_who_is_in_charge(void **state)
 {
@@ -427,7 +447,8 @@ static void a_death_right_after_the_start_is_seen(void **state)
 static void who_was_asked_to_stop_was_killed(void **state)
 {
     (void)state;
-    ended(kill_asked, CODES(17, 17, -9, 17), ") was killed, some time after it had been asked to stop, at step 41, reduction; all ranks end\n", 20);
+    ended(kill_asked, CODES(17, 17, -9, 17),
+          ") was killed, some time after it had been asked to stop, at step 41, reduction; all ranks end\n", 20);
 }
 
 static void without_both_centres_the_others_end(void **state)
@@ -440,7 +461,8 @@ static void without_both_centres_the_others_end(void **state)
 static void silence_is_named(void **state)
 {
     (void)state;
-    const char *told = ") has not been heard of for 1 s (stopped, or its host or the network is gone), last at step 41, reduction; all ranks end\n";
+    const char *told =
+        ") has not been heard of for 1 s (stopped, or its host or the network is gone), last at step 41, reduction; all ranks end\n";
     assert_non_null(strstr(ended(stop_0, CODES(-9, 21, 21, 21), told, 20)->said, "[rank 1] error: rank 0 (host "));
     assert_non_null(strstr(ended(stop_1, CODES(21, -9, 21, 21), told, 20)->said, "[rank 0] error: rank 1 (host "));
     assert_non_null(strstr(ended(stop_3, CODES(21, 21, 21, -9), told, 20)->said, "[rank 0] error: rank 3 (host "));

@@ -80,7 +80,8 @@ static const struct {
     {BASE "model: {lora_attn_modules: q_proj}\n", NULL, "model.lora_attn_modules is 'q_proj': expected a list of q_proj, k_proj"},
     {BASE "model: {lora_dropout: 1.0}\n", NULL, "model.lora_dropout is '1.0': expected a number from 0 to below 1"},
     {BASE "tokenizer: {max_seq_len: 1}\n", NULL, "tokenizer.max_seq_len is '1': expected a whole number of at least 2"},
-    {BASE "tokenizer: {prompt_template: {user: [a]}}\n", NULL, "tokenizer.prompt_template is a group of keys: expected torchtune.data.Llama2ChatTemplate"},
+    {BASE "tokenizer: {prompt_template: {user: [a]}}\n", NULL,
+     "tokenizer.prompt_template is a group of keys: expected torchtune.data.Llama2ChatTemplate"},
     {BASE "tokenizer: {prompt_template: torchtune.data.ChatMLTemplat}\n", NULL, "did you mean torchtune.data.ChatMLTemplate?"},
     {BASE, "dataset.split=test", "dataset.split is 'test': expected rows of the files, as train, train[:95%] or train[100:200]"},
     {BASE, "dataset.split=train[:95%", "dataset.split is 'train[:95%'"},
@@ -92,11 +93,14 @@ static const struct {
     {BASE "checkpointer_: 1\n", NULL, "did you mean checkpointer?"},
     {BASE "dataset_val_fraction: 1\n", NULL, "dataset_val_fraction is '1': expected a number from above 0 to below 1"},
     {"checkpointer: {checkpoint_dir: /m, keep_last_n_checkpoints: 0}\n", NULL, "keep_last_n_checkpoints is '0'"},
-    {"checkpointer: {checkpoint_dir: /m, model_type: LLAMA3_VISION}\n", NULL, "LLAMA3_VISION is refused: this program trains text decoders"},
+    {"checkpointer: {checkpoint_dir: /m, model_type: LLAMA3_VISION}\n", NULL,
+     "LLAMA3_VISION is refused: this program trains text decoders"},
     {"checkpointer: {checkpoint_dir: /m, model_type: LAMA2}\n", NULL, "model_type is 'LAMA2'; did you mean LLAMA2?"},
     {"checkpointer: {checkpoint_dir: /m, checkpoint_files: [pytorch_model.bin]}\n", NULL, "Python pickles are not read"},
-    {"checkpointer: {checkpoint_dir: /m, recipe_checkpoint: recipe_state.pt}\n", NULL, "recipe_checkpoint: 'recipe_state.pt' is refused: it is a Python pickle"},
-    {"checkpointer: {checkpoint_dir: /m, safe_serialization: False}\n", NULL, "safe_serialization: 'False' is refused: weights are written as safetensors only"},
+    {"checkpointer: {checkpoint_dir: /m, recipe_checkpoint: recipe_state.pt}\n", NULL,
+     "recipe_checkpoint: 'recipe_state.pt' is refused: it is a Python pickle"},
+    {"checkpointer: {checkpoint_dir: /m, safe_serialization: False}\n", NULL,
+     "safe_serialization: 'False' is refused: weights are written as safetensors only"},
     /* known, not built */
     {BASE "enable_activation_offloading: true\n", NULL, "t.yaml:3:31: enable_activation_offloading: 'true' is not built yet"},
     {BASE "model: {use_dora: true}\nrecipe: lora_finetune\n", NULL, "model.use_dora: 'true' is not built yet"},
@@ -116,13 +120,16 @@ static const struct {
     {BASE, "dataset=torchtune.datasets.preference_dataset", "preference data is not supported yet"},
     {BASE "dataset_val: {data_files: v.json, filter_fn: f}\n", NULL, "dataset.filter_fn: 'f' is refused: it names a Python function"},
     /* components */
-    {BASE "optimizer: {_component_: torch.optim.AdmW}\n", NULL, "optimizer._component_: 'torch.optim.AdmW' is not known; did you mean torch.optim.AdamW?"},
+    {BASE "optimizer: {_component_: torch.optim.AdmW}\n", NULL,
+     "optimizer._component_: 'torch.optim.AdmW' is not known; did you mean torch.optim.AdamW?"},
     {BASE "optimizer: {_component_: [a]}\n", NULL, "optimizer._component_ is a list: expected a dotted path"},
     {BASE "optimizer: {_component_: torch.optim.SGD, betas: [0.9, 0.9]}\n", NULL, "torch.optim.SGD takes no betas: it takes lr momentum"},
     {BASE "optimizer: {momentum: 0.9}\n", NULL, "optimizer without _component_ takes no momentum"},
     {BASE "model: {_component_: torchtune.models.llama3_2.llama3_2_1b, lora_rank: 8}\n", NULL, "takes no lora_rank: it takes init"},
-    {BASE "model: {_component_: torchtune.models.llama3_2.lora_llama3_2_2b}\n", NULL, "did you mean torchtune.models.llama3_2.lora_llama3_2_1b?"},
-    {BASE "lr_scheduler: {_component_: torchtune.training.lr_schedulers.get_cosine_schedule_with_warmups}\n", NULL, "did you mean torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup?"},
+    {BASE "model: {_component_: torchtune.models.llama3_2.lora_llama3_2_2b}\n", NULL,
+     "did you mean torchtune.models.llama3_2.lora_llama3_2_1b?"},
+    {BASE "lr_scheduler: {_component_: torchtune.training.lr_schedulers.get_cosine_schedule_with_warmups}\n", NULL,
+     "did you mean torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup?"},
     {BASE "lr_scheduler: {num_warmup_steps: 5}\n", NULL, "t.yaml:3:1: lr_scheduler needs its _component_"},
     {BASE "recipe: lora_finetun\n", NULL, "there is no recipe 'lora_finetun'; did you mean lora_finetune?"},
     /* references */
@@ -135,7 +142,8 @@ static const struct {
     {BASE "output_dir: ${seed\n", NULL, "only ${key} and ${group.key} are understood"},
     {BASE "batch_size_val: ${output_dir}\n", NULL, "batch_size_val is './trimpot-output': expected a whole number"},
     /* rules */
-    {BASE "optimizer_in_bwd: true\nclip_grad_norm: 1\n", NULL, "t.yaml:3:19: optimizer_in_bwd: 'true': a parameter steps before the norm of all gradients is known"},
+    {BASE "optimizer_in_bwd: true\nclip_grad_norm: 1\n", NULL,
+     "t.yaml:3:19: optimizer_in_bwd: 'true': a parameter steps before the norm of all gradients is known"},
     {BASE "optimizer_in_bwd: true\ngradient_accumulation_steps: 2\n", NULL, "every micro-batch would step"},
     {BASE "optimizer_in_bwd: true\n", "gradient_accumulation_steps=2", "every micro-batch would step"},
     {BASE "enable_activation_checkpointing: true\nac_mode: none\n", NULL, "keep one of the two keys"},
@@ -156,22 +164,29 @@ static const struct {
     {BASE "save_adapter_weights_only: true\n", NULL, "there is no adapter"},
     {BASE "recipe: lora_finetune\nmaster_weights: fp32\n", NULL, "adapters are 32-bit already"},
     {BASE "grad_dtype: bf16\n", NULL, "gradients are summed in fp32"},
-    {BASE "model: {_component_: torchtune.models.qwen2.qwen2_7b}\ntokenizer: {_component_: torchtune.models.llama3.llama3_tokenizer}\n", NULL, "it is not the tokenizer of model._component_"},
-    {BASE "model: {_component_: torchtune.models.phi3.phi3_mini}\ntokenizer: {_component_: torchtune.models.llama2.llama2_tokenizer}\n", NULL, "it is not the tokenizer of model._component_"},
-    {BASE "model: {_component_: torchtune.models.gemma2.gemma2_2b}\n", "checkpointer.model_type=GEMMA", "model._component_ is of another family"},
-    {BASE "model: {_component_: torchtune.models.qwen2.qwen2_7b}\n", "checkpointer.model_type=LLAMA2", "model._component_ is of another family"},
+    {BASE "model: {_component_: torchtune.models.qwen2.qwen2_7b}\ntokenizer: {_component_: torchtune.models.llama3.llama3_tokenizer}\n",
+     NULL, "it is not the tokenizer of model._component_"},
+    {BASE "model: {_component_: torchtune.models.phi3.phi3_mini}\ntokenizer: {_component_: torchtune.models.llama2.llama2_tokenizer}\n",
+     NULL, "it is not the tokenizer of model._component_"},
+    {BASE "model: {_component_: torchtune.models.gemma2.gemma2_2b}\n", "checkpointer.model_type=GEMMA",
+     "model._component_ is of another family"},
+    {BASE "model: {_component_: torchtune.models.qwen2.qwen2_7b}\n", "checkpointer.model_type=LLAMA2",
+     "model._component_ is of another family"},
     {BASE "output_dir: /model/../model/out\n", NULL, "it lies in checkpointer.checkpoint_dir"},
     {BASE "reduce: fast\n", NULL, "the library's own sum is not built yet"},
     {BASE "tokenizer: {merges_file: m.txt}\n", NULL, "it belongs to the vocab.json of tokenizer.path"},
     /* what must be there */
     {"dataset: {data_files: x.json}\n", NULL, "t.yaml: checkpointer.checkpoint_dir: it is missing"},
     {"checkpointer: {checkpoint_dir: /m}\n", NULL, "dataset.data_files is missing: name the file with the rows, or pass --data FILE"},
-    {"checkpointer: {checkpoint_dir: /m}\ndataset: {_component_: torchtune.datasets.alpaca_dataset}\n", NULL, "'tatsu-lab/alpaca' is a hub data set and nothing is downloaded"},
+    {"checkpointer: {checkpoint_dir: /m}\ndataset: {_component_: torchtune.datasets.alpaca_dataset}\n", NULL,
+     "'tatsu-lab/alpaca' is a hub data set and nothing is downloaded"},
     {"checkpointer: {checkpoint_dir: /m}\ndataset: {data_files: rows.parquet}\n", NULL, "'rows.parquet' has none of the endings"},
     {"checkpointer: {checkpoint_dir: /m}\ndataset: {data_files: [a.json, b.csv]}\n", NULL, "mixes json and csv files"},
     {"checkpointer: {checkpoint_dir: /m}\ndataset: []\n", NULL, "dataset is a list of 0: expected 1 to 8"},
-    {"checkpointer: {checkpoint_dir: /m}\ndataset: [{data_files: a.json}, {data_files: b.json, packed: true}]\n", "tokenizer.max_seq_len=9", "pack all of them or none"},
-    {"checkpointer: {checkpoint_dir: /m}\ndataset: [{data_files: a.json}]\n", "dataset.packed=true", "dataset is a list of 1: say dataset.0.packed"},
+    {"checkpointer: {checkpoint_dir: /m}\ndataset: [{data_files: a.json}, {data_files: b.json, packed: true}]\n", "tokenizer.max_seq_len=9",
+     "pack all of them or none"},
+    {"checkpointer: {checkpoint_dir: /m}\ndataset: [{data_files: a.json}]\n", "dataset.packed=true",
+     "dataset is a list of 1: say dataset.0.packed"},
 };
 
 static char *told(const char *yaml, const char *override)
@@ -210,9 +225,13 @@ static void all_at_once(void **state)
     struct config_args args = {.overrides = overrides, .n_overrides = 2};
     struct config *c = NULL;
     assert_int_equal(config_parse_text("t.yaml", yaml, strlen(yaml), &args, &c), ST_USAGE);
-    const char *expected[] = {"6 errors in the configuration:\n", "t.yaml:3:7: seed is", "t.yaml:4:9: epochs is",
-                              "t.yaml:6:7: optimizer.lr is", "t.yaml:7:3: unknown key optimizer.lrr; did you mean optimizer.lr?",
-                              "argument 1 ('batch_size=0'): batch_size is", "argument 2 ('sheed=1'): unknown key sheed; did you mean seed?"};
+    const char *expected[] = {"6 errors in the configuration:\n",
+                              "t.yaml:3:7: seed is",
+                              "t.yaml:4:9: epochs is",
+                              "t.yaml:6:7: optimizer.lr is",
+                              "t.yaml:7:3: unknown key optimizer.lrr; did you mean optimizer.lr?",
+                              "argument 1 ('batch_size=0'): batch_size is",
+                              "argument 2 ('sheed=1'): unknown key sheed; did you mean seed?"};
     const char *at = status_message();
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         at = strstr(at, expected[i]);

@@ -62,8 +62,7 @@ static void names_people_know(void **state)
         if (!has(files, n, known[i])) fail_msg("%s is not shipped", known[i]);
     /* the recipes, then the scripts */
     for (int i = 1; i < n; i++)
-        assert_true(is_script(&files[i - 1]) == is_script(&files[i]) ? strcmp(files[i - 1].name, files[i].name) < 0
-                                                                      : is_script(&files[i]));
+        assert_true(is_script(&files[i - 1]) == is_script(&files[i]) ? strcmp(files[i - 1].name, files[i].name) < 0 : is_script(&files[i]));
     shipped_free(files, n);
 }
 
@@ -73,9 +72,7 @@ static void check_recipe(const char *name, const struct config *c)
     bool low = strstr(name, "full_single_device") || strstr(name, "low_memory");
     assert_int_equal(c->recipe, strstr(name, "lora") ? RECIPE_LORA : RECIPE_FULL);
     assert_int_equal(c->single_device, single);
-    assert_int_equal(c->model.adapt, strstr(name, "qlora")  ? ADAPT_QLORA
-                                     : strstr(name, "lora") ? ADAPT_LORA
-                                                            : ADAPT_NONE);
+    assert_int_equal(c->model.adapt, strstr(name, "qlora") ? ADAPT_QLORA : strstr(name, "lora") ? ADAPT_LORA : ADAPT_NONE);
     assert_int_equal(c->optimizer_in_bwd, low);
     assert_non_null(c->model.family);
     assert_memory_equal(name, c->model.family, strlen(c->model.family));
@@ -101,8 +98,7 @@ static void every_recipe_is_valid(void **state)
         check_recipe(name, c);
         char *text = config_text(c);
         struct config *again = NULL;
-        if (config_parse_text(name, text, strlen(text), NULL, &again))
-            fail_msg("%s: %s", name, status_message());
+        if (config_parse_text(name, text, strlen(text), NULL, &again)) fail_msg("%s: %s", name, status_message());
         check_recipe(name, again);
         config_free(again);
         config_free(c);

@@ -24,7 +24,7 @@ static struct config *parse(const char *yaml, const char *const *overrides)
     if (config_parse_text("t.yaml", yaml, strlen(yaml), &args, &c)) fail_msg("%s", status_message());
     return c;
 }
-#define PARSE(yaml, ...) parse((yaml), (const char *const[]){__VA_ARGS__ __VA_OPT__(,) NULL})
+#define PARSE(yaml, ...) parse((yaml), (const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
 
 static void rows_are_complete(void **state)
 {
@@ -41,8 +41,7 @@ static void rows_are_complete(void **state)
         for (int s = 0; s < sections_n; s++) placed = placed || row_in_section(r, sections[s].name);
         if (!placed) fail_msg("%s is in no section", r->path);
         if (r->def && strcmp(r->path, "recipe")) {
-            struct ynode *n = ynode_read(r->def, strlen(r->def), (struct place){.name = "default", .argument = 1},
-                NULL);
+            struct ynode *n = ynode_read(r->def, strlen(r->def), (struct place){.name = "default", .argument = 1}, NULL);
             if (!value_is(r, n, r->def)) fail_msg("the default of %s does not read: %s", r->path, r->def);
             ynode_free(n);
         }
@@ -65,8 +64,7 @@ static bool check_args(const char *path, const struct component *c, void *arg)
         size_t n = strcspn(at, " =");
         assert_true(n < sizeof key);
         snprintf(key, sizeof key, "%.*s", (int)n, at);
-        if (!schema_row(c->section, key)) fail_msg("%s %s takes %s, which has no row", c->section, path ? path : "",
-            key);
+        if (!schema_row(c->section, key)) fail_msg("%s %s takes %s, which has no row", c->section, path ? path : "", key);
         if (!component_default(c, key, text, sizeof text)) continue;
         struct ynode *v = ynode_read(text, strlen(text), (struct place){.name = "default", .argument = 1}, NULL);
         if (!v || !value_is(schema_row(c->section, key), v, text)) fail_msg("%s: bad default %s=%s", path, key, text);
@@ -145,8 +143,7 @@ static void defaults_of_full(void **state)
 static void short_form(void **state)
 {
     (void)state;
-    struct config_args args = {.recipe = "lora_finetune", .model = "/models/my model", .data = "d/rows.csv",
-        .output = "out"};
+    struct config_args args = {.recipe = "lora_finetune", .model = "/models/my model", .data = "d/rows.csv", .output = "out"};
     struct config *c = NULL;
     assert_int_equal(config_load(&args, false, &c), ST_OK);
     assert_int_equal(c->recipe, RECIPE_LORA);
@@ -248,12 +245,11 @@ static void components_set_defaults(void **state)
 static void values_are_typed_by_the_schema(void **state)
 {
     (void)state;
-    struct config *c = PARSE(BASE
-        "optimizer: {lr: '2e-5', betas: [.8, 0.95]}\nclip_grad_norm: inf\nmemory_budget: 1.5GB\nseed: 007\n"
-        "shuffle: off\nac_mode: selective\nac_option: 3\noutput_dir: \"null\"\nstate_dtype: fp32\nreduce: tree\n"
-        "warmup_start: one\nmax_steps_per_epoch: ~\nbatch_size_val:\nrun_val_every_n_steps: None\n"
-        "compile: {model: true, loss: false}\nhead_chunk_rows: 64\ncudnn_deterministic_mode: warn\n"
-        "tokenizer: {prompt_template: {user: ['<', '>'], assistant: ['', \"\\n\"]}, truncation_type: left}\n");
+    struct config *c = PARSE(BASE "optimizer: {lr: '2e-5', betas: [.8, 0.95]}\nclip_grad_norm: inf\nmemory_budget: 1.5GB\nseed: 007\n"
+                                  "shuffle: off\nac_mode: selective\nac_option: 3\noutput_dir: \"null\"\nstate_dtype: fp32\nreduce: tree\n"
+                                  "warmup_start: one\nmax_steps_per_epoch: ~\nbatch_size_val:\nrun_val_every_n_steps: None\n"
+                                  "compile: {model: true, loss: false}\nhead_chunk_rows: 64\ncudnn_deterministic_mode: warn\n"
+                                  "tokenizer: {prompt_template: {user: ['<', '>'], assistant: ['', \"\\n\"]}, truncation_type: left}\n");
     assert_true(c->optimizer.lr == 2e-5);
     assert_true(c->optimizer.beta1 == 0.8 && c->optimizer.beta2 == 0.95);
     assert_true(isinf(c->clip_grad_norm));
@@ -288,16 +284,15 @@ static void overrides(void **state)
     (void)state;
     const char *yaml = BASE "optimizer: {_component_: torch.optim.AdamW, lr: 1e-3, betas: [0.5, 0.5], fused: true}\n"
                             "lr_scheduler: {_component_: cosine, num_warmup_steps: 5}\nclip_grad_norm: 1.0\n";
-    struct config *c = PARSE(yaml, "optimizer=torch.optim.SGD", "optimizer.momentum=0.9", "~clip_grad_norm",
-                             "~lr_scheduler.num_warmup_steps");
+    struct config *c =
+        PARSE(yaml, "optimizer=torch.optim.SGD", "optimizer.momentum=0.9", "~clip_grad_norm", "~lr_scheduler.num_warmup_steps");
     assert_int_equal(c->optimizer.kind, CONFIG_SGD); /* betas are dropped, lr is kept */
     assert_true(c->optimizer.lr == 1e-3);
     assert_true(c->optimizer.momentum == 0.9);
     assert_true(isnan(c->clip_grad_norm));
     assert_int_equal(c->schedule.num_warmup_steps, 0);
     config_free(c);
-    c = PARSE(yaml, "~lr_scheduler", "dataset.column_map={input: question, output: answer}", "seed=None",
-        "output_dir=a=b");
+    c = PARSE(yaml, "~lr_scheduler", "dataset.column_map={input: question, output: answer}", "seed=None", "output_dir=a=b");
     assert_int_equal(c->schedule.kind, SCHEDULE_CONSTANT);
     assert_int_equal(c->dataset[0].n_column_map, 2);
     assert_string_equal(c->output_dir, "a=b");
@@ -308,9 +303,8 @@ static void overrides(void **state)
     assert_string_equal(c->dataset[0].split, "train[:95%]");
     assert_int_equal(c->seed, 2);
     config_free(c);
-    c = PARSE("checkpointer: {checkpoint_dir: /m}\ndataset:\n- {data_files: a.json}\n- {data_files: b.txt}\n",
-              "dataset.1.add_eos=false", "dataset[0].train_on_input=false",
-              "dataset.1=torchtune.datasets.text_completion_dataset");
+    c = PARSE("checkpointer: {checkpoint_dir: /m}\ndataset:\n- {data_files: a.json}\n- {data_files: b.txt}\n", "dataset.1.add_eos=false",
+              "dataset[0].train_on_input=false", "dataset.1=torchtune.datasets.text_completion_dataset");
     assert_int_equal(c->n_dataset, 2);
     assert_int_equal(c->dataset[0].masking, MASK_TRAIN_ON_ASSISTANT);
     assert_int_equal(c->dataset[1].kind, DATA_COMPLETION);
@@ -333,12 +327,11 @@ static void interpolation(void **state)
     (void)state;
     struct config *c = PARSE(BASE "batch_size: 3\nbatch_size_val: ${batch_size}\noutput_dir: /o/${tag.x}$5\\${y}\n"
                                   "seed: ${max_steps_per_epoch}\nmax_steps_per_epoch: null\n",
-                             "output_dir=/o/${dataset.data_files}", "batch_size=4",
-                             "checkpointer.output_dir=${output_dir}/kept/${epochs}");
+                             "output_dir=/o/${dataset.data_files}", "batch_size=4", "checkpointer.output_dir=${output_dir}/kept/${epochs}");
     assert_int_equal(c->batch_size_val, 4); /* after the command line */
     assert_string_equal(c->output_dir, "/o/rows.json");
     assert_string_equal(c->checkpointer.output_dir, "/o/rows.json/kept/1"); /* epochs is not written: its default */
-    assert_false(c->seed_set); /* a null stays a null */
+    assert_false(c->seed_set);                                              /* a null stays a null */
     config_free(c);
     c = PARSE(BASE, "output_dir=\"cost \\\\${5} $5\"");
     assert_string_equal(c->output_dir, "cost ${5} $5");
@@ -458,8 +451,8 @@ static void paths_are_checked_on_request(void **state)
 
 static struct config *parsed(const char *text, const char *model, const char *override)
 {
-    struct config_args args = {.model = model, .data = "rows.json", .output = "out", .overrides = &override,
-                               .n_overrides = override != NULL};
+    struct config_args args = {
+        .model = model, .data = "rows.json", .output = "out", .overrides = &override, .n_overrides = override != NULL};
     struct config *c = NULL;
     if (config_parse_text("c.yaml", text, strlen(text), &args, &c)) fail_msg("%s: %s", text, status_message());
     return c;
@@ -474,7 +467,9 @@ static struct config *parsed(const char *text, const char *model, const char *ov
 static void families_as_torchtune_names_them(void **state)
 {
     (void)state;
-    static const struct { const char *model, *tokenizer, *checkpointer; } rows[] = {
+    static const struct {
+        const char *model, *tokenizer, *checkpointer;
+    } rows[] = {
         {"qwen3.qwen3_0_6b_instruct", "qwen3.qwen3_tokenizer", "QWEN3"},
         {"mistral.mistral_7b", "mistral.mistral_tokenizer", "MISTRAL"},
         {"gemma.gemma_2b", "gemma.gemma_tokenizer", "GEMMA"},
@@ -508,15 +503,15 @@ static void a_model_brings_its_tokenizer(void **state)
         {TOKENIZER("path: /tmp/t.json, special_tokens_path: /tmp/none.json"), here, NULL, here, NULL, NULL},
         {TOKENIZER("path: /tmp/t.json, special_tokens_path: " TRIMPOT_SOURCE_DIR "/README.md"), here, NULL, here, NULL,
          TRIMPOT_SOURCE_DIR "/README.md"},
-        {TOKENIZER("path: '${checkpointer.checkpoint_dir}/config.c'"), here, NULL, TRIMPOT_SOURCE_DIR "/configs/config.c", NULL,
-         NULL},
+        {TOKENIZER("path: '${checkpointer.checkpoint_dir}/config.c'"), here, NULL, TRIMPOT_SOURCE_DIR "/configs/config.c", NULL, NULL},
         {TOKENIZER("path: '${checkpointer.checkpoint_dir}/none'"), here, NULL, here, NULL, NULL},
         {TOKENIZER(""), here, NULL, NULL, NULL, NULL},
         {"seed: 1\n", here, NULL, NULL, NULL, NULL},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char *text = mem_printf("checkpointer: {_component_: torchtune.training.FullModelHFCheckpointer, "
-                                "checkpoint_dir: /tmp/Q}\n%s", rows[i].text);
+                                "checkpoint_dir: /tmp/Q}\n%s",
+                                rows[i].text);
         struct config *c = parsed(text, rows[i].model, rows[i].override);
         const char *got[] = {c->tokenizer.path, c->tokenizer.merges_file, c->tokenizer.special_tokens_path},
                    *want[] = {rows[i].path, rows[i].merges, rows[i].specials};

@@ -21,16 +21,15 @@ static const struct {
     const char *file, *told;
 } refused[] = {
     {"llama2/7B_full_low_memory.yaml", "enable_activation_offloading: 'True' is not built yet"},
-    {"llama3_2/1B_full_single_device.yaml",
-     "bitsandbytes.optim.PagedAdamW8bit is refused: 8-bit optimizer states are not built yet"},
+    {"llama3_2/1B_full_single_device.yaml", "bitsandbytes.optim.PagedAdamW8bit is refused: 8-bit optimizer states are not built yet"},
 };
 
 static char *folder;
 static char *files[FILES_MAX];
 static int n_files;
 
-static const char *const overrides[] = {"checkpointer.checkpoint_dir=/models/base", "output_dir=/tmp/trimpot-test",
-                                        "dataset.source=json", "dataset.data_files=rows.json"};
+static const char *const overrides[] = {"checkpointer.checkpoint_dir=/models/base", "output_dir=/tmp/trimpot-test", "dataset.source=json",
+                                        "dataset.data_files=rows.json"};
 
 static char *validate(const char *name, const char *text)
 {
@@ -150,8 +149,8 @@ static void check_misspelling(const char *file, const struct text *t, const stru
     const char *dot = *k->section ? "." : "";
     char *line = mem_printf("%*s%s%s", k->indent, "", bad, t->line[k->line] + k->indent + strlen(k->name));
     char *text = with_line(t, k->line, line, k->line + 1), *message = validate(file, text);
-    char *told = mem_printf("%s:%d:%d: unknown key %s%s%s; did you mean %s%s%s?", file, k->line + 1, k->indent + 1,
-                            k->section, dot, bad, k->section, dot, k->name);
+    char *told = mem_printf("%s:%d:%d: unknown key %s%s%s; did you mean %s%s%s?", file, k->line + 1, k->indent + 1, k->section, dot, bad,
+                            k->section, dot, k->name);
     if (!message || !strstr(message, told)) fail_msg("expected: %s\ntold: %s", told, message ? message : "nothing");
     free(line);
     free(text);
@@ -208,9 +207,7 @@ static void check_wrong_type(const char *file, const struct text *t, int index, 
         while (until < t->n && !strchr(t->line[until], ']')) until++;
         until++;
     } else if (!*k->section && schema_section(k->name)) { /* a group */
-        while (until < t->n &&
-               (!t->line[until][0] || isspace((unsigned char)t->line[until][0]) || t->line[until][0] == '#'))
-            until++;
+        while (until < t->n && (!t->line[until][0] || isspace((unsigned char)t->line[until][0]) || t->line[until][0] == '#')) until++;
     }
     char *line = mem_printf("%*s%s: %s", k->indent, "", k->name, value);
     char *text = with_line(t, k->line, line, until), *message = validate(file, text);
@@ -218,8 +215,7 @@ static void check_wrong_type(const char *file, const struct text *t, int index, 
     const char *at = message ? strstr(message, place) : NULL;
     size_t n = at ? strcspn(at, "\n") : 0;
     char *told = at ? strndup(at, n) : NULL;
-    if (!told || !strstr(told, k->name))
-        fail_msg("%s '%s' is not refused there; told: %s", place, line, message ? message : "nothing");
+    if (!told || !strstr(told, k->name)) fail_msg("%s '%s' is not refused there; told: %s", place, line, message ? message : "nothing");
     free(told);
     free(line);
     free(text);
@@ -247,8 +243,7 @@ static void wrong_type(void **state)
             const char *values[4];
             int n = is_overridden(&t.key[k]) ? 0 : wrong_values(&t.key[k], values);
             /* an override reaches into a group, so its scalar stand-in is reported at the argument: tested elsewhere */
-            if (!*t.key[k].section && (!strcmp(t.key[k].name, "dataset") || !strcmp(t.key[k].name, "checkpointer")))
-                n = 0;
+            if (!*t.key[k].section && (!strcmp(t.key[k].name, "dataset") || !strcmp(t.key[k].name, "checkpointer"))) n = 0;
             for (int i = 0; i < n; i++, tried++) check_wrong_type(files[f], &t, k, values[i]);
         }
         free(t.copy);

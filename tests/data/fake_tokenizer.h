@@ -18,8 +18,8 @@ struct tokenizer {
     bool space; /* a '_' in front of every text */
 };
 
-static const char *const llama3_specials[] = {"<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>",
-                                              "<|end_header_id|>", "<|eot_id|>",      "<|eom_id|>", NULL};
+static const char *const llama3_specials[] = {
+    "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>", NULL};
 static const char *const qwen_specials[] = {"<|im_start|>", "<|im_end|>", "<|endoftext|>", NULL};
 static const char *const spm_specials[] = {"<s>", "</s>", NULL};
 static const char *const no_specials[] = {NULL};
@@ -57,8 +57,8 @@ status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, b
     return ST_OK;
 }
 
-status tokenizer_encode_rendered(const struct tokenizer *t, const char *text, size_t n, const unsigned char *quoted,
-                                 struct ids *out, struct ids *from, struct ids *to)
+status tokenizer_encode_rendered(const struct tokenizer *t, const char *text, size_t n, const unsigned char *quoted, struct ids *out,
+                                 struct ids *from, struct ids *to)
 {
     for (size_t i = 0, len; i < n; i += len) {
         int32_t id = special_at(t, text + i, n - i);
@@ -87,10 +87,26 @@ int32_t tokenizer_id(const struct tokenizer *t, const char *piece)
 
 int32_t tokenizer_bos(const struct tokenizer *t) { return t->bos ? tokenizer_id(t, t->bos) : -1; }
 int32_t tokenizer_eos(const struct tokenizer *t) { return t->eos ? tokenizer_id(t, t->eos) : -1; }
-int32_t tokenizer_pad(const struct tokenizer *t) { (void)t; return -1; }
-int32_t tokenizer_size(const struct tokenizer *t) { (void)t; return 512; }
-bool tokenizer_is_special(const struct tokenizer *t, int32_t id) { (void)t; return id >= 256; }
-const char *tokenizer_describe(const struct tokenizer *t) { (void)t; return "fake: bytes"; }
+int32_t tokenizer_pad(const struct tokenizer *t)
+{
+    (void)t;
+    return -1;
+}
+int32_t tokenizer_size(const struct tokenizer *t)
+{
+    (void)t;
+    return 512;
+}
+bool tokenizer_is_special(const struct tokenizer *t, int32_t id)
+{
+    (void)t;
+    return id >= 256;
+}
+const char *tokenizer_describe(const struct tokenizer *t)
+{
+    (void)t;
+    return "fake: bytes";
+}
 const char *tokenizer_piece(const struct tokenizer *t, int32_t id) { return id >= 256 ? t->specials[id - 256] : NULL; }
 
 void tokenizer_around(const struct tokenizer *t, const struct ids **prefix, const struct ids **suffix)
@@ -114,8 +130,10 @@ char *tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, 
     buf_text(&b, "");
     for (size_t i = 0; i < n; i++) {
         char c = (char)ids[i];
-        if (ids[i] < 256) buf_add(&b, &c, 1);
-        else if (!skip_specials) buf_text(&b, t->specials[ids[i] - 256]);
+        if (ids[i] < 256)
+            buf_add(&b, &c, 1);
+        else if (!skip_specials)
+            buf_text(&b, t->specials[ids[i] - 256]);
     }
     if (bytes) *bytes = b.len;
     return b.data;

@@ -1,5 +1,6 @@
 /* What a row means: every shape, every key beside it, every flag, part and call; what is trained on and what a chat
  * template gets to see. */
+/* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>

@@ -67,29 +67,36 @@ static char *render(const char *template, const struct tokenizer *tok, enum mask
 }
 
 #define EACH "{% for message in messages %}"
-#define CHATML EACH "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}" \
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-#define MARKED EACH "{{ '<|im_start|>' + message.role + '\\n' }}{% if message.role == 'assistant' %}{% generation %}" \
-    "{{ message.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ message.content + '<|im_end|>' }}{% endif %}\n\n{% endfor %}"
+#define CHATML                                                                                                                             \
+    EACH "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}"                                     \
+         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+#define MARKED                                                                                                                             \
+    EACH                                                                                                                                   \
+        "{{ '<|im_start|>' + message.role + '\\n' }}{% if message.role == 'assistant' %}{% generation %}"                                  \
+        "{{ message.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ message.content + '<|im_end|>' }}{% endif %}\n\n{% endfor %}"
 /* As Qwen3: only the last turn keeps its thinking. */
-#define FORGETS EACH "{{ '<|im_start|>' + message.role + '\\n' }}" \
-    "{% if message.role == 'assistant' and loop.last %}{{ '<think>' + message.reasoning_content|default('') + '</think>' }}{% endif %}" \
-    "{{ message.content + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+#define FORGETS                                                                                                                             \
+    EACH                                                                                                                                    \
+        "{{ '<|im_start|>' + message.role + '\\n' }}"                                                                                       \
+        "{% if message.role == 'assistant' and loop.last %}{{ '<think>' + message.reasoning_content|default('') + '</think>' }}{% endif %}" \
+        "{{ message.content + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 #define NO_PROMPT EACH "{{ '<|im_start|>' + message.role + '\\n' + message.content|trim + '<|im_end|>' }}{% endfor %}"
-#define TOUCHING EACH "{% generation %}{{ message.content }}{% endgeneration %}{% endfor %}"
-#define BARE EACH "{{ message.role|capitalize + ': ' + message.content + '\\n' }}{% endfor %}" \
-    "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
-#define BARE_END EACH "{{ '<|' + message.role + '|>' + message.content + '<|end|>\n' }}{% endfor %}" \
-    "{{ '<|assistant|>' if add_generation_prompt else '<|endoftext|>' }}"
+#define TOUCHING  EACH "{% generation %}{{ message.content }}{% endgeneration %}{% endfor %}"
+#define BARE                                                                                                                               \
+    EACH "{{ message.role|capitalize + ': ' + message.content + '\\n' }}{% endfor %}"                                                      \
+         "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
+#define BARE_END                                                                                                                           \
+    EACH "{{ '<|' + message.role + '|>' + message.content + '<|end|>\n' }}{% endfor %}"                                                    \
+         "{{ '<|assistant|>' if add_generation_prompt else '<|endoftext|>' }}"
 #define USERS EACH "{% if message.role != 'system' %}{{ message.content + '<|im_end|>' }}{% endif %}{% endfor %}"
 #define TOOLS "{% for t in tools %}{{ t|tojson }}{% endfor %}" CHATML
 
-#define U(x) "{\"role\":\"user\",\"content\":\"" x "\"}"
-#define A(x) "{\"role\":\"assistant\",\"content\":\"" x "\"}"
-#define S(x) "{\"role\":\"system\",\"content\":\"" x "\"}"
+#define U(x)     "{\"role\":\"user\",\"content\":\"" x "\"}"
+#define A(x)     "{\"role\":\"assistant\",\"content\":\"" x "\"}"
+#define S(x)     "{\"role\":\"system\",\"content\":\"" x "\"}"
 #define ROW(...) "{\"messages\":[" __VA_ARGS__ "]}"
-#define IMS "<|im_start|>"
-#define IME "<|im_end|>"
+#define IMS      "<|im_start|>"
+#define IME      "<|im_end|>"
 
 static const struct {
     const char *template;
@@ -109,15 +116,15 @@ static const struct {
      IMS "user\na" IME "\n" IMS "assistant\nb" IME "\n" IMS "user\nc" IME "\n" IMS "assistant\n{d" IME "}\n"},
     {TOUCHING, MASK_TRAIN_ON_LAST, ROW(A("b") "," A("d")), "b{d}"},
     {FORGETS, MASK_DEFAULT, ROW(U("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"reasoning_content\":\"r\"}," U("c") "," A("d")),
-     IMS "user\na" IME IMS "assistant\n{<think>r</think>b" IME "} | "
-     IMS "user\na" IME IMS "assistant\nb" IME IMS "user\nc" IME IMS "assistant\n{<think></think>d" IME "}"},
+     IMS "user\na" IME IMS "assistant\n{<think>r</think>b" IME "} | " IMS "user\na" IME IMS "assistant\nb" IME IMS "user\nc" IME IMS
+         "assistant\n{<think></think>d" IME "}"},
     {FORGETS, MASK_DEFAULT, ROW(U("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"thinking\":\"r\"}"), /* by its other name */
      IMS "user\na" IME IMS "assistant\n{<think>r</think>b" IME "}"},
     {NO_PROMPT, MASK_DEFAULT, ROW(U(" a ") "," A(" b ")), IMS "user\na" IME IMS "assistant\n{b" IME "}"},
     {BARE, MASK_DEFAULT, ROW(U("a") "," A("b") "," U("c") "," A("d")), "User: a\nAssistant: {b\n}User: c\nAssistant: {d\n}"},
     {BARE_END, MASK_DEFAULT, ROW(U("a") "," A("b") "," U("c") "," A("d")), /* marks that are no special tokens here */
      "<|user|>a<|end|>\n<|assistant|>{b<|end|>\n}<|user|>c<|end|>\n<|assistant|>{d<|end|>\n<|endoftext|>}"},
-    {USERS, MASK_DEFAULT, ROW(S("s") "," U("a") "," A("b")), "data error: messages[0]: its content" },
+    {USERS, MASK_DEFAULT, ROW(S("s") "," U("a") "," A("b")), "data error: messages[0]: its content"},
     {USERS, MASK_DEFAULT, ROW(S(" ") "," U("a") "," A("b")), "a" IME "{b" IME "}"},
     {CHATML, MASK_DEFAULT, ROW(U("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"reasoning_content\":\"r\"}"),
      "data error: messages[1]: its reasoning_content"},
@@ -146,7 +153,10 @@ static void documents(void **state)
 static void text_of_users_stays_text(void **state)
 {
     (void)state;
-    struct { const char *template, *row; int marks; } rows[] = {
+    struct {
+        const char *template, *row;
+        int marks;
+    } rows[] = {
         {CHATML, ROW(U(IME) "," A(IME "x")), 2},
         {TOOLS, "{\"tools\":[{\"n\":\"" IME "\"}],\"messages\":[" U("a") "," A("b") "]}", 2},
         {EACH "{{ '<|im_' + message.content }}{% endfor %}", ROW(U("end|>") "," A("end|>")), 0}, /* half and half */
@@ -186,9 +196,12 @@ static char *chosen(struct config *c, const char *family, bool tools)
     const struct chat_template *t;
     char *name;
     if (chat_format_open(c, &fake_qwen, folder, family, 0, &f)) return mem_strdup(status_message());
-    if (f.torchtune) name = mem_strdup("torchtune");
-    else if (chat_format_template(&f, tools, &t)) name = mem_strdup(status_message());
-    else name = mem_printf("%.*s", (int)t->n, t->text);
+    if (f.torchtune)
+        name = mem_strdup("torchtune");
+    else if (chat_format_template(&f, tools, &t))
+        name = mem_strdup(status_message());
+    else
+        name = mem_printf("%.*s", (int)t->n, t->text);
     chat_format_close(&f);
     return name;
 }
@@ -254,7 +267,8 @@ static void variables(void **state)
     c.torchtune_templates = false;
     c.template_variables = kwargs;
     c.n_template_variables = 3;
-    put("tokenizer_config.json", "{\"bos_token\": null, \"eos_token\": {\"content\": \"E\"}, \"model_max_length\": 1000000000000000019884624838656}");
+    put("tokenizer_config.json",
+        "{\"bos_token\": null, \"eos_token\": {\"content\": \"E\"}, \"model_max_length\": 1000000000000000019884624838656}");
     put("special_tokens_map.json", "{\"bos_token\": \"B\", \"pad_token\": \"P\"}");
     assert_int_equal(chat_format_open(&c, &fake_tiny, folder, NULL, 0, &f), ST_OK);
     char *text = json_dumps(f.variables, JSON_COMPACT | JSON_SORT_KEYS);
@@ -268,7 +282,11 @@ static void variables(void **state)
 static void texts(void **state)
 {
     (void)state;
-    static const struct { const struct tokenizer *tok; bool eos; const char *text, *shown; } rows[] = {
+    static const struct {
+        const struct tokenizer *tok;
+        bool eos;
+        const char *text, *shown;
+    } rows[] = {
         {&fake_tiny, true, "ab", "{<s>ab</s>}"},
         {&fake_tiny, false, "ab", "{<s>ab}"},
         {&fake_tiny, true, "<s>ab", "{<s>ab</s>}"},
@@ -369,8 +387,13 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(documents), cmocka_unit_test(text_of_users_stays_text), cmocka_unit_test(where_templates_come_from),
-        cmocka_unit_test(variables), cmocka_unit_test(texts), cmocka_unit_test(prompts), cmocka_unit_test(end_marks),
+        cmocka_unit_test(documents),
+        cmocka_unit_test(text_of_users_stays_text),
+        cmocka_unit_test(where_templates_come_from),
+        cmocka_unit_test(variables),
+        cmocka_unit_test(texts),
+        cmocka_unit_test(prompts),
+        cmocka_unit_test(end_marks),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -29,10 +29,10 @@ static int remove_path(void **state)
     return unlink(path);
 }
 
-#define GOOD "{\"input\":\"a\",\"output\":\"b\"}\n"
+#define GOOD          "{\"input\":\"a\",\"output\":\"b\"}\n"
 #define ONE(messages) "{\"messages\":[" messages "]}"
-#define USER "{\"role\":\"user\",\"content\":\"u\"}"
-#define BOT "{\"role\":\"assistant\",\"content\":\"a\"}"
+#define USER          "{\"role\":\"user\",\"content\":\"u\"}"
+#define BOT           "{\"role\":\"assistant\",\"content\":\"a\"}"
 
 static const struct bad {
     enum data_kind kind;
@@ -62,14 +62,20 @@ static const struct bad {
     {.text = GOOD "{\"input\":\"a\",\"output\":null}\n", .code = ST_DATA, .says = "@:2: output: expected a string, found null"},
     {.text = GOOD "{\"input\":[\"a\"],\"output\":\"b\"}\n", .code = ST_DATA, .says = "@:2: input: expected a string, found a list of 1"},
     {.text = "{\"text\":\"a\"}\n{\"txt\":\"a\"}\n", .code = ST_DATA, .says = "@:2: text: expected a string"},
-    {.text = "{\"instruction\":\"a\",\"output\":\"b\",\"input\":3}", .code = ST_DATA, .says = "@:1: input: expected a string, found the number 3"},
+    {.text = "{\"instruction\":\"a\",\"output\":\"b\",\"input\":3}",
+     .code = ST_DATA,
+     .says = "@:1: input: expected a string, found the number 3"},
     /* shapes */
     {.text = "{\"a\":1,\"b\":2}", .code = ST_DATA, .says = "@:1: no known shape: the row has the columns a, b; expected messages"},
     {.text = "{}", .code = ST_DATA, .says = "the row has the columns none"},
     {.text = "{\"ask\":\"a\",\"say\":\"b\"}", .code = ST_DATA, .says = "dataset.column_map={input: …, output: …}"},
     {.text = "{\"chosen\":\"a\",\"rejected\":\"b\"}", .code = ST_DATA, .says = "preference rows (chosen, rejected)"},
-    {.text = "{\"prompt\":\"a\",\"completion\":\"b\",\"label\":true}", .code = ST_DATA, .says = "KTO rows (prompt with a true/false label)"},
-    {.kind = DATA_INSTRUCT, .text = "{\"instruction\":\"a\",\"input\":\"b\",\"output\":\"c\"}", .code = ST_DATA,
+    {.text = "{\"prompt\":\"a\",\"completion\":\"b\",\"label\":true}",
+     .code = ST_DATA,
+     .says = "KTO rows (prompt with a true/false label)"},
+    {.kind = DATA_INSTRUCT,
+     .text = "{\"instruction\":\"a\",\"input\":\"b\",\"output\":\"c\"}",
+     .code = ST_DATA,
      .says = "@:1: instruction: found the string \"a\": this shape has no place for it"},
     {.kind = DATA_ALPACA, .text = GOOD, .code = ST_DATA, .says = "expected instruction and output"},
     {.kind = DATA_QA, .text = "{\"q\":\"a\",\"answer\":\"b\"}", .code = ST_DATA, .says = "expected question and answer"},
@@ -87,24 +93,41 @@ static const struct bad {
     {.text = ONE("3"), .code = ST_DATA, .says = "messages[0]: expected an object with role and content, found the number 3"},
     {.text = ONE(USER ",{\"content\":\"x\"}"), .code = ST_DATA, .says = "messages[1]: no \"role\""},
     {.text = ONE(USER ",{\"role\":\"assistant\"}"), .code = ST_DATA, .says = "messages[1]: no \"content\""},
-    {.text = ONE(USER ",{\"role\":\"robot\",\"content\":\"x\"}"), .code = ST_DATA, .says = "messages[1].role: unknown role: the string \"robot\""},
+    {.text = ONE(USER ",{\"role\":\"robot\",\"content\":\"x\"}"),
+     .code = ST_DATA,
+     .says = "messages[1].role: unknown role: the string \"robot\""},
     {.text = ONE(USER ",{\"role\":4,\"content\":\"x\"}"), .code = ST_DATA, .says = "messages[1].role: unknown role: the number 4"},
-    {.text = ONE(USER ",{\"role\":\"assistant\",\"content\":null}"), .code = ST_DATA, .says = "messages[1].content: expected a string or a list"},
-    {.text = ONE("{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{}}]}," BOT), .code = ST_DATA,
+    {.text = ONE(USER ",{\"role\":\"assistant\",\"content\":null}"),
+     .code = ST_DATA,
+     .says = "messages[1].content: expected a string or a list"},
+    {.text = ONE("{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{}}]}," BOT),
+     .code = ST_DATA,
      .says = "messages[0].content[0]: a part of type image_url: only text"},
-    {.text = ONE("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"words\":\"x\"}]}," BOT), .code = ST_DATA,
+    {.text = ONE("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"words\":\"x\"}]}," BOT),
+     .code = ST_DATA,
      .says = "messages[0].content[0].text: expected a string, found nothing"},
     {.text = ONE("{\"role\":\"user\",\"content\":[5]}," BOT), .code = ST_DATA, .says = "messages[0].content[0]: expected a part"},
     {.text = ONE(USER "," USER "," BOT), .code = ST_DATA, .says = "messages[1]: two user messages in a row"},
-    {.text = ONE(BOT "," USER), .code = ST_DATA, .says = "messages[0]: an assistant message must follow a user's or a tool's, this follows nothing"},
-    {.text = ONE(USER "," BOT "," BOT), .code = ST_DATA, .says = "messages[2]: an assistant message must follow a user's or a tool's, this follows assistant"},
-    {.text = ONE(USER "," BOT ",{\"role\":\"system\",\"content\":\"s\"}"), .code = ST_DATA, .says = "messages[2]: a system message must come first"},
+    {.text = ONE(BOT "," USER),
+     .code = ST_DATA,
+     .says = "messages[0]: an assistant message must follow a user's or a tool's, this follows nothing"},
+    {.text = ONE(USER "," BOT "," BOT),
+     .code = ST_DATA,
+     .says = "messages[2]: an assistant message must follow a user's or a tool's, this follows assistant"},
+    {.text = ONE(USER "," BOT ",{\"role\":\"system\",\"content\":\"s\"}"),
+     .code = ST_DATA,
+     .says = "messages[2]: a system message must come first"},
     {.text = ONE(USER ",{\"role\":\"tool\",\"content\":\"s\"}," BOT), .code = ST_DATA, .says = "messages[1]: a tool's message must follow"},
     {.text = "{\"conversations\":[{\"from\":\"robot\",\"value\":\"x\"}]}", .code = ST_DATA, .says = "conversations[0].from: unknown role"},
     {.style = CONVERSATION_SHAREGPT, .text = ONE(USER "," BOT), .code = ST_DATA, .says = "messages[0]: no \"from\""},
-    {.style = CONVERSATION_OPENAI, .text = "{\"conversations\":[{\"from\":\"human\",\"value\":\"x\"}]}", .code = ST_DATA, .says = "conversations[0]: no \"role\""},
+    {.style = CONVERSATION_OPENAI,
+     .text = "{\"conversations\":[{\"from\":\"human\",\"value\":\"x\"}]}",
+     .code = ST_DATA,
+     .says = "conversations[0]: no \"role\""},
     /* nothing left */
-    {.text = ONE(USER ",{\"role\":\"assistant\",\"content\":[]}," USER), .code = ST_DATA, .says = "nothing to train on: of 1 rows 1 have no supervised token"},
+    {.text = ONE(USER ",{\"role\":\"assistant\",\"content\":[]}," USER),
+     .code = ST_DATA,
+     .says = "nothing to train on: of 1 rows 1 have no supervised token"},
 };
 
 static void check(const struct bad *b, size_t i)
@@ -126,8 +149,10 @@ static void check(const struct bad *b, size_t i)
     assert_int_equal(file_replace(path, b->text, strlen(b->text)), ST_OK);
     struct buf says = {0};
     for (const char *p = b->says; *p; p++) {
-        if (*p == '@') buf_text(&says, path);
-        else buf_add(&says, p, 1);
+        if (*p == '@')
+            buf_text(&says, path);
+        else
+            buf_add(&says, p, 1);
     }
     status st = dataset_open(&c, &set, 1, TORCHTUNE(&fake_bare, NULL), &d);
     if (st != b->code || !strstr(status_message(), says.data))
@@ -174,15 +199,23 @@ static void shapes_that_are_fine(void **state)
         {.text = GOOD, .prompt = "a", .answer = "b"},
         {.text = "{\"prompt\":\"a\",\"completion\":\"b\",\"label\":3}", .prompt = "a", .answer = "b"},
         {.text = "{\"question\":\"a\",\"answer\":\"b\",\"text\":\"ab\"}", .prompt = "a", .answer = "b"},
-        {.kind = DATA_INSTRUCT, .map = {{"input", "q"}, {"output", "a"}}, .text = "{\"q\":\"x\",\"a\":\"y\",\"input\":\"n\",\"output\":\"n\"}",
-         .prompt = "x", .answer = "y"},
+        {.kind = DATA_INSTRUCT,
+         .map = {{"input", "q"}, {"output", "a"}},
+         .text = "{\"q\":\"x\",\"a\":\"y\",\"input\":\"n\",\"output\":\"n\"}",
+         .prompt = "x",
+         .answer = "y"},
         {.map = {{"input", "q"}, {"output", "a"}}, .text = "{\"q\":\"x\",\"a\":\"y\"}", .prompt = "x", .answer = "y"},
-        {.kind = DATA_INSTRUCT, .map = {{"input", "instruction"}, {"output", "response"}},
-         .text = "{\"instruction\":\"x\",\"response\":\"y\"}", .prompt = "x", .answer = "y"},
+        {.kind = DATA_INSTRUCT,
+         .map = {{"input", "instruction"}, {"output", "response"}},
+         .text = "{\"instruction\":\"x\",\"response\":\"y\"}",
+         .prompt = "x",
+         .answer = "y"},
         {.map = {{"messages", "chosen"}}, .text = "{\"chosen\":[" USER "," BOT "],\"rejected\":[]}", .prompt = "u", .answer = "a"},
         {.conversation_column = "talk", .text = "{\"talk\":[" USER "," BOT "]}", .prompt = "u", .answer = "a"},
-        {.conversation_column = "talk", .text = "{\"talk\":[{\"from\":\"human\",\"value\":\"u\"},{\"from\":\"gpt\",\"value\":\"a\"}]}",
-         .prompt = "u", .answer = "a"},
+        {.conversation_column = "talk",
+         .text = "{\"talk\":[{\"from\":\"human\",\"value\":\"u\"},{\"from\":\"gpt\",\"value\":\"a\"}]}",
+         .prompt = "u",
+         .answer = "a"},
         {.text = "{\"conversations\":[" USER "," BOT "]}", .prompt = "u", .answer = "a"},
         {.column = "body", .text = "{\"body\":\"b\",\"messages\":[]}", .prompt = "", .answer = "b"},
         {.kind = DATA_COMPLETION, .text = "{\"text\":\"b\",\"input\":\"\",\"output\":\"\"}", .prompt = "", .answer = "b"},

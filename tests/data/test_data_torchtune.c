@@ -54,8 +54,8 @@ static void compare_first(const json_t *c, const struct tokenizer *tok, const st
         int64_t id = json_integer_value(json_array_get(ids, (size_t)t));
         int64_t label = json_integer_value(json_array_get(labels, (size_t)t));
         if (theirs(tok, doc->ids[t]) != id || theirs(tok, doc->labels[t]) != label)
-            fail_msg("%s: token %lld is %d label %d, torchtune has %lld label %lld", what, (long long)t, doc->ids[t],
-                     doc->labels[t], (long long)id, (long long)label);
+            fail_msg("%s: token %lld is %d label %d, torchtune has %lld label %lld", what, (long long)t, doc->ids[t], doc->labels[t],
+                     (long long)id, (long long)label);
     }
 }
 
@@ -66,8 +66,9 @@ static enum data_kind kind_of(const char *word)
 
 static enum masking masking_of(const char *word)
 {
-    return !strcmp(word, "train_on_all") ? MASK_TRAIN_ON_ALL
-           : !strcmp(word, "train_on_last") ? MASK_TRAIN_ON_LAST : MASK_TRAIN_ON_ASSISTANT;
+    return !strcmp(word, "train_on_all")    ? MASK_TRAIN_ON_ALL
+           : !strcmp(word, "train_on_last") ? MASK_TRAIN_ON_LAST
+                                            : MASK_TRAIN_ON_ASSISTANT;
 }
 
 static struct tokenizer *open_tokenizer(const json_t *c)
@@ -94,8 +95,8 @@ static void check_case(const json_t *c, const struct tokenizer *tok)
     const json_t *cut = json_object_get(c, "max_seq_len"), *columns = json_object_get(c, "column_map");
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)columns, key, value)
-        map[set.n_column_map++] = (struct config_pair){(char *)key, (char *)json_string_value(value)};
+    json_object_foreach((json_t *)columns, key, value) map[set.n_column_map++] =
+        (struct config_pair){(char *)key, (char *)json_string_value(value)};
     set.column_map = map;
     set.kind = kind_of(text_of(c, "kind"));
     set.masking = masking_of(text_of(c, "masking"));
@@ -134,7 +135,8 @@ static void the_same_as_torchtune(void **state)
     const char *family = "";
     size_t i;
     const json_t *c;
-    json_array_foreach(cases, i, c) {
+    json_array_foreach(cases, i, c)
+    {
         if (strcmp(family, text_of(c, "family"))) {
             tokenizer_close(tok);
             tok = open_tokenizer(c);
@@ -150,11 +152,12 @@ static void the_same_as_torchtune(void **state)
 static void the_shared_sets_by_shape(void **state)
 {
     (void)state;
-    static const struct { const char *folder, *file; int64_t rows, kept; } sets[] = {
-        {"gsm8k", "train.jsonl", 7473, 7473},
-        {"instruct", "alpaca_en_demo.json", 999, 999},
-        {"instruct", "identity.json", 91, 91},
-        {"tokenizers/torchtune-assets", "chat_tiny.json", 1, 1},
+    static const struct {
+        const char *folder, *file;
+        int64_t rows, kept;
+    } sets[] = {
+        {"gsm8k", "train.jsonl", 7473, 7473},          {"instruct", "alpaca_en_demo.json", 999, 999},
+        {"instruct", "identity.json", 91, 91},         {"tokenizers/torchtune-assets", "chat_tiny.json", 1, 1},
         {"text", "tinyshakespeare.txt", 40000, 32777}, /* 7,223 lines are empty, and Qwen2 has no BOS */
     };
     char *path = shared("tokenizers", "qwen2/vocab.json"), *merges = shared("tokenizers", "qwen2/merges.txt");
@@ -172,8 +175,8 @@ static void the_shared_sets_by_shape(void **state)
         const struct chat_format *format = TORCHTUNE(tok, "qwen2");
         if (dataset_open(&config, &set, 1, format, &d)) fail_msg("%s", status_message());
         const struct dataset_stats *s = dataset_stats(d);
-        print_message("%s: %lld rows, %lld tokens, %lld supervised, %.2f s\n", sets[i].file, (long long)s->rows,
-                      (long long)s->tokens, (long long)s->supervised, clock_s() - begin);
+        print_message("%s: %lld rows, %lld tokens, %lld supervised, %.2f s\n", sets[i].file, (long long)s->rows, (long long)s->tokens,
+                      (long long)s->supervised, clock_s() - begin);
         assert_int_equal(s->rows, sets[i].rows);
         assert_int_equal(s->kept, sets[i].kept);
         assert_int_equal(s->unsupervised, sets[i].rows - sets[i].kept);
@@ -199,7 +202,6 @@ int main(void)
         return 77;
     }
     free(there);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_same_as_torchtune),
-                                       cmocka_unit_test(the_shared_sets_by_shape)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_same_as_torchtune), cmocka_unit_test(the_shared_sets_by_shape)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

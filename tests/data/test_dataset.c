@@ -128,8 +128,8 @@ static void too_long(void **state)
         c.tokenizer.max_seq_len = 4;
         c.tokenizer.truncate_left = table[i].left;
         c.on_too_long = table[i].how;
-        struct dataset *d = open_ok(&c, &set, table[i].chat
-                                                  ? "{\"input\":\"Q\",\"output\":\"AB\"}\n"
+        struct dataset *d = open_ok(&c, &set,
+                                    table[i].chat ? "{\"input\":\"Q\",\"output\":\"AB\"}\n"
                                                     "{\"input\":\"12345\",\"output\":\"\"}\n"
                                                     "{\"input\":\"a\",\"output\":\"abcd\"}\n"
                                                   : TEXTS);
@@ -152,14 +152,15 @@ static void too_long(void **state)
 static void packing(void **state)
 {
     (void)state;
-    static const struct { int64_t max; int split; const char *shown; } table[] = {
-        {7, 0, "<abc>|abc>./<>|>. <defgh>|defgh>."},
-        {7, 1, "<abc>|abc>./<>|>. <defgh>|defgh>."},
-        {9, 0, "<abc>|abc>./<>|>. <defgh>|defgh>."},
-        {9, 1, "<abc>|abc>./<>|>./<d|de efgh>|fgh>."},
+    static const struct {
+        int64_t max;
+        int split;
+        const char *shown;
+    } table[] = {
+        {7, 0, "<abc>|abc>./<>|>. <defgh>|defgh>."},         {7, 1, "<abc>|abc>./<>|>. <defgh>|defgh>."},
+        {9, 0, "<abc>|abc>./<>|>. <defgh>|defgh>."},         {9, 1, "<abc>|abc>./<>|>./<d|de efgh>|fgh>."},
         {9, -1, "<abc>|abc>./<>|>./<d|de efgh>|fgh>."}, /* completion splits by default */
-        {3, 1, "<ab|abc c>|>./<|> >|./<d|de efg|fgh h>|>."},
-        {100, 0, "<abc>|abc>./<>|>./<defgh>|defgh>."},
+        {3, 1, "<ab|abc c>|>./<|> >|./<d|de efg|fgh h>|>."}, {100, 0, "<abc>|abc>./<>|>./<defgh>|defgh>."},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         struct config c = config_defaults();
@@ -345,8 +346,8 @@ static void hash_sees_everything(void **state)
     (void)state;
     struct config c = config_defaults();
     struct config_dataset set = dataset_defaults();
-    static const char *const files[] = {TEXTS, "{\"text\":\"abc\"}\n", "{\"text\":\"abd\"}\n",
-                                        "{\"input\":\"a\",\"output\":\"bc\"}\n", "{\"input\":\"ab\",\"output\":\"c\"}\n"};
+    static const char *const files[] = {TEXTS, "{\"text\":\"abc\"}\n", "{\"text\":\"abd\"}\n", "{\"input\":\"a\",\"output\":\"bc\"}\n",
+                                        "{\"input\":\"ab\",\"output\":\"c\"}\n"};
     uint64_t seen[8];
     int n = 0;
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
@@ -457,8 +458,7 @@ static void open_it(void *context)
     o->st = try_open(&o->c, &o->set, o->text, &fake_tiny, &o->d);
 }
 
-#define MIXED                                                                                                            \
-    "{\"text\":\"a\"}\n{\"text\":5}\n{\"question\":\"q\",\"answer\":\"x\"}\n{\"text\":\"b\"}\n{\"text\":\n{\"text\":6}\n"
+#define MIXED "{\"text\":\"a\"}\n{\"text\":5}\n{\"question\":\"q\",\"answer\":\"x\"}\n{\"text\":\"b\"}\n{\"text\":\n{\"text\":6}\n"
 
 /* Bad rows: all are read, all are named, or left out and saved. */
 static void bad_rows_stop_or_are_skipped(void **state)
@@ -470,11 +470,15 @@ static void bad_rows_stop_or_are_skipped(void **state)
     assert_int_equal(try_open(&c, &set, MIXED, &fake_tiny, &d), ST_DATA);
     char *want = mem_printf("4 of 6 rows cannot be used:\n  %s:2: text: expected a string, found the number 5; quote the value or map "
                             "another column\n  %s:3: text: found nothing; this row looks like question/answer, the data set is read "
-                            "as text", path, path);
+                            "as text",
+                            path, path);
     if (!strstr(status_message(), want)) fail_msg("'%s' lacks '%s'", status_message(), want);
     free(want);
-    static const char *const also[] = {":5: column", "not valid JSON", ":6: text: expected a string, found the number 6",
-                                       "\n  2 × text: expected a string, found the number N; quote", "\n  1 × column N of the row: not valid",
+    static const char *const also[] = {":5: column",
+                                       "not valid JSON",
+                                       ":6: text: expected a string, found the number 6",
+                                       "\n  2 × text: expected a string, found the number N; quote",
+                                       "\n  1 × column N of the row: not valid",
                                        "leave them out with dataset.on_bad_row=skip"};
     for (size_t i = 0; i < sizeof also / sizeof *also; i++)
         if (!strstr(status_message(), also[i])) fail_msg("'%s' lacks '%s'", status_message(), also[i]);
@@ -497,10 +501,13 @@ static void bad_rows_stop_or_are_skipped(void **state)
     close(mkstemp(out));
     assert_int_equal(dataset_save_skipped(d, d, out), ST_OK);
     assert_int_equal(file_read(out, 1 << 20, &saved, NULL), ST_OK);
-    static const struct { int line; const char *reason, *row; } lines[] = {
-        {2, "text: expected a string, found the number 5", "{\"text\":5}"},
-        {3, "text: found nothing; this row looks like question/answer", "{\"question\":\"q\",\"answer\":\"x\"}"},
-        {5, "column", "\"{\\\"text\\\":\""}, {6, "text: expected a string, found the number 6", "{\"text\":6}"}};
+    static const struct {
+        int line;
+        const char *reason, *row;
+    } lines[] = {{2, "text: expected a string, found the number 5", "{\"text\":5}"},
+                 {3, "text: found nothing; this row looks like question/answer", "{\"question\":\"q\",\"answer\":\"x\"}"},
+                 {5, "column", "\"{\\\"text\\\":\""},
+                 {6, "text: expected a string, found the number 6", "{\"text\":6}"}};
     char *line = saved;
     for (int i = 0; i < 8; i++) {
         char *end = strchr(line, '\n');
@@ -535,12 +542,18 @@ static void bad_rows_stop_or_are_skipped(void **state)
 static void bad_rows_of_every_container(void **state)
 {
     (void)state;
-    static const struct { const char *source, *text, *row; } table[] = {
+    static const struct {
+        const char *source, *text, *row;
+    } table[] = {
         {"json", "[{\"text\":\"a\"},\n{\"text\":\n\n[1.50, \"x\\u00e9\"]}]", "\"row\":{\"text\":  [1.50, \"x\\u00e9\"]}}\n"},
         {"csv", "text,n\na,1\n\"b\nc\"\n", "\"row\":\"\\\"b\\nc\\\"\"}\n"},
         {"csv", "text,n\na,1\n\"b\"c,2\n", "\"row\":\"\\\"b\\\"c,2\"}\n"},
         {"csv", "text,system\na,\nb,\"S\nT\"\n", "\"row\":{\"text\":\"b\",\"system\":\"S\\nT\"}}\n"},
-        {"text", "a\nb\xFF" "c\n", "\"row\":\"b\xEF\xBF\xBD" "c\"}\n"},
+        {"text",
+         "a\nb\xFF"
+         "c\n",
+         "\"row\":\"b\xEF\xBF\xBD"
+         "c\"}\n"},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         struct config c = config_defaults();
@@ -574,7 +587,9 @@ static void reasons(void **state)
                               "{\"messages\":[{\"role\":\"user\",\"content\":\"u\"},{\"role\":\"assistant\",\"content\":\"a\"}]}\n"
                               "{\"messages\":[{\"role\":\"x1\",\"content\":\"u\"}]}\n{\"messages\":[{\"role\":\"y\",\"content\":\"u\"}]}\n"
                               "{\"messages\":[{\"role\":\"user\",\"content\":5}]}\n{\"messages\":[{\"role\":\"user\",\"content\":6.5}]}\n"
-                              "{nonsense\n{rubbish\n", &fake_tiny, &d), ST_DATA);
+                              "{nonsense\n{rubbish\n",
+                              &fake_tiny, &d),
+                     ST_DATA);
     static const char *const says[] = {
         "\n  2 × messages[N].role: unknown role: the string \"…\"; use system",
         "\n  2 × messages[N].content: expected a string or a list of {\"type\": \"text\"} parts, found the number N; give",
@@ -619,8 +634,10 @@ static void columns_that_nothing_uses(void **state)
     struct opening o = {.c = config_defaults(), .set = dataset_defaults()};
     struct buf b = {0};
     for (int i = 0; i < 3000; i++)
-        buf_printf(&b, "{\"id\":%d,\"messages\":[{\"role\":\"user\",\"content\":\"u\",\"mid\":1},{\"role\":\"assistant\",\"content\":"
-                       "\"a\",\"weight\":1}],\"%s\":\"\"}\n", i, i % 2 ? "source\\u0001" : "date");
+        buf_printf(&b,
+                   "{\"id\":%d,\"messages\":[{\"role\":\"user\",\"content\":\"u\",\"mid\":1},{\"role\":\"assistant\",\"content\":"
+                   "\"a\",\"weight\":1}],\"%s\":\"\"}\n",
+                   i, i % 2 ? "source\\u0001" : "date");
     o.text = b.data;
     static const int threads[] = {1, 3};
     for (int i = 0; i < 2; i++) {
@@ -658,7 +675,8 @@ static void untrained_rows(void **state)
     (void)state;
     struct config c = config_defaults();
     struct config_dataset set = dataset_defaults();
-    struct dataset *d = open_ok(&c, &set, "{\"text\":\"a\",\"weight\":0}\n{\"text\":\"b\",\"weight\":1}\n{\"text\":\"c\",\"masked\":true}\n");
+    struct dataset *d =
+        open_ok(&c, &set, "{\"text\":\"a\",\"weight\":0}\n{\"text\":\"b\",\"weight\":1}\n{\"text\":\"c\",\"masked\":true}\n");
     assert_items(d, "<b>|b>.");
     assert_int_equal(dataset_stats(d)->unsupervised, 2);
     dataset_close(d);
@@ -727,16 +745,26 @@ static void many_rows_keep_their_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(labels_are_shifted),     cmocka_unit_test(too_long),
-        cmocka_unit_test(packing),                cmocka_unit_test(packing_loses_nothing),
-        cmocka_unit_test(order_is_a_permutation), cmocka_unit_test(order_of_a_set),
-        cmocka_unit_test(bounds_of_a_batch),      cmocka_unit_test(counts_and_slices),
-        cmocka_unit_test(validation_set),         cmocka_unit_test(hash_sees_everything),
+        cmocka_unit_test(labels_are_shifted),
+        cmocka_unit_test(too_long),
+        cmocka_unit_test(packing),
+        cmocka_unit_test(packing_loses_nothing),
+        cmocka_unit_test(order_is_a_permutation),
+        cmocka_unit_test(order_of_a_set),
+        cmocka_unit_test(bounds_of_a_batch),
+        cmocka_unit_test(counts_and_slices),
+        cmocka_unit_test(validation_set),
+        cmocka_unit_test(hash_sees_everything),
         cmocka_unit_test(preview_and_prompt),
-        cmocka_unit_test(many_rows_keep_their_order), cmocka_unit_test(summary),
-        cmocka_unit_test(bad_rows_stop_or_are_skipped), cmocka_unit_test(bad_rows_of_every_container),
-        cmocka_unit_test(reasons),                cmocka_unit_test(many_bad_rows),          cmocka_unit_test(columns_that_nothing_uses),
-        cmocka_unit_test(untrained_rows),         cmocka_unit_test(tsv_by_its_name),
+        cmocka_unit_test(many_rows_keep_their_order),
+        cmocka_unit_test(summary),
+        cmocka_unit_test(bad_rows_stop_or_are_skipped),
+        cmocka_unit_test(bad_rows_of_every_container),
+        cmocka_unit_test(reasons),
+        cmocka_unit_test(many_bad_rows),
+        cmocka_unit_test(columns_that_nothing_uses),
+        cmocka_unit_test(untrained_rows),
+        cmocka_unit_test(tsv_by_its_name),
     };
     return cmocka_run_group_tests(tests, make_path, remove_path);
 }

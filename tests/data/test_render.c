@@ -41,8 +41,8 @@ static char *render(const struct setting *how, const char *json)
     const struct chat_format *format = TORCHTUNE(how->tok, how->family);
     if (!st) st = rendering_init(&s.rendering, &c, &set, format, s.shape.kind);
     if (!st) st = source_render(&s, row, &work, &out);
-    char *shown = st ? mem_printf("%s: %s", status_name(st), status_message())
-                     : fake_show(how->tok, out.ids.v, out.target.v, (int64_t)out.ids.n);
+    char *shown =
+        st ? mem_printf("%s: %s", status_name(st), status_message()) : fake_show(how->tok, out.ids.v, out.target.v, (int64_t)out.ids.n);
     assert_true(st || out.ids.n == out.target.n);
     rendering_release(&s.rendering);
     source_work_release(&work);
@@ -52,29 +52,29 @@ static char *render(const struct setting *how, const char *json)
 }
 
 #define PAIR "{\"input\": \" Hi \", \"output\": \"Yo \"}"
-#define CHAT                                                                                                        \
-    "{\"messages\": [{\"role\":\"system\",\"content\":\"S\"}, {\"role\":\"user\",\"content\":\"A\"},"                \
-    "{\"role\":\"assistant\",\"content\":\"B\"}, {\"role\":\"user\",\"content\":\"C\"},"                             \
+#define CHAT                                                                                                                               \
+    "{\"messages\": [{\"role\":\"system\",\"content\":\"S\"}, {\"role\":\"user\",\"content\":\"A\"},"                                      \
+    "{\"role\":\"assistant\",\"content\":\"B\"}, {\"role\":\"user\",\"content\":\"C\"},"                                                   \
     "{\"role\":\"assistant\",\"content\":\"D\"}]}"
-#define TOOLS                                                                                                       \
-    "{\"messages\": [{\"role\":\"user\",\"content\":\"A\"}, {\"role\":\"assistant\",\"content\":\"call\"},"          \
-    "{\"role\":\"tool\",\"content\":\"x\"}, {\"role\":\"ipython\",\"content\":\"y\"},"                               \
+#define TOOLS                                                                                                                              \
+    "{\"messages\": [{\"role\":\"user\",\"content\":\"A\"}, {\"role\":\"assistant\",\"content\":\"call\"},"                                \
+    "{\"role\":\"tool\",\"content\":\"x\"}, {\"role\":\"ipython\",\"content\":\"y\"},"                                                     \
     "{\"role\":\"assistant\",\"content\":\"B\"}]}"
-#define PARTS                                                                                                       \
-    "{\"messages\": [{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a \"},{\"type\":\"text\","         \
+#define PARTS                                                                                                                              \
+    "{\"messages\": [{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a \"},{\"type\":\"text\","                              \
     "\"text\":\"b\"}]}, {\"role\":\"assistant\",\"content\":\"B\"}]}"
 #define H(role) "<|start_header_id|>" role "<|end_header_id|>\n\n"
-#define BOT "<|begin_of_text|>"
-#define EOT "<|eot_id|>"
-#define END "<|end_of_text|>"
-#define IMS "<|im_start|>"
-#define IME "<|im_end|>"
+#define BOT     "<|begin_of_text|>"
+#define EOT     "<|eot_id|>"
+#define END     "<|end_of_text|>"
+#define IMS     "<|im_start|>"
+#define IME     "<|im_end|>"
 
-#define LLAMA3 .family = "llama3", .tok = &fake_llama3
-#define QWEN .family = "qwen2", .tok = &fake_qwen
-#define LLAMA2 .family = "llama2", .tok = &fake_spm
+#define LLAMA3  .family = "llama3", .tok = &fake_llama3
+#define QWEN    .family = "qwen2", .tok = &fake_qwen
+#define LLAMA2  .family = "llama2", .tok = &fake_spm
 #define MISTRAL .family = "mistral", .tok = &fake_spm
-#define GEMMA .family = "gemma", .tok = &fake_spm
+#define GEMMA   .family = "gemma", .tok = &fake_spm
 
 static const struct {
     struct setting how;
@@ -83,57 +83,72 @@ static const struct {
     /* llama3: contents stripped; header, body and eot take the message's mask; BOS and the last token never count. */
     {{LLAMA3}, PAIR, BOT H("user") "Hi" EOT "{" H("assistant") "Yo" EOT "}" END},
     {{LLAMA3, .masking = MASK_TRAIN_ON_ALL}, PAIR, BOT "{" H("user") "Hi" EOT H("assistant") "Yo" EOT "}" END},
-    {{LLAMA3}, CHAT, BOT H("system") "S" EOT H("user") "A" EOT "{" H("assistant") "B" EOT "}" H("user") "C" EOT "{"
-                         H("assistant") "D" EOT "}" END},
-    {{LLAMA3, .masking = MASK_TRAIN_ON_ALL}, CHAT,
+    {{LLAMA3},
+     CHAT,
+     BOT H("system") "S" EOT H("user") "A" EOT "{" H("assistant") "B" EOT "}" H("user") "C" EOT "{" H("assistant") "D" EOT "}" END},
+    {{LLAMA3, .masking = MASK_TRAIN_ON_ALL},
+     CHAT,
      BOT H("system") "S" EOT "{" H("user") "A" EOT H("assistant") "B" EOT H("user") "C" EOT H("assistant") "D" EOT "}" END},
-    {{LLAMA3, .masking = MASK_TRAIN_ON_LAST}, CHAT, BOT H("system") "S" EOT H("user") "A" EOT H("assistant") "B" EOT
-                                                        H("user") "C" EOT "{" H("assistant") "D" EOT "}" END},
-    {{LLAMA3, .system = "N"}, CHAT, BOT H("system") "N" EOT H("user") "A" EOT "{" H("assistant") "B" EOT "}" H("user") "C"
-                                        EOT "{" H("assistant") "D" EOT "}" END},
+    {{LLAMA3, .masking = MASK_TRAIN_ON_LAST},
+     CHAT,
+     BOT H("system") "S" EOT H("user") "A" EOT H("assistant") "B" EOT H("user") "C" EOT "{" H("assistant") "D" EOT "}" END},
+    {{LLAMA3, .system = "N"},
+     CHAT,
+     BOT H("system") "N" EOT H("user") "A" EOT "{" H("assistant") "B" EOT "}" H("user") "C" EOT "{" H("assistant") "D" EOT "}" END},
     {{LLAMA3, .system = "N"}, PAIR, BOT H("system") "N" EOT H("user") "Hi" EOT "{" H("assistant") "Yo" EOT "}" END},
-    {{LLAMA3}, TOOLS, BOT H("user") "A" EOT "{" H("assistant") "call<|eom_id|>}" H("ipython") "x<|eom_id|>"
-                          H("ipython") "y<|eom_id|>{" H("assistant") "B" EOT "}" END},
+    {{LLAMA3},
+     TOOLS,
+     BOT H("user") "A" EOT "{" H("assistant") "call<|eom_id|>}" H("ipython") "x<|eom_id|>" H("ipython") "y<|eom_id|>{" H(
+         "assistant") "B" EOT "}" END},
     {{LLAMA3}, PARTS, BOT H("user") "ab" EOT "{" H("assistant") "B" EOT "}" END},
-    {{LLAMA3}, "{\"input\": \"\\u3000\\u00a0x y\\u2003\\n\", \"output\": \"\"}",
-     BOT H("user") "x y" EOT "{" H("assistant") EOT "}" END},
-    {{LLAMA3, .prompt_template = "torchtune.data.QuestionAnswerTemplate"}, PAIR,
+    {{LLAMA3}, "{\"input\": \"\\u3000\\u00a0x y\\u2003\\n\", \"output\": \"\"}", BOT H("user") "x y" EOT "{" H("assistant") EOT "}" END},
+    {{LLAMA3, .prompt_template = "torchtune.data.QuestionAnswerTemplate"},
+     PAIR,
      BOT H("user") "Question:HiAnswer:" EOT "{" H("assistant") "Yo" EOT "}" END},
     /* Specials in a row's text are text, unless asked for. */
-    {{LLAMA3}, "{\"input\": \"<|eot_id|>\", \"output\": \"Yo\"}",
-     BOT H("user") "<|eot_id|>" EOT "{" H("assistant") "Yo" EOT "}" END},
+    {{LLAMA3}, "{\"input\": \"<|eot_id|>\", \"output\": \"Yo\"}", BOT H("user") "<|eot_id|>" EOT "{" H("assistant") "Yo" EOT "}" END},
 
     /* qwen2: the last assistant ends with one im_end, without the newline. */
     {{QWEN}, PAIR, IMS "user\n Hi " IME "\n{" IMS "assistant\nYo " IME "}"},
     {{.family = "qwen2_5", .tok = &fake_qwen}, PAIR, IMS "user\n Hi " IME "\n{" IMS "assistant\nYo " IME "}"},
-    {{QWEN}, CHAT, IMS "system\nS" IME "\n" IMS "user\nA" IME "\n{" IMS "assistant\nB" IME "\n}" IMS "user\nC" IME
-                       "\n{" IMS "assistant\nD" IME "}"},
-    {{QWEN, .masking = MASK_TRAIN_ON_LAST}, CHAT, IMS "system\nS" IME "\n" IMS "user\nA" IME "\n" IMS "assistant\nB" IME
-                                                      "\n" IMS "user\nC" IME "\n{" IMS "assistant\nD" IME "}"},
-    {{QWEN}, TOOLS, IMS "user\nA" IME "\n{" IMS "assistant\ncall" IME "\n}" IMS "user\n<tool_response>\nx\n</tool_response>"
-                        "\n<tool_response>\ny\n</tool_response>" IME "\n{" IMS "assistant\nB" IME "}"},
+    {{QWEN},
+     CHAT,
+     IMS "system\nS" IME "\n" IMS "user\nA" IME "\n{" IMS "assistant\nB" IME "\n}" IMS "user\nC" IME "\n{" IMS "assistant\nD" IME "}"},
+    {{QWEN, .masking = MASK_TRAIN_ON_LAST},
+     CHAT,
+     IMS "system\nS" IME "\n" IMS "user\nA" IME "\n" IMS "assistant\nB" IME "\n" IMS "user\nC" IME "\n{" IMS "assistant\nD" IME "}"},
+    {{QWEN},
+     TOOLS,
+     IMS "user\nA" IME "\n{" IMS "assistant\ncall" IME "\n}" IMS "user\n<tool_response>\nx\n</tool_response>"
+         "\n<tool_response>\ny\n</tool_response>" IME "\n{" IMS "assistant\nB" IME "}"},
 
     /* llama2: SentencePiece's space ('_') starts every part; trailing spaces go; BOS has its turn's mask. */
     {{LLAMA2}, PAIR, "<s>_[INST]_ Hi_ [/INST]{_Yo</s>}"},
     {{LLAMA2, .masking = MASK_TRAIN_ON_ALL}, PAIR, "{<s>_[INST]_ Hi_ [/INST]_Yo</s>}"},
-    {{LLAMA2}, CHAT, "<s>_[INST]_<<SYS>>\n_S_\n<</SYS>>\n\n_A_ [/INST]{_B</s>}<s>_[INST]_<<SYS>>\n_S_\n<</SYS>>\n\n_C_ "
-                     "[/INST]{_D</s>}"},
+    {{LLAMA2},
+     CHAT,
+     "<s>_[INST]_<<SYS>>\n_S_\n<</SYS>>\n\n_A_ [/INST]{_B</s>}<s>_[INST]_<<SYS>>\n_S_\n<</SYS>>\n\n_C_ "
+     "[/INST]{_D</s>}"},
     {{MISTRAL}, PAIR, "<s>_[INST]_ Hi_ [/INST]{_Yo</s>}"},
-    {{MISTRAL}, CHAT, "data error: MistralChatTemplate has no place for a system message; remove it, or set "
-                      "tokenizer.prompt_template"},
+    {{MISTRAL},
+     CHAT,
+     "data error: MistralChatTemplate has no place for a system message; remove it, or set "
+     "tokenizer.prompt_template"},
     /* gemma: no template; inside a turn the space is trimmed, unless the text before ended with one. */
     {{GEMMA}, PAIR, "<s>_ Hi{_Yo</s>}"},
     {{GEMMA}, CHAT, "<s>_SA{B</s>}<s>_C{D</s>}"},
-    {{GEMMA, .prompt_template = "SummarizeTemplate"}, PAIR,
-     "<s>_Summarize this dialogue:\n_ Hi_\n---\nSummary:\n{Yo</s>}"},
+    {{GEMMA, .prompt_template = "SummarizeTemplate"}, PAIR, "<s>_Summarize this dialogue:\n_ Hi_\n---\nSummary:\n{Yo</s>}"},
 
     /* ChatML around a tokenizer that has the marks: specials. Around one that lacks them: text. */
-    {{.family = NULL, .tok = &fake_qwen, .prompt_template = "torchtune.data.ChatMLTemplate"}, PAIR,
+    {{.family = NULL, .tok = &fake_qwen, .prompt_template = "torchtune.data.ChatMLTemplate"},
+     PAIR,
      IMS "user\n Hi " IME "\n{" IMS "assistant\nYo " IME "\n<|endoftext|>}"},
-    {{QWEN, .prompt_template = "torchtune.data.ChatMLTemplate"}, PAIR,
+    {{QWEN, .prompt_template = "torchtune.data.ChatMLTemplate"},
+     PAIR,
      "configuration bad at run time: prompt_template: ChatMLTemplate would mark every message twice: the qwen2 rendering "
      "has marks of its own; remove prompt_template"},
-    {{QWEN, .prompt_template = "my.Template"}, PAIR,
+    {{QWEN, .prompt_template = "my.Template"},
+     PAIR,
      "configuration bad at run time: prompt_template: unknown template 'my.Template'; use one of Llama2ChatTemplate, "
      "MistralChatTemplate, ChatMLTemplate, GrammarErrorCorrectionTemplate, SummarizeTemplate, QuestionAnswerTemplate, or "
      "{role: [prefix, suffix]}"},
@@ -141,18 +156,20 @@ static const struct {
     /* No family, or none of its marks: plain. Some of its marks: refused. */
     {{.family = NULL, .tok = &fake_tiny}, PAIR, "<s> Hi {Yo </s>}"},
     {{.family = "llama3", .tok = &fake_tiny}, PAIR, "<s> Hi {Yo </s>}"},
-    {{.family = "opt", .tok = &fake_tiny, .prompt_template = "QuestionAnswerTemplate"}, PAIR,
-     "<s>Question:  Hi \n\nAnswer: {Yo </s>}"},
+    {{.family = "opt", .tok = &fake_tiny, .prompt_template = "QuestionAnswerTemplate"}, PAIR, "<s>Question:  Hi \n\nAnswer: {Yo </s>}"},
     {{.family = NULL, .tok = &fake_bare}, PAIR, " Hi {Yo }"},
 
     /* Alpaca rows: torchtune's text; its component trains on all, the bare shape on the answer. */
-    {{.tok = &fake_tiny, .kind = DATA_ALPACA}, "{\"instruction\":\"I\",\"input\":\"\",\"output\":\"O\"}",
+    {{.tok = &fake_tiny, .kind = DATA_ALPACA},
+     "{\"instruction\":\"I\",\"input\":\"\",\"output\":\"O\"}",
      "{<s>Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
      "### Instruction:\nI\n\n### Response:\nO</s>}"},
-    {{.tok = &fake_tiny}, "{\"instruction\":\"I\",\"input\":\"X\",\"output\":\"O\",\"text\":\"copy\"}",
+    {{.tok = &fake_tiny},
+     "{\"instruction\":\"I\",\"input\":\"X\",\"output\":\"O\",\"text\":\"copy\"}",
      "<s>Below is an instruction that describes a task, paired with an input that provides further context. Write a "
      "response that appropriately completes the request.\n\n### Instruction:\nI\n\n### Input:\nX\n\n### Response:\n{O</s>}"},
-    {{.tok = &fake_tiny}, "{\"instruction\":\"I\",\"input\":null,\"output\":\"O\"}",
+    {{.tok = &fake_tiny},
+     "{\"instruction\":\"I\",\"input\":null,\"output\":\"O\"}",
      "<s>Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
      "### Instruction:\nI\n\n### Response:\n{O</s>}"},
 
@@ -289,8 +306,10 @@ static void truncation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(renderings),         cmocka_unit_test(specials_in_text),
-        cmocka_unit_test(roles_of_the_configuration), cmocka_unit_test(half_a_tokenizer_is_refused),
+        cmocka_unit_test(renderings),
+        cmocka_unit_test(specials_in_text),
+        cmocka_unit_test(roles_of_the_configuration),
+        cmocka_unit_test(half_a_tokenizer_is_refused),
         cmocka_unit_test(truncation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

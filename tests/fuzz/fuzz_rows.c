@@ -10,9 +10,11 @@
 #include "worker/data/dataset_source.h"
 
 /* torchtune's renderings, and chat templates: by generation prompts, without them, and one that refuses roles. */
-static const struct { const char *family, *template; const struct tokenizer *tok; } kinds[] = {
-    {"llama3", NULL, &fake_llama3}, {"qwen2", NULL, &fake_qwen}, {"llama2", NULL, &fake_spm},  {"mistral", NULL, &fake_spm},
-    {NULL, NULL, &fake_tiny},       {NULL, "chatml", &fake_qwen}, {NULL, "llama2", &fake_spm}, {NULL, "vicuna", &fake_tiny}};
+static const struct {
+    const char *family, *template;
+    const struct tokenizer *tok;
+} kinds[] = {{"llama3", NULL, &fake_llama3}, {"qwen2", NULL, &fake_qwen},  {"llama2", NULL, &fake_spm}, {"mistral", NULL, &fake_spm},
+             {NULL, NULL, &fake_tiny},       {NULL, "chatml", &fake_qwen}, {NULL, "llama2", &fake_spm}, {NULL, "vicuna", &fake_tiny}};
 enum { KINDS = sizeof kinds / sizeof *kinds };
 static struct chat_format formats[KINDS];
 
@@ -65,8 +67,7 @@ static void render_rows(struct source *s, const struct rows *file, const struct 
         if (detected) read_rows(&s->shape, row, &work.chat);
         if (detected && !source_render(s, row, &work, &out)) {
             check(&out);
-            for (int k = 0; k < out.n; k++)
-                render_truncate(&s->rendering, source_is_chat(s), 7, i & 1, &out, &out.documents[k]);
+            for (int k = 0; k < out.n; k++) render_truncate(&s->rendering, source_is_chat(s), 7, i & 1, &out, &out.documents[k]);
             check(&out);
             for (int k = 0; k < out.n; k++) assert(out.documents[k].n <= 7);
         }

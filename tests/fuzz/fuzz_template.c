@@ -44,9 +44,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argv;
     json_object_seed(1);
     for (int i = 0; i < N_CONVERSATIONS; i++) messages[i] = json_loads(conversations[i], 0, NULL);
-    tools = json_loads("[{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": {\"properties\": {\"x\": {}}}}}]", 0, NULL);
+    tools =
+        json_loads("[{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": {\"properties\": {\"x\": {}}}}}]", 0, NULL);
     extra = json_loads("{\"bos_token\": \"<s>\", \"eos_token\": \"</s>\", \"enable_thinking\": false, \"n\": 7, \"f\": 2.5,"
-                       " \"d\": {\"b\": 2, \"a\": [3, 1, 2], \"c\": null}, \"s\": \"Stra\\u00dfe \\u03a3\"}", 0, NULL);
+                       " \"d\": {\"b\": 2, \"a\": [3, 1, 2], \"c\": null}, \"s\": \"Stra\\u00dfe \\u03a3\"}",
+                       0, NULL);
     return 0;
 }
 
@@ -56,15 +58,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct template_text out = {0};
     if (!size) return 0;
     const json_t *m = messages[data[0] % N_CONVERSATIONS];
-    struct template_vars vars = {.messages = m, .tools = data[0] & 4 ? tools : NULL, .extra = data[0] & 8 ? NULL : extra,
-                                 .n_messages = SIZE_MAX, .add_generation_prompt = data[0] & 16, .now = 1753142405};
+    struct template_vars vars = {.messages = m,
+                                 .tools = data[0] & 4 ? tools : NULL,
+                                 .extra = data[0] & 8 ? NULL : extra,
+                                 .n_messages = SIZE_MAX,
+                                 .add_generation_prompt = data[0] & 16,
+                                 .now = 1753142405};
     if (template_compile("fuzz", (const char *)data + 1, size - 1, &t)) {
         assert(!strncmp(status_message(), "fuzz:", 5));
         return 0;
     }
     status st = template_render(t, &vars, &out);
-    if (!st) check(t, &out, json_array_size(m));
-    else assert((st == ST_DATA || st == ST_NOT_BUILT) && !strncmp(status_message(), "fuzz:", 5));
+    if (!st)
+        check(t, &out, json_array_size(m));
+    else
+        assert((st == ST_DATA || st == ST_NOT_BUILT) && !strncmp(status_message(), "fuzz:", 5));
     template_text_release(&out);
     template_free(t);
     return 0;

@@ -112,8 +112,7 @@ static void attn_make(struct attn_run *r, const struct attn_case *q)
         r->start[i + 1] = r->start[i] + q->length[i];
         if (q->length[i] > r->docs.longest) r->docs.longest = q->length[i];
     }
-    int64_t n = r->docs.n_tokens = r->start[r->docs.n_docs], wide = q->heads * q->head_dim,
-            kv = q->kv_heads * q->head_dim;
+    int64_t n = r->docs.n_tokens = r->start[r->docs.n_docs], wide = q->heads * q->head_dim, kv = q->kv_heads * q->head_dim;
     r->docs.start = (struct ints){r->start, r->start};
     struct attn_fwd_args *f = &r->b.fwd;
     *f = (struct attn_fwd_args){.heads = q->heads,
@@ -147,8 +146,7 @@ static void attn_make(struct attn_run *r, const struct attn_case *q)
 
 static void attn_free(struct attn_run *r)
 {
-    tensor *all[] = {&r->b.fwd.q, &r->b.fwd.k, &r->b.fwd.v, &r->b.fwd.o, &r->b.fwd.lse,
-                     &r->b.d_o,   &r->b.dq,    &r->b.dk,    &r->b.dv};
+    tensor *all[] = {&r->b.fwd.q, &r->b.fwd.k, &r->b.fwd.v, &r->b.fwd.o, &r->b.fwd.lse, &r->b.d_o, &r->b.dq, &r->b.dk, &r->b.dv};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]->data);
 }
 
@@ -220,8 +218,7 @@ static void truth_make(const struct attn_run *r, struct truth *t)
     const struct attn_fwd_args *f = &r->b.fwd;
     int64_t n = r->docs.n_tokens, wide = n * f->heads * f->head_dim, kv = n * f->kv_heads * f->head_dim;
     double **wides[] = {&t->o, &t->o_size, &t->dq, &t->dq_size}, **kvs[] = {&t->dk, &t->dk_size, &t->dv, &t->dv_size};
-    for (int i = 0; i < 4; i++)
-        *wides[i] = take((size_t)wide * sizeof(double)), *kvs[i] = take((size_t)kv * sizeof(double));
+    for (int i = 0; i < 4; i++) *wides[i] = take((size_t)wide * sizeof(double)), *kvs[i] = take((size_t)kv * sizeof(double));
     t->lse = take((size_t)(n * f->heads) * sizeof(double));
     for (int64_t doc = 0; doc < r->docs.n_docs; doc++)
         for (int64_t i = r->start[doc]; i < r->start[doc + 1]; i++)
@@ -243,8 +240,7 @@ static void near(const char *what, const tensor *got, const double *want, const 
             double w = want[i * got->dim[1] + j], s = size ? size[i * got->dim[1] + j] : fabs(w) + 1.0;
             double bound = 0x1p-24 * relative * s + ulp(w, got->dt);
             if (!(fabs(get(got, i, j) - w) <= bound)) {
-                print_error("%s[%ld, %ld] = %.9g, want %.9g ± %.3g\n", what, (long)i, (long)j, get(got, i, j), w,
-                            bound);
+                print_error("%s[%ld, %ld] = %.9g, want %.9g ± %.3g\n", what, (long)i, (long)j, get(got, i, j), w, bound);
                 fail();
             }
         }
@@ -375,8 +371,7 @@ static void loss_check(int64_t n, int64_t v, float cap, dtype dt, double scale, 
                     double bound = 0x1p-24 * (p * (8.0 + 4.0 * (fabs(top) + fabs(y))) + 4.0 * hit) + ulp(want, dt) +
                                    (cap != 0.0f ? 0x1p-21 * (p + hit) : 0.0);
                     if (!(fabs(get(&dz, i, j) - want) <= bound)) {
-                        print_error("dz[%ld, %ld] = %.9g, want %.9g ± %.3g\n", (long)i, (long)j, get(&dz, i, j), want,
-                                    bound);
+                        print_error("dz[%ld, %ld] = %.9g, want %.9g ± %.3g\n", (long)i, (long)j, get(&dz, i, j), want, bound);
                         fail();
                     }
                 }

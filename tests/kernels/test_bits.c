@@ -22,8 +22,7 @@ static void same_bits(const struct kit *a, const struct kit *b, const char *what
         int64_t cols = x->dim[x->rank - 1], rows = cols ? tensor_count(x) / cols : 0;
         size_t size = dtype_bytes(x->dt);
         for (int64_t i = 0; i < rows; i++)
-            if (memcmp((char *)x->data + (size_t)(i * x->ld) * size, (char *)y->data + (size_t)(i * y->ld) * size,
-                       (size_t)cols * size)) {
+            if (memcmp((char *)x->data + (size_t)(i * x->ld) * size, (char *)y->data + (size_t)(i * y->ld) * size, (size_t)cols * size)) {
                 print_error("%s: %s row %lld differs %s\n", kit_text(a), a->out[o].name, (long long)i, what);
                 failures++;
                 break;
@@ -54,7 +53,7 @@ static void test_threads(void **state)
 
 static status run_isa(struct stream *s, const struct kit *k, bool wide)
 {
-#define TRY_NAME(name, type)                                                                                           \
+#define TRY_NAME(name, type)                                                                                                               \
     if (!strcmp(k->which->op, #name)) return (wide ? name##_cpu_avx512 : name##_cpu_avx2)(s, &k->args.name);
     TRIMPOT_OPS(TRY_NAME)
     return ST_FAIL;
@@ -64,8 +63,7 @@ static void test_instruction_sets(void **state)
 {
     (void)state;
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") ||
-        !__builtin_cpu_supports("avx512vl")) {
+    if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
         print_message("SKIPPED: this processor has no AVX-512 to compare AVX2 with\n");
         skip();
     }

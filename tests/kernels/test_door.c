@@ -32,7 +32,7 @@ static const int32_t one_before[] = {0, 1, 0, 0, 0, 0, 0, 0};
 
 static void have_past(struct docs *d) { d->past = (struct ints){one_before, one_before}; }
 
-/* clang-format off: a table */
+/* clang-format off */
 #define SPOIL(name, ...)                                                                                               \
     static void name(union op_args *a) { __VA_ARGS__; }
 SPOIL(gemm_inner, a->gemm.b.dim[1]++; a->gemm.b.ld++)
@@ -162,8 +162,7 @@ static void test_refusals(void **state)
         status st = k.which->run(s, &k.args);
         if (st != ST_SHAPE) fail_msg("%s, refusal %zu: status %d", r->op, i, st);
         for (int w = 0; w < 4 && r->words[w]; w++)
-            if (!strstr(status_message(), r->words[w]))
-                fail_msg("%s: \"%s\" lacks \"%s\"", r->op, status_message(), r->words[w]);
+            if (!strstr(status_message(), r->words[w])) fail_msg("%s: \"%s\" lacks \"%s\"", r->op, status_message(), r->words[w]);
         kit_release(&k);
     }
 }
@@ -179,8 +178,8 @@ static void test_nothing_to_do(void **state)
     struct gemm_args gemm = {.a = x, .b = weight, .c = tensor_2d(NULL, DT_F32, 0, 1), .tb = true, .alpha = 1};
     struct embed_args embed = {weight, NULL, 0, x};
     struct rmsnorm_fwd_args norm = {.x = x, .w = tensor_1d(w, DT_F32, 8), .y = x, .rstd = flat};
-    struct rope_args rope = {.q = x, .k = x, .cos = tensor_2d(w, DT_F32, 2, 4), .sin = tensor_2d(w, DT_F32, 2, 4), .heads = 1,
-                             .kv_heads = 1, .head_dim = 8};
+    struct rope_args rope = {
+        .q = x, .k = x, .cos = tensor_2d(w, DT_F32, 2, 4), .sin = tensor_2d(w, DT_F32, 2, 4), .heads = 1, .kv_heads = 1, .head_dim = 8};
     struct attn_fwd_args attn = {.q = x,
                                  .k = x,
                                  .v = x,

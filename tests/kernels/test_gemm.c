@@ -125,8 +125,7 @@ static void compare(const struct shape *q, const struct gemm_args *g, const tens
         for (int64_t j = 0; j < q->n; j++) {
             double sum = 0.0, size = 0.0;
             for (int64_t l = 0; l < q->k; l++) {
-                double term = (double)q->alpha * (q->ta ? at(&g->a, l, i) : at(&g->a, i, l)) *
-                              (q->tb ? at(&g->b, j, l) : at(&g->b, l, j));
+                double term = (double)q->alpha * (q->ta ? at(&g->a, l, i) : at(&g->a, i, l)) * (q->tb ? at(&g->b, j, l) : at(&g->b, l, j));
                 sum += term;
                 size += fabs(term);
             }
@@ -135,8 +134,7 @@ static void compare(const struct shape *q, const struct gemm_args *g, const tens
                 sum += term;
                 size += fabs(term);
             }
-            double bias = q->bias ? ((const float *)g->bias.data)[j] : 0.0,
-                   old = q->beta != 0.0f ? at(before, i, j) : 0.0;
+            double bias = q->bias ? ((const float *)g->bias.data)[j] : 0.0, old = q->beta != 0.0f ? at(before, i, j) : 0.0;
             sum += bias + old;
             size += fabs(bias) + fabs(old) + fabs(sum);
             /* Each of k additions errs by ≤ eps·|partial sum|, the partial sums of random terms grow like √k·rms, and
@@ -170,8 +168,7 @@ static void check(const struct shape *q)
         memcpy(g.c.data, before.data, bytes);
         if (q->beta == 0.0f) /* not read: NaN inside, and the padding must stay as it is */
             for (int64_t i = 0; i < q->m; i++)
-                memset((char *)g.c.data + (size_t)(i * g.c.ld) * dtype_bytes(g.c.dt), 0xff,
-                       (size_t)q->n * dtype_bytes(g.c.dt));
+                memset((char *)g.c.data + (size_t)(i * g.c.ld) * dtype_bytes(g.c.dt), 0xff, (size_t)q->n * dtype_bytes(g.c.dt));
         run(&g, threads);
         for (int64_t i = 0; i < q->m; i++)
             for (int64_t j = q->n; j < g.c.ld; j++) assert_true(at(&g.c, i, j) == at(&before, i, j));
@@ -180,8 +177,7 @@ static void check(const struct shape *q)
             first = g.c;
         } else {
             if (memcmp(first.data, g.c.data, bytes)) {
-                print_error("%d threads change the bits of %ldx%ldx%ld %s\n", threads, (long)q->m, (long)q->n,
-                            (long)q->k, q->dt);
+                print_error("%d threads change the bits of %ldx%ldx%ld %s\n", threads, (long)q->m, (long)q->n, (long)q->k, q->dt);
                 fail();
             }
             matrix_free(&g.c, q->pad);
@@ -254,10 +250,7 @@ static void test_workspace(void **unused)
     (void)unused;
     float x[4] = {0};
     struct stream *s;
-    struct gemm_args g = {.alpha = 1.0f,
-                          .a = tensor_2d(x, DT_F32, 2, 2),
-                          .b = tensor_2d(x, DT_F32, 2, 2),
-                          .c = tensor_2d(x, DT_F32, 2, 2)};
+    struct gemm_args g = {.alpha = 1.0f, .a = tensor_2d(x, DT_F32, 2, 2), .b = tensor_2d(x, DT_F32, 2, 2), .c = tensor_2d(x, DT_F32, 2, 2)};
     assert_int_equal(backend_cpu.dev.stream_open(&s, 1), ST_OK);
     assert_int_equal(backend_cpu.ops.gemm(s, &g), ST_FAIL);
     assert_non_null(strstr(status_message(), "gemm needs"));

@@ -31,8 +31,7 @@ static void test_maps(void **state)
     (void)state;
     assert_int_equal(crc32_of(nf4_map, sizeof nf4_map), 0xc471f81a);
     assert_int_equal(crc32_of(dynamic_map_signed, sizeof dynamic_map_signed), 0x1b137aeb);
-    for (int i = 0; i < 15; i++)
-        assert_true(nf4_threshold[i] == (float)(((double)nf4_map[i] + (double)nf4_map[i + 1]) / 2));
+    for (int i = 0; i < 15; i++) assert_true(nf4_threshold[i] == (float)(((double)nf4_map[i] + (double)nf4_map[i + 1]) / 2));
     assert_true(dynamic_map_signed[127] == 0 && dynamic_map_signed[255] == 1);
     for (int i = 0; i < 7; i++) { /* the dynamic map's recipe */
         int m = 1 << i;
@@ -53,18 +52,16 @@ static struct golden {
 
 static struct nf4_args packed(void *w, dtype dt, struct golden *g)
 {
-    return (struct nf4_args){tensor_1d(w, dt, N), tensor_1d(g->codes, DT_U8, CODES),
-                             tensor_1d(g->absmax_q, DT_U8, BLOCKS), tensor_1d(g->nested, DT_F32, NESTED),
-                             tensor_1d(&g->offset, DT_F32, 1)};
+    return (struct nf4_args){tensor_1d(w, dt, N), tensor_1d(g->codes, DT_U8, CODES), tensor_1d(g->absmax_q, DT_U8, BLOCKS),
+                             tensor_1d(g->nested, DT_F32, NESTED), tensor_1d(&g->offset, DT_F32, 1)};
 }
 
 static void read_golden(void)
 {
     FILE *f = fopen(TRIMPOT_SOURCE_DIR "/tests/kernels/golden/nf4.bin", "rb");
     assert_non_null(f);
-    size_t got = fread(golden.codes, 1, CODES, f) + fread(golden.absmax_q, 1, BLOCKS, f) +
-                 fread(golden.nested, 1, 4 * NESTED, f) + fread(&golden.offset, 1, 4, f) +
-                 fread(&golden.crc_f32, 1, 4, f) + fread(&golden.crc_bf16, 1, 4, f);
+    size_t got = fread(golden.codes, 1, CODES, f) + fread(golden.absmax_q, 1, BLOCKS, f) + fread(golden.nested, 1, 4 * NESTED, f) +
+                 fread(&golden.offset, 1, 4, f) + fread(&golden.crc_f32, 1, 4, f) + fread(&golden.crc_bf16, 1, 4, f);
     fclose(f);
     assert_int_equal(got, CODES + BLOCKS + 4 * NESTED + 12);
 }
@@ -124,9 +121,8 @@ static void test_expected_error(void **state)
     float nested[BIG / 64 / 256], offset;
     struct init_args init = {tensor_1d(w, DT_F32, BIG), 1, true, 77, 0};
     assert_int_equal(op_init(s, &init), ST_OK);
-    struct nf4_args q = {tensor_1d(w, DT_F32, BIG), tensor_1d(codes, DT_U8, BIG / 2),
-                         tensor_1d(absmax, DT_U8, BIG / 64), tensor_1d(nested, DT_F32, BIG / 64 / 256),
-                         tensor_1d(&offset, DT_F32, 1)};
+    struct nf4_args q = {tensor_1d(w, DT_F32, BIG), tensor_1d(codes, DT_U8, BIG / 2), tensor_1d(absmax, DT_U8, BIG / 64),
+                         tensor_1d(nested, DT_F32, BIG / 64 / 256), tensor_1d(&offset, DT_F32, 1)};
     assert_int_equal(op_nf4_quantize(s, &q), ST_OK);
     q.w.data = back;
     assert_int_equal(op_nf4_dequantize(s, &q), ST_OK);
@@ -143,8 +139,8 @@ static void test_corners(void **state)
     float w[129] = {0}, back[129], nested, offset;
     uint8_t codes[65], absmax[3];
     w[64] = -2, w[100] = 1, w[128] = 0.5f;
-    struct nf4_args q = {tensor_1d(w, DT_F32, 129), tensor_1d(codes, DT_U8, 65), tensor_1d(absmax, DT_U8, 3),
-                         tensor_1d(&nested, DT_F32, 1), tensor_1d(&offset, DT_F32, 1)};
+    struct nf4_args q = {tensor_1d(w, DT_F32, 129), tensor_1d(codes, DT_U8, 65), tensor_1d(absmax, DT_U8, 3), tensor_1d(&nested, DT_F32, 1),
+                         tensor_1d(&offset, DT_F32, 1)};
     assert_int_equal(op_nf4_quantize(s, &q), ST_OK);
     for (int i = 0; i < 32; i++) assert_int_equal(codes[i], 0x77);
     assert_int_equal(codes[64], 0xf7); /* the missing element is a zero */

@@ -32,9 +32,8 @@ static double compare(const struct kit *got, const struct kit *want, int o, stru
         double allowed = bound.v[i] + (dt == DT_U8 ? 0 : ulp_of(dt, b.v[i])), error = fabs(a.v[i] - b.v[i]);
         if (!(error <= allowed)) {
             failures++;
-            print_error("%s: %s[%lld, %lld] is %.9g, the reference %.9g: off by %.3g, allowed %.3g\n", kit_text(got),
-                        got->out[o].name, (long long)(i / a.cols), (long long)(i % a.cols), a.v[i], b.v[i], error,
-                        allowed);
+            print_error("%s: %s[%lld, %lld] is %.9g, the reference %.9g: off by %.3g, allowed %.3g\n", kit_text(got), got->out[o].name,
+                        (long long)(i / a.cols), (long long)(i % a.cols), a.v[i], b.v[i], error, allowed);
             break;
         }
         worst = fmax(worst, allowed > 0 ? error / allowed : 0);
@@ -80,14 +79,14 @@ static void test_no_slot_is_empty(void **state)
 {
     (void)state;
     int missing = 0;
-#define SLOT(name, args)                                                                                               \
-    {                                                                                                                  \
-        bool found = backend_cpu.ops.name && backend_ref.ops.name;                                                     \
-        if (!found) print_error("%s is missing in a backend\n", #name);                                                \
-        bool tested_here = false;                                                                                      \
-        for (int i = 0; i < n_op_cases; i++) tested_here |= !strcmp(op_cases[i].op, #name);                            \
-        if (!tested_here) print_error("%s has no case\n", #name);                                                      \
-        missing += !found + !tested_here;                                                                              \
+#define SLOT(name, args)                                                                                                                   \
+    {                                                                                                                                      \
+        bool found = backend_cpu.ops.name && backend_ref.ops.name;                                                                         \
+        if (!found) print_error("%s is missing in a backend\n", #name);                                                                    \
+        bool tested_here = false;                                                                                                          \
+        for (int i = 0; i < n_op_cases; i++) tested_here |= !strcmp(op_cases[i].op, #name);                                                \
+        if (!tested_here) print_error("%s has no case\n", #name);                                                                          \
+        missing += !found + !tested_here;                                                                                                  \
     }
     TRIMPOT_OPS(SLOT)
     assert_int_equal(missing, 0);

@@ -31,15 +31,19 @@ struct recipe {
 
 static const struct recipe recipes[] = {
     {"adamw", golden_adamw_f32, golden_adamw_f64, OPTIM_ADAMW, 1e-2, 0.9, 0.999, 1e-8, 0.1, false},
-    {"adamw, large eps and lr", golden_adamw_small_eps_large_lr_f32, golden_adamw_small_eps_large_lr_f64, OPTIM_ADAMW,
-     0.125, 0.8, 0.95, 1e-3, 0, false},
+    {"adamw, large eps and lr", golden_adamw_small_eps_large_lr_f32, golden_adamw_small_eps_large_lr_f64, OPTIM_ADAMW, 0.125, 0.8, 0.95,
+     1e-3, 0, false},
     {"adam", golden_adam_f32, golden_adam_f64, OPTIM_ADAM, 1e-2, 0.9, 0.999, 1e-8, 0.1, false},
     {"sgd", golden_sgd_f32, golden_sgd_f64, OPTIM_SGD, 1e-2, 0, 0, 0, 0.01, false},
     {"momentum", golden_momentum_f32, golden_momentum_f64, OPTIM_SGD, 1e-2, 0.9, 0.25, 0, 0.01, false},
     {"nesterov", golden_nesterov_f32, golden_nesterov_f64, OPTIM_SGD, 1e-2, 0.9, 0, 0, 0, true},
 };
 
-struct call { struct update_args u; struct step_scalars c; struct seg seg; };
+struct call {
+    struct update_args u;
+    struct step_scalars c;
+    struct seg seg;
+};
 
 /* One tensor of n elements at `lo`, in the index from there on. */
 static void one_tensor(struct call *x, int64_t lo, int64_t n)
@@ -149,15 +153,14 @@ enum { PAGES = 3, FLAT = PAGES * FLAT_PAGE + 300, N_SEGS = 6, N_PARTIALS = 8 };
 
 /* A large tensor, small ones in the rest of its last page, a gap, one more large one. */
 static const struct seg index_of[N_SEGS] = {
-    {0, FLAT_PAGE + 77, 4, 1, 1, 0.5f},
-    {FLAT_PAGE + 256, 1000, 3, 1, 0, 2},
-    {FLAT_PAGE + 1280, 5, 7, 0.5f, 1, 1},
-    {FLAT_PAGE + 1536, 30000, 6, 1, 1, 0},
-    {2 * FLAT_PAGE, FLAT_PAGE, 1, 1, 1, 3},
-    {3 * FLAT_PAGE, 290, 0, 2, 1, 0.25f},
+    {0, FLAT_PAGE + 77, 4, 1, 1, 0.5f},    {FLAT_PAGE + 256, 1000, 3, 1, 0, 2},    {FLAT_PAGE + 1280, 5, 7, 0.5f, 1, 1},
+    {FLAT_PAGE + 1536, 30000, 6, 1, 1, 0}, {2 * FLAT_PAGE, FLAT_PAGE, 1, 1, 1, 3}, {3 * FLAT_PAGE, 290, 0, 2, 1, 0.25f},
 };
 
-struct vectors { float w[FLAT], g[FLAT], partial[N_PARTIALS]; bf16 half[FLAT], m[FLAT], v[FLAT], work[FLAT]; };
+struct vectors {
+    float w[FLAT], g[FLAT], partial[N_PARTIALS];
+    bf16 half[FLAT], m[FLAT], v[FLAT], work[FLAT];
+};
 
 static void begin_vectors(struct vectors *x)
 {
@@ -262,14 +265,14 @@ static void test_judgement(void **state)
         struct step_scalars c = {.applied = 3, .refused = bad == 4 ? 9 : 0};
         double losses[2] = {4, bad == 1 ? INFINITY : 4};
         float partial[2] = {32, bad == 2 ? NAN : bad == 3 ? INFINITY : 32}, w = 5, g = 1;
-        struct step_decide_args d = {tensor_1d(&p, DT_F64, STEP_PLAN), tensor_1d(&c, DT_F64, STEP_SCALARS),
-                                     tensor_2d(losses, DT_F64, 1, 2), tensor_1d(partial, DT_F32, 2)};
+        struct step_decide_args d = {tensor_1d(&p, DT_F64, STEP_PLAN), tensor_1d(&c, DT_F64, STEP_SCALARS), tensor_2d(losses, DT_F64, 1, 2),
+                                     tensor_1d(partial, DT_F32, 2)};
         assert_int_equal(op_step_decide(s, &d), ST_OK);
         assert_true(c.usable == !bad && c.applied == 3 + !bad && c.rate == 6 && c.c2 == 8 && c.first == 0);
         if (!bad) assert_true(c.loss == 1 && c.grad_norm == 1 && c.gscale == (double)(float)(1 / 1.000001 / 8));
         struct seg seg = {0, 1, 0, 1, 1, 0};
-        struct update_args u = {.kind = OPTIM_SGD, .w = tensor_1d(&w, DT_F32, 1), .g = tensor_1d(&g, DT_F32, 1), .scalars = d.scalars,
-                                .segs = {&seg, &seg, 1}};
+        struct update_args u = {
+            .kind = OPTIM_SGD, .w = tensor_1d(&w, DT_F32, 1), .g = tensor_1d(&g, DT_F32, 1), .scalars = d.scalars, .segs = {&seg, &seg, 1}};
         assert_int_equal(op_update(s, &u), ST_OK);
         assert_true((w == 5) == (bad != 0));
     }
@@ -334,12 +337,8 @@ static int close_stream(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pytorch),
-        cmocka_unit_test(test_stochastic_bits),
-        cmocka_unit_test(test_ranges),
-        cmocka_unit_test(test_cut_anywhere),
-        cmocka_unit_test(test_judgement),
-        cmocka_unit_test(test_stochastic_law),
+        cmocka_unit_test(test_pytorch),      cmocka_unit_test(test_stochastic_bits), cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_cut_anywhere), cmocka_unit_test(test_judgement),       cmocka_unit_test(test_stochastic_law),
     };
     return cmocka_run_group_tests(tests, open_stream, close_stream);
 }

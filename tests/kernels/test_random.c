@@ -22,10 +22,7 @@ static void test_known_answers(void **state)
     } answers[] = {
         {0, 0, 0, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
         {~0ull, ~0ull, ~0ull, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-        {0x299f31d0a4093822ull,
-         0x85a308d3243f6a88ull,
-         0x0370734413198a2eull,
-         {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+        {0x299f31d0a4093822ull, 0x85a308d3243f6a88ull, 0x0370734413198a2eull, {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
     };
     for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
         philox4 p = philox(answers[i].key, answers[i].low, answers[i].high);
@@ -71,11 +68,8 @@ static void test_mask_does_not_know_the_packing(void **state)
         sample[i] = b ? 1ll << 33 : 5;
     }
     struct rows_at all = {position, sample};
-    struct dropout_args d = {.x = tensor_2d(x, DT_F32, A + B, C),
-                             .y = tensor_2d(together, DT_F32, A + B, C),
-                             .p = 0.5f,
-                             .key = 3,
-                             .rows = all};
+    struct dropout_args d = {
+        .x = tensor_2d(x, DT_F32, A + B, C), .y = tensor_2d(together, DT_F32, A + B, C), .p = 0.5f, .key = 3, .rows = all};
     assert_int_equal(op_dropout(s, &d), ST_OK);
     float moved[(A + B) * C];
     memcpy(moved, x + A * C, sizeof(float) * B * C);

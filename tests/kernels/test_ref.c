@@ -128,12 +128,10 @@ static void test_glu(void **state)
     for (int kind = ACT_SILU; kind <= ACT_GELU_TANH; kind++) {
         struct pair p = start();
         struct glu_fwd_args *f = &p.k.args.glu_fwd;
-        *f = (struct glu_fwd_args){kit_act(&p.k, 5, 9, 3), kit_act(&p.k, 5, 9, 1), kit_act(&p.k, 5, 9, 0),
-                                   (enum act_kind)kind};
+        *f = (struct glu_fwd_args){kit_act(&p.k, 5, 9, 3), kit_act(&p.k, 5, 9, 1), kit_act(&p.k, 5, 9, 0), (enum act_kind)kind};
         p.output = f->h;
         p.seed = kit_act(&p.k, 5, 9, 1);
-        p.bwd.glu_bwd =
-            (struct glu_bwd_args){f->gate, f->up, p.seed, kit_act(&p.k, 5, 9, 0), kit_act(&p.k, 5, 9, 0), f->kind};
+        p.bwd.glu_bwd = (struct glu_bwd_args){f->gate, f->up, p.seed, kit_act(&p.k, 5, 9, 0), kit_act(&p.k, 5, 9, 0), f->kind};
         p.forward = glu_forward, p.backward = glu_backward;
         add_input(&p, "gate", f->gate, p.bwd.glu_bwd.dgate);
         add_input(&p, "up", f->up, p.bwd.glu_bwd.dup);
@@ -159,8 +157,7 @@ static void test_attention(void **state)
         int64_t tokens, heads, kv, dim, docs, window;
         float cap;
     } shapes[] = {
-        {1, 1, 1, 1, 1, 0, 0},  {13, 4, 2, 5, 1, 0, 0}, {14, 2, 1, 4, 3, 0, 0},
-        {12, 3, 3, 4, 2, 3, 0}, {11, 2, 2, 4, 1, 0, 2},
+        {1, 1, 1, 1, 1, 0, 0}, {13, 4, 2, 5, 1, 0, 0}, {14, 2, 1, 4, 3, 0, 0}, {12, 3, 3, 4, 2, 3, 0}, {11, 2, 2, 4, 1, 0, 2},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         struct pair p = start();
@@ -180,8 +177,10 @@ static void test_attention(void **state)
                                     .docs = kit_docs(&p.k, n, shapes[i].docs)};
         p.output = f->o;
         p.seed = kit_act(&p.k, n, q, 1);
-        p.bwd.attn_bwd = (struct attn_bwd_args){
-            .d_o = p.seed, .dq = kit_act(&p.k, n, q, 0), .dk = kit_act(&p.k, n, kv, 0), .dv = kit_act(&p.k, n, kv, 0)};
+        p.bwd.attn_bwd = (struct attn_bwd_args){.d_o = p.seed,
+                                                .dq = kit_act(&p.k, n, q, 0),
+                                                .dk = kit_act(&p.k, n, kv, 0),
+                                                .dv = kit_act(&p.k, n, kv, 0)};
         p.forward = attn_forward, p.backward = attn_backward;
         if (n > 1) { /* one token attends to itself whatever q and k are: their gradients are zero */
             add_input(&p, "q", f->q, p.bwd.attn_bwd.dq);
@@ -222,8 +221,8 @@ static void test_loss(void **state)
     for (int cap = 0; cap < 2; cap++) {
         struct pair p = start();
         tensor z = kit_act(&p.k, 5, 11, 4);
-        p.k.args.loss = (struct loss_args){kit_act(&p.k, 5, 11, 0), kit_indices(&p.k, 5, 11, false),
-                                           kit_act(&p.k, 0, 5, 0), cap ? 3 : 0, false};
+        p.k.args.loss =
+            (struct loss_args){kit_act(&p.k, 5, 11, 0), kit_indices(&p.k, 5, 11, false), kit_act(&p.k, 0, 5, 0), cap ? 3 : 0, false};
         p.output = p.k.args.loss.loss;
         p.seed = kit_act(&p.k, 0, 5, 0);
         for (int i = 0; i < 5; i++) ((double *)p.seed.data)[i] = 1;

@@ -192,8 +192,12 @@ static void who_waits_sleeps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_once),     cmocka_unit_test(threads_are_side_by_side), cmocka_unit_test(a_call_inside_a_call),
-        cmocka_unit_test(two_callers),   cmocka_unit_test(after_a_fork),             cmocka_unit_test(who_waits_sleeps),
+        cmocka_unit_test(each_once),
+        cmocka_unit_test(threads_are_side_by_side),
+        cmocka_unit_test(a_call_inside_a_call),
+        cmocka_unit_test(two_callers),
+        cmocka_unit_test(after_a_fork),
+        cmocka_unit_test(who_waits_sleeps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,13 +18,23 @@ static status nothing(const struct cli *c, struct comm *comm)
     return ST_OK;
 }
 
-static const struct verb run = {.name = "run", .line = "train", .arguments = "RECIPE [key=value …]", .help = "examples:\n",
-                                .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT, .min_args = 1, .max_args = 1,
-                                .overrides = true, .every_rank = true, .run = nothing};
-static const struct verb generate = {.name = "generate", .line = "write", .arguments = "", .help = "examples:\n",
-                                     .options = CLI_PROMPT | CLI_MAX_NEW_TOKENS | CLI_TEMPERATURE | CLI_TOP_P, .run = nothing};
-static const struct verb *const verbs[] = {&run, &generate, &verb_ls, &verb_cp, &verb_cat, &verb_validate, &verb_tokenize,
-                                           &verb_version};
+static const struct verb run = {.name = "run",
+                                .line = "train",
+                                .arguments = "RECIPE [key=value …]",
+                                .help = "examples:\n",
+                                .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT,
+                                .min_args = 1,
+                                .max_args = 1,
+                                .overrides = true,
+                                .every_rank = true,
+                                .run = nothing};
+static const struct verb generate = {.name = "generate",
+                                     .line = "write",
+                                     .arguments = "",
+                                     .help = "examples:\n",
+                                     .options = CLI_PROMPT | CLI_MAX_NEW_TOKENS | CLI_TEMPERATURE | CLI_TOP_P,
+                                     .run = nothing};
+static const struct verb *const verbs[] = {&run, &generate, &verb_ls, &verb_cp, &verb_cat, &verb_validate, &verb_tokenize, &verb_version};
 enum { VERBS = sizeof verbs / sizeof *verbs };
 
 enum { WORDS = 16 };
@@ -56,7 +66,9 @@ static void test_everything(void **state)
     (void)state;
     struct cli c;
     assert_int_equal(parse("trimpot|run|lora_finetune|--config|a.yaml|batch_size=4|--model=dir|~seed|-qv|--dist|self|"
-                           "dataset.data_files=[a, b]", &c), ST_OK);
+                           "dataset.data_files=[a, b]",
+                           &c),
+                     ST_OK);
     assert_ptr_equal(c.verb, &run);
     assert_int_equal(c.n_args, 1);
     assert_string_equal(c.args[0], "lora_finetune");
@@ -111,7 +123,9 @@ static void test_positional(void **state)
 static void test_refused(void **state)
 {
     (void)state;
-    static const struct { const char *line, *text; } rows[] = {
+    static const struct {
+        const char *line, *text;
+    } rows[] = {
         {"trimpot", "no verb"},
         {"trimpot|rum", "argument 1 ('rum'): no such verb; did you mean run?"},
         {"trimpot|zzzzzzzz", "no such verb; `trimpot --help`"},
@@ -182,8 +196,10 @@ static void test_table(void **state)
 static void test_main(void **state)
 {
     (void)state;
-    static const struct { const char *line; int code; } rows[] = {
-        {"trimpot|run|a|--dist|self", 0}, {"trimpot|rum|--dist|self", 2}, {"trimpot|run|a|--dist|both", 2}};
+    static const struct {
+        const char *line;
+        int code;
+    } rows[] = {{"trimpot|run|a|--dist|self", 0}, {"trimpot|rum|--dist|self", 2}, {"trimpot|run|a|--dist|both", 2}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char copy[256], *argv[WORDS];
         int argc = split(rows[i].line, copy, sizeof copy, argv);
@@ -193,9 +209,8 @@ static void test_main(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_everything), cmocka_unit_test(test_numbers), cmocka_unit_test(test_positional),
-        cmocka_unit_test(test_refused),    cmocka_unit_test(test_help),    cmocka_unit_test(test_table),
-        cmocka_unit_test(test_main)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_everything), cmocka_unit_test(test_numbers), cmocka_unit_test(test_positional),
+                                       cmocka_unit_test(test_refused),    cmocka_unit_test(test_help),    cmocka_unit_test(test_table),
+                                       cmocka_unit_test(test_main)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

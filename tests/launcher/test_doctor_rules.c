@@ -29,13 +29,48 @@ static void healthy(void)
 {
     for (int i = 0; i < RANKS; i++) {
         world[i] = (struct doctor_record){
-            .how = "mpirun", .by = "OMPI_COMM_WORLD_SIZE=8", .rank = i, .size = RANKS, .local_rank = i % EACH, .local_size = EACH,
-            .number = i, .mpi = "Open MPI v4.1.4", .tasks = -1, .step_tasks = -1, .cpus_per_task = -1, .cpus_on_node = -1,
-            .time_left_s = -1, .host_cores = 16, .threads = 4, .isa = "cpu: AVX-512", .binary = 7, .libc = "2.36", .memory = INT64_C(64000000000),
-            .memory_free = INT64_C(60000000000), .memory_limit = -1, .shm = INT64_C(32000000000), .shm_free = INT64_C(32000000000),
-            .tmp = "/tmp", .nofile = 1024, .memlock = -1, .stack = 8 << 20, .address_space = -1, .file_size = -1, .core = 0,
-            .files = {.asked = true, .answered = true, .exists = true, .tried = i % EACH == 0, .left = i == 0, .found = true,
-                      .path = "out", .looked = "out", .type = "nfs4", .mount = "/data", .source = "nas:/data", .bytes = 1 << 30,
+            .how = "mpirun",
+            .by = "OMPI_COMM_WORLD_SIZE=8",
+            .rank = i,
+            .size = RANKS,
+            .local_rank = i % EACH,
+            .local_size = EACH,
+            .number = i,
+            .mpi = "Open MPI v4.1.4",
+            .tasks = -1,
+            .step_tasks = -1,
+            .cpus_per_task = -1,
+            .cpus_on_node = -1,
+            .time_left_s = -1,
+            .host_cores = 16,
+            .threads = 4,
+            .isa = "cpu: AVX-512",
+            .binary = 7,
+            .libc = "2.36",
+            .memory = INT64_C(64000000000),
+            .memory_free = INT64_C(60000000000),
+            .memory_limit = -1,
+            .shm = INT64_C(32000000000),
+            .shm_free = INT64_C(32000000000),
+            .tmp = "/tmp",
+            .nofile = 1024,
+            .memlock = -1,
+            .stack = 8 << 20,
+            .address_space = -1,
+            .file_size = -1,
+            .core = 0,
+            .files = {.asked = true,
+                      .answered = true,
+                      .exists = true,
+                      .tried = i % EACH == 0,
+                      .left = i == 0,
+                      .found = true,
+                      .path = "out",
+                      .looked = "out",
+                      .type = "nfs4",
+                      .mount = "/data",
+                      .source = "nas:/data",
+                      .bytes = 1 << 30,
                       .free_bytes = INT64_C(500000000000)},
         };
         snprintf(world[i].host, sizeof world[i].host, "node%d", i / EACH);
@@ -45,7 +80,8 @@ static void healthy(void)
 
 /* ---- one thing wrong with ranks [first, first + n) -------------------------------------------------------------- */
 
-#define WRONG(name, ...) static void name(struct doctor_record *r) { __VA_ARGS__; }
+#define WRONG(name, ...)                                                                                                                   \
+    static void name(struct doctor_record *r) { __VA_ARGS__; }
 WRONG(launch, r->failure_code = ST_NOT_BUILT; strcpy(r->failure, "no plugin"))
 WRONG(no_isa, r->isa_refusal = ST_DEVICE; strcpy(r->isa, "the CPU backend needs AVX2"))
 WRONG(binary, r->binary = 8)
@@ -232,8 +268,14 @@ static void test_folding(void **state)
 static void test_ranges(void **state)
 {
     (void)state;
-    static const struct { int n, values[8]; const char *text; } cases[] = {
-        {1, {0}, "0"}, {2, {0, 1}, "0-1"}, {3, {0, 2, 3}, "0,2-3"}, {6, {1, 2, 3, 7, 9, 10}, "1-3,7,9-10"},
+    static const struct {
+        int n, values[8];
+        const char *text;
+    } cases[] = {
+        {1, {0}, "0"},
+        {2, {0, 1}, "0-1"},
+        {3, {0, 2, 3}, "0,2-3"},
+        {6, {1, 2, 3, 7, 9, 10}, "1-3,7,9-10"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct buf b = {0};
@@ -247,8 +289,11 @@ static void test_quote(void **state)
 {
     (void)state;
     char dir[] = "/tmp/trimpot-test-doctor.XXXXXX";
-    static const char script[] = "#!/bin/bash\n#SBATCH --nodes=2 \\\n  --x\n# srun is meant\n  srun --mpi=pmix \\\n      trimpot run x\nsrun again trimpot run\n";
-    static const struct { const char *start, *word, *text; } cases[] = {
+    static const char script[] =
+        "#!/bin/bash\n#SBATCH --nodes=2 \\\n  --x\n# srun is meant\n  srun --mpi=pmix \\\n      trimpot run x\nsrun again trimpot run\n";
+    static const struct {
+        const char *start, *word, *text;
+    } cases[] = {
         {"srun ", "trimpot run", "line 5 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): srun --mpi=pmix trimpot run x"},
         {"srun ", "again", "line 7 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): srun again trimpot run"},
         {"#SBATCH", "--x", "line 2 of slurm/srun.sbatch (trimpot cp slurm/srun.sbatch FILE): #SBATCH --nodes=2 --x"},
@@ -271,8 +316,8 @@ static void test_quote(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_healthy), cmocka_unit_test(test_rules), cmocka_unit_test(test_cores), cmocka_unit_test(test_folding),
-        cmocka_unit_test(test_ranges), cmocka_unit_test(test_quote),
+        cmocka_unit_test(test_healthy), cmocka_unit_test(test_rules),  cmocka_unit_test(test_cores),
+        cmocka_unit_test(test_folding), cmocka_unit_test(test_ranges), cmocka_unit_test(test_quote),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,9 +28,12 @@ static int child(const int *list)
     if (pid == 0) {
         if (signals_install()) _exit(99);
         for (; *list; list++) {
-            if (*list == OVER) signals_end();
-            else if (*list < 0) nanosleep(&(struct timespec){.tv_sec = -*list}, NULL);
-            else send(*list);
+            if (*list == OVER)
+                signals_end();
+            else if (*list < 0)
+                nanosleep(&(struct timespec){.tv_sec = -*list}, NULL);
+            else
+                send(*list);
         }
         unsigned flags = signals_take();
         _exit((int)(flags + (signals_stopping() ? 4u : 0u)));
@@ -43,7 +46,9 @@ static int child(const int *list)
 static void test_flags(void **state)
 {
     (void)state;
-    static const struct { int list[4], code; } rows[] = {
+    static const struct {
+        int list[4], code;
+    } rows[] = {
         {{0}, 0},
         {{SIGUSR1}, SIGNAL_SAVE},
         {{SIGUSR1, SIGUSR1}, SIGNAL_SAVE},

@@ -14,18 +14,20 @@
 static void tamed(void **state)
 {
     (void)state;
-    static const struct { const char *bytes, *text; } cases[] = {
+    static const struct {
+        const char *bytes, *text;
+    } cases[] = {
         {"", ""},
         {"caf\xC3\xA9\n\t", "caf\xC3\xA9\n\t"},
         {"a\x1B[1m\x7F\xC2\x9B", "a?[1m??"},
-        {"\xE3\x81", R},                             /* a character cut short */
+        {"\xE3\x81", R}, /* a character cut short */
         {"\xF0\x9F\x98", R},
         {"x\xE3\x81y", "x" R "y"},
         {"\xE3\x81\xE3\x81\x82", R "\xE3\x81\x82"},
-        {"\x80\x80", R R},                           /* nothing begins with these */
+        {"\x80\x80", R R}, /* nothing begins with these */
         {"\xC0\x80\xFF", R R R},
-        {"\xE0\x80\x80", R R R},                     /* an overlong form begins no character */
-        {"\xED\xA0\x80", R R R},                     /* nor does a surrogate */
+        {"\xE0\x80\x80", R R R}, /* an overlong form begins no character */
+        {"\xED\xA0\x80", R R R}, /* nor does a surrogate */
         {"\xF4\x90\x80\x80", R R R R},
         {"\xF1\x80\x80", R},
     };

@@ -11,11 +11,11 @@ static struct {
     int device[DEVICE_CALLS];
 } calls;
 
-#define COUNT(name, args)                                                              \
-    static status name##_counted(struct stream *s, const struct args##_args *a)        \
-    {                                                                                  \
-        calls.name++;                                                                  \
-        return backend_cpu.ops.name(s, a);                                             \
+#define COUNT(name, args)                                                                                                                  \
+    static status name##_counted(struct stream *s, const struct args##_args *a)                                                            \
+    {                                                                                                                                      \
+        calls.name++;                                                                                                                      \
+        return backend_cpu.ops.name(s, a);                                                                                                 \
     }
 TRIMPOT_OPS(COUNT)
 #define COUNTED(name, args) .name = name##_counted,
@@ -55,7 +55,8 @@ static int count_step(struct tiny *t)
     int total = 0;
     memset(&calls, 0, sizeof calls);
     tiny_launch(t);
-#define SHOW(name, args) if (calls.name) printf("  %-14s %5d\n", #name, calls.name), total += calls.name;
+#define SHOW(name, args)                                                                                                                   \
+    if (calls.name) printf("  %-14s %5d\n", #name, calls.name), total += calls.name;
     TRIMPOT_OPS(SHOW)
     printf("  %-14s %5d\n  %-14s %5d\n  %-14s %5d\n", "copy", calls.device[COPIES], "zero", calls.device[ZEROS], "sync",
            calls.device[SYNCS]);
@@ -94,7 +95,12 @@ enum { OF_STEP = 6 };
  * gathers, norm, product, loss, zero, product, norm, scatter). */
 static void lora(void **state)
 {
-    static const struct way w = {"LoRA on all linears", "llama", true, .optimizer = CONFIG_ADAMW, .lr = 1e-3, .also = deep,
+    static const struct way w = {"LoRA on all linears",
+                                 "llama",
+                                 true,
+                                 .optimizer = CONFIG_ADAMW,
+                                 .lr = 1e-3,
+                                 .also = deep,
                                  .plan = {.lora = true, .adapted = LORA_ALL, .rank = 8, .alpha = 8}};
     (void)state;
     assert_int_equal(calls_of(&w, ACT_RUNG_PRODUCTS), LAYERS * (16 + 3 + 33) - 3 - 4 + 10 + OF_STEP);
@@ -104,7 +110,12 @@ static void lora(void **state)
  * half only o's own, and no gradient of what o reads. */
 static void adapters_on_top(void **state)
 {
-    static const struct way w = {"LoRA on o of the last layer", "llama", true, .optimizer = CONFIG_SGD, .lr = 1e-3, .also = deep,
+    static const struct way w = {"LoRA on o of the last layer",
+                                 "llama",
+                                 true,
+                                 .optimizer = CONFIG_SGD,
+                                 .lr = 1e-3,
+                                 .also = deep,
                                  .plan = {.lora = true},
                                  .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":\".*layers\\\\.23.*o_proj\",\"r\":3}"};
     (void)state;

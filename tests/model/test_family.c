@@ -115,10 +115,14 @@ static void refusals(void **unused)
         {"qwen3", "\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}", ST_NOT_BUILT, "per layer type are not built"},
         {"gemma3_text", "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":1e4}", ST_CORRUPT, "are given per layer type"},
         {"gemma3_text", "\"sliding_window\":null", ST_CORRUPT, "5 layers slide, but sliding_window is null"},
-        {"llama", "\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\",\"full_attention\",\"full_attention\","
-                  "\"full_attention\"]", ST_NOT_BUILT, "layer_types[1] is sliding_attention where"},
-        {"mistral", "\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\",\"full_attention\",\"full_attention\","
-                    "\"full_attention\"]", ST_NOT_BUILT, "layer_types[0] is full_attention where"},
+        {"llama",
+         "\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\",\"full_attention\",\"full_attention\","
+         "\"full_attention\"]",
+         ST_NOT_BUILT, "layer_types[1] is sliding_attention where"},
+        {"mistral",
+         "\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\",\"full_attention\",\"full_attention\","
+         "\"full_attention\"]",
+         ST_NOT_BUILT, "layer_types[0] is full_attention where"},
         {"phi3", "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,2],\"long_factor\":[3,4]}", ST_CORRUPT,
          "short_factor and long_factor have 2 numbers, but a head turns 1 pairs"},
     };

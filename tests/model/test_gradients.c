@@ -101,7 +101,12 @@ static void central_differences(void **state)
 
 /* ---- one step, cut differently: the same sums but for the last bits of float64 ------------------------------------------ */
 
-struct cut { int batches; int64_t head_rows; enum act_rung rung; int64_t every; };
+struct cut {
+    int batches;
+    int64_t head_rows;
+    enum act_rung rung;
+    int64_t every;
+};
 
 static void pass_cut(const struct way *w, const struct cut *cut, double *loss, double **gradient, int64_t *n)
 {

@@ -97,14 +97,40 @@ static void real_models(void **state)
 {
     (void)state;
     static const struct hf_config sizes[] = {
-        {.model_type = "qwen2", .vocab_size = 151936, .hidden_size = 896, .intermediate_size = 4864, .layers = 24, .heads = 14,
-         .kv_heads = 2, .head_dim = 64, .tie_word_embeddings = true},
-        {.model_type = "llama", .vocab_size = 128256, .hidden_size = 2048, .intermediate_size = 8192, .layers = 16, .heads = 32,
-         .kv_heads = 8, .head_dim = 64, .tie_word_embeddings = true},
-        {.model_type = "llama", .vocab_size = 128256, .hidden_size = 4096, .intermediate_size = 14336, .layers = 32, .heads = 32,
-         .kv_heads = 8, .head_dim = 128},
-        {.model_type = "qwen2", .vocab_size = 1009, .hidden_size = 298, .intermediate_size = 331, .layers = 5, .heads = 2,
-         .kv_heads = 1, .head_dim = 150},
+        {.model_type = "qwen2",
+         .vocab_size = 151936,
+         .hidden_size = 896,
+         .intermediate_size = 4864,
+         .layers = 24,
+         .heads = 14,
+         .kv_heads = 2,
+         .head_dim = 64,
+         .tie_word_embeddings = true},
+        {.model_type = "llama",
+         .vocab_size = 128256,
+         .hidden_size = 2048,
+         .intermediate_size = 8192,
+         .layers = 16,
+         .heads = 32,
+         .kv_heads = 8,
+         .head_dim = 64,
+         .tie_word_embeddings = true},
+        {.model_type = "llama",
+         .vocab_size = 128256,
+         .hidden_size = 4096,
+         .intermediate_size = 14336,
+         .layers = 32,
+         .heads = 32,
+         .kv_heads = 8,
+         .head_dim = 128},
+        {.model_type = "qwen2",
+         .vocab_size = 1009,
+         .hidden_size = 298,
+         .intermediate_size = 331,
+         .layers = 5,
+         .heads = 2,
+         .kv_heads = 1,
+         .head_dim = 150},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int64_t rank = 0; rank <= 64; rank = rank ? 4 * rank : 1) {
@@ -125,17 +151,16 @@ static void real_models(void **state)
 /* What is asked to lie in a row, does where no gap is needed within. */
 static void rows(void **state)
 {
-    static const struct { int64_t dim, count[3]; bool row; } cases[] = {
-        {896, {16, 16, 16}, true},    /* 43,008 elements: in one page, where it would not fit in what is left */
-        {896, {16, 8, 24}, true},
-        {896, {64, 64, 64}, false},   /* the second would straddle */
-        {2048, {16, 16, 16}, true},   /* the third begins a page */
-        {4096, {16, 16, 16}, true},   /* a page each */
-        {4096, {16, 24, 16}, false},  /* the third would not begin one */
-        {4096, {8, 8, 16}, true},
-        {4096, {8, 16, 8}, false},
-        {32, {8, 8, 3}, true},
-        {32, {8, 4, 8}, false},       /* not 256-aligned */
+    static const struct {
+        int64_t dim, count[3];
+        bool row;
+    } cases[] = {
+        {896, {16, 16, 16}, true},                               /* 43,008 elements: in one page, where it would not fit in what is left */
+        {896, {16, 8, 24}, true},    {896, {64, 64, 64}, false}, /* the second would straddle */
+        {2048, {16, 16, 16}, true},                              /* the third begins a page */
+        {4096, {16, 16, 16}, true},                              /* a page each */
+        {4096, {16, 24, 16}, false},                             /* the third would not begin one */
+        {4096, {8, 8, 16}, true},    {4096, {8, 16, 8}, false},  {32, {8, 8, 3}, true}, {32, {8, 4, 8}, false}, /* not 256-aligned */
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

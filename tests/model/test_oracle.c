@@ -2,7 +2,9 @@
  * the same over the CPU backend. Bounds: numerics.md §15. */
 #include "tests/model/trainer.h"
 
-struct bounds { double loss, gradient, weights; };
+struct bounds {
+    double loss, gradient, weights;
+};
 
 /* f32: numerics.md §15. bf16: the loss as there; a gradient is the end of some 80 roundings in a row, forward and back
  * through three blocks: 2·2^-8·sqrt(80), the factor 2 for what cancels (the gradient of k's bias nearly does). */
@@ -29,7 +31,8 @@ static double compare_tensors(const char *what, const struct tiny *x, const stru
     for (int i = 0; i < x->m.params.n; i++) {
         if (!param_is_trained(&x->m.params.p[i])) continue;
         double d = distance(what, x, truth, i);
-        if (!(d <= bound)) fail_msg("%s, %s of %s: %g from the float64 run, %g allowed", x->way->name, what, x->m.params.p[i].name, d, bound);
+        if (!(d <= bound))
+            fail_msg("%s, %s of %s: %g from the float64 run, %g allowed", x->way->name, what, x->m.params.p[i].name, d, bound);
         worst = fmax(worst, d);
     }
     return worst;
@@ -40,8 +43,9 @@ static double compare_losses(const struct tiny *x, const struct tiny *truth, dou
     double worst = 0;
     for (int k = 0; k < STEPS; k++) {
         double d = fabs(x->loss[k] - truth->loss[k]) / truth->loss[k];
-        if (!(d <= bound)) fail_msg("%s, step %d: loss %.9g, in float64 %.9g: %g apart, %g allowed", x->way->name, k, x->loss[k], truth->loss[k],
-                                    d, bound);
+        if (!(d <= bound))
+            fail_msg("%s, step %d: loss %.9g, in float64 %.9g: %g apart, %g allowed", x->way->name, k, x->loss[k], truth->loss[k], d,
+                     bound);
         worst = fmax(worst, d);
     }
     return worst;

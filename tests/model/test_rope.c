@@ -33,8 +33,7 @@ static void check(size_t row, const json_t *o)
     family_rope_frequencies(&m, &m.rope[0], (int64_t)real(o, "longest"), got);
     for (size_t j = 0; j < json_array_size(want); j++) {
         double f = json_number_value(json_array_get(want, j)), off = fabs((double)got[j] - f) / f;
-        if (!(off <= bound(&m)))
-            fail_msg("row %zu %s: frequency %zu is %.9g, not %.9g (%.1e)", row, text, j, (double)got[j], f, off);
+        if (!(off <= bound(&m))) fail_msg("row %zu %s: frequency %zu is %.9g, not %.9g (%.1e)", row, text, j, (double)got[j], f, off);
     }
     if (!(fabs(m.rope[0].attention - real(o, "attention")) <= 1e-12))
         fail_msg("row %zu %s: attention factor %.17g, not %.17g", row, text, m.rope[0].attention, real(o, "attention"));

@@ -16,16 +16,28 @@ static status open_model(struct model *m, const struct model_shape *s, const str
 
 /* ---- names: those of transformers' models, in the order of execution ------------------------------------------------------ */
 
-static const char *const LLAMA[] = {"input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                                    "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", NULL};
-static const char *const QK_NORMS[] = {"input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.q_norm",
-                                       "self_attn.k_norm", "self_attn.o_proj", "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj",
-                                       "mlp.down_proj", NULL};
-static const char *const POST_NORMS[] = {"input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                                         "post_attention_layernorm", "pre_feedforward_layernorm", "mlp.gate_proj", "mlp.up_proj",
-                                         "mlp.down_proj", "post_feedforward_layernorm", NULL};
-static const char *const FUSED[] = {"input_layernorm", "self_attn.qkv_proj", "self_attn.o_proj", "post_attention_layernorm",
-                                    "mlp.gate_up_proj", "mlp.down_proj", NULL};
+static const char *const LLAMA[] = {"input_layernorm",  "self_attn.q_proj",
+                                    "self_attn.k_proj", "self_attn.v_proj",
+                                    "self_attn.o_proj", "post_attention_layernorm",
+                                    "mlp.gate_proj",    "mlp.up_proj",
+                                    "mlp.down_proj",    NULL};
+static const char *const QK_NORMS[] = {"input_layernorm",  "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                       "self_attn.q_norm", "self_attn.k_norm", "self_attn.o_proj", "post_attention_layernorm",
+                                       "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj",    NULL};
+static const char *const POST_NORMS[] = {"input_layernorm",
+                                         "self_attn.q_proj",
+                                         "self_attn.k_proj",
+                                         "self_attn.v_proj",
+                                         "self_attn.o_proj",
+                                         "post_attention_layernorm",
+                                         "pre_feedforward_layernorm",
+                                         "mlp.gate_proj",
+                                         "mlp.up_proj",
+                                         "mlp.down_proj",
+                                         "post_feedforward_layernorm",
+                                         NULL};
+static const char *const FUSED[] = {
+    "input_layernorm", "self_attn.qkv_proj", "self_attn.o_proj", "post_attention_layernorm", "mlp.gate_up_proj", "mlp.down_proj", NULL};
 
 static void check_names(const struct model_shape *s, const char *const *names)
 {
@@ -104,7 +116,7 @@ static void tables(void **state)
 /* ---- x·Aᵀ of projections that read one slot: one product, where it is the same in every layer ------------------------------- */
 
 #define ON(modules, more) "{\"peft_type\":\"LORA\",\"target_modules\":[" modules "],\"r\":8" more "}"
-#define QV "\"q_proj\",\"v_proj\""
+#define QV                "\"q_proj\",\"v_proj\""
 
 static int products(const struct model *m)
 {
@@ -141,8 +153,8 @@ static void one_product(void **state)
         struct model m;
         struct peft_config peft = {0};
         struct model_shape s = shape_with(rows[i].also);
-        struct model_plan plan = {.lora = true, .adapted = rows[i].adapted, .rank = rows[i].rank, .alpha = 8, .head_rows = 8,
-                                  .dropout = rows[i].dropout};
+        struct model_plan plan = {
+            .lora = true, .adapted = rows[i].adapted, .rank = rows[i].rank, .alpha = 8, .head_rows = 8, .dropout = rows[i].dropout};
         if (rows[i].adapter) {
             MUST(peft_config_parse("adapter_config.json", rows[i].adapter, strlen(rows[i].adapter), &peft));
             plan.peft = &peft;
@@ -186,8 +198,10 @@ static void own_columns(void **state)
 /* numerics.md §13: bytes per token and layer of what is kept, in bf16. */
 static void kept_bytes(void **state)
 {
-    const struct { enum act_rung rung; int64_t c, q, kv, f, h; } rows[] = {
-        {ACT_RUNG_NONE, 4, 2, 2, 3, 1}, {ACT_RUNG_PRODUCTS, 2, 2, 2, 2, 1}, {ACT_RUNG_BLOCK, 1, 0, 0, 0, 0}};
+    const struct {
+        enum act_rung rung;
+        int64_t c, q, kv, f, h;
+    } rows[] = {{ACT_RUNG_NONE, 4, 2, 2, 3, 1}, {ACT_RUNG_PRODUCTS, 2, 2, 2, 2, 1}, {ACT_RUNG_BLOCK, 1, 0, 0, 0, 0}};
     struct model_shape s = shape_with(NULL);
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -210,7 +224,10 @@ static void kept_bytes(void **state)
 /* numerics.md §2: c = √C rounded to the model's dtype. */
 static void embed_scale(void **state)
 {
-    static const struct { int width; float bf16; } rows[] = {{2048, 45.25f}, {2304, 48}, {3072, 55.5f}, {3584, 59.75f}, {4608, 68}};
+    static const struct {
+        int width;
+        float bf16;
+    } rows[] = {{2048, 45.25f}, {2304, 48}, {3072, 55.5f}, {3584, 59.75f}, {4608, 68}};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct model m;
@@ -281,7 +298,7 @@ static void refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names), cmocka_unit_test(tables), cmocka_unit_test(one_product), cmocka_unit_test(own_columns),
+        cmocka_unit_test(names),      cmocka_unit_test(tables),      cmocka_unit_test(one_product),   cmocka_unit_test(own_columns),
         cmocka_unit_test(kept_bytes), cmocka_unit_test(embed_scale), cmocka_unit_test(capped_logits), cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

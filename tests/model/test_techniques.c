@@ -12,15 +12,16 @@ struct technique {
     int threads;
 };
 
-static const struct technique plain = {"plain", ACT_RUNG_NONE, .threads = 1}, techniques[] = {
-    {"norms and products recomputed", ACT_RUNG_PRODUCTS, .threads = 1},
-    {"blocks recomputed", ACT_RUNG_BLOCK, .threads = 1},
-    {"every second block recomputed", ACT_RUNG_BLOCK, 2, .threads = 1},
-    {"optimizer in backward", ACT_RUNG_NONE, .in_bwd = true, .threads = 1},
-    {"both", ACT_RUNG_BLOCK, .in_bwd = true, .threads = 1},
-    {"two threads", ACT_RUNG_NONE, .threads = 2},
-    {"under guard", ACT_RUNG_PRODUCTS, .paranoid = true, .threads = 1},
-    {"both, under guard", ACT_RUNG_BLOCK, .in_bwd = true, .paranoid = true, .threads = 1},
+static const struct technique plain = {"plain", ACT_RUNG_NONE, .threads = 1},
+                              techniques[] = {
+                                  {"norms and products recomputed", ACT_RUNG_PRODUCTS, .threads = 1},
+                                  {"blocks recomputed", ACT_RUNG_BLOCK, .threads = 1},
+                                  {"every second block recomputed", ACT_RUNG_BLOCK, 2, .threads = 1},
+                                  {"optimizer in backward", ACT_RUNG_NONE, .in_bwd = true, .threads = 1},
+                                  {"both", ACT_RUNG_BLOCK, .in_bwd = true, .threads = 1},
+                                  {"two threads", ACT_RUNG_NONE, .threads = 2},
+                                  {"under guard", ACT_RUNG_PRODUCTS, .paranoid = true, .threads = 1},
+                                  {"both, under guard", ACT_RUNG_BLOCK, .in_bwd = true, .paranoid = true, .threads = 1},
 };
 
 static void train_with(struct tiny *t, const struct way *w, const struct technique *how, const struct corpus *c, dtype act)

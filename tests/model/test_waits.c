@@ -7,7 +7,9 @@ enum { RUN = 6, POISONED = 2 };
 /* ---- the CPU, counted ----------------------------------------------------------------------------------------------------- */
 
 static struct backend counted;
-static struct { int syncs, event_syncs, sumsq, decide, admit, update; } count;
+static struct {
+    int syncs, event_syncs, sumsq, decide, admit, update;
+} count;
 
 static status counted_stream_open(struct stream **out, int threads)
 {
@@ -28,13 +30,18 @@ static status counted_event_sync(struct event *e, const char *label)
     return backend_cpu.dev.event_sync(e, label);
 }
 
-#define COUNTED(member, name)                                                \
-    static status counted_##name(struct stream *s, const struct name##_args *a) \
-    {                                                                        \
-        count.member++;                                                      \
-        return backend_cpu.ops.name(s, a);                                   \
+/* clang-format off */
+#define COUNTED(member, name)                                                                                                              \
+    static status counted_##name(struct stream *s, const struct name##_args *a)                                                            \
+    {                                                                                                                                      \
+        count.member++;                                                                                                                    \
+        return backend_cpu.ops.name(s, a);                                                                                                 \
     }
-COUNTED(sumsq, sumsq_segs) COUNTED(decide, step_decide) COUNTED(admit, step_admit) COUNTED(update, update)
+COUNTED(sumsq, sumsq_segs)
+COUNTED(decide, step_decide)
+COUNTED(admit, step_admit)
+COUNTED(update, update)
+/* clang-format on */
 
 static void count_anew(void)
 {

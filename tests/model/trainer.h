@@ -24,10 +24,10 @@
 #include "worker/memory/plan.h"
 #include "worker/trainer.h"
 
-#define MUST(expr) \
-    do { \
-        status must_ = (expr); \
-        if (must_) fail_msg("%s: %s", #expr, status_message()); \
+#define MUST(expr)                                                                                                                         \
+    do {                                                                                                                                   \
+        status must_ = (expr);                                                                                                             \
+        if (must_) fail_msg("%s: %s", #expr, status_message());                                                                            \
     } while (0)
 
 enum { DOCS = 8, STEPS = 20, VOCAB = 61, LORA_ALL = LORA_ON_HEAD - 1 };
@@ -57,9 +57,12 @@ static inline void corpus_make(struct corpus *c, int n_batches)
     for (int d = 0, b = -1; d < DOCS; d++) {
         if (d % (DOCS / n_batches) == 0) {
             b++;
-            c->batch[b] = (struct batch){.docs = {.start = {c->start + d + b, c->start + d + b}, .rows = {c->position + token, c->sample + token}},
-                                         .ids = c->ids + token, .rows = c->rows + row, .labels = c->labels + row,
-                                         .rows_at = {c->row_position + row, c->row_sample + row}};
+            c->batch[b] =
+                (struct batch){.docs = {.start = {c->start + d + b, c->start + d + b}, .rows = {c->position + token, c->sample + token}},
+                               .ids = c->ids + token,
+                               .rows = c->rows + row,
+                               .labels = c->labels + row,
+                               .rows_at = {c->row_position + row, c->row_sample + row}};
         }
         struct batch *batch = &c->batch[b];
         struct docs *docs = &batch->docs;
@@ -79,8 +82,7 @@ static inline void corpus_make(struct corpus *c, int n_batches)
         int32_t *start = c->start + (docs->start.dev - c->start);
         start[++docs->n_docs] = (int32_t)docs->n_tokens;
         c->bounds = (struct batch_bounds){max_of(c->bounds.tokens, docs->n_tokens), max_of(c->bounds.docs, docs->n_docs),
-                                          max_of(c->bounds.doc_tokens, docs->longest),
-                                          max_of(c->bounds.supervised, batch->supervised)};
+                                          max_of(c->bounds.doc_tokens, docs->longest), max_of(c->bounds.supervised, batch->supervised)};
     }
     c->supervised = row;
 }
@@ -93,8 +95,8 @@ struct way {
     bool tied, masters, narrow_states; /* the last two: when the activations are bf16 */
     int64_t window;
     enum rope_type rope;
-    struct model_plan plan;            /* rung and head_rows are filled in where they are 0 */
-    const char *adapter;               /* adapter_config.json, in place of the plan's modules and ranks */
+    struct model_plan plan; /* rung and head_rows are filled in where they are 0 */
+    const char *adapter;    /* adapter_config.json, in place of the plan's modules and ranks */
     enum config_optim optimizer;
     double lr, decay, momentum;
     bool nesterov;
@@ -139,7 +141,8 @@ static inline void fused(struct model_shape *s)
 static const struct way ways[] = {
     {"llama3 full AdamW", "llama", true, .rope = ROPE_LLAMA3, .plan = {.full = true}, .optimizer = CONFIG_ADAMW, .lr = 3e-3, .decay = 0.1,
      .masters = true},
-    {"llama2 full Adam", "llama", false, .plan = {.full = true}, .optimizer = CONFIG_ADAM, .lr = 1e-3, .decay = 0.01, .narrow_states = true},
+    {"llama2 full Adam", "llama", false, .plan = {.full = true}, .optimizer = CONFIG_ADAM, .lr = 1e-3, .decay = 0.01,
+     .narrow_states = true},
     {"qwen2 yarn full SGD", "qwen2", true, .rope = ROPE_YARN, .plan = {.full = true}, .optimizer = CONFIG_SGD, .lr = 0.004, .momentum = 0.9,
      .nesterov = true},
     {"qwen2 untied windowed SGD", "qwen2", false, .window = 4, .rope = ROPE_LINEAR, .plan = {.full = true}, .optimizer = CONFIG_SGD,
@@ -161,8 +164,7 @@ static const struct way ways[] = {
     /* Nothing is dropped and the A's lie side by side: x·Aᵀ of q, k, v and of gate, up in one product. */
     {"llama2 LoRA in rows, AdamW", "llama", false, .optimizer = CONFIG_ADAMW, .lr = 3e-3, .decay = 0.01,
      .plan = {.lora = true, .adapted = LORA_ALL | LORA_ON_HEAD, .rank = 8, .alpha = 8}},
-    {"qwen2 QLoRA in rows, SGD", "qwen2", true, .optimizer = CONFIG_SGD, .lr = 0.03, .momentum = 0.9,
-     .plan = {.lora = true, .nf4 = true},
+    {"qwen2 QLoRA in rows, SGD", "qwen2", true, .optimizer = CONFIG_SGD, .lr = 0.03, .momentum = 0.9, .plan = {.lora = true, .nf4 = true},
      .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\",\"v_proj\",\"gate_proj\",\"up_proj\"],\"r\":8,"
                 "\"lora_alpha\":16,\"rank_pattern\":{\"v_proj\":16}}"},
     {"q, k norms, LoRA AdamW", "llama", true, .also = qk_norms, .optimizer = CONFIG_ADAMW, .lr = 3e-3, .decay = 0.01,
@@ -181,12 +183,28 @@ enum { N_WAYS = sizeof ways / sizeof *ways };
 
 static inline struct model_shape shape_of(const struct way *r)
 {
-    struct hf_config hf = {.hidden_act = "silu", .vocab_size = VOCAB, .hidden_size = 32, .intermediate_size = 44, .layers = 3,
-                           .heads = 4, .kv_heads = 2, .head_dim = 8, .max_positions = 64, .rms_norm_eps = 1e-5,
-                           .tie_word_embeddings = r->tied, .use_sliding_window = r->window > 0, .sliding_window = r->window,
+    struct hf_config hf = {.hidden_act = "silu",
+                           .vocab_size = VOCAB,
+                           .hidden_size = 32,
+                           .intermediate_size = 44,
+                           .layers = 3,
+                           .heads = 4,
+                           .kv_heads = 2,
+                           .head_dim = 8,
+                           .max_positions = 64,
+                           .rms_norm_eps = 1e-5,
+                           .tie_word_embeddings = r->tied,
+                           .use_sliding_window = r->window > 0,
+                           .sliding_window = r->window,
                            .max_window_layers = 1,
-                           .rope = {{.type = r->rope, .theta = 100, .factor = 4, .low = 1, .high = 4, .original = 32, .partial = 1,
-                                    .attention = r->rope == ROPE_YARN ? 1.25 : 1}}};
+                           .rope = {{.type = r->rope,
+                                     .theta = 100,
+                                     .factor = 4,
+                                     .low = 1,
+                                     .high = 4,
+                                     .original = 32,
+                                     .partial = 1,
+                                     .attention = r->rope == ROPE_YARN ? 1.25 : 1}}};
     struct model_shape shape;
     snprintf(hf.model_type, sizeof hf.model_type, "%s", r->family);
     MUST(family_shape("(test)", &hf, &shape));
@@ -224,9 +242,16 @@ static inline void tiny_layout(struct tiny *t)
 
 static inline struct config config_of(const struct way *r)
 {
-    return (struct config){.stochastic_rounding = true, .clip_grad_norm = NAN,
-                           .optimizer = {.kind = r->optimizer, .lr = r->lr, .weight_decay = r->decay, .beta1 = 0.9, .beta2 = 0.99,
-                                         .eps = 1e-8, .momentum = r->momentum, .nesterov = r->nesterov}};
+    return (struct config){.stochastic_rounding = true,
+                           .clip_grad_norm = NAN,
+                           .optimizer = {.kind = r->optimizer,
+                                         .lr = r->lr,
+                                         .weight_decay = r->decay,
+                                         .beta1 = 0.9,
+                                         .beta2 = 0.99,
+                                         .eps = 1e-8,
+                                         .momentum = r->momentum,
+                                         .nesterov = r->nesterov}};
 }
 
 /* Weights of a size that makes every path count, instead of the 0.02 of a real model; vectors and B away from 1 and 0. */
@@ -252,7 +277,7 @@ static inline void tiny_init_weights(struct tiny *t)
 
 /* plan: of the recipe, with the rung and the head's chunk this test is about. */
 static inline void tiny_open(struct tiny *t, const struct way *r, const struct model_plan *wanted, const struct corpus *c,
-                                const struct backend *be, dtype act, int threads, bool in_bwd)
+                             const struct backend *be, dtype act, int threads, bool in_bwd)
 {
     *t = (struct tiny){.way = r, .corpus = c, .be = be, .config = config_of(r)};
     struct model_shape shape = shape_of(r);
@@ -268,10 +293,18 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
     struct trainer_sizes sizes = {c->n_batches, c->n_batches, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32, in_bwd};
     MUST(stage_init(&t->stage, t->s, param_load_bytes(&t->m.params)));
     MUST(trainer_init(&t->trainer, &t->config, &t->m, &t->comm, t->s, &sizes));
-    MUST(be->prepare(t->s, &(struct work_bounds){
-        .dt = act, .tokens = c->bounds.tokens, .doc_tokens = c->bounds.doc_tokens, .width = shape.width, .ffn = shape.ffn,
-        .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .vocab = shape.vocab, .rank = t->m.lora_rank,
-        .head_rows = plan.head_rows, .threads = threads}));
+    MUST(be->prepare(t->s, &(struct work_bounds){.dt = act,
+                                                 .tokens = c->bounds.tokens,
+                                                 .doc_tokens = c->bounds.doc_tokens,
+                                                 .width = shape.width,
+                                                 .ffn = shape.ffn,
+                                                 .heads = shape.heads,
+                                                 .kv_heads = shape.kv_heads,
+                                                 .head_dim = shape.head_dim,
+                                                 .vocab = shape.vocab,
+                                                 .rank = t->m.lora_rank,
+                                                 .head_rows = plan.head_rows,
+                                                 .threads = threads}));
     plan_init(&t->plan, be);
     tiny_layout(t);
     MUST(plan_bind(&t->plan));
@@ -315,7 +348,8 @@ static inline void tiny_copy(struct tiny *to, const struct tiny *from)
         }
         tensor x = q->master.data ? q->master : q->value;
         MUST(op_axpy(to->s, &(struct axpy_args){.x = tensor_1d(x.data, x.dt, q->count),
-                                                .y = tensor_1d(p->value.data, p->value.dt, p->count), .scale = 1}));
+                                                .y = tensor_1d(p->value.data, p->value.dt, p->count),
+                                                .scale = 1}));
     }
     MUST(param_store_refresh_all(&to->m.params, to->s));
 }

@@ -1,5 +1,6 @@
 /* cases.c — every op of the table, at sizes that are 1, prime, a multiple of the tile, or not, with the error that
  * f32 arithmetic may make: c · eps · sqrt(terms) · Σ|term|, derived per op below. */
+/* clang-format off */
 #include <math.h>
 #include <string.h>
 
@@ -540,7 +541,6 @@ static void bound_tree_sum(const struct kit *in, const struct kit *ref, struct m
     static status run_##name(struct stream *s, const union op_args *a) { return op_##name(s, &a->name); }
 TRIMPOT_OPS(KIT_RUN)
 
-/* clang-format off: a table */
 #define CASE(name, build, bound, dtypes, ...)                                                                          \
     {                                                                                                                  \
 #name, {__VA_ARGS__ }, run_##name, build, bound, dtypes, false                                                 \
@@ -659,6 +659,5 @@ const struct op_case op_cases[] = {
     CASE(init, build_init, bound_init, "fb", 20011, 0, 6),
     CASE(init, build_init, bound_init, "fb", 16411, 1, (1ll << 34) - 64 + 3),
 };
-/* clang-format on */
 
 const int n_op_cases = (int)(sizeof op_cases / sizeof op_cases[0]);

@@ -19,12 +19,21 @@ static inline struct mat bound_like(const struct kit *k, int out)
 }
 
 /* cases_step.c */
-build_fn build_sumsq_segs, build_loss_sum, build_step_decide, build_step_admit, build_update, build_init,
-         build_nf4_quantize, build_nf4_dequantize;
+build_fn build_sumsq_segs, build_loss_sum, build_step_decide, build_step_admit, build_update, build_init, build_nf4_quantize,
+    build_nf4_dequantize;
 bound_fn bound_sumsq_segs, bound_step, bound_update, bound_init, bound_nf4_quantize, bound_nf4_dequantize;
 
 /* Flags of update. */
-enum { O_MASTER = 1, O_F32_STATES = 2, O_F32_GRADIENT = 4, O_SR = 8, O_FIRST = 16, O_NESTEROV = 32, O_PLAIN = 64, O_WORK = 128,
-       O_REFUSED = 256 };
+enum {
+    O_MASTER = 1,
+    O_F32_STATES = 2,
+    O_F32_GRADIENT = 4,
+    O_SR = 8,
+    O_FIRST = 16,
+    O_NESTEROV = 32,
+    O_PLAIN = 64,
+    O_WORK = 128,
+    O_REFUSED = 256
+};
 
 #endif

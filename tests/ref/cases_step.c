@@ -18,7 +18,9 @@ static struct segs kit_segs(struct kit *k, const struct seg *table, int64_t n)
 void build_sumsq_segs(struct kit *k, const int64_t *p)
 {
     enum { P = FLAT_PAGE, N = 4 };
-    static const struct seg table[N] = {{0, 3 * P, 3, 1, 1, 0}, {3 * P, 77, 2, 1, 1, 0}, {3 * P + 256, 1000, 1, 1, 1, 0},
+    static const struct seg table[N] = {{0, 3 * P, 3, 1, 1, 0},
+                                        {3 * P, 77, 2, 1, 1, 0},
+                                        {3 * P + 256, 1000, 1, 1, 1, 0},
                                         {4 * P, 10, 0, 1, 1, 0}};
     k->args.sumsq_segs = (struct sumsq_segs_args){kit_act(k, 0, p[0], 1), kit_f32(k, 0, 6, 1), kit_segs(k, table, N), p[1]};
     kit_output(k, "partial", k->args.sumsq_segs.partial, DT_F32);
@@ -50,8 +52,14 @@ void build_loss_sum(struct kit *k, const int64_t *p)
 /* {supervised, max_norm or 0, applied since the plan, refused} */
 static tensor kit_plan(struct kit *k, const int64_t *p)
 {
-    struct step_plan plan = {.step = 6, .supervised = (double)p[0], .max_norm = p[1] ? (double)p[1] / 1024 : INFINITY, .applied = 4,
-                             .lr = 0.25, .lw = 0.125, .rate = {0.5, 0.75}, .c2 = {0.0625, 0.03125}};
+    struct step_plan plan = {.step = 6,
+                             .supervised = (double)p[0],
+                             .max_norm = p[1] ? (double)p[1] / 1024 : INFINITY,
+                             .applied = 4,
+                             .lr = 0.25,
+                             .lw = 0.125,
+                             .rate = {0.5, 0.75},
+                             .c2 = {0.0625, 0.03125}};
     return kit_f64(k, 0, STEP_PLAN, (const double *)&plan);
 }
 
@@ -92,7 +100,8 @@ void bound_step(const struct kit *in, const struct kit *ref, struct mat bounds[]
 static struct segs update_segs(struct kit *k, int64_t lo, int64_t n)
 {
     int64_t third = n / 3, before = lo >= 16 ? 16 : 0;
-    struct seg table[] = {{lo - before, third + before, 0, 1, 1, 2}, {lo + third + 5, third - 5, 0, 0.5f, 0, 0},
+    struct seg table[] = {{lo - before, third + before, 0, 1, 1, 2},
+                          {lo + third + 5, third - 5, 0, 0.5f, 0, 0},
                           {lo + 2 * third + 3, n - 2 * third + 9, 0, 1, 2, 0.75f}};
     if (n >= 64) return kit_segs(k, table, 3);
     table[0].count = n + before;
@@ -105,8 +114,13 @@ void build_update(struct kit *k, const int64_t *p)
     tensor (*state)(struct kit *, int64_t, int64_t, double) = p[2] & O_F32_STATES ? kit_f32 : kit_act;
     dtype state_value = p[2] & O_F32_STATES ? DT_F32 : k->value;
     bool wide = p[2] & O_WORK; /* adapters are f32, their working copies are not */
-    struct step_scalars c = {.usable = !(p[2] & O_REFUSED), .gscale = 0.125, .lr = (double)0.01f, .lw = (double)0.001f,
-                             .rate = (double)0.05f, .c2 = (double)0.07f, .first = (p[2] & O_FIRST) != 0};
+    struct step_scalars c = {.usable = !(p[2] & O_REFUSED),
+                             .gscale = 0.125,
+                             .lr = (double)0.01f,
+                             .lw = (double)0.001f,
+                             .rate = (double)0.05f,
+                             .c2 = (double)0.07f,
+                             .first = (p[2] & O_FIRST) != 0};
     *u = (struct update_args){
         .kind = (enum optim_kind)p[1],
         .w = (wide ? kit_f32 : kit_act)(k, 0, p[0], 1),
@@ -174,8 +188,8 @@ void bound_init(const struct kit *in, const struct kit *ref, struct mat bounds[]
 static void nf4_operands(struct kit *k, int64_t n, double scale, struct nf4_args *q)
 {
     int64_t blocks = (n + 63) / 64;
-    *q = (struct nf4_args){kit_act(k, 0, n, scale), kit_u8(k, (n + 1) / 2), kit_u8(k, blocks),
-                           kit_f32(k, 0, (blocks + 255) / 256, 1), kit_f32(k, 0, 1, 1)};
+    *q = (struct nf4_args){kit_act(k, 0, n, scale), kit_u8(k, (n + 1) / 2), kit_u8(k, blocks), kit_f32(k, 0, (blocks + 255) / 256, 1),
+                           kit_f32(k, 0, 1, 1)};
 }
 
 void build_nf4_quantize(struct kit *k, const int64_t *p)

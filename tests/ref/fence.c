@@ -11,7 +11,11 @@
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------ */
 
-struct region { char *at; size_t bytes; enum mem_kind kind; };
+struct region {
+    char *at;
+    size_t bytes;
+    enum mem_kind kind;
+};
 
 static struct {
     const struct backend *inner;
@@ -77,15 +81,27 @@ static status known(const void *p, size_t bytes, const char *what)
 
 /* ---- queues ------------------------------------------------------------------------------------------------------------ */
 
-struct event { uint64_t recorded, done; };
+struct event {
+    uint64_t recorded, done;
+};
 
 union any_args {
 #define MEMBER(name, args) struct args##_args name;
     TRIMPOT_OPS(MEMBER)
 #undef MEMBER
-    struct { void *dst; const void *src; size_t bytes; } move;
-    struct { status (*fn)(void *); void *arg; } call;
-    struct { struct event *e; uint64_t ticket; } event;
+    struct {
+        void *dst;
+        const void *src;
+        size_t bytes;
+    } move;
+    struct {
+        status (*fn)(void *);
+        void *arg;
+    } call;
+    struct {
+        struct event *e;
+        uint64_t ticket;
+    } event;
 };
 
 struct fence_stream;
@@ -193,19 +209,19 @@ static status put(struct fence_stream *s, struct item i)
 static void open_gate(void) { protect(MEM_DEVICE, PROT_READ | PROT_WRITE); }
 static void close_gate(void) { protect(MEM_DEVICE, PROT_NONE); }
 
-#define FENCED(name, args_)                                                                        \
-    static status run_##name(struct fence_stream *s, union any_args *a)                            \
-    {                                                                                              \
-        open_gate();                                                                               \
-        protect(MEM_PINNED, PROT_NONE);                                                            \
-        status st = fence.inner->ops.name(s->inner, &a->name);                                     \
-        protect(MEM_PINNED, PROT_READ | PROT_WRITE);                                               \
-        close_gate();                                                                              \
-        return st;                                                                                 \
-    }                                                                                              \
-    static status name##_fence(struct stream *s, const struct args_##_args *a)                     \
-    {                                                                                              \
-        return put(unwrap(s), (struct item){.run = run_##name, .args.name = *a});                  \
+#define FENCED(name, args_)                                                                                                                \
+    static status run_##name(struct fence_stream *s, union any_args *a)                                                                    \
+    {                                                                                                                                      \
+        open_gate();                                                                                                                       \
+        protect(MEM_PINNED, PROT_NONE);                                                                                                    \
+        status st = fence.inner->ops.name(s->inner, &a->name);                                                                             \
+        protect(MEM_PINNED, PROT_READ | PROT_WRITE);                                                                                       \
+        close_gate();                                                                                                                      \
+        return st;                                                                                                                         \
+    }                                                                                                                                      \
+    static status name##_fence(struct stream *s, const struct args_##_args *a)                                                             \
+    {                                                                                                                                      \
+        return put(unwrap(s), (struct item){.run = run_##name, .args.name = *a});                                                          \
     }
 TRIMPOT_OPS(FENCED)
 

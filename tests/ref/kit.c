@@ -40,10 +40,7 @@ static tensor filled(struct kit *k, int64_t rows, int64_t cols, dtype value, dou
     return t;
 }
 
-tensor kit_act(struct kit *k, int64_t rows, int64_t cols, double scale)
-{
-    return filled(k, rows, cols, k->value, scale);
-}
+tensor kit_act(struct kit *k, int64_t rows, int64_t cols, double scale) { return filled(k, rows, cols, k->value, scale); }
 tensor kit_f32(struct kit *k, int64_t rows, int64_t cols, double scale) { return filled(k, rows, cols, DT_F32, scale); }
 tensor kit_f16(struct kit *k, int64_t rows, int64_t cols, double scale) { return filled(k, rows, cols, DT_F16, scale); }
 

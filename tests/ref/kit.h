@@ -17,13 +17,17 @@ enum { KIT_PARAMS = 8, KIT_OUTPUTS = 5 };
 
 struct kit {
     const struct op_case *which;
-    dtype value;   /* what inputs are rounded to: f32 or bf16 */
-    bool f64;      /* stored as f64 whatever `value` is */
-    int64_t pad;   /* extra elements between rows */
+    dtype value; /* what inputs are rounded to: f32 or bf16 */
+    bool f64;    /* stored as f64 whatever `value` is */
+    int64_t pad; /* extra elements between rows */
     uint64_t state;
     union op_args args;
     int n_outs;
-    struct { const char *name; tensor t; dtype value; } out[KIT_OUTPUTS];
+    struct {
+        const char *name;
+        tensor t;
+        dtype value;
+    } out[KIT_OUTPUTS];
     void *owned[40];
     int n_owned;
 };

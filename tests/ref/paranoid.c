@@ -21,7 +21,7 @@ struct role {
     bool partial;     /* need not be written whole */
 };
 
-/* clang-format off: a table */
+/* clang-format off */
 #define ROLE(args, member, ...)                                                                                        \
     {                                                                                                                  \
 #member, offsetof(struct args##_args, member), __VA_ARGS__                                                     \
@@ -217,8 +217,7 @@ static bool overlaps(const struct span *a, const struct span *b)
     if (a->base >= b_end || b->base >= a_end) return false;
     if (a->step != b->step || a->bytes == a->step) return true;
     size_t shift = a->base < b->base ? (size_t)(b->base - a->base) : (size_t)(a->base - b->base);
-    size_t offset = shift % a->step, low = a->base < b->base ? a->bytes : b->bytes,
-           high = a->base < b->base ? b->bytes : a->bytes;
+    size_t offset = shift % a->step, low = a->base < b->base ? a->bytes : b->bytes, high = a->base < b->base ? b->bytes : a->bytes;
     return offset < low || offset + high > a->step; /* columns of one matrix, side by side, do not overlap */
 }
 
@@ -282,8 +281,7 @@ static status inspect(const char *op, const struct span *spans, int n)
     for (int i = 0; i < n; i++) {
         const struct span *s = &spans[i];
         size_t row, column;
-        if (s->mode == IN && hash_rows(s) != s->before)
-            FAIL(ST_FAIL, "paranoid: %s changed its input %s", op, s->role->name);
+        if (s->mode == IN && hash_rows(s) != s->before) FAIL(ST_FAIL, "paranoid: %s changed its input %s", op, s->role->name);
         if (s->mode != IN && hash_gaps(s, spans, n) != s->before)
             FAIL(ST_FAIL, "paranoid: %s wrote between the rows of %s", op, s->role->name);
         if (s->mode == OUT && !s->role->partial && still_poisoned(s, &row, &column))
@@ -315,14 +313,14 @@ static struct stream *enter(struct stream *s)
     return inner;
 }
 
-#define GUARD(name, args)                                                                                              \
-    static status name##_paranoid(struct stream *s, const struct args##_args *a)                                       \
-    {                                                                                                                  \
-        struct span spans[MAX_ROLES];                                                                                  \
-        int n = collect(name##_roles, a, spans);                                                                       \
-        TRY(arm(#name, spans, n));                                                                                     \
-        TRY(inner_backend->ops.name(enter(s), a));                                                                     \
-        return inspect(#name, spans, n);                                                                               \
+#define GUARD(name, args)                                                                                                                  \
+    static status name##_paranoid(struct stream *s, const struct args##_args *a)                                                           \
+    {                                                                                                                                      \
+        struct span spans[MAX_ROLES];                                                                                                      \
+        int n = collect(name##_roles, a, spans);                                                                                           \
+        TRY(arm(#name, spans, n));                                                                                                         \
+        TRY(inner_backend->ops.name(enter(s), a));                                                                                         \
+        return inspect(#name, spans, n);                                                                                                   \
     }
 TRIMPOT_OPS(GUARD)
 
@@ -356,18 +354,12 @@ static void paranoid_stream_close(struct stream *s)
     free(s);
 }
 
-static status paranoid_event_record(struct event *e, struct stream *s)
-{
-    return inner_backend->dev.event_record(e, unwrap(s));
-}
+static status paranoid_event_record(struct event *e, struct stream *s) { return inner_backend->dev.event_record(e, unwrap(s)); }
 static status paranoid_event_wait(struct event *e, struct stream *s, const char *label)
 {
     return inner_backend->dev.event_wait(e, unwrap(s), label);
 }
-static status paranoid_zero(struct stream *s, void *dst, size_t bytes)
-{
-    return inner_backend->dev.zero(unwrap(s), dst, bytes);
-}
+static status paranoid_zero(struct stream *s, void *dst, size_t bytes) { return inner_backend->dev.zero(unwrap(s), dst, bytes); }
 static status paranoid_sync(struct stream *s, const char *label) { return inner_backend->dev.sync(unwrap(s), label); }
 
 static status paranoid_copy(struct stream *s, void *dst, const void *src, size_t bytes)
@@ -384,7 +376,7 @@ static status paranoid_alloc(enum mem_kind kind, size_t bytes, void **out)
 }
 
 #define PARANOID_SLOT(name, args) .name = name##_paranoid,
-#define DROP_MISSING(name, args)                                                                                       \
+#define DROP_MISSING(name, args)                                                                                                           \
     if (!inner->ops.name) outer_backend.ops.name = NULL;
 
 const struct backend *paranoid_wrap(const struct backend *inner)

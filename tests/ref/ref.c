@@ -97,10 +97,7 @@ static void put(const tensor *t, int64_t at, double x)
 
 static int64_t columns_of(const tensor *t) { return t->dim[t->rank - 1]; }
 
-struct mat mat_zero(int64_t rows, int64_t cols)
-{
-    return (struct mat){rows, cols, mem_alloc((size_t)(rows * cols + 1) * sizeof(double))};
-}
+struct mat mat_zero(int64_t rows, int64_t cols) { return (struct mat){rows, cols, mem_alloc((size_t)(rows * cols + 1) * sizeof(double))}; }
 
 struct mat mat_load(const tensor *t)
 {
@@ -137,8 +134,7 @@ void ref_philox(uint64_t key, uint64_t low, uint64_t high, uint32_t out[4])
     uint32_t k[2] = {(uint32_t)key, (uint32_t)(key >> 32)};
     for (int round = 0; round < 10; round++) {
         uint64_t left = (uint64_t)c[0] * 0xD2511F53u, right = (uint64_t)c[2] * 0xCD9E8D57u;
-        uint32_t next[4] = {(uint32_t)(right >> 32) ^ c[1] ^ k[0], (uint32_t)right,
-                            (uint32_t)(left >> 32) ^ c[3] ^ k[1], (uint32_t)left};
+        uint32_t next[4] = {(uint32_t)(right >> 32) ^ c[1] ^ k[0], (uint32_t)right, (uint32_t)(left >> 32) ^ c[3] ^ k[1], (uint32_t)left};
         memcpy(c, next, sizeof c);
         k[0] += 0x9E3779B9u;
         k[1] += 0xBB67AE85u;

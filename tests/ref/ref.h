@@ -26,18 +26,20 @@ struct mat {
 #define AT(m, i, j) ((m).v[(int64_t)(i) * (m).cols + (int64_t)(j)])
 
 struct mat mat_zero(int64_t rows, int64_t cols);
-struct mat mat_load(const tensor *t);          /* v == NULL when the tensor is absent */
+struct mat mat_load(const tensor *t); /* v == NULL when the tensor is absent */
 struct mat mat_load_t(const tensor *t, bool transposed);
 void mat_store(const tensor *t, struct mat m); /* rounds to the tensor's dtype */
 void mat_free(struct mat m);
-double ref_round(dtype dt, double x);          /* x as it would be read back from storage */
+double ref_round(dtype dt, double x); /* x as it would be read back from storage */
 
 void ref_philox(uint64_t key, uint64_t low, uint64_t high, uint32_t out[4]);
 int64_t ref_doc_of(const struct docs *d, int64_t token);
 int64_t ref_position(const struct docs *d, int64_t token);
 
 /* The key rows [first, end) that query row `i` sees. */
-struct ref_keys { int64_t first, end; };
+struct ref_keys {
+    int64_t first, end;
+};
 struct ref_keys ref_keys_of(const struct attn_fwd_args *a, int64_t i);
 
 /* The table's entries, by file. */

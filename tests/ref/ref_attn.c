@@ -32,10 +32,7 @@ struct attn {
     struct mat q, k, v;
 };
 
-static struct attn attn_load(const struct attn_fwd_args *a)
-{
-    return (struct attn){a, mat_load(&a->q), mat_load(&a->k), mat_load(&a->v)};
-}
+static struct attn attn_load(const struct attn_fwd_args *a) { return (struct attn){a, mat_load(&a->q), mat_load(&a->k), mat_load(&a->v)}; }
 
 static void attn_free(struct attn *a) { mat_free(a->q), mat_free(a->k), mat_free(a->v); }
 
@@ -44,8 +41,7 @@ static double score(const struct attn *a, int64_t head, int64_t i, int64_t j)
     const struct attn_fwd_args *f = a->args;
     int64_t kv = head * f->kv_heads / f->heads;
     double dot = 0;
-    for (int64_t d = 0; d < f->head_dim; d++)
-        dot += AT(a->q, i, head * f->head_dim + d) * AT(a->k, j, kv * f->head_dim + d);
+    for (int64_t d = 0; d < f->head_dim; d++) dot += AT(a->q, i, head * f->head_dim + d) * AT(a->k, j, kv * f->head_dim + d);
     dot *= (double)f->scale;
     return f->cap != 0 ? (double)f->cap * tanh(dot / (double)f->cap) : dot;
 }

@@ -136,8 +136,7 @@ static status move_rows(const struct rows_args *r, bool scatter)
 {
     struct mat src = mat_load(&r->src), dst = mat_load(&r->dst);
     for (int64_t i = 0; i < r->n; i++)
-        for (int64_t c = 0; c < src.cols; c++)
-            AT(dst, scatter ? r->rows[i] : i, c) = AT(src, scatter ? i : r->rows[i], c);
+        for (int64_t c = 0; c < src.cols; c++) AT(dst, scatter ? r->rows[i] : i, c) = AT(src, scatter ? i : r->rows[i], c);
     mat_store(&r->dst, dst);
     mat_free(src), mat_free(dst);
     return ST_OK;

@@ -32,7 +32,11 @@ static double stored(const tensor *t, bool chance, uint64_t key, int64_t flat, d
     return chance && t->dt == DT_BF16 ? round_by_chance(x, key, flat) : ref_round(t->dt, x);
 }
 
-struct rates { const struct update_args *u; double gscale, lr, lw, wd, step, c2; bool first; };
+struct rates {
+    const struct update_args *u;
+    double gscale, lr, lw, wd, step, c2;
+    bool first;
+};
 
 static void adam(const struct rates *r, double *w, double *m, double *v, double g)
 {
@@ -58,7 +62,9 @@ static void sgd(const struct rates *r, double *w, double *buf, double g)
     *w -= r->lr * d;
 }
 
-struct vectors { struct mat w, master, g, m, v, work; };
+struct vectors {
+    struct mat w, master, g, m, v, work;
+};
 
 static void update_seg(const struct update_args *u, const struct seg *q, const double *scalars, struct vectors *x)
 {
@@ -257,8 +263,8 @@ static double block_top(struct mat w, int64_t block, int64_t n)
 status nf4_quantize_ref(struct stream *s, const struct nf4_args *q)
 {
     (void)s;
-    struct mat w = mat_load(&q->w), codes = mat_load(&q->codes), scales = mat_load(&q->absmax_q),
-               nested = mat_load(&q->nested), offset = mat_zero(1, 1);
+    struct mat w = mat_load(&q->w), codes = mat_load(&q->codes), scales = mat_load(&q->absmax_q), nested = mat_load(&q->nested),
+               offset = mat_zero(1, 1);
     int64_t n = w.rows * w.cols, blocks = (n + 63) / 64;
     double map[256];
     dynamic_map(map);
@@ -286,8 +292,8 @@ status nf4_quantize_ref(struct stream *s, const struct nf4_args *q)
 status nf4_dequantize_ref(struct stream *s, const struct nf4_args *q)
 {
     (void)s;
-    struct mat w = mat_load(&q->w), codes = mat_load(&q->codes), scales = mat_load(&q->absmax_q),
-               nested = mat_load(&q->nested), offset = mat_load(&q->offset);
+    struct mat w = mat_load(&q->w), codes = mat_load(&q->codes), scales = mat_load(&q->absmax_q), nested = mat_load(&q->nested),
+               offset = mat_load(&q->offset);
     double map[256];
     dynamic_map(map);
     for (int64_t i = 0; i < w.rows * w.cols; i++) {

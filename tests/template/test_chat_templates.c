@@ -19,7 +19,9 @@
 
 #define HERE TRIMPOT_SOURCE_DIR "/tests/template/"
 
-struct counts { int templates, refused, cases, raised, ids, differences; };
+struct counts {
+    int templates, refused, cases, raised, ids, differences;
+};
 
 /* One golden file under comparison; everything that differs is counted, the first of each template are shown. */
 struct comparison {
@@ -107,13 +109,17 @@ static void compare_case(struct comparison *c, const json_t *cases, size_t i, st
     c->n.cases++;
     c->n.raised += json_is_null(want);
     if (json_is_null(want)) {
-        if (!st) differs(c, talk, prompt, "renders, where transformers raises");
-        else if (st != ST_DATA) differs(c, talk, prompt, status_message());
+        if (!st)
+            differs(c, talk, prompt, "renders, where transformers raises");
+        else if (st != ST_DATA)
+            differs(c, talk, prompt, status_message());
         return;
     }
     expected(want, text);
-    if (st) differs(c, talk, prompt, status_message());
-    else compare_text(c, talk, prompt, text);
+    if (st)
+        differs(c, talk, prompt, status_message());
+    else
+        compare_text(c, talk, prompt, text);
 }
 
 static void compare_generation(struct comparison *c, const json_t *one)
@@ -161,7 +167,8 @@ static void compare_ids(struct comparison *c, const struct tokenizer *tok, const
     char hash[24];
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)value);
     c->n.ids++;
-    if (st) differs(c, talk, true, status_message());
+    if (st)
+        differs(c, talk, true, status_message());
     else if ((json_int_t)ids.n != json_integer_value(json_array_get(one, 1)) ||
              strcmp(hash, json_string_value(json_array_get(one, 2))) != 0)
         differs(c, talk, true, tokenizer_describe(tok));
@@ -231,7 +238,8 @@ static struct counts compare(const char *path)
     if (json_array_size(names) != json_array_size(c.talks)) fail_msg("%s: of other conversations: make it anew", path);
     json_array_foreach(json_object_get(c.golden, "templates"), i, one) compare_template(&c, one);
     printf("%s: %d templates, %zu conversations: %d cases, %d of them raise, ids of %d; %d differences, %d templates refused\n",
-           strrchr(path, '/') ? strrchr(path, '/') + 1 : path, c.n.templates, json_array_size(c.talks), c.n.cases, c.n.raised, c.n.ids, c.n.differences, c.n.refused);
+           strrchr(path, '/') ? strrchr(path, '/') + 1 : path, c.n.templates, json_array_size(c.talks), c.n.cases, c.n.raised, c.n.ids,
+           c.n.differences, c.n.refused);
     template_text_release(&c.out);
     json_decref(c.golden);
     json_decref(c.talks);

@@ -27,9 +27,12 @@ static status render(const char *text, const struct given *g, struct template_te
     json_t *tools = g->tools ? json_loads(g->tools, 0, NULL) : NULL;
     json_t *extra = g->extra ? json_loads(g->extra, 0, NULL) : NULL;
     assert_non_null(messages);
-    struct template_vars vars = {.messages = messages, .tools = tools, .extra = extra,
+    struct template_vars vars = {.messages = messages,
+                                 .tools = tools,
+                                 .extra = extra,
                                  .n_messages = g->n_messages ? g->n_messages : SIZE_MAX,
-                                 .add_generation_prompt = g->add_generation_prompt, .now = 1753142405};
+                                 .add_generation_prompt = g->add_generation_prompt,
+                                 .now = 1753142405};
     st = template_render(t, &vars, out);
     json_decref(messages);
     json_decref(tools);
@@ -60,8 +63,8 @@ static bool case_holds(const json_t *one, const struct template_vars *vars, stru
     template_free(t);
     if (!json_is_string(want)) {
         if (st && !strncmp(status_message(), "case:", 5) && !(at_compile && compiled)) return true;
-        print_error("%s\n   Jinja refuses: %s\n   here: %s\n", json_string_value(text),
-                    json_string_value(json_array_get(one, 3)), st ? status_message() : "rendered");
+        print_error("%s\n   Jinja refuses: %s\n   here: %s\n", json_string_value(text), json_string_value(json_array_get(one, 3)),
+                    st ? status_message() : "rendered");
         return false;
     }
     size_t n = json_string_length(want);
@@ -76,9 +79,12 @@ static void like_jinja(void **state)
     (void)state;
     json_t *all = load_cases(), *cases = json_object_get(all, "cases");
     struct template_text out = {0};
-    struct template_vars vars = {.messages = json_object_get(all, "messages"), .tools = json_object_get(all, "tools"),
-                                 .extra = json_object_get(all, "vars"), .n_messages = SIZE_MAX,
-                                 .add_generation_prompt = true, .now = json_integer_value(json_object_get(all, "now"))};
+    struct template_vars vars = {.messages = json_object_get(all, "messages"),
+                                 .tools = json_object_get(all, "tools"),
+                                 .extra = json_object_get(all, "vars"),
+                                 .n_messages = SIZE_MAX,
+                                 .add_generation_prompt = true,
+                                 .now = json_integer_value(json_object_get(all, "now"))};
     size_t bad = 0;
     setenv("TZ", "UTC", 1);
     assert_true(json_array_size(cases) > 1000);
@@ -121,8 +127,7 @@ static void refused(void **state)
         {"{{ '\\ud800' }}", "no character", ST_CORRUPT},
         {"\xFF", "not UTF-8", ST_CORRUPT},
         {"{% break %}", "name.jinja:1: 'break' outside of a loop", ST_CORRUPT},
-        {"\n{{ raise_exception('No ' + 'way') }}", "name.jinja:2: the chat template refuses this conversation: No way",
-         ST_DATA},
+        {"\n{{ raise_exception('No ' + 'way') }}", "name.jinja:2: the chat template refuses this conversation: No way", ST_DATA},
         {"{{ messages[0].role }}", "name.jinja:1: 'list object' has no element 0", ST_DATA},
         {"\n{{ foo.bar }}", "name.jinja:2: 'foo' is undefined", ST_DATA},
         {"{{ {}.a.b }}", "'dict object' has no attribute 'a'", ST_DATA},
@@ -159,8 +164,9 @@ static void provenance(void **state)
 {
     (void)state;
     static const struct given given = {
-        .messages = "[{\"role\": \"user\", \"content\": \"ab é\", \"reasoning\": \" x \", \"tool_calls\": [{\"n\": 1.5, \"s\": \"q\\\"\"}]},"
-                    " {\"role\": \"bot\", \"content\": \"Yes, no\", \"thinking\": \"hm\", \"function_call\": {\"k\": []}, \"name\": \"N\"}]",
+        .messages =
+            "[{\"role\": \"user\", \"content\": \"ab é\", \"reasoning\": \" x \", \"tool_calls\": [{\"n\": 1.5, \"s\": \"q\\\"\"}]},"
+            " {\"role\": \"bot\", \"content\": \"Yes, no\", \"thinking\": \"hm\", \"function_call\": {\"k\": []}, \"name\": \"N\"}]",
         .tools = "[{\"f\": \"g\"}]",
         .extra = "{\"bos\": \"<s>\"}",
     };
@@ -213,8 +219,8 @@ static void provenance(void **state)
         if (render(text, &given, &out)) fail_msg("%s: %s", cases[i].expression, status_message());
         letters(&out, got);
         if (strcmp(out.text.data, cases[i].text) || strcmp(got, cases[i].origins))
-            fail_msg("%s\n   want %s\n        %s\n   got  %s\n        %s", cases[i].expression, cases[i].text,
-                     cases[i].origins, out.text.data, got);
+            fail_msg("%s\n   want %s\n        %s\n   got  %s\n        %s", cases[i].expression, cases[i].text, cases[i].origins,
+                     out.text.data, got);
     }
     template_text_release(&out);
 }
@@ -232,8 +238,7 @@ static void provenance_of_statements(void **state)
         {"{% set a | trim %}  {{ messages[0].content }}  {% endset %}{{ a }}", "cc"},
         {"{% filter replace('a', 'xx') %}{{ messages[0].content }}{% endfilter %}", "c..cc"},
         {"{% macro m() %}{{ caller()|trim }}{% endmacro %}{% call m() %}-{{ messages[0].content }}{% endcall %}", ".ccc"},
-        {"{% set ns = namespace(t='') %}{% for m in messages %}{% set ns.t = ns.t + m.content + '|' %}{% endfor %}{{ ns.t }}",
-         "cccc."},
+        {"{% set ns = namespace(t='') %}{% for m in messages %}{% set ns.t = ns.t + m.content + '|' %}{% endfor %}{{ ns.t }}", "cccc."},
         {"{% for c in messages[0].content %}{{ c }},{% endfor %}", "c.c.c.c."},
         {"{% for m in messages recursive %}{{ m.role if m.role else m }}{{ loop([{'role': m.content}]) if loop.depth < 2 }}{% endfor %}",
          "wwwwcccc"},
@@ -261,7 +266,8 @@ static void generation(void **state)
         const char *text, *marked; /* the spans' texts, each closed by | */
     } cases[] = {
         {"{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}</s>\n"
-         "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}", "Yo</s>\n|é!</s>\n|"},
+         "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
+         "Yo</s>\n|é!</s>\n|"},
         {"a{% generation %}b{% endgeneration %}c{% generation %}{% endgeneration %}d", "b|"},
         {"{% generation %}all{% endgeneration %}", "all|"},
         {"{% macro m(t) %}[{% generation %}{{ t }}{% endgeneration %}]{% endmacro %}{{ m('x') }}{{ m('y')|upper }}", "x|Y|"},
@@ -303,11 +309,10 @@ static void deep_text(void **state)
 {
     (void)state;
     static const char *const shapes[][3] = {
-        {"{{ (", "1", ") }}"},         {"[", "1", "]"},   {"{'a': ", "1", "}"},  {"not ", "1", ""},
-        {"- ", "1", ""},               {"(", "1", ")"},   {"1 + ", "1", ""},     {"1 if ", "1", " else 2"},
-        {"x(", "1", ")"},              {"x[", "1", "]"},  {"x|default(", "1", ")"}, {"", "x", ".a"},
-        {"", "x", "|upper"},           {"", "x", "()"},   {"1 ~ ", "1", ""},     {"1 < ", "2", ""},
-        {"1 is eq ", "1", ""},         {"", "1", " and 1"}, {"1 ** ", "1", ""},  {"", "x", "[0]"},
+        {"{{ (", "1", ") }}"},    {"[", "1", "]"},       {"{'a': ", "1", "}"},      {"not ", "1", ""},  {"- ", "1", ""},
+        {"(", "1", ")"},          {"1 + ", "1", ""},     {"1 if ", "1", " else 2"}, {"x(", "1", ")"},   {"x[", "1", "]"},
+        {"x|default(", "1", ")"}, {"", "x", ".a"},       {"", "x", "|upper"},       {"", "x", "()"},    {"1 ~ ", "1", ""},
+        {"1 < ", "2", ""},        {"1 is eq ", "1", ""}, {"", "1", " and 1"},       {"1 ** ", "1", ""}, {"", "x", "[0]"},
     };
     struct template_text out = {0};
     for (size_t i = 1; i < sizeof shapes / sizeof *shapes; i++) {
@@ -319,9 +324,14 @@ static void deep_text(void **state)
         free(text);
     }
     static const char *const blocks[][2] = {
-        {"{% if 1 %}", "{% endif %}"}, {"{% for a in [1] %}", "{% endfor %}"}, {"{% macro m() %}", "{% endmacro %}"},
-        {"{% set a %}", "{% endset %}"}, {"{% with %}", "{% endwith %}"}, {"{% filter upper %}", "{% endfilter %}"},
-        {"{% generation %}", "{% endgeneration %}"}, {"{% call m() %}", "{% endcall %}"},
+        {"{% if 1 %}", "{% endif %}"},
+        {"{% for a in [1] %}", "{% endfor %}"},
+        {"{% macro m() %}", "{% endmacro %}"},
+        {"{% set a %}", "{% endset %}"},
+        {"{% with %}", "{% endwith %}"},
+        {"{% filter upper %}", "{% endfilter %}"},
+        {"{% generation %}", "{% endgeneration %}"},
+        {"{% call m() %}", "{% endcall %}"},
     };
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) {
         char *text = nested(blocks[i][0], "x", blocks[i][1], 20000);
@@ -356,9 +366,12 @@ static void endless(void **state)
         {"{% set ns = namespace(a='x') %}{% for i in range(60) %}{% set ns.a = ns.a + ns.a %}{% endfor %}", "name.jinja:1: "},
         {"{% set ns = namespace(a=[1]) %}{% for i in range(60) %}{% set ns.a = ns.a + ns.a %}{% endfor %}", "name.jinja:1: "},
         {"{% set ns = namespace(a=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% endfor %}{{ ns.a }}", "nested too deeply"},
-        {"{% set ns = namespace(a=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% endfor %}{{ ns.a|tojson }}", "nested too deeply"},
-        {"{% set ns = namespace(a=[], b=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% set ns.b = [ns.b] %}{% endfor %}{{ ns.a == ns.b }}", "nested too deeply"},
-        {"{% set ns = namespace(a=[], b=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% set ns.b = [ns.b] %}{% endfor %}{{ ns.a < ns.b }}", "nested too deeply"},
+        {"{% set ns = namespace(a=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% endfor %}{{ ns.a|tojson }}",
+         "nested too deeply"},
+        {"{% set ns = namespace(a=[], b=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% set ns.b = [ns.b] %}{% endfor %}{{ ns.a == ns.b }}",
+         "nested too deeply"},
+        {"{% set ns = namespace(a=[], b=[]) %}{% for i in range(9999) %}{% set ns.a = [ns.a] %}{% set ns.b = [ns.b] %}{% endfor %}{{ ns.a < ns.b }}",
+         "nested too deeply"},
         {"{{ [[21.1, 3] * 62103] * 62 }}", "without end"},
         {"{{ ([[21.1, 3] * 62103] * 62)|tojson }}", "without end"},
         {"{{ range(100001) }}", "more than 100000"},
@@ -404,8 +417,10 @@ static void variables(void **state)
 {
     (void)state;
     struct template_text out = {0};
-    struct given g = {.messages = "[{\"content\": \"a\"}, {\"content\": \"b\"}, {\"content\": \"c\"}]", .n_messages = 2,
-                      .add_generation_prompt = true, .extra = "{\"tools_in_user_message\": false, \"x\": [1, null]}"};
+    struct given g = {.messages = "[{\"content\": \"a\"}, {\"content\": \"b\"}, {\"content\": \"c\"}]",
+                      .n_messages = 2,
+                      .add_generation_prompt = true,
+                      .extra = "{\"tools_in_user_message\": false, \"x\": [1, null]}"};
     static const char text[] = "{% for m in messages %}{{ m.content }}{% endfor %}|{{ add_generation_prompt }}|{{ tools }}|"
                                "{{ documents }}|{{ tools_in_user_message }}|{{ x }}|{{ bos_token }}";
     assert_int_equal(render(text, &g, &out), ST_OK);
@@ -434,10 +449,8 @@ static void messages_as_transformers(void **state)
         {"{\"role\": \"a\", \"reasoning\": \"r\"}", "thinking role reasoning reasoning_content", "r", "r"},
         {"{\"role\": \"a\", \"thinking\": \"t\"}", "thinking role reasoning_content", "t", "t"},
         {"{\"reasoning_content\": \"c\", \"role\": \"a\", \"thinking\": \"t\"}", "thinking reasoning_content role", "c", "t"},
-        {"{\"role\": \"a\", \"reasoning_content\": null, \"reasoning\": \"r\"}", "thinking role reasoning reasoning_content",
-         "r", "r"},
-        {"{\"role\": \"a\", \"reasoning_content\": \"\", \"reasoning\": \"r\"}", "thinking role reasoning_content reasoning",
-         "", ""},
+        {"{\"role\": \"a\", \"reasoning_content\": null, \"reasoning\": \"r\"}", "thinking role reasoning reasoning_content", "r", "r"},
+        {"{\"role\": \"a\", \"reasoning_content\": \"\", \"reasoning\": \"r\"}", "thinking role reasoning_content reasoning", "", ""},
     };
     struct template_text out = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -447,8 +460,7 @@ static void messages_as_transformers(void **state)
         assert_int_equal(render(text, &(struct given){.messages = messages}, &out), ST_OK);
         assert_string_equal(out.text.data, want);
         size_t from = strlen(cases[i].keys) + 1;
-        for (size_t k = 0; k < strlen(cases[i].reasoning); k++)
-            assert_int_equal(origin_field(out.origin[from + k]), MESSAGE_REASONING);
+        for (size_t k = 0; k < strlen(cases[i].reasoning); k++) assert_int_equal(origin_field(out.origin[from + k]), MESSAGE_REASONING);
         free(messages);
         free(want);
     }
@@ -458,12 +470,12 @@ static void messages_as_transformers(void **state)
 static void *render_often(void *p)
 {
     static const char want[] = "<user>Hello World</user>\n<bot>[1, 2]</bot>\n";
-    json_t *messages = json_loads("[{\"role\": \"user\", \"content\": \"hello world\"}, {\"role\": \"bot\", \"content\": [1, 2]}]", 0, NULL);
+    json_t *messages =
+        json_loads("[{\"role\": \"user\", \"content\": \"hello world\"}, {\"role\": \"bot\", \"content\": [1, 2]}]", 0, NULL);
     struct template_vars vars = {.messages = messages, .n_messages = SIZE_MAX};
     struct template_text out = {0};
     size_t good = 0;
-    for (int i = 0; i < 300; i++)
-        good += !template_render(p, &vars, &out) && !strcmp(out.text.data, want);
+    for (int i = 0; i < 300; i++) good += !template_render(p, &vars, &out) && !strcmp(out.text.data, want);
     template_text_release(&out);
     json_decref(messages);
     return good == 300 ? p : NULL;
@@ -489,10 +501,16 @@ static void threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(like_jinja), cmocka_unit_test(refused),   cmocka_unit_test(provenance),
-        cmocka_unit_test(provenance_of_statements),                cmocka_unit_test(generation),
-        cmocka_unit_test(deep_text),  cmocka_unit_test(endless),   cmocka_unit_test(questions),
-        cmocka_unit_test(variables),  cmocka_unit_test(threads),
+        cmocka_unit_test(like_jinja),
+        cmocka_unit_test(refused),
+        cmocka_unit_test(provenance),
+        cmocka_unit_test(provenance_of_statements),
+        cmocka_unit_test(generation),
+        cmocka_unit_test(deep_text),
+        cmocka_unit_test(endless),
+        cmocka_unit_test(questions),
+        cmocka_unit_test(variables),
+        cmocka_unit_test(threads),
         cmocka_unit_test(messages_as_transformers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,14 +30,13 @@ static inline void fuzz_rendered(const struct tokenizer *t, const char *text, si
 
 static inline int fuzz_tokenizer(const struct tok_source *source)
 {
-    static const char text[] =
-        " Hello  world's 1234\r\n\n\té e\xcc\x81 \xff ½ 你好 <s>[INST]<|im_end|> ▁▁aab  <0x41>\xe2\x80";
+    static const char text[] = " Hello  world's 1234\r\n\n\té e\xcc\x81 \xff ½ 你好 <s>[INST]<|im_end|> ▁▁aab  <0x41>\xe2\x80";
     unsigned char quoted[sizeof text];
     struct tokenizer *t;
     struct ids ids = {0};
     if (tokenizer_from_memory(source, &t)) return 0;
-    bool fine = !tokenizer_encode(t, text, sizeof text - 1, true, &ids) &&
-                !tokenizer_encode_document(t, text, sizeof text - 1, &ids) && !tokenizer_encode(t, "", 0, false, &ids);
+    bool fine = !tokenizer_encode(t, text, sizeof text - 1, true, &ids) && !tokenizer_encode_document(t, text, sizeof text - 1, &ids) &&
+                !tokenizer_encode(t, "", 0, false, &ids);
     for (size_t i = 0; fine && i < ids.n; i++)
         if (ids.v[i] < 0 || ids.v[i] >= tokenizer_size(t) || !tokenizer_piece(t, ids.v[i])) abort();
     for (size_t i = 0; i < sizeof quoted; i++) quoted[i] = i / 5 % 3 == 1;

@@ -163,10 +163,8 @@ static void expect(const struct tok_source *s, const char *what, status want, co
 {
     struct tokenizer *t = NULL;
     status st = tokenizer_from_memory(s, &t);
-    if (st == want && strstr(status_message(), says) && strncmp(status_message(), s->path, strlen(s->path)) == 0)
-        return;
-    printf("%s (%s): status %d, want %d; message '%s', want '%s'\n", what, s->kind, st, want,
-           st ? status_message() : "", says);
+    if (st == want && strstr(status_message(), says) && strncmp(status_message(), s->path, strlen(s->path)) == 0) return;
+    printf("%s (%s): status %d, want %d; message '%s', want '%s'\n", what, s->kind, st, want, st ? status_message() : "", says);
     tokenizer_close(t);
     wrong++;
 }
@@ -201,16 +199,8 @@ static void good_neighbours_open(void **state)
 {
     (void)state;
     const struct tok_source good[] = {
-        {.path = "f",
-         .kind = "tokenizer.json",
-         .data = JSON("\"added_tokens\":[]"),
-         .n = strlen(JSON("\"added_tokens\":[]"))},
-        {.path = "f",
-         .kind = "vocab.json",
-         .data = "{\"a\":0,\"b\":1,\"ab\":2}\n",
-         .n = 21,
-         .merges = "#version\na b\n",
-         .merges_n = 13},
+        {.path = "f", .kind = "tokenizer.json", .data = JSON("\"added_tokens\":[]"), .n = strlen(JSON("\"added_tokens\":[]"))},
+        {.path = "f", .kind = "vocab.json", .data = "{\"a\":0,\"b\":1,\"ab\":2}\n", .n = 21, .merges = "#version\na b\n", .merges_n = 13},
         {.path = "f", .kind = "sentencepiece", .data = UNK A, .n = sizeof(UNK A) - 1},
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {

@@ -68,8 +68,7 @@ static bool same_ids(const struct ids *got, const json_t *want)
     return same;
 }
 
-static void expect_ids(const char *texts, const char *what, const json_t *string, const struct ids *got,
-                       const json_t *want)
+static void expect_ids(const char *texts, const char *what, const json_t *string, const struct ids *got, const json_t *want)
 {
     if (same_ids(got, want) || wrong++ >= 20) return;
     char *text = json_dumps(string, JSON_ENCODE_ANY), *ids = json_dumps(want, 0);
@@ -200,13 +199,7 @@ static const struct refused {
      NULL,
      ST_NOT_BUILT,
      {"'RobertaTokenizer' is not built in", "Qwen2Tokenizer"}},
-    {"vocab.json",
-     "qwen2/vocab.json",
-     NULL,
-     "{\"tokenizer_class\":\"LlamaTokenizer\"}",
-     NULL,
-     ST_NOT_BUILT,
-     {"'LlamaTokenizer'"}},
+    {"vocab.json", "qwen2/vocab.json", NULL, "{\"tokenizer_class\":\"LlamaTokenizer\"}", NULL, ST_NOT_BUILT, {"'LlamaTokenizer'"}},
     {"tokenizer.model",
      "torchtune-assets/tiktoken_small.model",
      NULL,
@@ -214,13 +207,7 @@ static const struct refused {
      "{\"model_type\":\"llama4\"}",
      ST_NOT_BUILT,
      {"Llama 4", "split pattern", "save_pretrained"}},
-    {"tokenizer.model",
-     "torchtune-assets/tiktoken_small.model",
-     NULL,
-     NULL,
-     "{\"model_type\":\"llama4_text\"}",
-     ST_NOT_BUILT,
-     {"Llama 4"}},
+    {"tokenizer.model", "torchtune-assets/tiktoken_small.model", NULL, NULL, "{\"model_type\":\"llama4_text\"}", ST_NOT_BUILT, {"Llama 4"}},
     {"tokenizer.model",
      "torchtune-assets/tiktoken_small.model",
      NULL,
@@ -330,8 +317,7 @@ static void model_type_decides_last(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(as_transformers), cmocka_unit_test(refused),
-                                       cmocka_unit_test(known_by_size), cmocka_unit_test(on_purpose),
-                                       cmocka_unit_test(model_type_decides_last)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(as_transformers), cmocka_unit_test(refused), cmocka_unit_test(known_by_size),
+                                       cmocka_unit_test(on_purpose), cmocka_unit_test(model_type_decides_last)};
     return cmocka_run_group_tests(tests, NULL, end_directory);
 }

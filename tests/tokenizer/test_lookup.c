@@ -31,15 +31,11 @@ static void roles(void **state)
         {"tokenizers/qwen2", 151646, -1, 151645, 151643, "vocab.json: byte-level BPE, 151646 ids"},
         {"tokenizers/mistral-v3/mistral_instruct_tokenizer_240323.model.v3", 32768, 1, 2, -1,
          "mistral_instruct_tokenizer_240323.model.v3: SentencePiece BPE, 32768 ids"},
-        {"tokenizers/torchtune-assets/tiktoken_small.model", 2256, 2000, 2001, 2004,
-         "tiktoken_small.model: tiktoken BPE, 2256 ids"},
+        {"tokenizers/torchtune-assets/tiktoken_small.model", 2256, 2000, 2001, 2004, "tiktoken_small.model: tiktoken BPE, 2256 ids"},
         {"tokenizers/torchtune-assets/m.model", 2000, 1, 2, -1, "m.model: SentencePiece Unigram, 2000 ids"},
-        {"tokenizers/torchtune-assets/sentencepiece.model", 32000, -1, 1, 0,
-         "sentencepiece.model: SentencePiece Unigram, 32000 ids"},
-        {"tokenizers/torchtune-assets/tiny_bpe_tokenizer.json", 2003, -1, 2002, 2000,
-         "tiny_bpe_tokenizer.json: byte-level BPE, 2003 ids"},
-        {"tokenizers/torchtune-assets/tokenizer_gemma_cropped.json", 87, 2, 1, 0,
-         "tokenizer_gemma_cropped.json: BPE, 87 ids"},
+        {"tokenizers/torchtune-assets/sentencepiece.model", 32000, -1, 1, 0, "sentencepiece.model: SentencePiece Unigram, 32000 ids"},
+        {"tokenizers/torchtune-assets/tiny_bpe_tokenizer.json", 2003, -1, 2002, 2000, "tiny_bpe_tokenizer.json: byte-level BPE, 2003 ids"},
+        {"tokenizers/torchtune-assets/tokenizer_gemma_cropped.json", 87, 2, 1, 0, "tokenizer_gemma_cropped.json: BPE, 87 ids"},
     };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
         struct tokenizer *t = open_shared(want[i].file, NULL);
@@ -101,8 +97,7 @@ static void llama3_specials(void **state)
         {255, "<|reserved_special_token_247|>"},
     };
     struct tokenizer *t = open_shared("tokenizers/torchtune-assets/tiktoken_small.model", NULL);
-    for (size_t i = 0; i < sizeof want / sizeof *want; i++)
-        assert_int_equal(tokenizer_id(t, want[i].piece), 2000 + want[i].offset);
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) assert_int_equal(tokenizer_id(t, want[i].piece), 2000 + want[i].offset);
     tokenizer_close(t);
 }
 
@@ -220,8 +215,12 @@ static void guessed_roles(void **state)
         "\"<|end_of_text|>\",\"special\":true}],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}";
     const char *const model_config[] = {NULL, "{\"model_type\":\"llama\"}", "{not json"};
     for (int i = 0; i < 3; i++) {
-        struct tok_source source = {.path = "f", .kind = "tokenizer.json", .data = json, .n = sizeof json - 1,
-                                    .model_config = model_config[i], .model_type = i == 2 ? "llama" : NULL};
+        struct tok_source source = {.path = "f",
+                                    .kind = "tokenizer.json",
+                                    .data = json,
+                                    .n = sizeof json - 1,
+                                    .model_config = model_config[i],
+                                    .model_type = i == 2 ? "llama" : NULL};
         struct tokenizer *t = NULL;
         assert_int_equal(tokenizer_from_memory(&source, &t), ST_OK);
         assert_int_equal(tokenizer_bos(t), 2);
@@ -233,8 +232,8 @@ static void guessed_roles(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(roles),       cmocka_unit_test(hints),        cmocka_unit_test(llama3_specials),
-        cmocka_unit_test(broken_utf8), cmocka_unit_test(dummy_prefix), cmocka_unit_test(partial_characters),
+        cmocka_unit_test(roles),       cmocka_unit_test(hints),         cmocka_unit_test(llama3_specials),
+        cmocka_unit_test(broken_utf8), cmocka_unit_test(dummy_prefix),  cmocka_unit_test(partial_characters),
         cmocka_unit_test(threads),     cmocka_unit_test(guessed_roles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

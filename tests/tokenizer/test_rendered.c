@@ -92,8 +92,7 @@ static void every_file(void **state)
         if (tokenizer_open(path, &hint, &t)) fail_msg("%s", status_message());
         /* runs of spaces become one space; characters without a piece disappear */
         bool drops = strcmp(t->kind, "SentencePiece Unigram") == 0 || t->model.unk < 0;
-        json_array_foreach(json_object_get(root, "strings"), k, s)
-            check(file, t, json_string_value(s), json_string_length(s), drops);
+        json_array_foreach(json_object_get(root, "strings"), k, s) check(file, t, json_string_value(s), json_string_length(s), drops);
         tokenizer_close(t);
         free(name);
         free(path);
@@ -104,8 +103,7 @@ static void every_file(void **state)
 
 static char *compose(const json_t *root, const json_t *parts)
 {
-    json_t *o = json_object(),
-           *model = json_copy(json_object_get(root, json_object_get(parts, "byte_model") ? "byte_model" : "model"));
+    json_t *o = json_object(), *model = json_copy(json_object_get(root, json_object_get(parts, "byte_model") ? "byte_model" : "model"));
     json_object_update(o, (json_t *)(uintptr_t)parts);
     json_object_update(model, json_object_get(parts, "model"));
     json_object_set_new(o, "model", model);
@@ -129,8 +127,7 @@ static void every_component(void **state)
         if (tokenizer_from_memory(&source, &t)) fail_msg("%s", status_message());
         bool drops = strstr(shown, "Removed") || strstr(shown, "Whitespace") || strstr(shown, "\"Strip\"") ||
                      t->model.unk < 0; /* then a character without a piece disappears */
-        json_array_foreach(json_object_get(root, "strings"), k, s)
-            check(shown, t, json_string_value(s), json_string_length(s), drops);
+        json_array_foreach(json_object_get(root, "strings"), k, s) check(shown, t, json_string_value(s), json_string_length(s), drops);
         tokenizer_close(t);
         free(shown);
         free(text);
@@ -141,19 +138,19 @@ static void every_component(void **state)
 
 /* ---- by hand: a small model with every letter, and what is expected, written as slices ---- */
 
-#define LETTERS                                                                                                              \
-    "\"<s>\":0,\"</s>\":1,\"a\":2,\"b\":3,\"ab\":4,\"▁\":5,\"▁a\":6,\"▁ab\":7,\"é\":8,\"x\":9,\"<unk>\":10,\"y\":11," \
+#define LETTERS                                                                                                                            \
+    "\"<s>\":0,\"</s>\":1,\"a\":2,\"b\":3,\"ab\":4,\"▁\":5,\"▁a\":6,\"▁ab\":7,\"é\":8,\"x\":9,\"<unk>\":10,\"y\":11,"               \
     "\" \":12,\"가\":13,\"i\":14"
-#define WITH(parts, model)                                                                                             \
-    "{" parts "\"added_tokens\":[{\"id\":0,\"content\":\"<s>\",\"special\":true},{\"id\":1,\"content\":\"</s>\","      \
-    "\"special\":true,\"rstrip\":true},{\"id\":20,\"content\":\"<t>\",\"special\":false},{\"id\":21,"                  \
-    "\"content\":\"<s>x\",\"special\":true},{\"id\":22,\"content\":\"<N>\",\"special\":true,\"normalized\":true}],"    \
-    "\"model\":{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"fuse_unk\":true," model "\"vocab\":{" LETTERS "},"          \
+#define WITH(parts, model)                                                                                                                 \
+    "{" parts "\"added_tokens\":[{\"id\":0,\"content\":\"<s>\",\"special\":true},{\"id\":1,\"content\":\"</s>\","                          \
+    "\"special\":true,\"rstrip\":true},{\"id\":20,\"content\":\"<t>\",\"special\":false},{\"id\":21,"                                      \
+    "\"content\":\"<s>x\",\"special\":true},{\"id\":22,\"content\":\"<N>\",\"special\":true,\"normalized\":true}],"                        \
+    "\"model\":{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"fuse_unk\":true," model "\"vocab\":{" LETTERS "},"                              \
     "\"merges\":[\"a b\",\"▁ a\",\"▁ ab\"]}}"
 #define NORMALIZER(type) "\"normalizer\":{\"type\":\"" type "\"},"
 #define METASPACE        "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"prepend_scheme\":\"first\"},"
-#define LLAMA                                                                                                          \
-    "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"▁\"},{\"type\":"     \
+#define LLAMA                                                                                                                              \
+    "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"▁\"},{\"type\":"                         \
     "\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"▁\"}]},"
 
 struct slice {
@@ -184,21 +181,13 @@ static const struct {
      "b\xff",
      NULL,
      {{"a", "a"}, {"<unk>", "\xe4\xb8"}, {"b", "b"}, {"<unk>", "\xff"}}},
-    {"swallowed space belongs to the token",
-     WITH("", ""),
-     "a</s>  b",
-     NULL,
-     {{"a", "a"}, {"</s>", "</s>  "}, {"b", "b"}}},
+    {"swallowed space belongs to the token", WITH("", ""), "a</s>  b", NULL, {{"a", "a"}, {"</s>", "</s>  "}, {"b", "b"}}},
     {"unknown characters are one", WITH("", ""), "a汉字b", NULL, {{"a", "a"}, {"<unk>", "汉字"}, {"b", "b"}}},
     {"special", WITH("", ""), "<s>a<s>xy", NULL, {{"<s>", "<s>"}, {"a", "a"}, {"<s>x", "<s>x"}, {"y", "y"}}},
     {"quoted", WITH("", ""), "a<s>b<s>", " qqq    ", {{"a", "a"}, {"<unk>", "<s>"}, {"b", "b"}, {"<s>", "<s>"}}},
     {"quoted in part", WITH("", ""), "a<s>b", "   q ", {{"a", "a"}, {"<unk>", "<s>"}, {"b", "b"}}},
     {"a shorter one in front of a quotation", WITH("", ""), "<s>xy", "   qq", {{"<s>", "<s>"}, {"x", "x"}, {"y", "y"}}},
-    {"one behind a quotation that looks like its beginning",
-     WITH("", ""),
-     "<<s>a",
-     "q    ",
-     {{"<unk>", "<"}, {"<s>", "<s>"}, {"a", "a"}}},
+    {"one behind a quotation that looks like its beginning", WITH("", ""), "<<s>a", "q    ", {{"<unk>", "<"}, {"<s>", "<s>"}, {"a", "a"}}},
     {"not special, so found in a quotation", WITH("", ""), "a<t>b", "qqqqq", {{"a", "a"}, {"<t>", "<t>"}, {"b", "b"}}},
     {"normalised, free", WITH(NORMALIZER("Lowercase"), ""), "A<N>b", NULL, {{"a", "A"}, {"<N>", "<N>"}, {"b", "b"}}},
     {"normalised, quoted",
@@ -215,8 +204,7 @@ static void by_hand(void **state)
     (void)state;
     wrong = 0;
     for (size_t k = 0; k < sizeof CASES / sizeof *CASES; k++) {
-        struct tok_source source = {
-            .path = CASES[k].what, .kind = "tokenizer.json", .data = CASES[k].json, .n = strlen(CASES[k].json)};
+        struct tok_source source = {.path = CASES[k].what, .kind = "tokenizer.json", .data = CASES[k].json, .n = strlen(CASES[k].json)};
         struct tokenizer *t = NULL;
         struct rendered r = {0};
         const char *text = CASES[k].text;
@@ -228,12 +216,10 @@ static void by_hand(void **state)
         for (const struct slice *s = CASES[k].want; s->piece; s++, n++) {
             const char *piece = n < r.ids.n ? tokenizer_piece(t, r.ids.v[n]) : "nothing";
             int32_t from = n < r.ids.n ? r.from.v[n] : 0, to = n < r.ids.n ? r.to.v[n] : 0;
-            bool place = s->text
-                             ? strlen(s->text) == (size_t)(to - from) && !memcmp(text + from, s->text, strlen(s->text))
-                             : from == s->from && to == s->to;
+            bool place = s->text ? strlen(s->text) == (size_t)(to - from) && !memcmp(text + from, s->text, strlen(s->text))
+                                 : from == s->from && to == s->to;
             if (place && strcmp(piece, s->piece) == 0) continue;
-            printf("%s: id %zu is '%s' for '%.*s'; want '%s'\n", CASES[k].what, n, piece, to - from, text + from,
-                   s->piece);
+            printf("%s: id %zu is '%s' for '%.*s'; want '%s'\n", CASES[k].what, n, piece, to - from, text + from, s->piece);
             wrong++;
         }
         if (n != r.ids.n) printf("%s: %zu ids\n", CASES[k].what, r.ids.n), wrong++;
@@ -287,8 +273,7 @@ static void appended(void **state)
     assert_true(r.ids.n == 4 && r.from.n == 4 && r.to.n == 4);
     assert_memory_equal(r.from.v, from, sizeof from);
     assert_memory_equal(r.to.v, to, sizeof to);
-    assert_int_equal(tokenizer_encode_rendered(t, "<s>a", 4, (const unsigned char *)"\1\1\1", &r.ids, NULL, NULL),
-                     ST_OK);
+    assert_int_equal(tokenizer_encode_rendered(t, "<s>a", 4, (const unsigned char *)"\1\1\1", &r.ids, NULL, NULL), ST_OK);
     assert_true(r.ids.n == 6 && r.ids.v[4] == 10);
     release(&r);
     tokenizer_close(t);
@@ -315,8 +300,7 @@ static void long_clusters(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_file), cmocka_unit_test(every_component),
-                                       cmocka_unit_test(by_hand),    cmocka_unit_test(bytes_of_ids),
-                                       cmocka_unit_test(appended),   cmocka_unit_test(long_clusters)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_file),   cmocka_unit_test(every_component), cmocka_unit_test(by_hand),
+                                       cmocka_unit_test(bytes_of_ids), cmocka_unit_test(appended),        cmocka_unit_test(long_clusters)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,8 +79,8 @@ static bool check_file(struct run *r, const char *name)
 
 static void every_row(void **state)
 {
-    static const char *const files[] = {"gsm8k/train.jsonl", "gsm8k/test.jsonl", "instruct/alpaca_en_demo.json",
-                                        "instruct/identity.json", "text/tinyshakespeare.txt"};
+    static const char *const files[] = {"gsm8k/train.jsonl", "gsm8k/test.jsonl", "instruct/alpaca_en_demo.json", "instruct/identity.json",
+                                        "text/tinyshakespeare.txt"};
     (void)state;
     struct run r = {0};
     json_error_t e;

@@ -119,7 +119,10 @@ static const struct lock_record HERE = {.host = "a", .boot = "b1", .pid_space = 
                                 JOB_OTHER = {.host = "c", .boot = "b2", .job = "78", .cluster = "x"},
                                 JOB_HERE_0 = {.host = "a", .boot = "b1", .pid_space = "p1", .job = "77", .cluster = "x"};
 
-#define GONE(age) {.age_s = (age)}
+#define GONE(age)                                                                                                                          \
+    {                                                                                                                                      \
+        .age_s = (age)                                                                                                                     \
+    }
 static const struct judged {
     const struct lock_record *theirs, *mine;
     struct lock_seen seen;
@@ -219,14 +222,16 @@ static void line(void **state)
     buf_release(&text);
 }
 
-#define GOOD "\"trimpot_run_lock\":1,\"host\":\"h\",\"boot\":\"b\",\"pid_space\":\"p\",\"cluster\":\"\",\"job\":\"\",\"began\":\"t\","
-#define NONCE "\"nonce\":\"0123456789abcdef0123456789abcdef\","
+#define GOOD    "\"trimpot_run_lock\":1,\"host\":\"h\",\"boot\":\"b\",\"pid_space\":\"p\",\"cluster\":\"\",\"job\":\"\",\"began\":\"t\","
+#define NONCE   "\"nonce\":\"0123456789abcdef0123456789abcdef\","
 #define NUMBERS "\"pid\":7,\"started\":1,\"restarts\":0,\"beat\":0}"
 
 static void bad_lines(void **state)
 {
     (void)state;
-    static const struct { const char *text, *says; } BAD[] = {
+    static const struct {
+        const char *text, *says;
+    } BAD[] = {
         {"", "is empty"},
         {"\n", "expected"},
         {"[1]", "one JSON object"},
@@ -458,8 +463,10 @@ static int winners(const char *dir)
     for (int i = 0; i < TRIERS; i++) {
         int code;
         waitpid(pids[i], &code, 0);
-        if (code == 0) won++;
-        else assert_int_equal(WEXITSTATUS(code), ST_USAGE);
+        if (code == 0)
+            won++;
+        else
+            assert_int_equal(WEXITSTATUS(code), ST_USAGE);
     }
     assert_int_equal(entries(dir), 0);
     return won;
@@ -472,8 +479,10 @@ static void races(void **state)
     r.started++;
     for (int i = 0; i < 4; i++) {
         const char *dir = folder("race");
-        if (i & 1) plant(dir, &r, 0);
-        else assert_int_equal(file_mkdirs(dir), ST_OK);
+        if (i & 1)
+            plant(dir, &r, 0);
+        else
+            assert_int_equal(file_mkdirs(dir), ST_OK);
         no_links = i == 2;
         assert_int_equal(winners(dir), 1);
     }
@@ -488,7 +497,8 @@ static int replaced(void)
     struct run_lock *l;
     if (take(dir, &l)) return 1;
     plant(dir, &other, 0);
-    if (run_lock_check(l) != ST_USAGE || !strstr(status_message(), "taken over by pid") || !strstr(status_message(), "on elsewhere")) return 2;
+    if (run_lock_check(l) != ST_USAGE || !strstr(status_message(), "taken over by pid") || !strstr(status_message(), "on elsewhere"))
+        return 2;
     if (!run_lock_lost(l)) return 3;
     run_lock_release(l);
     return entries(dir) == 1 ? 0 : 4; /* the other's */
@@ -622,9 +632,18 @@ static int stopped(void)
 static void at_the_same_time(void **state)
 {
     (void)state;
-    static const struct { const char *name; int (*run)(void); } CASES[] = {
-        {"replaced", replaced}, {"noticed", noticed}, {"put_back", put_back}, {"something_else", something_else}, {"watched", watched},
-        {"beats_behind", beats_behind}, {"beats_ahead", beats_ahead}, {"stopped", stopped},
+    static const struct {
+        const char *name;
+        int (*run)(void);
+    } CASES[] = {
+        {"replaced", replaced},
+        {"noticed", noticed},
+        {"put_back", put_back},
+        {"something_else", something_else},
+        {"watched", watched},
+        {"beats_behind", beats_behind},
+        {"beats_ahead", beats_ahead},
+        {"stopped", stopped},
         {"beating_predecessor", beating_predecessor},
     };
     enum { N = sizeof CASES / sizeof *CASES };
@@ -635,7 +654,8 @@ static void at_the_same_time(void **state)
     for (int i = 0; i < N; i++) {
         int code;
         waitpid(pids[i], &code, 0);
-        if (code) print_error("%s: %s %d\n", CASES[i].name, WIFEXITED(code) ? "step" : "signal", WIFEXITED(code) ? WEXITSTATUS(code) : code);
+        if (code)
+            print_error("%s: %s %d\n", CASES[i].name, WIFEXITED(code) ? "step" : "signal", WIFEXITED(code) ? WEXITSTATUS(code) : code);
         bad += code != 0;
     }
     assert_int_equal(bad, 0);
@@ -661,9 +681,16 @@ static int remove_root(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(judgement), cmocka_unit_test(line), cmocka_unit_test(bad_lines), cmocka_unit_test(no_files),
-        cmocka_unit_test(take_and_release), cmocka_unit_test(dead_and_living), cmocka_unit_test(requeued),
-        cmocka_unit_test(sweeps), cmocka_unit_test(races), cmocka_unit_test(at_the_same_time),
+        cmocka_unit_test(judgement),
+        cmocka_unit_test(line),
+        cmocka_unit_test(bad_lines),
+        cmocka_unit_test(no_files),
+        cmocka_unit_test(take_and_release),
+        cmocka_unit_test(dead_and_living),
+        cmocka_unit_test(requeued),
+        cmocka_unit_test(sweeps),
+        cmocka_unit_test(races),
+        cmocka_unit_test(at_the_same_time),
     };
     return cmocka_run_group_tests(tests, open_root, remove_root);
 }

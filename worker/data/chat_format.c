@@ -37,10 +37,8 @@ static status take_value(struct chat_format *f, const char *path, const json_t *
     if (!v || json_is_null(v)) return ST_OK;
     if (json_is_string(v)) put_named(f, path, slot_names[CHAT_DEFAULT], json_string_value(v));
     json_array_foreach(v, i, entry)
-        put_named(f, path, json_string_value(json_object_get(entry, "name")),
-                  json_string_value(json_object_get(entry, "template")));
-    if (json_is_object(v))
-        json_object_foreach((json_t *)v, name, entry) put_named(f, path, name, json_string_value(entry));
+        put_named(f, path, json_string_value(json_object_get(entry, "name")), json_string_value(json_object_get(entry, "template")));
+    if (json_is_object(v)) json_object_foreach((json_t *)v, name, entry) put_named(f, path, name, json_string_value(entry));
     if (!json_is_string(v) && !json_is_array(v) && !json_is_object(v))
         FAIL(ST_CORRUPT, "%s: chat_template: expected a text or a list of named ones; repair it, or set chat_template", path);
     return ST_OK;
@@ -65,8 +63,10 @@ static status take_jinja(struct chat_format *f, int slot, char *path)
 {
     char *text = NULL;
     status st = file_exists(path) ? file_read(path, FILE_LIMIT, &text, NULL) : ST_OK;
-    if (text) put(f, slot, path, text);
-    else free(path);
+    if (text)
+        put(f, slot, path, text);
+    else
+        free(path);
     return st;
 }
 
@@ -107,7 +107,8 @@ static void take_tokens(struct chat_format *f, const json_t *root, json_t *said)
 {
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)root, key, v) {
+    json_object_foreach((json_t *)root, key, v)
+    {
         size_t n = strlen(key);
         bool token = n > 6 && !strcmp(key + n - 6, "_token");
         if (!token || json_object_get(said, key) || (!json_is_null(v) && !token_text(v))) continue;
@@ -119,8 +120,10 @@ static void take_tokens(struct chat_format *f, const json_t *root, json_t *said)
 /* A configured value is a YAML scalar: true, false, null and whole numbers are what they look like. */
 static json_t *scalar(const char *text)
 {
-    static const struct { const char *word; int kind; } words[] = {{"true", 1}, {"True", 1}, {"false", 0}, {"False", 0},
-                                                                   {"null", -1}, {"None", -1}, {"~", -1}};
+    static const struct {
+        const char *word;
+        int kind;
+    } words[] = {{"true", 1}, {"True", 1}, {"false", 0}, {"False", 0}, {"null", -1}, {"None", -1}, {"~", -1}};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (!strcmp(text, words[i].word)) return words[i].kind < 0 ? json_null() : json_boolean(words[i].kind);
     char *end;
@@ -142,8 +145,10 @@ static status take_variables(struct chat_format *f, const struct config *c, cons
         json_decref(root);
         free(path);
     }
-    const struct { const char *key; int32_t id; } usual[] = {{"bos_token", tokenizer_bos(f->tok)},
-                                                             {"eos_token", tokenizer_eos(f->tok)}};
+    const struct {
+        const char *key;
+        int32_t id;
+    } usual[] = {{"bos_token", tokenizer_bos(f->tok)}, {"eos_token", tokenizer_eos(f->tok)}};
     for (int i = 0; i < 2; i++) {
         const char *piece = usual[i].id >= 0 ? tokenizer_piece(f->tok, usual[i].id) : NULL;
         if (piece && !json_object_get(said, usual[i].key)) json_object_set_new(f->variables, usual[i].key, json_string(piece));
@@ -165,8 +170,10 @@ static status take_configured(struct chat_format *f, const char *wanted)
     }
     if (file_exists(wanted) && !file_is_dir(wanted)) return take_jinja(f, CHAT_DEFAULT, mem_strdup(wanted));
     char *known = chat_named_list();
-    status st = status_fail(ST_CONFIG_RUNTIME, "chat_template: '%s' is no file and no built-in name; use model, a Jinja file, "
-                            "or one of %s", wanted, known);
+    status st = status_fail(ST_CONFIG_RUNTIME,
+                            "chat_template: '%s' is no file and no built-in name; use model, a Jinja file, "
+                            "or one of %s",
+                            wanted, known);
     free(known);
     return st;
 }
@@ -198,20 +205,21 @@ static status choose(struct chat_format *f, const struct config *c, const char *
     for (int i = 0; i < n_dirs && !has_template(f); i++) TRY(take_directory(f, dirs[i]));
     if (has_template(f) || f->torchtune) return ST_OK;
     if (wanted)
-        FAIL(ST_CONFIG_RUNTIME, "chat_template: model: %s has no chat template (chat_template.jinja, or chat_template in "
-             "tokenizer_config.json); name a file or a built-in one such as chatml", dirs[0]);
+        FAIL(ST_CONFIG_RUNTIME,
+             "chat_template: model: %s has no chat template (chat_template.jinja, or chat_template in "
+             "tokenizer_config.json); name a file or a built-in one such as chatml",
+             dirs[0]);
     take_built_in(f);
     return ST_OK;
 }
 
-status chat_format_open(const struct config *c, const struct tokenizer *tok, const char *tokenizer_path,
-                        const char *family, int64_t now, struct chat_format *f)
+status chat_format_open(const struct config *c, const struct tokenizer *tok, const char *tokenizer_path, const char *family, int64_t now,
+                        struct chat_format *f)
 {
     char *home = folder_of(tokenizer_path);
     const char *adapter = c->checkpointer.adapter_checkpoint, *dirs[] = {home, c->checkpointer.checkpoint_dir};
     int n_dirs = dirs[1] && strcmp(dirs[0], dirs[1]) ? 2 : 1;
-    *f = (struct chat_format){.tok = tok, .family = family, .now = now,
-                              .torchtune = !c->chat_template && c->torchtune_templates};
+    *f = (struct chat_format){.tok = tok, .family = family, .now = now, .torchtune = !c->chat_template && c->torchtune_templates};
     status st = take_variables(f, c, dirs, n_dirs);
     if (!st && adapter && !c->chat_template) st = take_directory(f, adapter);
     if (!st) st = choose(f, c, dirs, n_dirs);
@@ -240,7 +248,7 @@ status chat_format_template(const struct chat_format *f, bool tools, const struc
     *t = &f->templates[tools && f->templates[CHAT_TOOL_USE].text ? CHAT_TOOL_USE : CHAT_DEFAULT];
     if (!(*t)->text)
         FAIL(ST_CONFIG_RUNTIME, "the model directory's chat templates have none called \"default\"; set chat_template to a file "
-             "or a built-in name");
+                                "or a built-in name");
     if ((*t)->broken) FAIL((*t)->broken, "%s; set chat_template to a file or a built-in name", (*t)->complaint);
     return ST_OK;
 }

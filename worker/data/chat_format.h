@@ -42,8 +42,8 @@ struct chat_format {
 
 /* tokenizer_path: the tokenizer's directory or file. family as above. now: seconds since 1970; the run's, so that a
  * resumed one says the same date. ST_CONFIG_RUNTIME for an unknown name; ST_IO, ST_CORRUPT for files. Borrows tok. */
-status chat_format_open(const struct config *c, const struct tokenizer *tok, const char *tokenizer_path,
-                        const char *family, int64_t now, struct chat_format *f);
+status chat_format_open(const struct config *c, const struct tokenizer *tok, const char *tokenizer_path, const char *family, int64_t now,
+                        struct chat_format *f);
 void chat_format_close(struct chat_format *f);
 
 /* The template for rows with or without tools. Its own failure when it does not compile. */
@@ -52,7 +52,7 @@ status chat_format_template(const struct chat_format *f, bool tools, const struc
 /* Built-in templates (chat_named.c). Caller frees both. NULL: no such name. */
 char *chat_named(const char *name, const struct tokenizer *tok);
 char *chat_named_list(void);
-const char *chat_named_for(const char *family); /* the name that fits a family: its own, else chatml; NULL: no family */
+const char *chat_named_for(const char *family);          /* the name that fits a family: its own, else chatml; NULL: no family */
 const char *chat_family_told(const struct tokenizer *t); /* whose chats the special tokens are made for; NULL: nobody's */
 
 #endif

@@ -39,8 +39,7 @@ static int64_t count_supervised(const int32_t *labels, int64_t n)
 }
 
 /* Appends a rendered document with its labels shifted; the documents it becomes are added to `out`. */
-static void add_document(struct dataset *d, const struct rendered *r, const struct rendered_document *doc, int64_t max,
-                         struct spans *out)
+static void add_document(struct dataset *d, const struct rendered *r, const struct rendered_document *doc, int64_t max, struct spans *out)
 {
     struct span s = {.at = (int64_t)d->ids.n, .n = (int64_t)doc->n, .row = d->stats.rows - 1};
     static const int32_t none = -100;
@@ -67,9 +66,10 @@ static bool is_supervised(const struct rendered *r, const struct rendered_docume
 static status fail_too_long(const struct source *s, int64_t i, int64_t n)
 {
     char *place = source_place(s, i);
-    status st = status_fail(ST_DATA, "%s: the row has %lld tokens, more than tokenizer.max_seq_len=%lld; raise it, or set "
-                            "on_too_long to truncate, drop or split", place, (long long)n,
-                            (long long)s->c->tokenizer.max_seq_len);
+    status st = status_fail(ST_DATA,
+                            "%s: the row has %lld tokens, more than tokenizer.max_seq_len=%lld; raise it, or set "
+                            "on_too_long to truncate, drop or split",
+                            place, (long long)n, (long long)s->c->tokenizer.max_seq_len);
     free(place);
     return st;
 }
@@ -93,8 +93,7 @@ static enum fate take_document(struct dataset *d, const struct source *s, bool s
 }
 
 /* A row counts once, by the best of its documents. */
-static status take_row(struct dataset *d, const struct source *s, int64_t i, bool split_pack, struct rendered *r,
-                       struct spans *out)
+static status take_row(struct dataset *d, const struct source *s, int64_t i, bool split_pack, struct rendered *r, struct spans *out)
 {
     int64_t max = s->c->tokenizer.max_seq_len;
     enum fate best = FATE_UNSUPERVISED;
@@ -153,8 +152,7 @@ static void render_batch(const struct source *s, int64_t first, int n, struct ba
 }
 
 /* A row that its reader refused is put aside; other failures are not the row's. */
-static status put_aside(struct dataset *d, const struct source *s, int64_t i, status st, const char *message,
-                        struct bad_rows *bad)
+static status put_aside(struct dataset *d, const struct source *s, int64_t i, status st, const char *message, struct bad_rows *bad)
 {
     if (st != ST_DATA) return status_fail(st, "%s", message);
     bad_rows_add(bad, s, i, message);
@@ -164,8 +162,8 @@ static status put_aside(struct dataset *d, const struct source *s, int64_t i, st
 }
 
 /* Rows in file order, however many threads rendered them. */
-static status add_rows(struct dataset *d, const struct source *s, bool split_pack, struct spans *out,
-                       struct bad_rows *bad, struct unused *unused)
+static status add_rows(struct dataset *d, const struct source *s, bool split_pack, struct spans *out, struct bad_rows *bad,
+                       struct unused *unused)
 {
     struct batch *b = mem_alloc(sizeof *b);
     int64_t total = s->end - s->first;
@@ -174,8 +172,10 @@ static status add_rows(struct dataset *d, const struct source *s, bool split_pac
         int n = (int)(total - at < BATCH ? total - at : BATCH);
         render_batch(s, at, n, b, unused);
         for (int i = 0; i < n; i++) {
-            if (!st && b->st[i]) st = put_aside(d, s, at + i, b->st[i], b->message[i], bad);
-            else if (!st) st = take_row(d, s, at + i, split_pack, &b->rows[i], out);
+            if (!st && b->st[i])
+                st = put_aside(d, s, at + i, b->st[i], b->message[i], bad);
+            else if (!st)
+                st = take_row(d, s, at + i, split_pack, &b->rows[i], out);
             free(b->message[i]);
         }
         log_progress("tokenising", at + n, total);
@@ -198,16 +198,14 @@ static status judge(struct dataset *d, const struct source *s, const struct bad_
     return ST_OK;
 }
 
-static status add_set(struct dataset *d, const struct config *c, const struct config_dataset *set,
-                      const struct chat_format *format)
+static status add_set(struct dataset *d, const struct config *c, const struct config_dataset *set, const struct chat_format *format)
 {
     int64_t max = c->tokenizer.max_seq_len;
     struct source s;
     struct spans documents = {0};
     struct bad_rows bad = {.keep = set->on_bad_row == BAD_ROW_SKIP};
     struct unused unused = {0};
-    if (set->packed && max < 1)
-        FAIL(ST_CONFIG_RUNTIME, "dataset.packed needs tokenizer.max_seq_len: the length of a pack");
+    if (set->packed && max < 1) FAIL(ST_CONFIG_RUNTIME, "dataset.packed needs tokenizer.max_seq_len: the length of a pack");
     TRY(source_open(&s, c, set, format));
     bool split = set->split_across_pack < 0 ? !source_is_chat(&s) : set->split_across_pack > 0;
     status st = add_rows(d, &s, set->packed && split, &documents, &bad, &unused);
@@ -256,13 +254,15 @@ static void finish(struct dataset *d)
 
 static status fail_nothing(const struct dataset_stats *s)
 {
-    FAIL(ST_DATA, "nothing to train on: of %lld rows %lld have no supervised token within max_seq_len, %lld are too long "
+    FAIL(ST_DATA,
+         "nothing to train on: of %lld rows %lld have no supervised token within max_seq_len, %lld are too long "
          "and %lld were skipped; raise tokenizer.max_seq_len, or look at masking_strategy, on_too_long and the rows' own "
-         "flags", (long long)s->rows, (long long)s->unsupervised, (long long)s->dropped, (long long)s->skipped);
+         "flags",
+         (long long)s->rows, (long long)s->unsupervised, (long long)s->dropped, (long long)s->skipped);
 }
 
-status dataset_open(const struct config *c, const struct config_dataset *sets, int n_sets,
-                    const struct chat_format *format, struct dataset **out)
+status dataset_open(const struct config *c, const struct config_dataset *sets, int n_sets, const struct chat_format *format,
+                    struct dataset **out)
 {
     *out = NULL;
     for (int i = 1; i < n_sets; i++)
@@ -303,8 +303,10 @@ status dataset_save_skipped(const struct dataset *train, const struct dataset *v
     if (first->len) buf_add(&both, first->data, first->len);
     if (second && second->len) buf_add(&both, second->data, second->len);
     status st = ST_OK;
-    if (both.len) st = file_replace(path, both.data, both.len);
-    else if (file_exists(path)) st = file_remove_tree(path); /* an earlier run's */
+    if (both.len)
+        st = file_replace(path, both.data, both.len);
+    else if (file_exists(path))
+        st = file_remove_tree(path); /* an earlier run's */
     buf_release(&both);
     return st;
 }
@@ -322,8 +324,8 @@ status dataset_split(struct dataset *d, double fraction, struct dataset **val)
     *val = NULL;
     int64_t items = dataset_items(d), moved = (int64_t)ceil(fraction * (double)items);
     if (!(fraction > 0.0) || moved < 1 || moved >= items)
-        FAIL(ST_DATA, "dataset_val_fraction=%g of %lld items leaves %s; give more rows or another fraction", fraction,
-             (long long)items, moved < 1 ? "none to validate on" : "none to train on");
+        FAIL(ST_DATA, "dataset_val_fraction=%g of %lld items leaves %s; give more rows or another fraction", fraction, (long long)items,
+             moved < 1 ? "none to validate on" : "none to train on");
     struct dataset *v = mem_alloc(sizeof *v);
     int64_t first = d->items.v[items - moved], end = d->spans.n, base = d->spans.v[first].at;
     append(&v->ids, d->ids.v + base, d->ids.n - (size_t)base);

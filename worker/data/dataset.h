@@ -18,7 +18,7 @@ struct dataset_stats {
     /* rows = kept + dropped (too long) + unsupervised (nothing to learn from, left out) + skipped (bad); truncated rows
      * are kept. */
     int64_t rows, kept, truncated, dropped, unsupervised;
-    int64_t tokens, supervised, longest;                  /* longest item, tokens */
+    int64_t tokens, supervised, longest; /* longest item, tokens */
     int64_t skipped;
     int64_t turns_apart;      /* turns trained in documents of their own (render.h) */
     int64_t written_specials; /* special tokens that text rows write out */
@@ -36,8 +36,8 @@ struct dataset;
  * ST_DATA with file:line for bad rows, after all were read (on_bad_row: skip leaves them out with a warning instead);
  * ST_DATA when nothing is supervised. Notes which keys of the rows nothing uses. Shows log_progress bars. The result is a
  * pure function of files and settings; every rank builds the same. */
-status dataset_open(const struct config *c, const struct config_dataset *sets, int n_sets,
-                    const struct chat_format *format, struct dataset **out);
+status dataset_open(const struct config *c, const struct config_dataset *sets, int n_sets, const struct chat_format *format,
+                    struct dataset **out);
 /* Moves the last ⌈fraction·n⌉ items into a second set (validation by fraction). */
 status dataset_split(struct dataset *d, double fraction, struct dataset **val);
 void dataset_close(struct dataset *d);
@@ -75,8 +75,7 @@ struct prompts {
     char **answers; /* NULL: there is none */
     int64_t n;
 };
-status dataset_prompts(const struct config *c, const struct config_dataset *set, const struct chat_format *format,
-                       struct prompts *out);
+status dataset_prompts(const struct config *c, const struct config_dataset *set, const struct chat_format *format, struct prompts *out);
 /* The one prompt of a user's message with nothing before it. */
 status dataset_prompt(const struct config *c, const struct chat_format *format, const char *text, struct prompts *out);
 void prompts_release(struct prompts *p);

@@ -19,8 +19,7 @@ static const char *reason_of(const char *message, const char *file)
 /* How long the number is that begins at p, or 0: digits of names ("UTF-8", "WINDOWS-1252", "k2") are not numbers. */
 static size_t number_at(const char *reason, const char *p)
 {
-    bool named = p > reason && (isalnum((unsigned char)p[-1]) ||
-                                (p[-1] == '-' && p - 1 > reason && isalnum((unsigned char)p[-2])));
+    bool named = p > reason && (isalnum((unsigned char)p[-1]) || (p[-1] == '-' && p - 1 > reason && isalnum((unsigned char)p[-2])));
     if (!isdigit((unsigned char)*p) || named) return 0;
     if (p[0] == '0' && p[1] == 'x') return 2 + strspn(p + 2, "0123456789abcdef");
     size_t n = strspn(p, "0123456789");
@@ -46,9 +45,12 @@ static char *kind_of(const char *reason)
     buf_text(&b, "");
     for (const char *p = reason; *p && b.len < MOST; p++) {
         size_t quoted = quoted_at(reason, p), number = quoted ? 0 : number_at(reason, p);
-        if (quoted) buf_text(&b, "…");
-        else if (number) buf_text(&b, "N");
-        else buf_add(&b, p, 1);
+        if (quoted)
+            buf_text(&b, "…");
+        else if (number)
+            buf_text(&b, "N");
+        else
+            buf_add(&b, p, 1);
         if (quoted + number) p += quoted + number - 1;
     }
     return b.data;
@@ -110,9 +112,12 @@ static void keep_row(struct bad_rows *b, const struct rows *file, int64_t row, c
     buf_printf(&b->kept, ",\"line\":%u,\"reason\":", span->line);
     put_text(&b->kept, reason, strlen(reason));
     buf_text(&b->kept, ",\"row\":");
-    if (!readable) put_text(&b->kept, raw, span->bytes);
-    else if (file->kind == ROWS_JSON) put_verbatim(&b->kept, raw, span->bytes);
-    else put_json(&b->kept, json);
+    if (!readable)
+        put_text(&b->kept, raw, span->bytes);
+    else if (file->kind == ROWS_JSON)
+        put_verbatim(&b->kept, raw, span->bytes);
+    else
+        put_json(&b->kept, json);
     buf_text(&b->kept, "}\n");
     json_decref(json);
 }
@@ -163,13 +168,12 @@ status bad_rows_fail(const struct bad_rows *b, int64_t rows)
     const char *one = b->named.data + strspn(b->named.data, " ");
     if (b->n == 1 && rows == 1) FAIL(ST_DATA, "%s", one);
     if (b->n == 1)
-        FAIL(ST_DATA, "%s (the only bad row of %lld; mend it, or leave it out with dataset.on_bad_row=skip)", one,
-             (long long)rows);
+        FAIL(ST_DATA, "%s (the only bad row of %lld; mend it, or leave it out with dataset.on_bad_row=skip)", one, (long long)rows);
     list_reasons(b, &why);
-    status st = status_fail(ST_DATA, "%lld of %lld rows cannot be used%s:\n%s\nby reason:%s\nmend them, or leave them out "
+    status st = status_fail(ST_DATA,
+                            "%lld of %lld rows cannot be used%s:\n%s\nby reason:%s\nmend them, or leave them out "
                             "with dataset.on_bad_row=skip, which writes them to output_dir/skipped_rows.jsonl",
-                            (long long)b->n, (long long)rows, b->n > BAD_ROWS_NAMED ? "; the first of them" : "",
-                            b->named.data, why.data);
+                            (long long)b->n, (long long)rows, b->n > BAD_ROWS_NAMED ? "; the first of them" : "", b->named.data, why.data);
     buf_release(&why);
     return st;
 }
@@ -179,7 +183,6 @@ void bad_rows_warn(const struct bad_rows *b, const char *file, int64_t rows)
     struct buf why = {0};
     if (!b->n) return;
     list_reasons(b, &why);
-    log_warn("%s: %lld of %lld rows are left out (dataset.on_bad_row=skip):%s", file, (long long)b->n, (long long)rows,
-             why.data);
+    log_warn("%s: %lld of %lld rows are left out (dataset.on_bad_row=skip):%s", file, (long long)b->n, (long long)rows, why.data);
     buf_release(&why);
 }

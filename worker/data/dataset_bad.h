@@ -10,11 +10,14 @@ enum { BAD_ROWS_NAMED = 20, BAD_REASONS = 20 };
 struct bad_rows {
     int64_t n;
     struct buf named; /* the first of them, a line each */
-    struct { char *text; int64_t n; } reasons[BAD_REASONS]; /* by first appearance, without numbers and quotes */
+    struct {
+        char *text;
+        int64_t n;
+    } reasons[BAD_REASONS]; /* by first appearance, without numbers and quotes */
     int n_reasons;
     int64_t other_reasons;
-    bool keep;        /* for skipped_rows.jsonl */
-    struct buf kept;  /* a line of JSON each */
+    bool keep;       /* for skipped_rows.jsonl */
+    struct buf kept; /* a line of JSON each */
 };
 
 /* Row i of the split was refused with `message`, which begins with FILE:LINE. */

@@ -23,8 +23,7 @@ void prompts_release(struct prompts *p)
     *p = (struct prompts){0};
 }
 
-status dataset_prompts(const struct config *c, const struct config_dataset *set, const struct chat_format *format,
-                       struct prompts *out)
+status dataset_prompts(const struct config *c, const struct config_dataset *set, const struct chat_format *format, struct prompts *out)
 {
     struct source s;
     struct source_work work = {0};
@@ -43,11 +42,12 @@ status dataset_prompts(const struct config *c, const struct config_dataset *set,
 status dataset_prompt(const struct config *c, const struct chat_format *format, const char *text, struct prompts *out)
 {
     const struct config_dataset none = {0}, *set = c->n_dataset ? &c->dataset[0] : &none;
-    struct source s = {.c = c, .set = set,
+    struct source s = {.c = c,
+                       .set = set,
                        .shape = {.kind = SHAPE_CHAT, .name = "--prompt", .columns = {"messages"}, .system = set->new_system_prompt}};
     struct source_work work = {0};
-    json_t *row = json_pack("{s:[{s:s, s:s}, {s:s, s:s}]}", "messages", "role", "user", "content", text, "role", "assistant",
-                            "content", "");
+    json_t *row =
+        json_pack("{s:[{s:s, s:s}, {s:s, s:s}]}", "messages", "role", "user", "content", text, "role", "assistant", "content", "");
     *out = (struct prompts){0};
     if (!row) FAIL(ST_USAGE, "--prompt: not valid UTF-8");
     take(out, 1);

@@ -49,15 +49,18 @@ char *dataset_summary(const struct dataset *d)
     for (int64_t i = 0; i < n; i++) lengths[i] = d->spans.v[i].n;
     qsort(lengths, (size_t)n, sizeof *lengths, ascending);
     struct buf b = {0};
-    buf_printf(&b, "%lld rows: %lld kept (%lld truncated), %lld too long, %lld unsupervised; %lld tokens, %.1f %% "
-               "supervised; document lengths %lld / %lld / %lld (median / 90 %% / longest)", (long long)s->rows,
-               (long long)s->kept, (long long)s->truncated, (long long)s->dropped, (long long)s->unsupervised,
+    buf_printf(&b,
+               "%lld rows: %lld kept (%lld truncated), %lld too long, %lld unsupervised; %lld tokens, %.1f %% "
+               "supervised; document lengths %lld / %lld / %lld (median / 90 %% / longest)",
+               (long long)s->rows, (long long)s->kept, (long long)s->truncated, (long long)s->dropped, (long long)s->unsupervised,
                (long long)s->tokens, 100.0 * (double)s->supervised / (double)s->tokens, (long long)lengths[n / 2],
                (long long)lengths[n - 1 - n / 10], (long long)lengths[n - 1]);
     if (s->skipped) buf_printf(&b, "; %lld skipped as bad", (long long)s->skipped);
     if (s->turns_apart)
-        buf_printf(&b, "; %lld earlier turns are trained in documents of their own: the template renders them otherwise once "
-                   "later ones follow", (long long)s->turns_apart);
+        buf_printf(&b,
+                   "; %lld earlier turns are trained in documents of their own: the template renders them otherwise once "
+                   "later ones follow",
+                   (long long)s->turns_apart);
     if (s->written_specials) buf_printf(&b, "; %lld special tokens written in texts are tokens", (long long)s->written_specials);
     if (dataset_items(d) != n) buf_printf(&b, "; %lld packs", (long long)dataset_items(d));
     free(lengths);
@@ -66,7 +69,10 @@ char *dataset_summary(const struct dataset *d)
 
 /* ---- where the model learns to stop ---------------------------------------------------------------------------- */
 
-struct mark { int32_t id; int64_t n; };
+struct mark {
+    int32_t id;
+    int64_t n;
+};
 
 static int most_first(const void *a, const void *b)
 {

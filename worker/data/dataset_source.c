@@ -25,8 +25,7 @@ status source_kind(const struct config_dataset *set, const char *path, enum rows
     for (int n = 0; n < 2; n++) {
         for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
             if (strcasecmp(named[n], words[i].word)) continue;
-            if (words[i].kind < 0)
-                FAIL(ST_NOT_BUILT, "%s: %s files have no reader yet; convert it to JSONL", path, words[i].word);
+            if (words[i].kind < 0) FAIL(ST_NOT_BUILT, "%s: %s files have no reader yet; convert it to JSONL", path, words[i].word);
             *kind = (enum rows_kind)words[i].kind;
             if (*kind == ROWS_CSV && !strcasecmp(named[1], "tsv")) *kind = ROWS_TSV; /* the loader's name for both */
             return ST_OK;
@@ -58,8 +57,10 @@ static status open_files(struct source *s)
     const struct config_dataset *set = s->set;
     int64_t total = 0;
     if (set->n_data_files == 0)
-        FAIL(ST_CONFIG_RUNTIME, "dataset.source: '%s' is not on this machine and trimpot does not download; give local "
-             "files with dataset.data_files (and dataset.source=json)", set->source ? set->source : "(none)");
+        FAIL(ST_CONFIG_RUNTIME,
+             "dataset.source: '%s' is not on this machine and trimpot does not download; give local "
+             "files with dataset.data_files (and dataset.source=json)",
+             set->source ? set->source : "(none)");
     s->files = mem_alloc((size_t)set->n_data_files * sizeof *s->files);
     for (int f = 0; f < set->n_data_files; f++) {
         enum rows_kind kind;
@@ -105,8 +106,7 @@ static void look_at_first(struct source *s)
     source_work_release(&work);
 }
 
-status source_open(struct source *s, const struct config *c, const struct config_dataset *set,
-                   const struct chat_format *format)
+status source_open(struct source *s, const struct config *c, const struct config_dataset *set, const struct chat_format *format)
 {
     *s = (struct source){.c = c, .set = set};
     status st;
@@ -114,9 +114,9 @@ status source_open(struct source *s, const struct config *c, const struct config
     TRY_DONE(detect(s));
     TRY_DONE(rendering_init(&s->rendering, c, set, format, s->shape.kind));
     bool chat = source_is_chat(s);
-    log_note("data: %s%s: %lld rows, %s%s%s%s%s", s->files[0].name, s->n_files > 1 ? ", …" : "",
-             (long long)(s->end - s->first), s->shape.name, chat ? ", chats by " : ", completion",
-             chat ? s->rendering.name : "", chat ? ", " : "", chat ? masking_name(s->shape.masking) : "");
+    log_note("data: %s%s: %lld rows, %s%s%s%s%s", s->files[0].name, s->n_files > 1 ? ", …" : "", (long long)(s->end - s->first),
+             s->shape.name, chat ? ", chats by " : ", completion", chat ? s->rendering.name : "", chat ? ", " : "",
+             chat ? masking_name(s->shape.masking) : "");
     if (chat) look_at_first(s);
 done:
     if (st) source_close(s);
@@ -164,7 +164,7 @@ status source_ask(const struct source *s, const json_t *row, struct source_work 
     *answer = NULL;
     if (!source_is_chat(s))
         FAIL(ST_DATA, "its rows are texts alone, with no prompt to answer; give rows of questions and answers, of instructions "
-             "and outputs, or of messages (`trimpot eval` measures texts)");
+                      "and outputs, or of messages (`trimpot eval` measures texts)");
     TRY(shape_messages(&s->shape, row, &work->chat));
     TRY(render_prompt(&s->rendering, &work->chat, &work->render, out));
     *answer = last_answer(&work->chat);

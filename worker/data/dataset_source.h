@@ -24,8 +24,7 @@ struct source_work {
     struct render_work render;
 };
 
-status source_open(struct source *s, const struct config *c, const struct config_dataset *set,
-                   const struct chat_format *format);
+status source_open(struct source *s, const struct config *c, const struct config_dataset *set, const struct chat_format *format);
 void source_close(struct source *s);
 
 /* Row i of the split, rendered. Thread-safe with separate work and out. Errors carry FILE:LINE. */

@@ -13,12 +13,12 @@
 struct dataset {
     struct ids ids, labels;
     struct spans spans;
-    struct starts items;         /* one more than there are items */
-    struct document *documents;  /* spans as the outside sees them */
-    int64_t first_sample;        /* of a set split off another: its first document's number there */
+    struct starts items;        /* one more than there are items */
+    struct document *documents; /* spans as the outside sees them */
+    int64_t first_sample;       /* of a set split off another: its first document's number there */
     struct dataset_stats stats;
-    struct buf skipped;          /* bad rows as lines of JSON */
-    char *template_text;         /* of the first set of chats */
+    struct buf skipped;  /* bad rows as lines of JSON */
+    char *template_text; /* of the first set of chats */
     bool has_chats;
 };
 

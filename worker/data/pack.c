@@ -22,10 +22,7 @@ void starts_push(struct starts *a, int64_t first)
     a->v[a->n++] = first;
 }
 
-struct span span_part(const struct span *s, int64_t from, int64_t n)
-{
-    return (struct span){.at = s->at + from, .n = n, .row = s->row};
-}
+struct span span_part(const struct span *s, int64_t from, int64_t n) { return (struct span){.at = s->at + from, .n = n, .row = s->row}; }
 
 void pack(const struct spans *documents, int64_t max, bool split, struct spans *out, struct starts *items)
 {

@@ -36,10 +36,7 @@ void rendered_extend(struct rendered *out, bool trained)
     while (out->target.n < out->ids.n) ids_push(&out->target, trained ? out->ids.v[out->target.n] : -100);
 }
 
-size_t rendered_open(const struct rendered *out)
-{
-    return out->n ? out->documents[out->n - 1].at + out->documents[out->n - 1].n : 0;
-}
+size_t rendered_open(const struct rendered *out) { return out->n ? out->documents[out->n - 1].at + out->documents[out->n - 1].n : 0; }
 
 void rendered_close(struct rendered *out, int64_t body, int64_t body_end)
 {
@@ -82,16 +79,19 @@ static status use_template(struct rendering *r)
     return ST_OK;
 }
 
-status rendering_init(struct rendering *r, const struct config *c, const struct config_dataset *set,
-                      const struct chat_format *format, enum shape_kind kind)
+status rendering_init(struct rendering *r, const struct config *c, const struct config_dataset *set, const struct chat_format *format,
+                      enum shape_kind kind)
 {
     *r = (struct rendering){.tok = format->tok, .format = format, .specials = c->allow_special_in_text};
     bool wrapped = set->prompt_template || c->tokenizer.prompt_template || c->tokenizer.n_template_roles;
     bool torchtune = format->torchtune || (wrapped && !c->chat_template);
     status st = ST_OK;
-    if (torchtune || (stays_plain(format, kind) && !c->chat_template)) st = torchtune_init(r, c, set, torchtune ? format->family : NULL);
-    else if (kind != SHAPE_TEXT) st = use_template(r);
-    else r->templated = true;
+    if (torchtune || (stays_plain(format, kind) && !c->chat_template))
+        st = torchtune_init(r, c, set, torchtune ? format->family : NULL);
+    else if (kind != SHAPE_TEXT)
+        st = use_template(r);
+    else
+        r->templated = true;
     if (st) rendering_release(r);
     return st;
 }
@@ -178,8 +178,7 @@ status render_text(const struct rendering *r, const char *text, size_t n, bool a
 
 static int64_t clamp(int64_t x, int64_t most) { return x < 0 ? 0 : x > most ? most : x; }
 
-bool render_truncate(const struct rendering *r, bool is_chat, int64_t max, bool left, struct rendered *out,
-                     struct rendered_document *d)
+bool render_truncate(const struct rendering *r, bool is_chat, int64_t max, bool left, struct rendered *out, struct rendered_document *d)
 {
     int64_t n = (int64_t)d->n, gone = left ? n - max : 0;
     if (n <= max || max < 1) return false;

@@ -26,11 +26,11 @@ struct torchtune {
     const struct prompt_template *built_in; /* NULL: none, or `roles` */
     const struct config_pair *roles;        /* {role: [prefix, suffix]} of the configuration */
     int n_roles;
-    int32_t bos, eos;                       /* -1 = none */
-    int32_t text_eos;                       /* ends a completion row: the tokenizer's own, whatever ends a chat */
+    int32_t bos, eos;                                 /* -1 = none */
+    int32_t text_eos;                                 /* ends a completion row: the tokenizer's own, whatever ends a chat */
     int32_t start[ROLE_COUNT], middle, end, end_more; /* header and turn marks of chat styles */
-    bool trims;                             /* the tokenizer puts a space in front of every text */
-    struct ids newline;                     /* what it makes of "\n", to cut that off again */
+    bool trims;                                       /* the tokenizer puts a space in front of every text */
+    struct ids newline;                               /* what it makes of "\n", to cut that off again */
 };
 
 struct rendering {
@@ -62,9 +62,9 @@ void rendered_release(struct rendered *r);
 
 /* Working memory of one thread; zero-initialise. */
 struct render_work {
-    struct chat templated;                     /* torchtune's prompt templates applied */
+    struct chat templated; /* torchtune's prompt templates applied */
     struct template_text full, turn, prompt;
-    struct ids from, to;                       /* bytes of the text each id stands for */
+    struct ids from, to; /* bytes of the text each id stands for */
     struct buf quoted;
 };
 void render_work_release(struct render_work *w);
@@ -72,8 +72,8 @@ void render_work_release(struct render_work *w);
 /* How the rows of `set` are rendered. `kind`: pairs of texts for a model without any template stay plain text.
  * ST_CONFIG_RUNTIME for an unknown prompt template or one that does not go with the family; ST_DATA when the tokenizer
  * has some of a family's special tokens but not all; the template's own failure. */
-status rendering_init(struct rendering *r, const struct config *c, const struct config_dataset *set,
-                      const struct chat_format *format, enum shape_kind kind);
+status rendering_init(struct rendering *r, const struct config *c, const struct config_dataset *set, const struct chat_format *format,
+                      enum shape_kind kind);
 void rendering_release(struct rendering *r);
 
 /* Thread-safe with separate work and out. ST_DATA naming the message that the rendering would drop. */
@@ -93,7 +93,6 @@ status render_prompt(const struct rendering *r, const struct chat *c, struct ren
 
 /* Cuts a document to at most `max` ids, from the right or the left. torchtune's last id becomes EOS where its style ends
  * with one; a template's cut answer has no end. `is_chat` = made by render_chat. Returns whether anything was cut. */
-bool render_truncate(const struct rendering *r, bool is_chat, int64_t max, bool left, struct rendered *out,
-                     struct rendered_document *d);
+bool render_truncate(const struct rendering *r, bool is_chat, int64_t max, bool left, struct rendered *out, struct rendered_document *d);
 
 #endif

@@ -64,8 +64,11 @@ struct job {
 
 static status render(const struct job *j, int messages, bool generation_prompt, struct template_text *out)
 {
-    struct template_vars vars = {.messages = j->c->json, .tools = j->c->tools, .extra = j->r->format->variables,
-                                 .n_messages = (size_t)messages, .add_generation_prompt = generation_prompt,
+    struct template_vars vars = {.messages = j->c->json,
+                                 .tools = j->c->tools,
+                                 .extra = j->r->format->variables,
+                                 .n_messages = (size_t)messages,
+                                 .add_generation_prompt = generation_prompt,
                                  .now = j->r->format->now};
     return template_render(j->t->compiled, &vars, out);
 }
@@ -79,13 +82,13 @@ static bool says_something(const json_t *v)
     return text && text[strspn(text, " \t\r\n")];
 }
 
-static status check_field(const struct job *j, const struct template_text *t, int i, const char *key,
-                          enum template_field field)
+static status check_field(const struct job *j, const struct template_text *t, int i, const char *key, enum template_field field)
 {
     const struct message *m = &j->c->messages[i];
     if (!says_something(json_object_get(json_array_get(j->c->json, (size_t)i), key)) || wrote(t, i, field)) return ST_OK;
     char *place = m->at < 0 ? mem_strdup(m->column ? m->column : role_name(m->role)) : mem_printf("%s[%d]", m->column, m->at);
-    status st = status_fail(ST_DATA, "%s: its %s is nowhere in what the %s renders, so it would not be learned from; take it "
+    status st = status_fail(ST_DATA,
+                            "%s: its %s is nowhere in what the %s renders, so it would not be learned from; take it "
                             "out, write it into a message that is rendered, or set chat_template to one that renders it",
                             place, key, j->t->name);
     free(place);
@@ -97,8 +100,10 @@ static status check_field(const struct job *j, const struct template_text *t, in
 static status check_rendered(const struct job *j, const struct template_text *t, int n, int only)
 {
     static const char *const reasoning[] = {"reasoning_content", "thinking", "reasoning"};
-    static const struct { const char *key; enum template_field field; } always[] = {
-        {"content", MESSAGE_CONTENT}, {"tool_calls", MESSAGE_CALLS}, {"tools", MESSAGE_OTHER}, {"functions", MESSAGE_OTHER}};
+    static const struct {
+        const char *key;
+        enum template_field field;
+    } always[] = {{"content", MESSAGE_CONTENT}, {"tool_calls", MESSAGE_CALLS}, {"tools", MESSAGE_OTHER}, {"functions", MESSAGE_OTHER}};
     for (int i = 0; i < n; i++) {
         bool learned = only >= 0 ? i == only : j->turns[i].where == TURN_HERE && j->c->messages[i].trained;
         for (size_t k = 0; k < sizeof always / sizeof *always; k++) TRY(check_field(j, t, i, always[k].key, always[k].field));
@@ -108,8 +113,10 @@ static status check_rendered(const struct job *j, const struct template_text *t,
     if (!j->c->tools || !json_array_size(j->c->tools)) return ST_OK;
     for (size_t i = 0; i < t->text.len; i++)
         if (origin_field(t->origin[i]) == TEMPLATE_TOOLS) return ST_OK;
-    FAIL(ST_DATA, "tools: the %s does not render tool descriptions; write them into the system message, or set chat_template "
-         "to one that renders them", j->t->name);
+    FAIL(ST_DATA,
+         "tools: the %s does not render tool descriptions; write them into the system message, or set chat_template "
+         "to one that renders them",
+         j->t->name);
 }
 
 /* ---- one text to one document ---------------------------------------------------------------------------------- */
@@ -127,8 +134,8 @@ static status encode(const struct job *j, const struct template_text *t, struct 
         enum template_field f = origin_field(t->origin[i]);
         w->quoted.data[i] = !specials && f != TEMPLATE_ITSELF && f != MESSAGE_ROLE;
     }
-    return tokenizer_encode_rendered(j->r->tok, t->text.data ? t->text.data : "", t->text.len,
-                                     (const unsigned char *)w->quoted.data, ids, &w->from, &w->to);
+    return tokenizer_encode_rendered(j->r->tok, t->text.data ? t->text.data : "", t->text.len, (const unsigned char *)w->quoted.data, ids,
+                                     &w->from, &w->to);
 }
 
 static void train(struct rendered *out, size_t i) { out->target.v[i] = out->ids.v[i]; }
@@ -162,8 +169,8 @@ static void find_turn(const struct job *j, int i, const struct template_text *t,
     bool asks = template_mentions(j->t->compiled, "add_generation_prompt");
     size_t first, end;
     bool own = own_bytes(t, i, &first, &end);
-    bool fits = asks && i > 0 && !render(j, i, true, prompt) && common(prompt, t) == prompt->text.len &&
-                (!own || prompt->text.len <= first);
+    bool fits =
+        asks && i > 0 && !render(j, i, true, prompt) && common(prompt, t) == prompt->text.len && (!own || prompt->text.len <= first);
     turn->begin = fits ? prompt->text.len : first;
     turn->own_end = own ? end : turn->begin;
     turn->limit = turn->rest = t->text.len;

@@ -19,8 +19,10 @@ static char *excerpt(const char *text, size_t n, size_t at)
     buf_tame(&tame, text + begin, end - begin);
     buf_text(&line, begin ? "…" : "");
     for (size_t i = 0; i < tame.len; i++) {
-        if (tame.data[i] == '\n') buf_text(&line, "\\n");
-        else buf_add(&line, &tame.data[i], 1);
+        if (tame.data[i] == '\n')
+            buf_text(&line, "\\n");
+        else
+            buf_add(&line, &tame.data[i], 1);
     }
     buf_text(&line, end < n ? "…" : "");
     buf_release(&tame);
@@ -48,8 +50,7 @@ void render_compare(const struct rendering *r, const struct chat *c, struct rend
     model.templated = true;
     char *theirs = text_of(&model, c, work, &m);
     if (!theirs) {
-        log_note("data: %s is used; the model's own template (%s) does not render the first row: %s", r->name, t->name,
-                 status_message());
+        log_note("data: %s is used; the model's own template (%s) does not render the first row: %s", r->name, t->name, status_message());
         return;
     }
     char *ours = text_of(r, c, work, &n);
@@ -57,7 +58,8 @@ void render_compare(const struct rendering *r, const struct chat *c, struct rend
     if (ours && (at < n || at < m)) {
         char *a = excerpt(ours, n, at), *b = excerpt(theirs, m, at);
         log_note("data: %s is used; the model's own template (%s) gives other text, the first row from byte %zu:\n"
-                 "      used:  %s\n      model: %s\n      chat_template=model trains on the model's", r->name, t->name, at, a, b);
+                 "      used:  %s\n      model: %s\n      chat_template=model trains on the model's",
+                 r->name, t->name, at, a, b);
         free(a);
         free(b);
     }

@@ -5,10 +5,10 @@
 #include "worker/data/render.h"
 
 /* Documents are built one after the other: ids are pushed, then the document is closed. */
-void rendered_put(struct rendered *out, int32_t id, bool trained); /* id -1: nothing */
-void rendered_extend(struct rendered *out, bool trained);          /* targets of ids pushed without one */
+void rendered_put(struct rendered *out, int32_t id, bool trained);         /* id -1: nothing */
+void rendered_extend(struct rendered *out, bool trained);                  /* targets of ids pushed without one */
 void rendered_close(struct rendered *out, int64_t body, int64_t body_end); /* both relative to the document */
-size_t rendered_open(const struct rendered *out);                  /* where the document being built begins */
+size_t rendered_open(const struct rendered *out);                          /* where the document being built begins */
 
 /* render_torchtune.c */
 status torchtune_init(struct rendering *r, const struct config *c, const struct config_dataset *set, const char *family);

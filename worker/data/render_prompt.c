@@ -20,8 +20,7 @@ static const struct prompt_template templates[] = {
               [ROLE_USER] = {"<|im_start|>user\n", "<|im_end|>\n"},
               [ROLE_ASSISTANT] = {"<|im_start|>assistant\n", "<|im_end|>\n"}},
      .specials = true},
-    {.name = "GrammarErrorCorrectionTemplate",
-     .wrap = {[ROLE_USER] = {"Correct this to standard English: ", "\n---\nCorrected: "}}},
+    {.name = "GrammarErrorCorrectionTemplate", .wrap = {[ROLE_USER] = {"Correct this to standard English: ", "\n---\nCorrected: "}}},
     {.name = "SummarizeTemplate", .wrap = {[ROLE_USER] = {"Summarize this dialogue:\n", "\n---\nSummary:\n"}}},
     {.name = "QuestionAnswerTemplate", .wrap = {[ROLE_USER] = {"Question: ", "\n\nAnswer: "}}},
 };
@@ -63,13 +62,12 @@ static void add_literal(struct chat *out, const char *text)
     if (*text) chat_part(out, text, strlen(text), true);
 }
 
-static void add_wrapped(const struct torchtune *r, const struct chat *in, const struct message *m,
-                        const struct message *system, struct chat *out)
+static void add_wrapped(const struct torchtune *r, const struct chat *in, const struct message *m, const struct message *system,
+                        struct chat *out)
 {
     add_literal(out, wrap_of(r, m->role, 0));
     if (system) add_wrapped(r, in, system, NULL, out);
-    for (int i = m->first; i < m->first + m->n; i++)
-        chat_part(out, in->parts[i].text, in->parts[i].n, in->parts[i].literal);
+    for (int i = m->first; i < m->first + m->n; i++) chat_part(out, in->parts[i].text, in->parts[i].n, in->parts[i].literal);
     add_literal(out, wrap_of(r, m->role, 1));
 }
 

@@ -62,8 +62,10 @@ static status style_for(const struct tokenizer *tok, const char *family, const s
     }
     status st = ST_OK;
     if (has < wants && has > 0)
-        st = status_fail(ST_DATA, "the tokenizer (%s) lacks the special token %s of the %s chat rendering; use the model's own "
-                         "tokenizer files", tokenizer_describe(tok), missing, s->name);
+        st = status_fail(ST_DATA,
+                         "the tokenizer (%s) lacks the special token %s of the %s chat rendering; use the model's own "
+                         "tokenizer files",
+                         tokenizer_describe(tok), missing, s->name);
     if (has < wants && !has) {
         log_note("data: the tokenizer has no %s chat tokens (%s): rows are BOS + texts + EOS", s->name, missing);
         *out = &plain;
@@ -86,14 +88,18 @@ static status choose_prompt(struct torchtune *r, const struct config *c, const s
     r->built_in = prompt_find(name);
     if (!r->built_in) {
         char *known = prompt_names();
-        status st = status_fail(ST_CONFIG_RUNTIME, "prompt_template: unknown template '%s'; use one of %s, or "
-                                "{role: [prefix, suffix]}", name, known);
+        status st = status_fail(ST_CONFIG_RUNTIME,
+                                "prompt_template: unknown template '%s'; use one of %s, or "
+                                "{role: [prefix, suffix]}",
+                                name, known);
         free(known);
         return st;
     }
     if (prompt_is_chatml(r->built_in) && r->style->end)
-        FAIL(ST_CONFIG_RUNTIME, "prompt_template: ChatMLTemplate would mark every message twice: the %s rendering has "
-             "marks of its own; remove prompt_template", r->style->name);
+        FAIL(ST_CONFIG_RUNTIME,
+             "prompt_template: ChatMLTemplate would mark every message twice: the %s rendering has "
+             "marks of its own; remove prompt_template",
+             r->style->name);
     return ST_OK;
 }
 
@@ -115,8 +121,7 @@ static status probe_trim(const struct tokenizer *tok, struct torchtune *r)
     TRY_DONE(tokenizer_encode(tok, "a", 1, false, &letter));
     TRY_DONE(tokenizer_encode(tok, "\na", 2, false, &both));
     bool joins = both.n == r->newline.n + letter.n;
-    for (size_t i = 0; joins && i < both.n; i++)
-        joins = both.v[i] == (i < r->newline.n ? r->newline.v[i] : letter.v[i - r->newline.n]);
+    for (size_t i = 0; joins && i < both.n; i++) joins = both.v[i] == (i < r->newline.n ? r->newline.v[i] : letter.v[i - r->newline.n]);
     r->trims = !joins;
 done:
     free(letter.v);
@@ -152,8 +157,8 @@ status torchtune_init(struct rendering *out, const struct config *c, const struc
 /* Python's str.strip(): what HF and torchtune call white space. */
 static bool is_white(utf8proc_int32_t c)
 {
-    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
+           c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 static void strip(const char **text, size_t *n)
@@ -173,8 +178,7 @@ static void strip(const char **text, size_t *n)
     }
 }
 
-static status put_text(const struct rendering *r, const char *text, size_t n, bool specials, bool trained,
-                       struct rendered *out)
+static status put_text(const struct rendering *r, const char *text, size_t n, bool specials, bool trained, struct rendered *out)
 {
     if (n) TRY(tokenizer_encode(r->tok, text, n, specials, &out->ids));
     rendered_extend(out, trained);
@@ -187,8 +191,7 @@ static status put_words(const struct rendering *r, const char *text, bool traine
 }
 
 /* Without the tokenizer's leading space. */
-static status put_trimmed(const struct rendering *r, const char *text, size_t n, bool specials, bool trained,
-                          struct rendered *out)
+static status put_trimmed(const struct rendering *r, const char *text, size_t n, bool specials, bool trained, struct rendered *out)
 {
     const struct ids *newline = &r->torchtune.newline;
     struct buf b = {0};
@@ -207,11 +210,13 @@ static status put_trimmed(const struct rendering *r, const char *text, size_t n,
 }
 
 /* Where the last assistant's own words lie. */
-struct words { int64_t begin, end; };
+struct words {
+    int64_t begin, end;
+};
 
 /* The parts of a message, noting where an assistant's own words lie. */
-static status put_parts(const struct rendering *r, const struct chat *c, const struct message *m, bool trim,
-                        struct words *words, struct rendered *out)
+static status put_parts(const struct rendering *r, const struct chat *c, const struct message *m, bool trim, struct words *words,
+                        struct rendered *out)
 {
     const struct torchtune *t = &r->torchtune;
     bool literal_specials = t->n_roles || prompt_has_specials(t->built_in), seen = false;
@@ -289,8 +294,10 @@ static status render_turns(const struct rendering *r, const struct chat *c, stru
     for (int i = 0; i < c->n; i++) {
         const struct message *m = &c->messages[i];
         if (starts) rendered_put(out, t->bos, m->trained);
-        if (t->style->role_open) TRY(put_marked(r, c, m, words, out));
-        else TRY(put_parts(r, c, m, t->trims && !starts && !spaced, words, out));
+        if (t->style->role_open)
+            TRY(put_marked(r, c, m, words, out));
+        else
+            TRY(put_parts(r, c, m, t->trims && !starts && !spaced, words, out));
         const struct part *last = m->n ? &c->parts[m->first + m->n - 1] : NULL;
         spaced = last && last->n && last->text[last->n - 1] == ' ';
         starts = m->role == ROLE_ASSISTANT;
@@ -303,12 +310,16 @@ static status render_turns(const struct rendering *r, const struct chat *c, stru
 static status refuse_extras(const struct rendering *r, const struct chat *c)
 {
     if (c->tools)
-        FAIL(ST_DATA, "tools: %s does not render tool descriptions; render by a chat template that does (chat_template=model), "
-             "or write them into the system message", r->name);
+        FAIL(ST_DATA,
+             "tools: %s does not render tool descriptions; render by a chat template that does (chat_template=model), "
+             "or write them into the system message",
+             r->name);
     for (int i = 0; i < c->n; i++)
         if (c->messages[i].extras)
-            FAIL(ST_DATA, "message %d (%s): %s renders neither reasoning nor tool calls; render by a chat template that does "
-                 "(chat_template=model), or write them into the content", i + 1, role_name(c->messages[i].role), r->name);
+            FAIL(ST_DATA,
+                 "message %d (%s): %s renders neither reasoning nor tool calls; render by a chat template that does "
+                 "(chat_template=model), or write them into the content",
+                 i + 1, role_name(c->messages[i].role), r->name);
     return ST_OK;
 }
 

@@ -5,8 +5,8 @@
 
 #include "kernels/base/text.h"
 
-void act_store_init(struct act_store *a, const struct act_slot *slots, int n_slots, int64_t layers, int64_t capacity,
-                    enum act_rung rung, int64_t every)
+void act_store_init(struct act_store *a, const struct act_slot *slots, int n_slots, int64_t layers, int64_t capacity, enum act_rung rung,
+                    int64_t every)
 {
     *a = (struct act_store){.slot = slots, .n_slots = n_slots, .layers = layers, .capacity = capacity, .inside = -1};
     a->rung = mem_alloc((size_t)layers * sizeof *a->rung);
@@ -39,7 +39,8 @@ void act_store_layout(struct act_store *a, struct arena *kept, struct arena *scr
         for (int64_t l = 0; has_memory(a, slot) && l < a->layers; l++) {
             if (is_kept(a, l, slot))
                 a->own[l * a->n_slots + slot] = arena_take(kept, slot_bytes(a, slot), "kept %s", a->slot[slot].name);
-            else any_shared = true;
+            else
+                any_shared = true;
         }
         if (any_shared) a->shared[slot] = arena_take(scratch, slot_bytes(a, slot), "shared %s", a->slot[slot].name);
     }

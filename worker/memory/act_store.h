@@ -39,28 +39,28 @@ enum act_rung {
 
 struct act_slot {
     const char *name;
-    int64_t width;          /* elements per token; 0 = the slot is not used by this model */
+    int64_t width; /* elements per token; 0 = the slot is not used by this model */
     dtype dt;
-    enum act_rung from;     /* recomputed on this rung and above; ACT_RUNG_FORWARD = never */
-    int of;                 /* the slot whose memory this is: itself, or the owner of … */
-    int64_t column;         /* … the columns from this one on, which this slot is a view of */
+    enum act_rung from; /* recomputed on this rung and above; ACT_RUNG_FORWARD = never */
+    int of;             /* the slot whose memory this is: itself, or the owner of … */
+    int64_t column;     /* … the columns from this one on, which this slot is a view of */
 };
 
 struct act_store {
     const struct act_slot *slot;
     int n_slots;
     int64_t layers, capacity; /* tokens the buffers hold */
-    int64_t tokens;         /* of the micro-batch now in them */
-    enum act_rung *rung;    /* per layer */
-    void **own;             /* [layers·n_slots], NULL = shared */
+    int64_t tokens;           /* of the micro-batch now in them */
+    enum act_rung *rung;      /* per layer */
+    void **own;               /* [layers·n_slots], NULL = shared */
     void *shared[ACT_MAX_SLOTS];
     int64_t owner[ACT_MAX_SLOTS]; /* layer whose values the shared buffer holds, -1 none */
-    int64_t inside;         /* the layer between enter and leave, -1 none */
+    int64_t inside;               /* the layer between enter and leave, -1 none */
 };
 
 /* every: 0 = all layers on `rung`; k > 0 = only layers with (l + 1) mod k = 0, the others on ACT_RUNG_PRODUCTS. */
-void act_store_init(struct act_store *a, const struct act_slot *slots, int n_slots, int64_t layers, int64_t capacity,
-                    enum act_rung rung, int64_t every);
+void act_store_init(struct act_store *a, const struct act_slot *slots, int n_slots, int64_t layers, int64_t capacity, enum act_rung rung,
+                    int64_t every);
 void act_store_layout(struct act_store *a, struct arena *kept, struct arena *scratch);
 void act_store_release(struct act_store *a);
 

@@ -14,8 +14,8 @@ static int64_t longest_of(const struct param_store *params)
     return longest;
 }
 
-void grad_sink_init(struct grad_sink *g, struct param_store *params, struct comm *comm, struct stream *s, dtype dt, int leaves,
-                    int micros, status (*consume)(void *, int, tensor), void *owner)
+void grad_sink_init(struct grad_sink *g, struct param_store *params, struct comm *comm, struct stream *s, dtype dt, int leaves, int micros,
+                    status (*consume)(void *, int, tensor), void *owner)
 {
     *g = (struct grad_sink){.params = params, .s = s, .dt = dt, .leaves = leaves, .micros = micros, .consume = consume, .owner = owner};
     g->lo = (int)((int64_t)leaves * comm->rank / comm->size);

@@ -24,26 +24,26 @@ struct grad_sink {
     struct param_store *params;
     struct stream *s;
     struct tree_reduce reduce;
-    dtype dt;                  /* f32; f64 over the reference backend */
-    int leaves, lo, hi;        /* of the step; this rank's */
-    int depth;                 /* buffers */
+    dtype dt;           /* f32; f64 over the reference backend */
+    int leaves, lo, hi; /* of the step; this rank's */
+    int depth;          /* buffers */
     void *buffer[TREE_MAX_NODES];
-    void *scratch;             /* one tensor at a time … */
-    void *held;                /* … but for those that stay open beside it (param.held), each at its place */
-    int64_t *held_at;          /* [params] */
+    void *scratch;    /* one tensor at a time … */
+    void *held;       /* … but for those that stay open beside it (param.held), each at its place */
+    int64_t *held_at; /* [params] */
     struct tree_node node[TREE_MAX_NODES];
-    int n_nodes;               /* partial sums now on the stack */
-    int leaf, micro, micros;   /* leaf in progress; micro-batch within it, of how many */
-    bool right;                /* the leaf in progress is added to its left sibling */
-    int *seen;                 /* [params] contributions of this leaf that are complete … */
-    bool *touched;             /* … and whether any has begun */
+    int n_nodes;                                            /* partial sums now on the stack */
+    int leaf, micro, micros;                                /* leaf in progress; micro-batch within it, of how many */
+    bool right;                                             /* the leaf in progress is added to its left sibling */
+    int *seen;                                              /* [params] contributions of this leaf that are complete … */
+    bool *touched;                                          /* … and whether any has begun */
     status (*consume)(void *owner, int param, tensor grad); /* optimizer_in_bwd, else NULL */
     void *owner;
 };
 
 /* A step has leaves × micros micro-batches over all ranks. */
-void grad_sink_init(struct grad_sink *g, struct param_store *params, struct comm *comm, struct stream *s, dtype dt, int leaves,
-                    int micros, status (*consume)(void *, int, tensor), void *owner);
+void grad_sink_init(struct grad_sink *g, struct param_store *params, struct comm *comm, struct stream *s, dtype dt, int leaves, int micros,
+                    status (*consume)(void *, int, tensor), void *owner);
 void grad_sink_layout(struct grad_sink *g, struct arena *gradients, struct arena *scratch, struct arena *comm_scratch,
                       struct arena *staging);
 void grad_sink_release(struct grad_sink *g);
@@ -58,7 +58,7 @@ status grad_done(struct grad_sink *g, int param);
 /* Parameters that saw no gradient (an empty micro-batch) contribute zeros. */
 status grad_micro_end(struct grad_sink *g);
 status grad_reduce(struct grad_sink *g);
-tensor grad_all(const struct grad_sink *g); /* the whole flat index, after grad_reduce; unless consumed */
+tensor grad_all(const struct grad_sink *g);           /* the whole flat index, after grad_reduce; unless consumed */
 bool grad_held(const struct grad_sink *g, int param); /* trained, and not consumed already: grad_of is there */
 tensor grad_of(const struct grad_sink *g, int param); /* flat view, after grad_reduce */
 

@@ -13,7 +13,7 @@
 struct kv_cache {
     int64_t layers, rows, width; /* width: K·D */
     dtype dt;
-    void **k, **v;               /* [layers] */
+    void **k, **v; /* [layers] */
 };
 
 void kv_cache_init(struct kv_cache *c, int64_t layers, int64_t rows, int64_t width, dtype dt);

@@ -33,10 +33,7 @@ size_t param_load_bytes(const struct param_store *ps)
     return most;
 }
 
-static status convert(struct stream *s, tensor from, tensor to)
-{
-    return op_axpy(s, &(struct axpy_args){.x = from, .y = to, .scale = 1});
-}
+static status convert(struct stream *s, tensor from, tensor to) { return op_axpy(s, &(struct axpy_args){.x = from, .y = to, .scale = 1}); }
 
 /* Elements of the source as ops can read them: the file promises no alignment, and ops know no f64. *owned is freed when
  * they have. */
@@ -53,7 +50,8 @@ static status source(struct stage *g, const struct st_entry *e, int64_t first, i
             memcpy(&x, at + i * 8, sizeof x);
             narrow[i] = (float)x;
         }
-    } else if ((uintptr_t)at % dtype_bytes(e->dt) && !g->apart) *owned = memcpy(mem_alloc(bytes), at, bytes);
+    } else if ((uintptr_t)at % dtype_bytes(e->dt) && !g->apart)
+        *owned = memcpy(mem_alloc(bytes), at, bytes);
     status st = stage_raw(g, *owned ? *owned : at, bytes, &out->data);
     if (st) free(*owned);
     return st;
@@ -111,8 +109,10 @@ static status draw(struct stage *g, const struct param *p, tensor to, uint64_t k
     case PARAM_INIT_NORMAL:
     case PARAM_INIT_UNIFORM:
         return op_init(g->s, &(struct init_args){.w = to, .bound = p->init_bound, .normal = p->init == PARAM_INIT_NORMAL, .key = key});
-    case PARAM_INIT_ZERO: return g->s->be->dev.zero(g->s, to.data, (size_t)to.dim[0] * dtype_bytes(to.dt));
-    case PARAM_INIT_ONE: return fill_ones(g, to);
+    case PARAM_INIT_ZERO:
+        return g->s->be->dev.zero(g->s, to.data, (size_t)to.dim[0] * dtype_bytes(to.dt));
+    case PARAM_INIT_ONE:
+        return fill_ones(g, to);
     }
     return ST_FAIL;
 }

@@ -47,16 +47,15 @@ bool param_shape_agrees(const struct param *p, const struct st_entry *e)
     return e->rank == p->rank && e->dim[0] == p->dim[0] && (p->rank == 1 || e->dim[1] == p->dim[1]);
 }
 
-bool param_dtype_loads(const struct st_entry *e)
-{
-    return e->known && (e->dt == DT_F32 || e->dt == DT_BF16 || e->dt == DT_F16);
-}
+bool param_dtype_loads(const struct st_entry *e) { return e->known && (e->dt == DT_F32 || e->dt == DT_BF16 || e->dt == DT_F16); }
 
 /* Tensors that files carry and nobody needs: stale RoPE buffers. */
 static bool ignorable(const char *name) { return strstr(name, "rotary_emb.inv_freq") != NULL; }
 
 /* What a quantised file holds beside or in place of a weight. */
-static const struct { const char *end, *by; } PACKED[] = {
+static const struct {
+    const char *end, *by;
+} PACKED[] = {
     {".quant_state.bitsandbytes__nf4", "bitsandbytes NF4"},
     {".quant_state.bitsandbytes__fp4", "bitsandbytes FP4"},
     {".quant_map", "bitsandbytes"},
@@ -78,9 +77,10 @@ static status refuse_packed(const struct st_set *files, const char *dir)
             const char *name = files->entries[i].name;
             size_t n = strlen(name), end = strlen(PACKED[k].end);
             if (n >= end && !strcmp(name + n - end, PACKED[k].end))
-                FAIL(ST_NOT_BUILT, "%s: the weights are already quantised (%s: there is %s), which is not read; use the original, "
-                     "unquantised model: model.quantize_base=true (or a qlora_ component) quantises it to NF4 while loading", dir,
-                     PACKED[k].by, name);
+                FAIL(ST_NOT_BUILT,
+                     "%s: the weights are already quantised (%s: there is %s), which is not read; use the original, "
+                     "unquantised model: model.quantize_base=true (or a qlora_ component) quantises it to NF4 while loading",
+                     dir, PACKED[k].by, name);
         }
     return ST_OK;
 }
@@ -90,7 +90,7 @@ static status refuse_packed(const struct st_set *files, const char *dir)
 static const struct st_entry *find_as(const struct st_set *files, const char *name, const char **other)
 {
     static const char prefix[] = "model.";
-    char longer[sizeof prefix + sizeof ((struct param *)0)->name];
+    char longer[sizeof prefix + sizeof((struct param *)0)->name];
     snprintf(longer, sizeof longer, "%s%s", prefix, name);
     const char *shorter = strncmp(name, prefix, sizeof prefix - 1) ? name : name + sizeof prefix - 1;
     const char *const names[] = {name, longer, shorter != name ? shorter : NULL};
@@ -98,8 +98,10 @@ static const struct st_entry *find_as(const struct st_set *files, const char *na
     *other = NULL;
     for (int i = 0; i < 3; i++) {
         const struct st_entry *e = names[i] ? st_find(files, names[i]) : NULL;
-        if (e && found) *other = e->name;
-        else if (e) found = e;
+        if (e && found)
+            *other = e->name;
+        else if (e)
+            found = e;
     }
     return found;
 }
@@ -132,14 +134,18 @@ static void take(struct matching *m, struct param *p, dtype act, bool tied)
     }
     if (e) m->taken[e - m->files->entries] = true;
     const char *problem = !e ? "missing" : !param_shape_agrees(p, e) ? "wrong shape" : !param_dtype_loads(e) ? "wrong dtype" : NULL;
-    if (!problem && !other) p->source = e;
-    else if (!complain(m)) return;
-    else if (!problem) buf_printf(&m->report, "\n  twice: %s and %s", e->name, other);
+    if (!problem && !other)
+        p->source = e;
+    else if (!complain(m))
+        return;
+    else if (!problem)
+        buf_printf(&m->report, "\n  twice: %s and %s", e->name, other);
     else {
         tensor want = {.rank = p->rank, .dim = {p->dim[0], p->dim[1]}, .dt = act};
         buf_printf(&m->report, "\n  %s: %s (config.json asks for %s", problem, p->name, tensor_text(&want));
-        if (e) buf_printf(&m->report, "; the file has [%lld%s%lld] %s", (long long)e->dim[0], e->rank > 1 ? ", " : "; rank ",
-                          (long long)(e->rank > 1 ? e->dim[1] : e->rank), e->dtype_text);
+        if (e)
+            buf_printf(&m->report, "; the file has [%lld%s%lld] %s", (long long)e->dim[0], e->rank > 1 ? ", " : "; rank ",
+                       (long long)(e->rank > 1 ? e->dim[1] : e->rank), e->dtype_text);
         buf_text(&m->report, ")");
     }
 }
@@ -156,8 +162,10 @@ status param_store_match(struct param_store *ps, const struct st_set *files, con
             buf_printf(&m.report, "\n  extra: %s", files->entries[i].name);
     if (m.bad > 20) buf_printf(&m.report, "\n  … and %d more", m.bad - 20);
     status st = !m.bad ? ST_OK
-                       : status_fail(ST_SHAPE, "%s: the safetensors files do not hold the model that config.json describes:%s\n"
-                                               "  check that both come from the same model", dir, m.report.data);
+                       : status_fail(ST_SHAPE,
+                                     "%s: the safetensors files do not hold the model that config.json describes:%s\n"
+                                     "  check that both come from the same model",
+                                     dir, m.report.data);
     free(m.taken);
     buf_release(&m.report);
     return st;
@@ -198,7 +206,11 @@ static void tabulate(struct param_store *ps)
     for (int i = 0; i < ps->n; i++) {
         const struct param *p = &ps->p[i];
         if (param_is_trained(p))
-            ps->seg_table[ps->segs.n++] = (struct seg){.at = p->flat, .count = p->count, .partial = p->partial, .lr_mult = 1, .wd_mult = 1,
+            ps->seg_table[ps->segs.n++] = (struct seg){.at = p->flat,
+                                                       .count = p->count,
+                                                       .partial = p->partial,
+                                                       .lr_mult = 1,
+                                                       .wd_mult = 1,
                                                        .scale = copies && p->kind == PARAM_ADAPTER ? p->scale : 0};
     }
     qsort(ps->seg_table, (size_t)ps->segs.n, sizeof *ps->seg_table, by_place);
@@ -296,8 +308,8 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         ps->flat = arena_take(trained, (size_t)ps->flat_count * dtype_bytes(dt), "parameters, %s", dtype_name(dt));
         if (ps->masters) ps->flat_master = arena_take(trained, (size_t)ps->flat_count * 4, "master parameters, f32");
         if (needs_copies(ps))
-            ps->flat_work = arena_take(trained, (size_t)ps->flat_count * dtype_bytes(ps->act), "adapter working copies, %s",
-                                       dtype_name(ps->act));
+            ps->flat_work =
+                arena_take(trained, (size_t)ps->flat_count * dtype_bytes(ps->act), "adapter working copies, %s", dtype_name(ps->act));
         ps->segs.dev = arena_take(trained, (size_t)ps->segs.n * sizeof *ps->segs.dev, "table of trained tensors");
     }
     for (int i = 0; i < ps->n; i++) {
@@ -316,8 +328,9 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
     ps->wide = tensor_1d(NULL, DT_F32, 0);
     if (widest) ps->wide = tensor_1d(arena_take(scratch, (size_t)widest * 4, "linear to be quantised, f32"), DT_F32, widest);
     if (largest)
-        ps->dequantised = tensor_1d(arena_take(scratch, (size_t)largest * dtype_bytes(ps->act), "dequantised linear, %s",
-                                               dtype_name(ps->act)), ps->act, largest);
+        ps->dequantised =
+            tensor_1d(arena_take(scratch, (size_t)largest * dtype_bytes(ps->act), "dequantised linear, %s", dtype_name(ps->act)), ps->act,
+                      largest);
 }
 
 /* ---- use ---------------------------------------------------------------------------------------------------------- */
@@ -327,7 +340,8 @@ status param_store_refresh(struct param_store *ps, struct stream *s, int id)
     struct param *p = &ps->p[id];
     if (p->kind != PARAM_ADAPTER || !ps->flat_work) return ST_OK;
     return op_axpy(s, &(struct axpy_args){.x = tensor_1d(p->value.data, p->value.dt, p->count),
-                                          .y = tensor_1d(p->work.data, p->work.dt, p->count), .scale = p->scale});
+                                          .y = tensor_1d(p->work.data, p->work.dt, p->count),
+                                          .scale = p->scale});
 }
 
 status param_store_refresh_all(struct param_store *ps, struct stream *s)

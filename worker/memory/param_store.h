@@ -21,53 +21,53 @@
 #include "worker/memory/stage.h"
 
 enum param_kind {
-    PARAM_FROZEN,   /* read only: mapped when the file's dtype is the model's, else a converted copy */
-    PARAM_NF4,      /* read only, quantised while loading, dequantised per use into scratch */
-    PARAM_TRAINED,  /* in the flat index */
-    PARAM_ADAPTER,  /* trained in f32; acquire gives a working copy, scaled and in the activations' dtype */
+    PARAM_FROZEN,  /* read only: mapped when the file's dtype is the model's, else a converted copy */
+    PARAM_NF4,     /* read only, quantised while loading, dequantised per use into scratch */
+    PARAM_TRAINED, /* in the flat index */
+    PARAM_ADAPTER, /* trained in f32; acquire gives a working copy, scaled and in the activations' dtype */
 };
 
 enum param_init { PARAM_INIT_NORMAL, PARAM_INIT_UNIFORM, PARAM_INIT_ZERO, PARAM_INIT_ONE };
 
 struct param {
-    char name[128];          /* as in the Hugging Face (or PEFT) file */
+    char name[128]; /* as in the Hugging Face (or PEFT) file */
     enum param_kind kind;
     int rank;
     int64_t dim[2], count;
-    int uses;                /* gradient contributions per micro-batch: 2 for tied embeddings */
-    bool held;               /* its gradient stays open while those of others come and go: tied embeddings from the head to
+    int uses;    /* gradient contributions per micro-batch: 2 for tied embeddings */
+    bool held;   /* its gradient stays open while those of others come and go: tied embeddings from the head to
                               * the first layer, the norm and adapters of the head from chunk to chunk */
-    float scale;             /* adapters: factor of the working copy */
+    float scale; /* adapters: factor of the working copy */
     enum param_init init;
     float init_bound;
-    int next;                /* trained: of the same row (param_store_index), the one whose place follows; -1 = none */
-    int64_t flat;            /* trained: first element in the flat index */
-    int64_t partial;         /* trained: first of its norm partials */
+    int next;                      /* trained: of the same row (param_store_index), the one whose place follows; -1 = none */
+    int64_t flat;                  /* trained: first element in the flat index */
+    int64_t partial;               /* trained: first of its norm partials */
     const struct st_entry *source; /* NULL: initialised, not loaded */
-    bool mapped;             /* frozen: `value` points into the file */
-    tensor value;            /* trained: the parameter; frozen: the weight */
-    tensor work;             /* adapters: the working copy */
-    tensor master;           /* f32 master of a bf16 trained parameter; data NULL when none */
+    bool mapped;                   /* frozen: `value` points into the file */
+    tensor value;                  /* trained: the parameter; frozen: the weight */
+    tensor work;                   /* adapters: the working copy */
+    tensor master;                 /* f32 master of a bf16 trained parameter; data NULL when none */
     struct nf4_args nf4;
 };
 
 struct param_store {
     const struct backend *be;
-    dtype act;               /* of activations and frozen weights */
-    dtype trained_dt;        /* of PARAM_TRAINED */
+    dtype act;        /* of activations and frozen weights */
+    dtype trained_dt; /* of PARAM_TRAINED */
     bool masters;
     struct param *p;
     int n, cap;
     int64_t flat_count;
-    size_t mapped_bytes;     /* of weight pages used in place: a row of the plan, but not allocated */
+    size_t mapped_bytes;      /* of weight pages used in place: a row of the plan, but not allocated */
     void *flat, *flat_master; /* the trained vector and its master, flat_count elements each */
-    void *flat_work;         /* working copies of adapters; NULL when they would equal them */
-    struct seg *seg_table;   /* of `segs`, the host's */
-    struct segs segs;        /* the trained tensors, ascending in the flat index */
-    int64_t n_partials;      /* one per (trained tensor, page), by parameter number */
-    tensor dequantised;      /* scratch: one linear at a time */
-    tensor wide;             /* scratch of loading: one that is quantised from neither f32 nor bf16 */
-    int borrowed;            /* parameter now in `dequantised`, -1 none */
+    void *flat_work;          /* working copies of adapters; NULL when they would equal them */
+    struct seg *seg_table;    /* of `segs`, the host's */
+    struct segs segs;         /* the trained tensors, ascending in the flat index */
+    int64_t n_partials;       /* one per (trained tensor, page), by parameter number */
+    tensor dequantised;       /* scratch: one linear at a time */
+    tensor wide;              /* scratch of loading: one that is quantised from neither f32 nor bf16 */
+    int borrowed;             /* parameter now in `dequantised`, -1 none */
 };
 
 void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters);
@@ -104,7 +104,7 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
  * copied or quantised are given back to the system at once, so that the file never is resident beside its copy. */
 status param_store_load(struct param_store *ps, struct stage *g, uint64_t seed);
 size_t param_load_bytes(const struct param_store *ps); /* what stage_raw will be asked for at most */
-bool param_load_widens(const struct param *p); /* it passes through `wide` on its way to NF4 */
+bool param_load_widens(const struct param *p);         /* it passes through `wide` on its way to NF4 */
 
 /* Working copies follow the parameters: after load and resume (optimizer steps write both). */
 status param_store_refresh(struct param_store *ps, struct stream *s, int id);

@@ -7,7 +7,10 @@
 
 #include "kernels/base/log.h"
 
-static const struct { const char *name, *shrink; enum mem_kind kind; } CLASSES[PLAN_ARENAS] = {
+static const struct {
+    const char *name, *shrink;
+    enum mem_kind kind;
+} CLASSES[PLAN_ARENAS] = {
     [PLAN_FROZEN] = {"frozen weights", "model.quantize_base=true (NF4), dtype=bf16", MEM_DEVICE},
     [PLAN_TRAINED] = {"trained", "lora_finetune instead of full_finetune, model.lora_rank, dtype=bf16", MEM_DEVICE},
     [PLAN_GRADIENTS] = {"gradients", "optimizer_in_bwd=true, gradient_accumulation_steps, virtual_ranks", MEM_DEVICE},
@@ -22,10 +25,7 @@ static const struct { const char *name, *shrink; enum mem_kind kind; } CLASSES[P
 };
 
 /* The kind that counts on this backend: one without memory of its own has one kind only. */
-static enum mem_kind lives_in(const struct plan *p, enum mem_kind kind)
-{
-    return p->be->tensors_in == MEM_HOST ? MEM_HOST : kind;
-}
+static enum mem_kind lives_in(const struct plan *p, enum mem_kind kind) { return p->be->tensors_in == MEM_HOST ? MEM_HOST : kind; }
 
 void plan_init(struct plan *p, const struct backend *be)
 {
@@ -68,7 +68,12 @@ size_t plan_total_bytes(const struct plan *p)
 
 /* ---- the table ------------------------------------------------------------------------------------------------------ */
 
-struct line { const char *category, *name, *shrink; enum mem_kind kind; size_t bytes; int count; };
+struct line {
+    const char *category, *name, *shrink;
+    enum mem_kind kind;
+    size_t bytes;
+    int count;
+};
 
 /* Rows of one arena with equal names are one line. Returns how many lines were added; caller frees *lines. */
 static int collect(const struct plan *p, struct line **lines)
@@ -83,8 +88,10 @@ static int collect(const struct plan *p, struct line **lines)
             struct line *l = *lines + first;
             while (l < *lines + n && strcmp(l->name, row->name)) l++;
             if (l == *lines + n) {
-                *l = (struct line){.category = CLASSES[i].name, .name = row->name, .shrink = CLASSES[i].shrink,
-                                    .kind = lives_in(p, CLASSES[i].kind)};
+                *l = (struct line){.category = CLASSES[i].name,
+                                   .name = row->name,
+                                   .shrink = CLASSES[i].shrink,
+                                   .kind = lives_in(p, CLASSES[i].kind)};
                 n++;
             }
             l->bytes += (row->bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
@@ -92,8 +99,12 @@ static int collect(const struct plan *p, struct line **lines)
         }
     }
     for (int i = 0; i < p->n_extra; i++)
-        (*lines)[n++] = (struct line){.category = p->extra[i].category, .name = p->extra[i].name, .shrink = "", .kind = p->extra[i].kind,
-                                      .bytes = p->extra[i].bytes, .count = 1};
+        (*lines)[n++] = (struct line){.category = p->extra[i].category,
+                                      .name = p->extra[i].name,
+                                      .shrink = "",
+                                      .kind = p->extra[i].kind,
+                                      .bytes = p->extra[i].bytes,
+                                      .count = 1};
     return n;
 }
 
@@ -111,8 +122,8 @@ static void text_table(const struct plan *p, const struct line *lines, int n, in
     for (int i = 0; i < n; i++) {
         char times[16] = "";
         if (lines[i].count > 1) snprintf(times, sizeof times, "× %d", lines[i].count);
-        buf_printf(out, "  %-16s %-44s %7s %10s\n", strcmp(category, lines[i].category) ? lines[i].category : "", lines[i].name,
-                   times, text_bytes((double)lines[i].bytes));
+        buf_printf(out, "  %-16s %-44s %7s %10s\n", strcmp(category, lines[i].category) ? lines[i].category : "", lines[i].name, times,
+                   text_bytes((double)lines[i].bytes));
         category = lines[i].category;
     }
     buf_printf(out, "  %-16s %-44s %7s %10s\n", "bound at start", "", "", text_bytes((double)plan_arena_bytes(p)));
@@ -164,9 +175,9 @@ static status check_memory(const struct plan *p, const struct line *lines, int n
         named++;
     }
     const char *of = p->be->tensors_in == MEM_HOST ? "" : device ? " of device memory" : " of host memory";
-    status st = status_fail(ST_OOM, "the plan needs %s%s per rank, the budget is %s (%s); the largest rows:%s", text_bytes((double)total), of,
-                            text_bytes((double)budget), tensors ? "memory_budget, or what the machine has free" : "what the machine has free",
-                            report.data);
+    status st = status_fail(ST_OOM, "the plan needs %s%s per rank, the budget is %s (%s); the largest rows:%s", text_bytes((double)total),
+                            of, text_bytes((double)budget),
+                            tensors ? "memory_budget, or what the machine has free" : "what the machine has free", report.data);
     buf_release(&report);
     return st;
 }

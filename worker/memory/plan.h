@@ -19,11 +19,26 @@
 #include "kernels/base/text.h"
 
 enum plan_class {
-    PLAN_FROZEN, PLAN_TRAINED, PLAN_GRADIENTS, PLAN_OPTIMIZER, PLAN_ACTIVATIONS, PLAN_SCRATCH, PLAN_WORKSPACE,
-    PLAN_BATCH, PLAN_COMM, PLAN_STAGING, PLAN_HOST, PLAN_ARENAS,
+    PLAN_FROZEN,
+    PLAN_TRAINED,
+    PLAN_GRADIENTS,
+    PLAN_OPTIMIZER,
+    PLAN_ACTIVATIONS,
+    PLAN_SCRATCH,
+    PLAN_WORKSPACE,
+    PLAN_BATCH,
+    PLAN_COMM,
+    PLAN_STAGING,
+    PLAN_HOST,
+    PLAN_ARENAS,
 };
 
-struct plan_extra { const char *category; char name[56]; size_t bytes; enum mem_kind kind; };
+struct plan_extra {
+    const char *category;
+    char name[56];
+    size_t bytes;
+    enum mem_kind kind;
+};
 
 struct plan {
     const struct backend *be;

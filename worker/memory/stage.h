@@ -15,12 +15,12 @@ enum { STAGE_BYTES = 8 << 20 }; /* both halves */
 
 struct stage {
     struct stream *s;
-    bool apart;              /* tensor memory is not the host's */
-    void *half[2];           /* pinned, STAGE_BYTES / 2 each */
-    struct event *free[2];   /* what was copied from or to a half is done */
+    bool apart;            /* tensor memory is not the host's */
+    void *half[2];         /* pinned, STAGE_BYTES / 2 each */
+    struct event *free[2]; /* what was copied from or to a half is done */
     int turn;
-    void *raw;               /* tensor memory: bytes of a file, before an op converts them … */
-    size_t raw_bytes;        /* … as many as one conversion takes, at most; without `apart` nothing and 0 */
+    void *raw;        /* tensor memory: bytes of a file, before an op converts them … */
+    size_t raw_bytes; /* … as many as one conversion takes, at most; without `apart` nothing and 0 */
 };
 
 /* raw_bytes: the largest piece that stage_raw will be asked for. */

@@ -44,16 +44,17 @@ struct pass;
 
 /* What may have parameters in a block, in the order of execution; each layer has those that its model's shape asks for. */
 enum {
-    LINEAR_Q,  /* all of q|k|v where they are fused: then there is no k, v */
-    LINEAR_K, LINEAR_V, LINEAR_O,
+    LINEAR_Q, /* all of q|k|v where they are fused: then there is no k, v */
+    LINEAR_K,
+    LINEAR_V,
+    LINEAR_O,
     LINEAR_GATE, /* gate|up where they are fused */
-    LINEAR_UP, LINEAR_DOWN, LINEAR_PER_LAYER
+    LINEAR_UP,
+    LINEAR_DOWN,
+    LINEAR_PER_LAYER
 };
 /* The first of the projections that read the slot which `which` reads; they follow each other. */
-static inline int linear_first(int which)
-{
-    return which <= LINEAR_V ? LINEAR_Q : which == LINEAR_UP ? LINEAR_GATE : which;
-}
+static inline int linear_first(int which) { return which <= LINEAR_V ? LINEAR_Q : which == LINEAR_UP ? LINEAR_GATE : which; }
 
 enum { NORM_1, NORM_Q, NORM_K, NORM_POST_1, NORM_2, NORM_POST_2, NORM_PER_LAYER };
 
@@ -64,23 +65,34 @@ struct step {
     /* want: what of `writes` is asked for */
     status (*fwd)(struct pass *p, int64_t layer, const struct step *st, slot_set want);
     status (*bwd)(struct pass *p, int64_t layer, const struct step *st); /* NULL, and no `out`: done by those that read `writes` */
-    int linear, norm;      /* whose parameters: LINEAR_*, NORM_*; -1 = none */
-    union {                /* slots, by role */
+    int linear, norm;                                                    /* whose parameters: LINEAR_*, NORM_*; -1 = none */
+    union {                                                              /* slots, by role */
         struct {
             int in, y, rstd;
             int base, delta; /* in = base + delta, -1: `in` is some other step's */
             bool behind;     /* base and delta are those of the layer before */
             int64_t heads;   /* norms so many ranges of columns each on its own */
         } norm;
-        struct { int x, y, lora; bool adds_dx, lora_there; } linear; /* lora: x·Aᵀ; there: an earlier step writes it */
-        struct { int x, h, last; } lora; /* last: the LINEAR_* whose A begins the row */
-        struct { int q, k; } rope; /* in place */
-        struct { int q, k, v, o, lse; } attn;
-        struct { int gate, up, h; } glu;
+        struct {
+            int x, y, lora;
+            bool adds_dx, lora_there;
+        } linear; /* lora: x·Aᵀ; there: an earlier step writes it */
+        struct {
+            int x, h, last;
+        } lora; /* last: the LINEAR_* whose A begins the row */
+        struct {
+            int q, k;
+        } rope; /* in place */
+        struct {
+            int q, k, v, o, lse;
+        } attn;
+        struct {
+            int gate, up, h;
+        } glu;
     } at;
     slot_set reads, writes, saved;
-    slot_set out;          /* of `writes`: that whose gradient backward begins with */
-    slot_set sum, terms;   /* a norm's `in` that it makes, if that is not there, from these instead of reading it */
+    slot_set out;        /* of `writes`: that whose gradient backward begins with */
+    slot_set sum, terms; /* a norm's `in` that it makes, if that is not there, from these instead of reading it */
 };
 
 struct block {
@@ -89,16 +101,19 @@ struct block {
     int n_slots;
     struct step step[BLOCK_MAX_STEPS];
     int n_steps;
-    struct { const char *name; int64_t width; } grads[BLOCK_MAX_GRADS];
+    struct {
+        const char *name;
+        int64_t width;
+    } grads[BLOCK_MAX_GRADS];
     int n_grads;
     int lora[LINEAR_PER_LAYER]; /* slots of x·Aᵀ */
-    int x, x2, delta;      /* the residual stream: into the block, after attention, and what its end adds */
+    int x, x2, delta;           /* the residual stream: into the block, after attention, and what its end adds */
 };
 
 /* What of it concerns one layer; layers differ in what is trained. */
 struct block_use {
-    slot_set flows;        /* slots whose gradient is wanted: something trained lies before them */
-    slot_set needs;        /* slots that the backward of this layer reads */
+    slot_set flows; /* slots whose gradient is wanted: something trained lies before them */
+    slot_set needs; /* slots that the backward of this layer reads */
 };
 
 /* After the parameters are numbered. ST_NOT_BUILT for shapes that no table expresses. */
@@ -119,8 +134,8 @@ tensor block_gradient(const struct model *m, int64_t layer, int slot);
 
 /* Steps' functions, for block_build (block_steps.c). */
 #define BLOCK_STEP_KINDS(X) X(norm) X(linear) X(rope) X(attn) X(glu)
-#define BLOCK_STEP_DECLARE(kind)                                                                          \
-    status step_##kind##_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want);        \
+#define BLOCK_STEP_DECLARE(kind)                                                                                                           \
+    status step_##kind##_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want);                                         \
     status step_##kind##_bwd(struct pass *p, int64_t layer, const struct step *st);
 BLOCK_STEP_KINDS(BLOCK_STEP_DECLARE)
 #undef BLOCK_STEP_DECLARE

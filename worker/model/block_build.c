@@ -46,9 +46,14 @@ static struct step *add_step(struct block *b, struct step st)
 
 static struct step *norm(struct block *b, const char *name, int which, int in, int y, int rstd)
 {
-    return add_step(b, (struct step){.name = name, RUN(norm), .linear = -1, .norm = which,
+    return add_step(b, (struct step){.name = name,
+                                     RUN(norm),
+                                     .linear = -1,
+                                     .norm = which,
                                      .at.norm = {.in = in, .y = y, .rstd = rstd, .base = -1, .delta = -1, .heads = 1},
-                                     .reads = bit(b, in), .writes = bit(b, y) | bit(b, rstd), .saved = bit(b, in) | bit(b, rstd),
+                                     .reads = bit(b, in),
+                                     .writes = bit(b, y) | bit(b, rstd),
+                                     .saved = bit(b, in) | bit(b, rstd),
                                      .out = bit(b, y)});
 }
 
@@ -121,45 +126,72 @@ static void adapters(struct block *b, const struct model *m, int x, int first)
     }
     if (owner < 0) return;
     while (!largest_rank(m, last)) last--;
-    add_step(b, (struct step){.name = "adapters", .fwd = step_lora_fwd, .linear = -1, .norm = -1,
-                              .at.lora = {.x = x, .h = owner, .last = last}, .reads = bit(b, x), .writes = bit(b, owner)});
+    add_step(b, (struct step){.name = "adapters",
+                              .fwd = step_lora_fwd,
+                              .linear = -1,
+                              .norm = -1,
+                              .at.lora = {.x = x, .h = owner, .last = last},
+                              .reads = bit(b, x),
+                              .writes = bit(b, owner)});
 }
 
 static void linear(struct block *b, const char *name, int which, int x, int y, bool adds_dx)
 {
     int lora = b->lora[which];
     bool there = b->slot[lora].of != lora; /* columns: `adapters` has made them */
-    add_step(b, (struct step){.name = name, RUN(linear), .linear = which, .norm = -1,
+    add_step(b, (struct step){.name = name,
+                              RUN(linear),
+                              .linear = which,
+                              .norm = -1,
                               .at.linear = {.x = x, .y = y, .lora = lora, .adds_dx = adds_dx, .lora_there = there},
-                              .reads = bit(b, x) | (there ? bit(b, lora) : 0), .writes = bit(b, y) | (there ? 0 : bit(b, lora)),
-                              .saved = bit(b, x) | bit(b, lora), .out = bit(b, y)});
+                              .reads = bit(b, x) | (there ? bit(b, lora) : 0),
+                              .writes = bit(b, y) | (there ? 0 : bit(b, lora)),
+                              .saved = bit(b, x) | bit(b, lora),
+                              .out = bit(b, y)});
 }
 
 static void rope(struct block *b, int q, int k)
 {
     slot_set both = bit(b, q) | bit(b, k);
-    add_step(b, (struct step){.name = "rope", RUN(rope), .linear = -1, .norm = -1, .at.rope = {.q = q, .k = k}, .reads = both,
-                              .writes = both, .out = both});
+    add_step(
+        b,
+        (struct step){
+            .name = "rope", RUN(rope), .linear = -1, .norm = -1, .at.rope = {.q = q, .k = k}, .reads = both, .writes = both, .out = both});
 }
 
 static void attention(struct block *b, int q, int k, int v, int o, int lse)
 {
     slot_set qkv = bit(b, q) | bit(b, k) | bit(b, v), made = bit(b, o) | bit(b, lse);
-    add_step(b, (struct step){.name = "attention", RUN(attn), .linear = -1, .norm = -1,
-                              .at.attn = {.q = q, .k = k, .v = v, .o = o, .lse = lse}, .reads = qkv, .writes = made,
-                              .saved = qkv | made, .out = bit(b, o)});
+    add_step(b, (struct step){.name = "attention",
+                              RUN(attn),
+                              .linear = -1,
+                              .norm = -1,
+                              .at.attn = {.q = q, .k = k, .v = v, .o = o, .lse = lse},
+                              .reads = qkv,
+                              .writes = made,
+                              .saved = qkv | made,
+                              .out = bit(b, o)});
 }
 
 static void product(struct block *b, int gate, int up, int h)
 {
     slot_set both = bit(b, gate) | bit(b, up);
-    add_step(b, (struct step){.name = "product", RUN(glu), .linear = -1, .norm = -1, .at.glu = {.gate = gate, .up = up, .h = h},
-                              .reads = both, .writes = bit(b, h), .saved = both, .out = bit(b, h)});
+    add_step(b, (struct step){.name = "product",
+                              RUN(glu),
+                              .linear = -1,
+                              .norm = -1,
+                              .at.glu = {.gate = gate, .up = up, .h = h},
+                              .reads = both,
+                              .writes = bit(b, h),
+                              .saved = both,
+                              .out = bit(b, h)});
 }
 
 /* ---- the block ------------------------------------------------------------------------------------------------------- */
 
-struct heads { int q, k, v; };
+struct heads {
+    int q, k, v;
+};
 
 /* q, k, v as attention reads them. In backward v comes first: it writes the gradient of n1, the others add. */
 static struct heads project_heads(struct block *b, const struct model *m, int n1)

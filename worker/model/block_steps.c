@@ -7,18 +7,12 @@ static tensor slot(const struct pass *p, int64_t layer, int s) { return act(&p->
 
 static tensor gradient(const struct pass *p, int64_t layer, int s) { return block_gradient(p->m, layer, s); }
 
-static bool flows(const struct pass *p, int64_t layer, int s)
-{
-    return p->m->layers[layer].use.flows >> p->m->block->slot[s].of & 1;
-}
+static bool flows(const struct pass *p, int64_t layer, int s) { return p->m->layers[layer].use.flows >> p->m->block->slot[s].of & 1; }
 
 /* ---- norm ------------------------------------------------------------------------------------------------------------- */
 
 /* [N, heads·D] as [N·heads, D], and the statistics [N, heads] as [N·heads]. */
-static tensor per_head(tensor t, int64_t heads)
-{
-    return heads == 1 ? t : tensor_2d(t.data, t.dt, t.dim[0] * heads, t.dim[1] / heads);
-}
+static tensor per_head(tensor t, int64_t heads) { return heads == 1 ? t : tensor_2d(t.data, t.dt, t.dim[0] * heads, t.dim[1] / heads); }
 
 static tensor statistics(tensor t) { return tensor_1d(t.data, t.dt, tensor_count(&t)); }
 
@@ -27,8 +21,10 @@ status step_norm_fwd(struct pass *p, int64_t layer, const struct step *st, slot_
     struct model *m = p->m;
     int64_t heads = st->at.norm.heads, from = layer - st->at.norm.behind;
     int id = m->layers[layer].norm[st->norm];
-    struct rmsnorm_fwd_args a = {.x = per_head(slot(p, layer, st->at.norm.in), heads), .y = per_head(slot(p, layer, st->at.norm.y), heads),
-                                 .rstd = statistics(slot(p, layer, st->at.norm.rstd)), .eps = m->shape.eps,
+    struct rmsnorm_fwd_args a = {.x = per_head(slot(p, layer, st->at.norm.in), heads),
+                                 .y = per_head(slot(p, layer, st->at.norm.y), heads),
+                                 .rstd = statistics(slot(p, layer, st->at.norm.rstd)),
+                                 .eps = m->shape.eps,
                                  .unit_offset = m->shape.unit_offset};
     if (want & st->sum) {
         a.sum = a.x;
@@ -50,7 +46,8 @@ status step_norm_bwd(struct pass *p, int64_t layer, const struct step *st)
     struct rmsnorm_bwd_args a = {.dy = per_head(gradient(p, layer, st->at.norm.y), heads),
                                  .x = per_head(slot(p, layer, st->at.norm.in), heads),
                                  .dx = per_head(gradient(p, layer, st->at.norm.in), heads),
-                                 .rstd = statistics(slot(p, layer, st->at.norm.rstd)), .unit_offset = m->shape.unit_offset};
+                                 .rstd = statistics(slot(p, layer, st->at.norm.rstd)),
+                                 .unit_offset = m->shape.unit_offset};
     if (st->sum) a.residual = a.dx;
     return norm_bwd(p, id, &a);
 }
@@ -102,9 +99,16 @@ static status rotate(struct pass *p, int64_t layer, tensor q, tensor k, bool inv
 {
     const struct model *m = p->m;
     const struct rope_table *rope = &m->rope[m->layers[layer].rope];
-    return op_rope(p->s, &(struct rope_args){.q = q, .k = k, .cos = rope->cos, .sin = rope->sin, .heads = m->shape.heads,
-                                             .kv_heads = m->shape.kv_heads, .head_dim = m->shape.head_dim,
-                                             .positions = p->batch->docs.positions, .rows = p->batch->docs.rows, .inverse = inverse});
+    return op_rope(p->s, &(struct rope_args){.q = q,
+                                             .k = k,
+                                             .cos = rope->cos,
+                                             .sin = rope->sin,
+                                             .heads = m->shape.heads,
+                                             .kv_heads = m->shape.kv_heads,
+                                             .head_dim = m->shape.head_dim,
+                                             .positions = p->batch->docs.positions,
+                                             .rows = p->batch->docs.rows,
+                                             .inverse = inverse});
 }
 
 status step_rope_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want)
@@ -125,9 +129,17 @@ static struct attn_fwd_args attention(const struct pass *p, int64_t layer, const
 {
     const struct model_shape *s = &p->m->shape;
     return (struct attn_fwd_args){
-        .q = slot(p, layer, st->at.attn.q), .k = slot(p, layer, st->at.attn.k), .v = slot(p, layer, st->at.attn.v),
-        .o = slot(p, layer, st->at.attn.o), .lse = slot(p, layer, st->at.attn.lse), .heads = s->heads, .kv_heads = s->kv_heads,
-        .head_dim = s->head_dim, .window = p->m->layers[layer].window, .scale = s->attn_scale, .cap = s->attn_cap,
+        .q = slot(p, layer, st->at.attn.q),
+        .k = slot(p, layer, st->at.attn.k),
+        .v = slot(p, layer, st->at.attn.v),
+        .o = slot(p, layer, st->at.attn.o),
+        .lse = slot(p, layer, st->at.attn.lse),
+        .heads = s->heads,
+        .kv_heads = s->kv_heads,
+        .head_dim = s->head_dim,
+        .window = p->m->layers[layer].window,
+        .scale = s->attn_scale,
+        .cap = s->attn_cap,
         .docs = p->batch->docs,
     };
 }
@@ -143,8 +155,10 @@ status step_attn_fwd(struct pass *p, int64_t layer, const struct step *st, slot_
 
 status step_attn_bwd(struct pass *p, int64_t layer, const struct step *st)
 {
-    return op_attn_bwd(p->s, &(struct attn_bwd_args){.fwd = attention(p, layer, st), .d_o = gradient(p, layer, st->at.attn.o),
-                                                     .dq = gradient(p, layer, st->at.attn.q), .dk = gradient(p, layer, st->at.attn.k),
+    return op_attn_bwd(p->s, &(struct attn_bwd_args){.fwd = attention(p, layer, st),
+                                                     .d_o = gradient(p, layer, st->at.attn.o),
+                                                     .dq = gradient(p, layer, st->at.attn.q),
+                                                     .dk = gradient(p, layer, st->at.attn.k),
                                                      .dv = gradient(p, layer, st->at.attn.v)});
 }
 
@@ -153,13 +167,18 @@ status step_attn_bwd(struct pass *p, int64_t layer, const struct step *st)
 status step_glu_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want)
 {
     (void)want;
-    return op_glu_fwd(p->s, &(struct glu_fwd_args){.gate = slot(p, layer, st->at.glu.gate), .up = slot(p, layer, st->at.glu.up),
-                                                   .h = slot(p, layer, st->at.glu.h), .kind = p->m->shape.act});
+    return op_glu_fwd(p->s, &(struct glu_fwd_args){.gate = slot(p, layer, st->at.glu.gate),
+                                                   .up = slot(p, layer, st->at.glu.up),
+                                                   .h = slot(p, layer, st->at.glu.h),
+                                                   .kind = p->m->shape.act});
 }
 
 status step_glu_bwd(struct pass *p, int64_t layer, const struct step *st)
 {
-    return op_glu_bwd(p->s, &(struct glu_bwd_args){.gate = slot(p, layer, st->at.glu.gate), .up = slot(p, layer, st->at.glu.up),
-                                                   .dh = gradient(p, layer, st->at.glu.h), .dgate = gradient(p, layer, st->at.glu.gate),
-                                                   .dup = gradient(p, layer, st->at.glu.up), .kind = p->m->shape.act});
+    return op_glu_bwd(p->s, &(struct glu_bwd_args){.gate = slot(p, layer, st->at.glu.gate),
+                                                   .up = slot(p, layer, st->at.glu.up),
+                                                   .dh = gradient(p, layer, st->at.glu.h),
+                                                   .dgate = gradient(p, layer, st->at.glu.gate),
+                                                   .dup = gradient(p, layer, st->at.glu.up),
+                                                   .kind = p->m->shape.act});
 }

@@ -34,7 +34,10 @@ status family_open(const char *dir, struct hf_config *hf, struct model_shape *ou
 
 /* ---- what is not computed ---------------------------------------------------------------------------------------------- */
 
-static const struct { const char *name; enum act_kind act; } ACTS[] = {{"silu", ACT_SILU}, {"gelu_pytorch_tanh", ACT_GELU_TANH}};
+static const struct {
+    const char *name;
+    enum act_kind act;
+} ACTS[] = {{"silu", ACT_SILU}, {"gelu_pytorch_tanh", ACT_GELU_TANH}};
 
 /* hidden_activation goes before hidden_act, which some families' files have in an older sense. */
 static status judge_act(const char *dir, const struct hf_config *hf, const struct family *f, enum act_kind *out)
@@ -53,8 +56,8 @@ static status judge_act(const char *dir, const struct hf_config *hf, const struc
 static status judge_keys(const char *dir, const struct hf_config *hf, const struct family *f)
 {
     if ((hf->attention_bias > 0 && !f->qkv_bias) || hf->mlp_bias > 0)
-        FAIL(ST_NOT_BUILT, "%s/config.json: %s: true is not supported for %s models", dir,
-             hf->mlp_bias > 0 ? "mlp_bias" : "attention_bias", f->model_type);
+        FAIL(ST_NOT_BUILT, "%s/config.json: %s: true is not supported for %s models", dir, hf->mlp_bias > 0 ? "mlp_bias" : "attention_bias",
+             f->model_type);
     if (hf->ropes == HF_ROPE_BY_TYPE && f->absent.local_theta == 0)
         FAIL(ST_NOT_BUILT, "%s/config.json: rope_parameters: rotary parameters per layer type are not built for %s models", dir,
              f->model_type);
@@ -112,8 +115,8 @@ static status fill_window(const char *path, const struct family *f, const struct
     m->window = f->slides == SLIDES_NEVER ? 0 : or_else(c->sliding_window, HF_ABSENT, a->window);
     if (f->slides == SLIDES_ABOVE && c->use_sliding_window <= 0) m->window = 0;
     for (int64_t l = 0; l < m->layers; l++) {
-        bool slides = f->slides == SLIDES_ALL || (f->slides == SLIDES_ABOVE && l >= from) ||
-                      (f->slides == SLIDES_MOST && (l + 1) % pattern != 0);
+        bool slides =
+            f->slides == SLIDES_ALL || (f->slides == SLIDES_ABOVE && l >= from) || (f->slides == SLIDES_MOST && (l + 1) % pattern != 0);
         m->sliding[l] = slides && (m->window > 0 || f->slides == SLIDES_MOST);
         if (!c->has_layer_types || c->slides[l] == m->sliding[l]) continue;
         if (!free_pattern || (c->slides[l] && !m->window))
@@ -142,11 +145,26 @@ status family_shape(const char *dir, const struct hf_config *hf, struct model_sh
     TRY_DONE(fill_sizes(path, a, &c));
     double scalar = f->soft_caps ? real_or(c.query_pre_attn_scalar, 0, a->attn_scalar) : (double)c.head_dim;
     *out = (struct model_shape){
-        .family = f, .layers = c.layers, .width = c.hidden_size, .ffn = c.intermediate_size, .heads = c.heads, .kv_heads = c.kv_heads,
-        .head_dim = c.head_dim, .vocab = c.vocab_size, .max_positions = c.max_positions, .eps = (float)c.rms_norm_eps, .act = act,
-        .attn_scale = (float)(1 / sqrt(scalar)), .embed_scale = f->embed_scaled ? sqrtf((float)c.hidden_size) : 0,
-        .qkv_bias = f->qkv_bias, .qk_norm = f->qk_norm, .post_norms = f->post_norms, .unit_offset = f->unit_offset,
-        .fused_qkv = f->fused_qkv, .fused_gate_up = f->fused_gate_up, .tied = or_else(c.tie_word_embeddings, HF_ABSENT, a->tied),
+        .family = f,
+        .layers = c.layers,
+        .width = c.hidden_size,
+        .ffn = c.intermediate_size,
+        .heads = c.heads,
+        .kv_heads = c.kv_heads,
+        .head_dim = c.head_dim,
+        .vocab = c.vocab_size,
+        .max_positions = c.max_positions,
+        .eps = (float)c.rms_norm_eps,
+        .act = act,
+        .attn_scale = (float)(1 / sqrt(scalar)),
+        .embed_scale = f->embed_scaled ? sqrtf((float)c.hidden_size) : 0,
+        .qkv_bias = f->qkv_bias,
+        .qk_norm = f->qk_norm,
+        .post_norms = f->post_norms,
+        .unit_offset = f->unit_offset,
+        .fused_qkv = f->fused_qkv,
+        .fused_gate_up = f->fused_gate_up,
+        .tied = or_else(c.tie_word_embeddings, HF_ABSENT, a->tied),
     };
     if (f->soft_caps) {
         out->attn_cap = (float)real_or(c.attn_cap, HF_ABSENT, a->attn_cap);
@@ -233,7 +251,8 @@ static float value_at(const struct st_entry *e, int64_t i) /* no alignment is pr
     float f;
     uint16_t half;
     const char *at = (const char *)e->data + (size_t)i * dtype_bytes(e->dt);
-    if (e->dt == DT_F32) memcpy(&f, at, sizeof f);
+    if (e->dt == DT_F32)
+        memcpy(&f, at, sizeof f);
     else {
         memcpy(&half, at, sizeof half);
         f = e->dt == DT_F16 ? f16_widen(half) : bf16_widen(half);

@@ -16,19 +16,19 @@ struct model_shape {
     int64_t layers, width, ffn, heads, kv_heads, head_dim, vocab, max_positions; /* L C F H K D V */
     float eps;
     enum act_kind act;
-    float attn_scale;              /* of q·kᵀ: D^-½ unless the family says otherwise */
-    float attn_cap, head_cap;      /* soft caps of scores and logits, 0 = none */
-    float embed_scale;             /* of the embedding's rows, rounded to the activations' dtype; 0 = none */
+    float attn_scale;         /* of q·kᵀ: D^-½ unless the family says otherwise */
+    float attn_cap, head_cap; /* soft caps of scores and logits, 0 = none */
+    float embed_scale;        /* of the embedding's rows, rounded to the activations' dtype; 0 = none */
     bool qkv_bias;
-    bool qk_norm;                  /* q and k are normed per head before RoPE */
-    bool post_norms;               /* a norm after attention and after the MLP, before the residual add */
-    bool unit_offset;              /* norms multiply by 1 + w */
-    bool fused_qkv, fused_gate_up; /* one tensor in the files: rows q|k|v, gate|up */
-    bool tied;                     /* the head is the embedding */
-    bool untied;                   /* config.json says tied, the files say otherwise */
-    int64_t window;                /* tokens a sliding layer sees, 0 = none slides */
+    bool qk_norm;                      /* q and k are normed per head before RoPE */
+    bool post_norms;                   /* a norm after attention and after the MLP, before the residual add */
+    bool unit_offset;                  /* norms multiply by 1 + w */
+    bool fused_qkv, fused_gate_up;     /* one tensor in the files: rows q|k|v, gate|up */
+    bool tied;                         /* the head is the embedding */
+    bool untied;                       /* config.json says tied, the files say otherwise */
+    int64_t window;                    /* tokens a sliding layer sees, 0 = none slides */
     uint8_t sliding[MODEL_MAX_LAYERS]; /* 1 = this layer sees the window and turns by rope[1] */
-    struct hf_rope rope[2];        /* of global layers; of sliding layers (equal where the family has one) */
+    struct hf_rope rope[2];            /* of global layers; of sliding layers (equal where the family has one) */
 };
 
 /* Reads dir/config.json. ST_NOT_BUILT for an unknown or refused family, naming the known ones: that is judged before

@@ -24,10 +24,7 @@ static status dropped_input(struct pass *p, const struct linear *l, const struct
     return op_dropout(p->s, &d);
 }
 
-bool linear_needs_input(const struct model *m, const struct linear *l)
-{
-    return has_adapter(l) || param_is_trained(&m->params.p[l->w]);
-}
+bool linear_needs_input(const struct model *m, const struct linear *l) { return has_adapter(l) || param_is_trained(&m->params.p[l->w]); }
 
 bool linear_is_trained(const struct model *m, const struct linear *l)
 {

@@ -12,16 +12,18 @@
 
 /* One parameter or projection of a block. */
 struct part {
-    int linear, norm;     /* LINEAR_* or NORM_*, the other -1 */
-    const char *name;     /* in the files, after "model.layers.N." */
-    int64_t in, out;      /* of a norm: out channels */
+    int linear, norm; /* LINEAR_* or NORM_*, the other -1 */
+    const char *name; /* in the files, after "model.layers.N." */
+    int64_t in, out;  /* of a norm: out channels */
     bool bias;
-    unsigned bits;        /* of model_plan.adapted */
+    unsigned bits; /* of model_plan.adapted */
 };
 enum { MAX_PARTS = LINEAR_PER_LAYER + NORM_PER_LAYER };
 
-#define NORM(which, name, width) parts[n++] = (struct part){-1, which, name, 0, width, false, 0}
-#define LINEAR(which, name, in, out, bias, bits) parts[n++] = (struct part){which, -1, name, in, out, bias, bits}
+#define NORM(which, name, width)                                                                                                           \
+    parts[n++] = (struct part) { -1, which, name, 0, width, false, 0 }
+#define LINEAR(which, name, in, out, bias, bits)                                                                                           \
+    parts[n++] = (struct part) { which, -1, name, in, out, bias, bits }
 
 /* The parameters of a block, in the order of execution, which is the order of the flat index and of every checkpoint. */
 static int list_parts(const struct model_shape *s, struct part parts[MAX_PARTS])
@@ -72,8 +74,8 @@ static int add_norm(struct model *m, int64_t width, const char *module)
 {
     char name[128];
     snprintf(name, sizeof name, "%s.weight", module);
-    return add_weight(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, width, 0,
-                      m->shape.unit_offset ? PARAM_INIT_ZERO : PARAM_INIT_ONE, name);
+    return add_weight(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, width, 0, m->shape.unit_offset ? PARAM_INIT_ZERO : PARAM_INIT_ONE,
+                      name);
 }
 
 static bool adapted(const struct model *m, unsigned bit, const char *module)
@@ -145,8 +147,10 @@ static void add_layer(struct model *m, int64_t index, const struct part *parts, 
         const struct part *part = &parts[i];
         char name[112];
         snprintf(name, sizeof name, "model.layers.%lld.%s", (long long)index, part->name);
-        if (part->norm >= 0) layer->norm[part->norm] = add_norm(m, part->out, name);
-        else layer->linear[part->linear] = add_linear(m, linear, name, part, (uint32_t)(index * LINEAR_PER_LAYER + part->linear + 1));
+        if (part->norm >= 0)
+            layer->norm[part->norm] = add_norm(m, part->out, name);
+        else
+            layer->linear[part->linear] = add_linear(m, linear, name, part, (uint32_t)(index * LINEAR_PER_LAYER + part->linear + 1));
     }
     chain_adapters(m, layer);
     for (int i = first; i < m->params.n && index < m->lowest; i++)
@@ -159,8 +163,10 @@ static status check_fused(const struct model_plan *plan, const struct part *part
     for (int i = 0; plan->lora && !plan->peft && i < n; i++) {
         unsigned some = plan->adapted & parts[i].bits;
         if (some && some != parts[i].bits)
-            FAIL(ST_USAGE, "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, "
-                 "%s, whose adapter is on all or none of them: name all three", parts[i].name);
+            FAIL(ST_USAGE,
+                 "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, "
+                 "%s, whose adapter is on all or none of them: name all three",
+                 parts[i].name);
     }
     return ST_OK;
 }
@@ -172,8 +178,8 @@ static status add_head(struct model *m)
     m->final_norm = add_norm(m, s->width, "model.norm");
     m->params.p[m->final_norm].held = true;
     if (!s->tied) {
-        m->head = add_linear(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, "lm_head", &part,
-                             (uint32_t)(s->layers * LINEAR_PER_LAYER + 1));
+        m->head =
+            add_linear(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, "lm_head", &part, (uint32_t)(s->layers * LINEAR_PER_LAYER + 1));
         if (m->head.lora_a >= 0) m->params.p[m->head.lora_a].held = m->params.p[m->head.lora_b].held = true;
         return ST_OK;
     }
@@ -185,7 +191,7 @@ static status add_head(struct model *m)
     m->params.p[m->embed].held = true;
     if (adapted(m, LORA_ON_HEAD, "lm_head"))
         FAIL(ST_USAGE, "apply_lora_to_output: true, but this model ties its output head to its embedding, so that an adapter "
-             "on one would change both; set model.apply_lora_to_output=false");
+                       "on one would change both; set model.apply_lora_to_output=false");
     return ST_OK;
 }
 
@@ -194,8 +200,15 @@ static float rounded(dtype act, float x) { return act == DT_BF16 ? bf16_widen(bf
 status model_init(struct model *m, const struct backend *be, const struct model_shape *shape, const struct model_plan *plan,
                   const struct batch_bounds *bounds, dtype act, bool masters)
 {
-    *m = (struct model){.shape = *shape, .plan = *plan, .bounds = *bounds, .be = be, .act = act,
-                        .stat = act == DT_F64 ? DT_F64 : DT_F32, .lowest = shape->layers, .n_ropes = family_ropes(shape), .embed_scale = rounded(act, shape->embed_scale)};
+    *m = (struct model){.shape = *shape,
+                        .plan = *plan,
+                        .bounds = *bounds,
+                        .be = be,
+                        .act = act,
+                        .stat = act == DT_F64 ? DT_F64 : DT_F32,
+                        .lowest = shape->layers,
+                        .n_ropes = family_ropes(shape),
+                        .embed_scale = rounded(act, shape->embed_scale)};
     struct part parts[MAX_PARTS];
     int n = list_parts(shape, parts);
     dtype trained = plan->full ? act : act == DT_F64 ? DT_F64 : DT_F32;

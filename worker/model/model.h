@@ -18,47 +18,49 @@
 
 /* One projection with its optional bias and LoRA adapter; numbers of parameters, -1 = absent. */
 struct linear {
-    const char *module;  /* "self_attn.q_proj", as PEFT names it within its layer */
+    const char *module; /* "self_attn.q_proj", as PEFT names it within its layer */
     int w, bias, lora_a, lora_b;
     int64_t in, out, rank;
-    float scale;    /* s = α/r */
-    float dropout;  /* of the adapter's input */
-    uint32_t site;  /* for the dropout's random numbers */
+    float scale;   /* s = α/r */
+    float dropout; /* of the adapter's input */
+    uint32_t site; /* for the dropout's random numbers */
 };
 
 struct layer {
     struct linear linear[LINEAR_PER_LAYER]; /* w = -1: not in this model */
     int norm[NORM_PER_LAYER];               /* numbers of parameters, -1 = not in this model */
     int64_t window;
-    int rope;             /* which of the model's tables */
+    int rope; /* which of the model's tables */
     struct block_use use;
 };
 
 /* What is trained, and how. */
 struct model_plan {
-    bool full;                 /* train every weight */
+    bool full; /* train every weight */
     bool lora, nf4;
-    unsigned adapted;          /* bit per LINEAR_*, plus LORA_ON_HEAD; of a fused one, the bits of all its parts */
+    unsigned adapted; /* bit per LINEAR_*, plus LORA_ON_HEAD; of a fused one, the bits of all its parts */
     int64_t rank;
     double alpha, dropout;
     bool rslora;
     const struct peft_config *peft; /* targets, ranks and alphas of a loaded adapter, instead of those above */
     enum act_rung rung;
     int64_t rung_every;
-    int64_t head_rows;         /* rows of a logits chunk */
+    int64_t head_rows; /* rows of a logits chunk */
 };
 enum { LORA_ON_HEAD = 1 << LINEAR_PER_LAYER };
 
 /* Sizes of the largest micro-batch, known before step 1. cached: tokens of the key/value cache, 0 = none. */
-struct batch_bounds { int64_t tokens, docs, doc_tokens, supervised, cached; };
+struct batch_bounds {
+    int64_t tokens, docs, doc_tokens, supervised, cached;
+};
 
 /* A micro-batch, assembled. Arrays live where tensors live. */
 struct batch {
     struct docs docs;
-    const int32_t *ids;        /* [n_tokens] */
-    const int32_t *rows;       /* [supervised] rows that have a label … */
-    const int32_t *labels;     /* [supervised] … and the label */
-    struct rows_at rows_at;    /* [supervised] … and where in which document they are */
+    const int32_t *ids;     /* [n_tokens] */
+    const int32_t *rows;    /* [supervised] rows that have a label … */
+    const int32_t *labels;  /* [supervised] … and the label */
+    struct rows_at rows_at; /* [supervised] … and where in which document they are */
     int64_t supervised;
     struct ints key_start;     /* [n_docs] with a cache: where the keys of a document begin in it … */
     const int32_t *cache_rows; /* [n_tokens] … and the row of each token; else NULL */
@@ -69,7 +71,7 @@ struct model {
     struct model_plan plan;
     struct batch_bounds bounds;
     const struct backend *be;
-    dtype act;                 /* of activations; statistics are f32, or f64 over the reference */
+    dtype act; /* of activations; statistics are f32, or f64 over the reference */
     dtype stat;
     struct param_store params;
     struct act_store acts;
@@ -77,18 +79,20 @@ struct model {
     struct layer *layers;
     struct block *block;
     int embed, final_norm;
-    int64_t lora_rank;         /* the largest of the adapters' ranks, 0 = no adapters */
-    int64_t lowest;            /* first layer with something trained, or layers: backward goes down to it */
+    int64_t lora_rank; /* the largest of the adapters' ranks, 0 = no adapters */
+    int64_t lowest;    /* first layer with something trained, or layers: backward goes down to it */
     struct linear head;
-    struct rope_table { tensor cos, sin; } rope[2]; /* [doc_tokens, rope_dims/2] each; the second only where it differs */
+    struct rope_table {
+        tensor cos, sin;
+    } rope[2]; /* [doc_tokens, rope_dims/2] each; the second only where it differs */
     int n_ropes;
-    float embed_scale;         /* 0 = none */
+    float embed_scale; /* 0 = none */
     /* scratch, one of each */
     tensor grad[BLOCK_MAX_GRADS]; /* as block->grads */
     tensor lora_t, dropped;
     /* head: compacted rows */
     tensor head_x, head_delta, head_n, head_rstd, head_dn, head_z, head_lora;
-    tensor loss;               /* [supervised] of the whole micro-batch */
+    tensor loss; /* [supervised] of the whole micro-batch */
 };
 
 /* One forward/backward: where it runs, on what, for which step. sink NULL = forward only. */
@@ -100,7 +104,7 @@ struct pass {
     uint64_t seed;
     uint32_t step;
     bool dropout;
-    bool more;                 /* the head, between chunks: this contribution is not complete yet */
+    bool more; /* the head, between chunks: this contribution is not complete yet */
 };
 
 /* Numbers all parameters; no memory. */
@@ -123,11 +127,11 @@ status model_logits(struct pass *p, const int32_t *rows, int64_t n, tensor *logi
 /* linear.c: y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ. */
 struct linear_io {
     struct rows_at rows; /* of the rows of x, for dropout */
-    tensor x, h;   /* h [N, R] keeps drop(x)·Aᵀ for backward */
-    tensor y;      /* forward */
-    tensor dy, dx; /* backward; dx.data NULL: not wanted */
-    bool adds_dx;  /* dx += instead of = */
-    bool h_there;  /* forward: h is written already */
+    tensor x, h;         /* h [N, R] keeps drop(x)·Aᵀ for backward */
+    tensor y;            /* forward */
+    tensor dy, dx;       /* backward; dx.data NULL: not wanted */
+    bool adds_dx;        /* dx += instead of = */
+    bool h_there;        /* forward: h is written already */
 };
 status linear_fwd(struct pass *p, const struct linear *l, const struct linear_io *io);
 /* dx = or += dy·W + LoRA's part; gradients of W, b, A, B go to the sink. */

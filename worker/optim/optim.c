@@ -4,7 +4,10 @@
 
 #include "kernels/base/philox.h"
 
-static const struct { enum optim_kind op; bool m, v; } KINDS[] = {
+static const struct {
+    enum optim_kind op;
+    bool m, v;
+} KINDS[] = {
     [CONFIG_ADAMW] = {OPTIM_ADAMW, true, true},
     [CONFIG_ADAM] = {OPTIM_ADAM, true, true},
     [CONFIG_SGD] = {OPTIM_SGD, true, false},
@@ -61,16 +64,26 @@ status optim_range(struct optim *o, tensor grad, tensor scalars, int64_t step, s
     const struct param_store *ps = o->params;
     bool sgd = c->optimizer.kind == CONFIG_SGD;
     return op_update(o->s, &(struct update_args){
-        .kind = KINDS[c->optimizer.kind].op, .w = part(ps->flat, ps->trained_dt, r), .master = part(ps->flat_master, DT_F32, r),
-        .g = grad, .m = part(o->m, o->state_dt, r), .v = part(o->v, o->state_dt, r), .work = part(ps->flat_work, ps->act, r),
-        .scalars = scalars, .segs = ps->segs, .lo = r.lo, .wd = (float)c->optimizer.weight_decay, .eps = (float)c->optimizer.eps,
-        .beta1 = (float)(sgd ? c->optimizer.momentum : c->optimizer.beta1),
-        .beta2 = (float)(sgd ? c->optimizer.dampening : c->optimizer.beta2),
-        .nesterov = c->optimizer.nesterov, .sr = c->stochastic_rounding,
-        .key_w = rng_key(o->seed, RNG_SR_WEIGHT, 0, (uint32_t)step),
-        .key_m = rng_key(o->seed, RNG_SR_M, 0, (uint32_t)step),
-        .key_v = rng_key(o->seed, RNG_SR_V, 0, (uint32_t)step),
-    });
+                               .kind = KINDS[c->optimizer.kind].op,
+                               .w = part(ps->flat, ps->trained_dt, r),
+                               .master = part(ps->flat_master, DT_F32, r),
+                               .g = grad,
+                               .m = part(o->m, o->state_dt, r),
+                               .v = part(o->v, o->state_dt, r),
+                               .work = part(ps->flat_work, ps->act, r),
+                               .scalars = scalars,
+                               .segs = ps->segs,
+                               .lo = r.lo,
+                               .wd = (float)c->optimizer.weight_decay,
+                               .eps = (float)c->optimizer.eps,
+                               .beta1 = (float)(sgd ? c->optimizer.momentum : c->optimizer.beta1),
+                               .beta2 = (float)(sgd ? c->optimizer.dampening : c->optimizer.beta2),
+                               .nesterov = c->optimizer.nesterov,
+                               .sr = c->stochastic_rounding,
+                               .key_w = rng_key(o->seed, RNG_SR_WEIGHT, 0, (uint32_t)step),
+                               .key_m = rng_key(o->seed, RNG_SR_M, 0, (uint32_t)step),
+                               .key_v = rng_key(o->seed, RNG_SR_V, 0, (uint32_t)step),
+                           });
 }
 
 double schedule_at(const struct config *cfg, int64_t k, int64_t n)
@@ -79,9 +92,12 @@ double schedule_at(const struct config *cfg, int64_t k, int64_t n)
     if (at < warmup) return (at + (cfg->warmup_start_one ? 1 : 0)) / fmax(1, warmup);
     double left = fmax(1, end - warmup);
     switch (cfg->schedule.kind) {
-    case SCHEDULE_CONSTANT: return 1;
-    case SCHEDULE_LINEAR: return fmax(0, (end - at) / left);
-    case SCHEDULE_COSINE: return fmax(0, 0.5 * (1 + cos(2 * M_PI * cfg->schedule.num_cycles * (at - warmup) / left)));
+    case SCHEDULE_CONSTANT:
+        return 1;
+    case SCHEDULE_LINEAR:
+        return fmax(0, (end - at) / left);
+    case SCHEDULE_COSINE:
+        return fmax(0, 0.5 * (1 + cos(2 * M_PI * cfg->schedule.num_cycles * (at - warmup) / left)));
     }
     return 1;
 }

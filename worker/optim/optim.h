@@ -14,7 +14,7 @@ struct optim {
     struct param_store *params;
     struct stream *s;
     dtype state_dt;
-    void *m, *v;           /* flat; NULL when the optimizer has no such state */
+    void *m, *v; /* flat; NULL when the optimizer has no such state */
     uint64_t seed;
 };
 

@@ -19,7 +19,9 @@
 static atomic_long counted;
 static void *caller_of[1 << 16];
 
-static struct range { const char *lo, *hi; } spared[16];
+static struct range {
+    const char *lo, *hi;
+} spared[16];
 static int n_spared;
 static __thread int inside;
 
@@ -50,8 +52,8 @@ static void count(void *caller)
     caller_of[at % (1 << 16)] = caller;
 }
 
-#define NEXT(name) \
-    static __typeof__(name) *next; \
+#define NEXT(name)                                                                                                                         \
+    static __typeof__(name) *next;                                                                                                         \
     if (!next) next = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
 
 void *__libc_malloc(size_t n);

@@ -1,4 +1,5 @@
 /* Made by ../make_golden.py: w after 20 steps. */
+/* clang-format off */
 enum { GOLDEN_N = 37, GOLDEN_STEPS = 20 };
 static const double golden_adamw_f32[GOLDEN_N] = {
     -0.60802108, 0.78773886, 0.215191662, 0.890708923, -0.894239247,

@@ -27,11 +27,11 @@ struct part {
 struct message {
     enum role role;
     bool trained;
-    bool ends_turn; /* false when a tool's answer follows, or was this */
-    bool extras;    /* it has reasoning or calls, which only a chat template can render */
-    int first, n;   /* its parts */
-    bool context;   /* a turn of a prompt: trained on only where everything is */
-    signed char said; /* its own flags: 1 = trained on, -1 = not, 0 = as the strategy has it */
+    bool ends_turn;     /* false when a tool's answer follows, or was this */
+    bool extras;        /* it has reasoning or calls, which only a chat template can render */
+    int first, n;       /* its parts */
+    bool context;       /* a turn of a prompt: trained on only where everything is */
+    signed char said;   /* its own flags: 1 = trained on, -1 = not, 0 = as the strategy has it */
     const char *column; /* where it stands in the row: column[at], or the column when at < 0; NULL: nowhere */
     int at;
 };
@@ -49,10 +49,10 @@ struct chat {
      * whatever else the row gives, but no per-message flags. A function_call is a tool_call, functions are tools. Owned;
      * NULL after shape_messages failed. */
     json_t *json;
-    json_t *tools;      /* list of the row's tools; NULL: none. Owned */
-    const char *column; /* where the messages stand, for messages: "messages"; borrowed */
-    json_t *parsed;     /* values that came as JSON text; parts point into them. Owned */
-    bool untrained;     /* the row's own flag: nothing of it is trained on */
+    json_t *tools;        /* list of the row's tools; NULL: none. Owned */
+    const char *column;   /* where the messages stand, for messages: "messages"; borrowed */
+    json_t *parsed;       /* values that came as JSON text; parts point into them. Owned */
+    bool untrained;       /* the row's own flag: nothing of it is trained on */
     struct unused unused; /* gathered over rows: chat_clear keeps it */
 };
 

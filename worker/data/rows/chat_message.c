@@ -41,9 +41,9 @@ static const struct role_word {
 struct reading {
     const struct style *style;
     struct chat *c;
-    json_t *out;     /* the message in c->json */
-    char place[96];  /* "messages[1]." */
-    bool called;     /* it has calls */
+    json_t *out;    /* the message in c->json */
+    char place[96]; /* "messages[1]." */
+    bool called;    /* it has calls */
     struct flags flags;
 };
 
@@ -55,29 +55,27 @@ static status read_role(const struct reading *r, const json_t *value, const stru
         *out = &role_words[k];
         return ST_OK;
     }
-    FAIL(ST_DATA, "%s%s: unknown role: %s; use system, user, assistant or tool (sharegpt: system, human, gpt)", r->place,
-         r->style->role, json_says(value));
+    FAIL(ST_DATA, "%s%s: unknown role: %s; use system, user, assistant or tool (sharegpt: system, human, gpt)", r->place, r->style->role,
+         json_says(value));
 }
 
 /* ---- content ---------------------------------------------------------------------------------------------------- */
 
 /* Of a part that is an object. */
-static status part_text(const char *place, const char *key, size_t k, const json_t *part, struct chat *c,
-                        const json_t **text)
+static status part_text(const char *place, const char *key, size_t k, const json_t *part, struct chat *c, const json_t **text)
 {
     static const char *const words[] = {"text", "value", "content"};
     const char *type = json_string_value(json_object_get(part, "type")), *name;
     json_t *value;
     *text = NULL;
-    for (size_t i = 0; !json_is_string(*text) && i < sizeof words / sizeof *words; i++)
-        *text = json_object_get(part, words[i]);
+    for (size_t i = 0; !json_is_string(*text) && i < sizeof words / sizeof *words; i++) *text = json_object_get(part, words[i]);
     if (type ? strcmp(type, "text") && strcmp(type, "input_text") && strcmp(type, "output_text") : !*text)
         FAIL(ST_DATA, "%s%s[%zu]: a part of type %s: only text can be trained on; remove it", place, key, k,
              type ? type : json_says(json_object_get(part, "type")));
     if (!json_is_string(*text))
-        FAIL(ST_DATA, "%s%s[%zu].text: expected a string, found %s", place, key, k,
-             json_says(json_object_get(part, "text")));
-    json_object_foreach((json_t *)part, name, value) {
+        FAIL(ST_DATA, "%s%s[%zu].text: expected a string, found %s", place, key, k, json_says(json_object_get(part, "text")));
+    json_object_foreach((json_t *)part, name, value)
+    {
         const struct key *known = key_find(name, IN_MESSAGE);
         if (value == *text || !strcmp(name, "type")) continue;
         if (known && known->use == USE_REFUSED) TRY(refuse_said(known, name, value, place));
@@ -86,14 +84,12 @@ static status part_text(const char *place, const char *key, size_t k, const json
     return ST_OK;
 }
 
-static status read_part(const char *place, const char *key, size_t k, const json_t *part, struct chat *c,
-                        struct buf *joined)
+static status read_part(const char *place, const char *key, size_t k, const json_t *part, struct chat *c, struct buf *joined)
 {
     const json_t *text = part;
     if (json_is_object(part)) TRY(part_text(place, key, k, part, c, &text));
     if (!json_is_string(text))
-        FAIL(ST_DATA, "%s%s[%zu]: expected a part {\"type\": \"text\", \"text\": …}, found %s", place, key, k,
-             json_says(part));
+        FAIL(ST_DATA, "%s%s[%zu]: expected a part {\"type\": \"text\", \"text\": …}, found %s", place, key, k, json_says(part));
     chat_part(c, json_string_value(text), json_string_length(text), false);
     buf_add(joined, json_string_value(text), json_string_length(text));
     return ST_OK;
@@ -112,8 +108,10 @@ static status read_content(const char *place, const char *key, const json_t *val
         return ST_OK;
     }
     if (!json_is_array(value))
-        FAIL(ST_DATA, "%s%s: expected a string or a list of {\"type\": \"text\"} parts, found %s; give the message a "
-             "text", place, key, json_says(value));
+        FAIL(ST_DATA,
+             "%s%s: expected a string or a list of {\"type\": \"text\"} parts, found %s; give the message a "
+             "text",
+             place, key, json_says(value));
     buf_text(&joined, "");
     json_array_foreach(value, k, part) TRY_DONE(read_part(place, key, k, part, c, &joined));
     *text = json_stringn(joined.data, joined.len);
@@ -168,8 +166,10 @@ static status read_call_turn(struct reading *r, const json_t *value)
         json_array_append_new(r->c->parsed, parsed);
         call = parsed;
     }
-    if (!json_is_array(call)) TRY(add_call(r, key, call));
-    else json_array_foreach(call, i, each) TRY(add_call(r, key, each));
+    if (!json_is_array(call))
+        TRY(add_call(r, key, call));
+    else
+        json_array_foreach(call, i, each) TRY(add_call(r, key, each));
     r->called = true;
     json_object_set_new(r->out, "content", json_string(""));
     chat_part(r->c, "", 0, false);
@@ -183,9 +183,8 @@ static status take_calls(struct reading *r, const char *name, const json_t *valu
     TRY(read_list(r->place, name, value, r->c, &list));
     if (!list && !r->called) json_object_set(r->out, name, (json_t *)value);
     if (!list) return ST_OK;
-    json_array_foreach(list, i, call)
-        if (!json_is_object(call))
-            FAIL(ST_DATA, "%s%s[%zu]: expected an object that is a call, found %s", r->place, name, i, json_says(call));
+    json_array_foreach(list, i, call) if (!json_is_object(call))
+        FAIL(ST_DATA, "%s%s[%zu]: expected an object that is a call, found %s", r->place, name, i, json_says(call));
     if (r->called) FAIL(ST_DATA, "%s%s: the message has another call beside; keep one", r->place, name);
     json_object_set(r->out, "tool_calls", (json_t *)list);
     r->called = true;
@@ -211,13 +210,21 @@ static status take_key(struct reading *r, const char *name, json_t *value)
     switch (key ? key->use : USE_PASSED) {
     case USE_WEIGHT:
     case USE_TRAIN:
-    case USE_MASKED: return flags_read(&r->flags, key, name, value, r->place);
-    case USE_CALLS: return take_calls(r, name, value);
-    case USE_CALL: return take_call(r, name, value);
+    case USE_MASKED:
+        return flags_read(&r->flags, key, name, value, r->place);
+    case USE_CALLS:
+        return take_calls(r, name, value);
+    case USE_CALL:
+        return take_call(r, name, value);
     case USE_REASONING:
-    case USE_EXTRA: m->extras |= is_said(value); break;
-    case USE_REFUSED: TRY(refuse_said(key, name, value, r->place)); break;
-    default: break;
+    case USE_EXTRA:
+        m->extras |= is_said(value);
+        break;
+    case USE_REFUSED:
+        TRY(refuse_said(key, name, value, r->place));
+        break;
+    default:
+        break;
     }
     if (!key) unused_add(&r->c->unused.in_messages, name, value);
     json_object_set(r->out, name, value);
@@ -233,8 +240,8 @@ static const struct style *style_of(const struct shape *s, const json_t *message
 
 static status fail_missing(const struct reading *r, const char *column, size_t i, const char *key)
 {
-    FAIL(ST_DATA, "%s[%zu]: no \"%s\"; a message is {\"%s\": …, \"%s\": …} (dataset.conversation_style)", column, i, key,
-         r->style->role, r->style->content);
+    FAIL(ST_DATA, "%s[%zu]: no \"%s\"; a message is {\"%s\": …, \"%s\": …} (dataset.conversation_style)", column, i, key, r->style->role,
+         r->style->content);
 }
 
 static status read_text(struct reading *r, const char *column, size_t i, const json_t *message)
@@ -250,8 +257,7 @@ static status read_text(struct reading *r, const char *column, size_t i, const j
     return ST_OK;
 }
 
-static status read_message(const struct shape *s, const char *column, size_t i, const json_t *message, bool context,
-                           struct chat *c)
+static status read_message(const struct shape *s, const char *column, size_t i, const json_t *message, bool context, struct chat *c)
 {
     struct reading r = {.style = style_of(s, message), .c = c};
     const struct role_word *role = NULL;
@@ -270,8 +276,8 @@ static status read_message(const struct shape *s, const char *column, size_t i, 
     json_array_append_new(c->json, r.out);
     json_object_set_new(r.out, "content", json_null()); /* its place among the keys */
     if (role->call) TRY(read_call_turn(&r, json_object_get(message, r.style->content)));
-    json_object_foreach((json_t *)message, name, value)
-        if (strcmp(name, r.style->role) && strcmp(name, r.style->content)) TRY(take_key(&r, name, value));
+    json_object_foreach((json_t *)message, name, value) if (strcmp(name, r.style->role) && strcmp(name, r.style->content))
+        TRY(take_key(&r, name, value));
     struct message *m = &c->messages[c->n - 1];
     m->extras |= r.called;
     m->context = context;

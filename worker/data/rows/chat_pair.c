@@ -22,8 +22,10 @@ status read_list(const char *place, const char *key, const json_t *value, struct
     if (json_is_string(value)) {
         json_t *parsed;
         if (rows_parse(json_string_value(value), json_string_length(value), &parsed))
-            return status_prefix(ST_DATA, "%s%s: expected a list, or one as JSON text (Python's own way of writing lists "
-                                 "is not JSON)", place, key);
+            return status_prefix(ST_DATA,
+                                 "%s%s: expected a list, or one as JSON text (Python's own way of writing lists "
+                                 "is not JSON)",
+                                 place, key);
         json_array_append_new(c->parsed, parsed);
         value = parsed;
     }
@@ -52,8 +54,10 @@ status read_chat(const struct shape *s, const json_t *row, const struct beside *
     (void)b;
     if (json_is_string(list)) {
         text = json_string_value(list);
-        if (text[strspn(text, " \t\r\n")] == '[') TRY(read_list("", column, list, c, &list));
-        else FAIL(ST_DATA, "%s: expected a list of messages, found %s", column, json_says(list));
+        if (text[strspn(text, " \t\r\n")] == '[')
+            TRY(read_list("", column, list, c, &list));
+        else
+            FAIL(ST_DATA, "%s: expected a list of messages, found %s", column, json_says(list));
     } else if (!json_is_array(list)) {
         FAIL(ST_DATA, "%s: expected a list of messages, found %s", column, json_says(list));
     }
@@ -78,8 +82,10 @@ static status read_turn(const char *column, size_t i, const json_t *turn, struct
                              list ? json_array_get(turn, 1) : either(turn, says, sizeof says / sizeof *says)};
     size_t size = list ? json_array_size(turn) : json_object_size(turn);
     if (size != 2 || !json_is_string(both[0]) || !json_is_string(both[1]))
-        FAIL(ST_DATA, "%s[%zu]: expected [\"question\", \"answer\"], {\"user\": …, \"assistant\": …} or a message, "
-             "found %s", column, i, json_says(turn));
+        FAIL(ST_DATA,
+             "%s[%zu]: expected [\"question\", \"answer\"], {\"user\": …, \"assistant\": …} or a message, "
+             "found %s",
+             column, i, json_says(turn));
     for (int k = 0; k < 2; k++) {
         TRY(chat_say(c, k ? ROLE_ASSISTANT : ROLE_USER, json_string_value(both[k]), json_string_length(both[k])));
         c->messages[c->n - 1].column = column;
@@ -104,8 +110,7 @@ static status take_reasoning(const struct beside *b, struct chat *c)
 {
     if (!b->reasoning) return ST_OK;
     struct message *m = &c->messages[c->n - 1];
-    if (m->role != ROLE_ASSISTANT)
-        FAIL(ST_DATA, "%s: the row has no answer it could belong to; remove it", b->reasoning_key);
+    if (m->role != ROLE_ASSISTANT) FAIL(ST_DATA, "%s: the row has no answer it could belong to; remove it", b->reasoning_key);
     m->extras = true;
     json_object_set(json_array_get(c->json, (size_t)c->n - 1), b->reasoning_key, (json_t *)b->reasoning);
     return ST_OK;
@@ -113,8 +118,7 @@ static status take_reasoning(const struct beside *b, struct chat *c)
 
 static status beside_text(const char *key, const json_t *value, const char **text, size_t *n)
 {
-    if (!json_is_string(value))
-        FAIL(ST_DATA, "%s: expected a string, found %s; write it as text", key, json_says(value));
+    if (!json_is_string(value)) FAIL(ST_DATA, "%s: expected a string, found %s; write it as text", key, json_says(value));
     *text = json_string_value(value);
     *n = json_string_length(value);
     return ST_OK;
@@ -128,8 +132,7 @@ static status read_prompt(const struct shape *s, const json_t *row, const struct
     size_t n, n_context;
     if (is_message_list(value)) {
         if (b->context)
-            FAIL(ST_DATA, "%s: beside a list of messages it has no place; write it into a message, or remove it",
-                 b->context_key);
+            FAIL(ST_DATA, "%s: beside a list of messages it has no place; write it into a message, or remove it", b->context_key);
         return read_messages(s, column, value, true, c);
     }
     TRY(column_string(row, column, &text, &n));
@@ -164,8 +167,7 @@ status read_pair(const struct shape *s, const json_t *row, const struct beside *
 }
 
 /* Dolly calls the input "context". */
-static status alpaca_input(const struct shape *s, const json_t *row, const struct beside *b, const char **input,
-                           size_t *n)
+static status alpaca_input(const struct shape *s, const json_t *row, const struct beside *b, const char **input, size_t *n)
 {
     const json_t *v = row_column(row, s->columns[2]);
     *n = 0;

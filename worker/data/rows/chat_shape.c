@@ -90,7 +90,8 @@ static void list_columns(const json_t *row, struct buf *out)
     const char *key;
     json_t *value;
     int n = 0;
-    json_object_foreach((json_t *)row, key, value) {
+    json_object_foreach((json_t *)row, key, value)
+    {
         if (n++ == 12) break;
         buf_printf(out, "%s%.40s", n > 1 ? ", " : "", key);
     }
@@ -105,16 +106,16 @@ static status fail_unknown(const struct config_dataset *set, const json_t *row)
     for (int i = 0; i < N_SHAPES; i++) {
         if (shape_rows[i].rare || !allowed(set, &shape_rows[i])) continue;
         buf_text(&wants, wants.len ? "; or " : "");
-        for (int k = 0; k < shape_rows[i].required; k++)
-            buf_printf(&wants, "%s%s", k ? " and " : "", mapped(set, &shape_rows[i], k));
+        for (int k = 0; k < shape_rows[i].required; k++) buf_printf(&wants, "%s%s", k ? " and " : "", mapped(set, &shape_rows[i], k));
     }
-    status st = wants.len
-                    ? status_fail(ST_DATA, "no known shape: the row has the columns %s; expected %s; name yours with "
-                                  "dataset.column_map={input: …, output: …}, dataset.column or "
-                                  "dataset.conversation_column", has.data, wants.data)
-                    : status_fail(ST_CONFIG_RUNTIME, "dataset.column_map, column and conversation_column fit no one "
-                                  "shape together; column_map keys are instruction/output/input, input/output, "
-                                  "question/answer, prompt/completion, messages, conversations or text");
+    status st = wants.len ? status_fail(ST_DATA,
+                                        "no known shape: the row has the columns %s; expected %s; name yours with "
+                                        "dataset.column_map={input: …, output: …}, dataset.column or "
+                                        "dataset.conversation_column",
+                                        has.data, wants.data)
+                          : status_fail(ST_CONFIG_RUNTIME, "dataset.column_map, column and conversation_column fit no one "
+                                                           "shape together; column_map keys are instruction/output/input, input/output, "
+                                                           "question/answer, prompt/completion, messages, conversations or text");
     buf_release(&has);
     buf_release(&wants);
     return st;
@@ -125,10 +126,10 @@ static status refuse_preference(const json_t *row)
 {
     if (json_object_get(row, "chosen") && json_object_get(row, "rejected"))
         FAIL(ST_DATA, "preference rows (chosen, rejected) need preference training, which is not built; for "
-             "supervised tuning take one side with dataset.column_map={messages: chosen}");
-    if (json_is_boolean(json_object_get(row, "label")) &&
-        (json_object_get(row, "prompt") || json_object_get(row, "messages")))
-        FAIL(ST_DATA, "KTO rows (%s with a true/false label) need preference training, which is not built; for "
+                      "supervised tuning take one side with dataset.column_map={messages: chosen}");
+    if (json_is_boolean(json_object_get(row, "label")) && (json_object_get(row, "prompt") || json_object_get(row, "messages")))
+        FAIL(ST_DATA,
+             "KTO rows (%s with a true/false label) need preference training, which is not built; for "
              "supervised tuning keep the rows with label true and drop that column",
              json_object_get(row, "prompt") ? "prompt" : "messages");
     return ST_OK;
@@ -151,7 +152,8 @@ static void say_others(const struct config_dataset *set, const json_t *row, cons
             buf_printf(&others, "%s%s", others.len ? ", " : "", s->name);
     if (others.len)
         log_note("data: the rows also fit %s; read as %s, which comes first in the list of shapes (choose another with "
-                 "dataset._component_, column_map, column or conversation_column)", others.data, chosen->name);
+                 "dataset._component_, column_map, column or conversation_column)",
+                 others.data, chosen->name);
     buf_release(&others);
 }
 
@@ -198,14 +200,17 @@ static enum masking masking_of(const struct config_dataset *set)
 
 status shape_detect(const struct config_dataset *set, const json_t *first_row, struct shape *out)
 {
-    if (!json_is_object(first_row))
-        FAIL(ST_DATA, "a row is an object {\"column\": value, …}, found %s", json_says(first_row));
+    if (!json_is_object(first_row)) FAIL(ST_DATA, "a row is an object {\"column\": value, …}, found %s", json_says(first_row));
     bool named = set->kind != DATA_AUTO || set->n_column_map || set->column || set->conversation_column;
     if (!named) TRY(refuse_preference(first_row));
     const struct shape_row *s = NULL;
     TRY(choose(set, first_row, &s));
-    *out = (struct shape){.kind = s->kind, .name = s->name, .required = s->required, .masking = masking_of(set),
-                          .system = set->new_system_prompt, .mapped = set->n_column_map > 0,
+    *out = (struct shape){.kind = s->kind,
+                          .name = s->name,
+                          .required = s->required,
+                          .masking = masking_of(set),
+                          .system = set->new_system_prompt,
+                          .mapped = set->n_column_map > 0,
                           .strict = set->conversation_style != CONVERSATION_AUTO};
     for (int i = 0; i < 3; i++) out->columns[i] = mapped(set, s, i);
     out->sharegpt = is_sharegpt(set, out->columns[0], first_row);

@@ -48,12 +48,14 @@ static const struct key keys[] = {
     {"system", IN_TEXT, USE_REFUSED, "a text row is learned as it stands; write it into the text, or remove it"},
     {"system_prompt", IN_TEXT, USE_REFUSED, "a text row is learned as it stands; write it into the text, or remove it"},
     {"history", IN_CHAT, USE_REFUSED, "put the earlier turns in front of the row's messages"},
-    {"instruction", IN_PAIR, USE_CONTENT, "this shape has no place for it; join the columns, or choose others with "
-                                          "dataset._component_=torchtune.datasets.alpaca_dataset or "
-                                          "dataset.column_map={input: …, output: …}"},
+    {"instruction", IN_PAIR, USE_CONTENT,
+     "this shape has no place for it; join the columns, or choose others with "
+     "dataset._component_=torchtune.datasets.alpaca_dataset or "
+     "dataset.column_map={input: …, output: …}"},
     {"documents", IN_TURNS, USE_REFUSED, "documents are not rendered; write them into the prompt, or remove them"},
-    {"chat_template_kwargs", IN_TURNS, USE_REFUSED, "they are one for all rows here: set chat_template_kwargs "
-                                                            "in the configuration and remove the column"},
+    {"chat_template_kwargs", IN_TURNS, USE_REFUSED,
+     "they are one for all rows here: set chat_template_kwargs "
+     "in the configuration and remove the column"},
     {"train_detail", IN_MESSAGE, USE_REFUSED, "a turn is trained on as a whole or not at all; use train: true or false"},
     {"refusal", IN_MESSAGE, USE_REFUSED, "write what the assistant shall say into the content"},
 };
@@ -70,8 +72,7 @@ json_t *row_column(const json_t *row, const char *name)
     json_t *exact = json_object_get(row, name), *value;
     const char *key;
     if (exact) return exact;
-    json_object_foreach((json_t *)row, key, value)
-        if (!strcasecmp(key, name)) return value;
+    json_object_foreach((json_t *)row, key, value) if (!strcasecmp(key, name)) return value;
     return NULL;
 }
 
@@ -177,8 +178,10 @@ void unused_report(const char *file, const struct unused *u)
 /* 1, 0, or -1: neither. */
 static int truth(const json_t *v, bool words)
 {
-    static const struct { const char *word; int truth; } table[] = {{"1", 1}, {"0", 0}, {"true", 1}, {"false", 0},
-                                                                    {"1.0", 1}, {"0.0", 0}};
+    static const struct {
+        const char *word;
+        int truth;
+    } table[] = {{"1", 1}, {"0", 0}, {"true", 1}, {"false", 0}, {"1.0", 1}, {"0.0", 0}};
     if (json_is_boolean(v)) return json_is_true(v);
     if (json_is_number(v)) return json_number_value(v) == 1 ? 1 : json_number_value(v) == 0 ? 0 : -1;
     for (size_t i = 0; words && json_is_string(v) && i < sizeof table / sizeof *table; i++)
@@ -192,15 +195,18 @@ status flags_read(struct flags *f, const struct key *key, const char *name, cons
     if (json_is_null(value) || empty_cell) return ST_OK;
     int t = truth(value, in_row);
     if (t < 0 && key->use == USE_WEIGHT)
-        FAIL(ST_DATA, "%s%s: found %s: losses are not scaled by a weight; use 0 (not trained on) or 1, or remove it",
-             place, name, json_says(value));
+        FAIL(ST_DATA, "%s%s: found %s: losses are not scaled by a weight; use 0 (not trained on) or 1, or remove it", place, name,
+             json_says(value));
     if (t < 0)
-        FAIL(ST_DATA, "%s%s: found %s: expected true or false (or 1 or 0): whether it is trained on; rename the column "
-             "if it means something else", place, name, json_says(value));
+        FAIL(ST_DATA,
+             "%s%s: found %s: expected true or false (or 1 or 0): whether it is trained on; rename the column "
+             "if it means something else",
+             place, name, json_says(value));
     bool off = key->use == USE_MASKED ? t : !t;
-    if (off) f->off = key->name;
-    else if (key->use == USE_TRAIN) f->on = key->name;
-    if (f->off && f->on)
-        FAIL(ST_DATA, "%s%s contradicts %s: one says trained on, the other not; remove one", place, f->on, f->off);
+    if (off)
+        f->off = key->name;
+    else if (key->use == USE_TRAIN)
+        f->on = key->name;
+    if (f->off && f->on) FAIL(ST_DATA, "%s%s contradicts %s: one says trained on, the other not; remove one", place, f->on, f->off);
     return ST_OK;
 }

@@ -81,8 +81,7 @@ static status scan_array(struct rows *r, size_t at, size_t line)
                  r->name, begin_line, (long long)r->n + 1);
         size_t end = at;
         while (end > begin && is_space(r->data[end - 1])) end--;
-        if (end == begin)
-            FAIL(ST_DATA, "%s:%zu: expected a row, found '%c'; remove the extra comma", r->name, line, r->data[at]);
+        if (end == begin) FAIL(ST_DATA, "%s:%zu: expected a row, found '%c'; remove the extra comma", r->name, line, r->data[at]);
         TRY(add_span(r, begin, end, begin_line));
         bool last = r->data[at] == ']';
         at = skip_space(r, at + 1, &line);
@@ -130,8 +129,10 @@ static status scan(struct rows *r)
     } else {
         size_t first = skip_space(r, at, &line);
         r->lines = first >= r->bytes || r->data[first] != '[';
-        if (r->lines) TRY(scan_lines(r, at));
-        else TRY(scan_array(r, first, line));
+        if (r->lines)
+            TRY(scan_lines(r, at));
+        else
+            TRY(scan_array(r, first, line));
     }
     if (r->n == 0) FAIL(ST_DATA, "%s: the file is empty; give a file with at least one row", r->name);
     return ST_OK;
@@ -187,8 +188,8 @@ static status get_text(const struct rows *r, const struct row_span *s, json_t **
     const char *text = (const char *)r->data + s->at;
     size_t bad;
     if (!text_is_utf8(text, s->bytes, &bad))
-        FAIL(ST_DATA, "%s:%u: byte %zu of the line (0x%02x) is not UTF-8: %s", r->name, s->line, bad + 1,
-             (unsigned char)text[bad], bytes_remedy(r, s->at));
+        FAIL(ST_DATA, "%s:%u: byte %zu of the line (0x%02x) is not UTF-8: %s", r->name, s->line, bad + 1, (unsigned char)text[bad],
+             bytes_remedy(r, s->at));
     *row = json_object();
     if (!*row || json_object_set_new(*row, "text", json_stringn(text, s->bytes))) FAIL(ST_OOM, "out of host memory");
     return ST_OK;
@@ -207,8 +208,7 @@ status rows_parse(const char *text, size_t n, json_t **value)
 {
     json_error_t error;
     *value = NULL;
-    if (too_deep((const unsigned char *)text, n))
-        FAIL(ST_DATA, "brackets nested more than %d deep; flatten it", ROWS_MAX_DEPTH);
+    if (too_deep((const unsigned char *)text, n)) FAIL(ST_DATA, "brackets nested more than %d deep; flatten it", ROWS_MAX_DEPTH);
     *value = load(text, n, &error);
     if (!*value) FAIL(ST_DATA, "column %d: not valid JSON: %s", error.column, error.text);
     return ST_OK;
@@ -228,8 +228,8 @@ status rows_get(const struct rows *r, int64_t i, json_t **row)
         size_t bad;
         const char *text = (const char *)r->data + s->at;
         if (!text_is_utf8(text, s->bytes, &bad))
-            FAIL(ST_DATA, "%s:%u: byte %zu of the row (0x%02x) is not UTF-8: %s", r->name, s->line, bad + 1,
-                 (unsigned char)text[bad], bytes_remedy(r, s->at));
+            FAIL(ST_DATA, "%s:%u: byte %zu of the row (0x%02x) is not UTF-8: %s", r->name, s->line, bad + 1, (unsigned char)text[bad],
+                 bytes_remedy(r, s->at));
         FAIL(ST_DATA, "%s:%u: column %d of the row: not valid JSON: %s%s", r->name,
              s->line + (unsigned)(error.line > 0 ? error.line - 1 : 0), error.column, error.text,
              r->lines ? "; every line must be one complete row" : "");
@@ -258,12 +258,18 @@ const char *json_says(const json_t *v)
     static _Thread_local int next;
     char *out = ring[next++ % 4];
     size_t size = sizeof ring[0];
-    if (!v) snprintf(out, size, "nothing");
-    else if (json_is_string(v)) snprintf(out, size, "the string \"%s\"", excerpt(v, text));
-    else if (json_is_array(v)) snprintf(out, size, "a list of %zu", json_array_size(v));
-    else if (json_is_object(v)) snprintf(out, size, "an object of %zu", json_object_size(v));
-    else if (json_is_number(v)) snprintf(out, size, "the number %.15g", json_number_value(v));
-    else snprintf(out, size, "%s", json_is_true(v) ? "true" : json_is_false(v) ? "false" : "null");
+    if (!v)
+        snprintf(out, size, "nothing");
+    else if (json_is_string(v))
+        snprintf(out, size, "the string \"%s\"", excerpt(v, text));
+    else if (json_is_array(v))
+        snprintf(out, size, "a list of %zu", json_array_size(v));
+    else if (json_is_object(v))
+        snprintf(out, size, "an object of %zu", json_object_size(v));
+    else if (json_is_number(v))
+        snprintf(out, size, "the number %.15g", json_number_value(v));
+    else
+        snprintf(out, size, "%s", json_is_true(v) ? "true" : json_is_false(v) ? "false" : "null");
     return out;
 }
 
@@ -295,15 +301,20 @@ status rows_slice(const char *split, int64_t n, int64_t *first, int64_t *end)
     const char *open = strchr(split, '[');
     size_t name = open ? (size_t)(open - split) : strlen(split);
     if (strchr(split, '+') || name != 5 || strncmp(split, "train", 5))
-        FAIL(ST_CONFIG_RUNTIME, "dataset.split: '%s': local files have the one split 'train'; name other files in "
-             "data_files, or take a part as train[:95%%]", split);
+        FAIL(ST_CONFIG_RUNTIME,
+             "dataset.split: '%s': local files have the one split 'train'; name other files in "
+             "data_files, or take a part as train[:95%%]",
+             split);
     const char *s = slice_bound(open + 1, n, 0, first);
-    if (s && *s == ':') s = slice_bound(s + 1, n, n, end);
-    else s = NULL;
+    if (s && *s == ':')
+        s = slice_bound(s + 1, n, n, end);
+    else
+        s = NULL;
     if (!s || strcmp(s, "]"))
-        FAIL(ST_CONFIG_RUNTIME, "dataset.split: '%s' is malformed; write train, train[:95%%], train[95%%:] or "
-             "train[100:200]", split);
-    if (*first >= *end)
-        FAIL(ST_CONFIG_RUNTIME, "dataset.split: '%s' of %lld rows is empty; widen the bounds", split, (long long)n);
+        FAIL(ST_CONFIG_RUNTIME,
+             "dataset.split: '%s' is malformed; write train, train[:95%%], train[95%%:] or "
+             "train[100:200]",
+             split);
+    if (*first >= *end) FAIL(ST_CONFIG_RUNTIME, "dataset.split: '%s' of %lld rows is empty; widen the bounds", split, (long long)n);
     return ST_OK;
 }

@@ -37,7 +37,7 @@ struct rows {
     bool lines; /* JSON, one value per line */
     struct row_span *spans;
     int64_t n, cap;
-    char **columns;   /* CSV, TSV: the header */
+    char **columns; /* CSV, TSV: the header */
     int n_columns;
     struct file_map map; /* empty when the bytes belong to the caller */
 };

@@ -9,16 +9,30 @@
 
 static status judge_format(const struct rows *r)
 {
-    static const struct { const char *magic; size_t n; const char *format; } formats[] = {
-        {"PAR1", 4, "Parquet"},          {"ARROW1", 6, "Arrow"},         {"\xFF\xFF\xFF\xFF", 4, "Arrow"},
-        {"FEA1", 4, "Feather"},          {"\x1F\x8B", 2, "gzip"},        {"\x28\xB5\x2F\xFD", 4, "zstd"},
-        {"\xFD" "7zXZ", 5, "xz"},        {"BZh9", 4, "bzip2"},            {"PK\x03\x04", 4, "zip (or .xlsx)"},
+    static const struct {
+        const char *magic;
+        size_t n;
+        const char *format;
+    } formats[] = {
+        {"PAR1", 4, "Parquet"},
+        {"ARROW1", 6, "Arrow"},
+        {"\xFF\xFF\xFF\xFF", 4, "Arrow"},
+        {"FEA1", 4, "Feather"},
+        {"\x1F\x8B", 2, "gzip"},
+        {"\x28\xB5\x2F\xFD", 4, "zstd"},
+        {"\xFD"
+         "7zXZ",
+         5, "xz"},
+        {"BZh9", 4, "bzip2"},
+        {"PK\x03\x04", 4, "zip (or .xlsx)"},
         {"\x89HDF", 4, "HDF5"},
     };
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
         if (r->bytes >= formats[i].n && !memcmp(r->data, formats[i].magic, formats[i].n))
-            FAIL(ST_NOT_BUILT, "%s: the file is %s, whatever its name, which has no reader yet; unpack it or convert it "
-                 "to JSONL", r->name, formats[i].format);
+            FAIL(ST_NOT_BUILT,
+                 "%s: the file is %s, whatever its name, which has no reader yet; unpack it or convert it "
+                 "to JSONL",
+                 r->name, formats[i].format);
     return ST_OK;
 }
 
@@ -34,9 +48,11 @@ static const char *utf16_by_zeros(const struct rows *r)
 
 static status judge_encoding(const struct rows *r)
 {
-    static const struct { const char *bom; size_t n; const char *name; } marks[] = {
-        {"\xFF\xFE\0\0", 4, "UTF-32"}, {"\0\0\xFE\xFF", 4, "UTF-32"},
-        {"\xFF\xFE", 2, "UTF-16"},       {"\xFE\xFF", 2, "UTF-16"}};
+    static const struct {
+        const char *bom;
+        size_t n;
+        const char *name;
+    } marks[] = {{"\xFF\xFE\0\0", 4, "UTF-32"}, {"\0\0\xFE\xFF", 4, "UTF-32"}, {"\xFF\xFE", 2, "UTF-16"}, {"\xFE\xFF", 2, "UTF-16"}};
     const char *name = NULL;
     for (size_t i = 0; !name && i < sizeof marks / sizeof *marks; i++)
         if (r->bytes >= marks[i].n && !memcmp(r->data, marks[i].bom, marks[i].n)) name = marks[i].name;
@@ -58,11 +74,11 @@ status bytes_judge(const struct rows *r)
 
 /* Counts over bytes from 0x80 up. Pairs are read as double-byte encodings read them: a high byte takes the next. */
 struct census {
-    int utf8, stray;           /* characters of several bytes that are UTF-8; bytes that belong to none */
-    int runs, high;            /* runs of high bytes, and the bytes in them */
-    int upper, lower;          /* 0xC0-0xDF, 0xE0-0xFF */
+    int utf8, stray;  /* characters of several bytes that are UTF-8; bytes that belong to none */
+    int runs, high;   /* runs of high bytes, and the bytes in them */
+    int upper, lower; /* 0xC0-0xDF, 0xE0-0xFF */
     int pairs, unpaired;
-    int low_trail;             /* second bytes below 0x80 */
+    int low_trail;                          /* second bytes below 0x80 */
     int kana_sjis, kana_euc, hangul, hanzi; /* by first byte; hanzi: both from 0xA1 up */
 };
 
@@ -128,10 +144,10 @@ const char *bytes_remedy(const struct rows *r, size_t at)
     size_t left = r->bytes - at;
     count_bytes(r->data + at, left < LOOKED_AT ? left : LOOKED_AT, &c);
     if (c.utf8 > 4 * c.stray)
-        snprintf(text, sizeof text, "the rest around it is UTF-8: mend these bytes, or drop them with iconv -c -f UTF-8 "
+        snprintf(text, sizeof text,
+                 "the rest around it is UTF-8: mend these bytes, or drop them with iconv -c -f UTF-8 "
                  "-t UTF-8 IN > OUT");
     else
-        snprintf(text, sizeof text, "it looks like %s; convert the file: iconv -f %s -t UTF-8 IN > OUT", guess(&c),
-                 guess(&c));
+        snprintf(text, sizeof text, "it looks like %s; convert the file: iconv -f %s -t UTF-8 IN > OUT", guess(&c), guess(&c));
     return text;
 }

@@ -53,8 +53,7 @@ static status field(const struct rows *r, size_t at, size_t end, size_t *line, s
     if (!out) /* where the record ends is clear all the same; csv_get refuses it, and not the file */
         while (!ends_field(r, *next, end)) ++*next;
     else if (!ends_field(r, *next, end))
-        FAIL(ST_DATA, "%s:%zu: '%c' after a closing quote; write a quote inside a value twice", r->name, *line,
-             p[*next]);
+        FAIL(ST_DATA, "%s:%zu: '%c' after a closing quote; write a quote inside a value twice", r->name, *line, p[*next]);
     return ST_OK;
 }
 
@@ -63,11 +62,9 @@ static status add_column(struct rows *r, const char *name, size_t n, size_t line
     size_t bad;
     if (r->n_columns == MAX_COLUMNS) FAIL(ST_DATA, "%s:%zu: more than %d columns", r->name, line, MAX_COLUMNS);
     if (!text_is_utf8(name, n, &bad) || strlen(name) != n)
-        FAIL(ST_DATA, "%s:%zu: the name of column %d is not UTF-8 text: %s", r->name, line, r->n_columns + 1,
-             bytes_remedy(r, 0));
+        FAIL(ST_DATA, "%s:%zu: the name of column %d is not UTF-8 text: %s", r->name, line, r->n_columns + 1, bytes_remedy(r, 0));
     for (int i = 0; i < r->n_columns; i++)
-        if (!strcmp(r->columns[i], name))
-            FAIL(ST_DATA, "%s:%zu: two columns are called '%s'; rename one", r->name, line, name);
+        if (!strcmp(r->columns[i], name)) FAIL(ST_DATA, "%s:%zu: two columns are called '%s'; rename one", r->name, line, name);
     if (r->n_columns % 16 == 0) r->columns = mem_grow(r->columns, (size_t)(r->n_columns + 16) * sizeof *r->columns);
     r->columns[r->n_columns++] = mem_strdup(name);
     return ST_OK;
@@ -128,12 +125,11 @@ status csv_get(const struct rows *r, const struct row_span *s, json_t **row)
         more = at < end;
         at += more;
         if (n < r->n_columns && json_object_set_new(*row, r->columns[n], json_stringn(value.data, value.len)))
-            FAIL_DONE(ST_DATA, "%s:%zu: column %s is not UTF-8: %s", r->name, line, r->columns[n],
-                      bytes_remedy(r, s->at));
+            FAIL_DONE(ST_DATA, "%s:%zu: column %s is not UTF-8: %s", r->name, line, r->columns[n], bytes_remedy(r, s->at));
     }
     if (n != r->n_columns)
-        FAIL_DONE(ST_DATA, "%s:%u: %d values, but the header names %d columns; quote values that contain %s", r->name,
-                  s->line, n, r->n_columns, r->kind == ROWS_TSV ? "a tab or a line's end" : "a comma");
+        FAIL_DONE(ST_DATA, "%s:%u: %d values, but the header names %d columns; quote values that contain %s", r->name, s->line, n,
+                  r->n_columns, r->kind == ROWS_TSV ? "a tab or a line's end" : "a comma");
 done:
     buf_release(&value);
     if (st) {

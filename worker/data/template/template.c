@@ -7,9 +7,25 @@
 #include "worker/data/template/tpl_tree.h"
 
 const char *const kind_names[N_KINDS] = {
-    "nothing", "Undefined", "NoneType", "bool",      "int",         "float", "str",
-    "list",    "tuple",     "dict",     "dict view", "range",       "generator",
-    "Namespace", "LoopContext", "Macro", "builtin_function_or_method", "Cycler", "Joiner",
+    "nothing",
+    "Undefined",
+    "NoneType",
+    "bool",
+    "int",
+    "float",
+    "str",
+    "list",
+    "tuple",
+    "dict",
+    "dict view",
+    "range",
+    "generator",
+    "Namespace",
+    "LoopContext",
+    "Macro",
+    "builtin_function_or_method",
+    "Cycler",
+    "Joiner",
 };
 
 status template_compile(const char *name, const char *text, size_t n, struct template **out)

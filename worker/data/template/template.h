@@ -60,7 +60,9 @@ typedef uint32_t template_origin;
 static inline enum template_field origin_field(template_origin o) { return (enum template_field)(o & 7); }
 static inline size_t origin_message(template_origin o) { return o >> 3; }
 
-struct template_span { size_t begin, end; }; /* bytes of the text */
+struct template_span {
+    size_t begin, end;
+}; /* bytes of the text */
 
 /* Zero-initialise; reused from row to row, template_text_release at the end. */
 struct template_text {

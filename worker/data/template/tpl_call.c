@@ -40,8 +40,7 @@ static status bind_named(struct call *c, const char *what, const struct param *p
         size_t i = 0;
         while (i < n && !same_word(params[i].name, name)) i++;
         int shown = name.s->n > 60 ? 60 : (int)name.s->n;
-        if (by_position || i == n)
-            return tpl_fail(c->r, "%s '%s' takes no argument named '%.*s'", what, c->what->name, shown, name.s->p);
+        if (by_position || i == n) return tpl_fail(c->r, "%s '%s' takes no argument named '%.*s'", what, c->what->name, shown, name.s->p);
         if (c->arg[i].kind != V_ABSENT)
             return tpl_fail(c->r, "%s '%s' gets its argument '%.*s' twice", what, c->what->name, shown, name.s->p);
         c->arg[i] = c->given->named[k].value;
@@ -54,20 +53,16 @@ static status bind(struct call *c, const char *what)
     struct param params[TPL_MAX_ARGS];
     bool by_position = c->what->params[0] == '/';
     size_t n = params_of(c->what->params + (by_position ? 1 + (c->what->params[1] == ' ') : 0), params);
-    if (c->given->n > n)
-        return tpl_fail(c->r, "%s '%s' takes at most %zu arguments, %zu are given", what, c->what->name, n,
-                        c->given->n);
+    if (c->given->n > n) return tpl_fail(c->r, "%s '%s' takes at most %zu arguments, %zu are given", what, c->what->name, n, c->given->n);
     for (size_t i = 0; i < c->given->n; i++) c->arg[i] = c->given->v[i];
     TRY(bind_named(c, what, params, n, by_position));
     for (size_t i = 0; i < n; i++)
         if (c->arg[i].kind == V_ABSENT && !params[i].optional)
-            return tpl_fail(c->r, "%s '%s' lacks its argument '%.*s'", what, c->what->name, (int)params[i].name.n,
-                            params[i].name.p);
+            return tpl_fail(c->r, "%s '%s' lacks its argument '%.*s'", what, c->what->name, (int)params[i].name.n, params[i].name.p);
     return ST_OK;
 }
 
-status builtin_call(struct render *r, const char *what, const struct builtin *b, struct value self,
-                    const struct args *a, struct value *out)
+status builtin_call(struct render *r, const char *what, const struct builtin *b, struct value self, const struct args *a, struct value *out)
 {
     struct call c = {.r = r, .what = b, .self = self, .given = a};
     if (b->params) TRY(bind(&c, what));
@@ -85,8 +80,7 @@ status arg_int(struct call *c, int i, int64_t otherwise, int64_t *out)
     *out = otherwise;
     if (!arg_given(c, i)) return ST_OK;
     if (c->arg[i].kind == V_UNDEFINED) return tpl_fail_undefined(c->r, c->arg[i]);
-    if (!is_integral(c->arg[i]))
-        return tpl_fail(c->r, "'%s' needs an integer, not '%s'", c->what->name, kind_names[c->arg[i].kind]);
+    if (!is_integral(c->arg[i])) return tpl_fail(c->r, "'%s' needs an integer, not '%s'", c->what->name, kind_names[c->arg[i].kind]);
     *out = value_integer(c->arg[i]);
     return ST_OK;
 }
@@ -98,8 +92,7 @@ status arg_str(struct call *c, int i, const char *otherwise, struct value *out)
         return ST_OK;
     }
     *out = c->arg[i];
-    if (!is_string(*out))
-        return tpl_fail(c->r, "'%s' needs a string, not '%s'", c->what->name, kind_names[out->kind]);
+    if (!is_string(*out)) return tpl_fail(c->r, "'%s' needs a string, not '%s'", c->what->name, kind_names[out->kind]);
     return ST_OK;
 }
 
@@ -115,13 +108,18 @@ status value_call(struct render *r, struct value what, const struct args *a, str
 {
     static const struct args none;
     switch (what.kind) {
-    case V_BOUND: return builtin_call(r, "function", what.bound->what, what.bound->self, a ? a : &none, out);
-    case V_MACRO: return tpl_macro_call(r, what.macro, a, out);
+    case V_BOUND:
+        return builtin_call(r, "function", what.bound->what, what.bound->self, a ? a : &none, out);
+    case V_MACRO:
+        return tpl_macro_call(r, what.macro, a, out);
     case V_LOOP:
         if (a->n != 1 || a->n_named) return tpl_fail(r, "loop() takes one argument");
         return tpl_loop_again(r, what.loop, a->v[0], out);
-    case V_JOINER: return call_joiner(r, what.cycle, out);
-    case V_UNDEFINED: return tpl_fail_undefined(r, what);
-    default: return tpl_fail(r, "'%s' object is not callable", kind_names[what.kind]);
+    case V_JOINER:
+        return call_joiner(r, what.cycle, out);
+    case V_UNDEFINED:
+        return tpl_fail_undefined(r, what);
+    default:
+        return tpl_fail(r, "'%s' object is not callable", kind_names[what.kind]);
     }
 }

@@ -28,17 +28,16 @@ int32_t char_before(const char *p, size_t at, size_t *len)
 
 bool char_is_space(int32_t c)
 {
-    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
+           c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 bool char_is_printable(int32_t c)
 {
     if (c < 0x7F) return c >= 32;
     utf8proc_category_t k = utf8proc_category(c);
-    return k != UTF8PROC_CATEGORY_CC && k != UTF8PROC_CATEGORY_CF && k != UTF8PROC_CATEGORY_CS &&
-           k != UTF8PROC_CATEGORY_CO && k != UTF8PROC_CATEGORY_CN && k != UTF8PROC_CATEGORY_ZL &&
-           k != UTF8PROC_CATEGORY_ZP && k != UTF8PROC_CATEGORY_ZS;
+    return k != UTF8PROC_CATEGORY_CC && k != UTF8PROC_CATEGORY_CF && k != UTF8PROC_CATEGORY_CS && k != UTF8PROC_CATEGORY_CO &&
+           k != UTF8PROC_CATEGORY_CN && k != UTF8PROC_CATEGORY_ZL && k != UTF8PROC_CATEGORY_ZP && k != UTF8PROC_CATEGORY_ZS;
 }
 
 /* \w of Python's re: letters, digits, numbers, and the underscore. */
@@ -46,8 +45,7 @@ bool char_is_word(int32_t c)
 {
     if (c < 0x80) return c == '_' || (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z');
     utf8proc_category_t k = utf8proc_category(c);
-    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO) ||
-           (k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO);
+    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO) || (k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO);
 }
 
 bool char_is_cased(int32_t c, bool *upper)
@@ -73,8 +71,10 @@ static const char *several(int32_t c, bool title)
     while (low <= high) {
         int mid = (low + high) / 2;
         if (special[mid].from == c) return title ? special[mid].title : special[mid].upper;
-        if (special[mid].from < c) low = mid + 1;
-        else high = mid - 1;
+        if (special[mid].from < c)
+            low = mid + 1;
+        else
+            high = mid - 1;
     }
     return NULL;
 }
@@ -134,10 +134,14 @@ status str_case(struct render *r, struct value s, enum letter_case how, struct v
         int32_t c = char_at(s.s->p + at, s.s->n - at, &len);
         template_origin o = str_origin(s, at);
         bool upper, cased = char_is_cased(c, &upper);
-        if (how == CASE_FOLD) TRY(put_folded(&b, c, o));
-        else if (how == CASE_UPPER || (how == CASE_SWAP && !upper)) TRY(put_upper(&b, c, false, o));
-        else if ((how == CASE_TITLE && !inside) || (how == CASE_CAPITAL && !at)) TRY(put_upper(&b, c, true, o));
-        else TRY(put_lower(&b, s.s, at, len, c, o));
+        if (how == CASE_FOLD)
+            TRY(put_folded(&b, c, o));
+        else if (how == CASE_UPPER || (how == CASE_SWAP && !upper))
+            TRY(put_upper(&b, c, false, o));
+        else if ((how == CASE_TITLE && !inside) || (how == CASE_CAPITAL && !at))
+            TRY(put_upper(&b, c, true, o));
+        else
+            TRY(put_lower(&b, s.s, at, len, c, o));
         inside = cased;
     }
     bool markup = s.markup;
@@ -159,10 +163,9 @@ bool char_is_superscript(int32_t c)
 {
     static const struct {
         int32_t from, to;
-    } ranges[] = {{0xB2, 0xB3},     {0xB9, 0xB9},     {0x1369, 0x1371}, {0x19DA, 0x19DA}, {0x2070, 0x2070},
-                  {0x2074, 0x2079}, {0x2080, 0x2089}, {0x2460, 0x2468}, {0x2474, 0x247C}, {0x2488, 0x2490},
-                  {0x24EA, 0x24EA}, {0x24F5, 0x24FD}, {0x24FF, 0x24FF}, {0x2776, 0x277E}, {0x2780, 0x2788},
-                  {0x278A, 0x2792}};
+    } ranges[] = {{0xB2, 0xB3},     {0xB9, 0xB9},     {0x1369, 0x1371}, {0x19DA, 0x19DA}, {0x2070, 0x2070}, {0x2074, 0x2079},
+                  {0x2080, 0x2089}, {0x2460, 0x2468}, {0x2474, 0x247C}, {0x2488, 0x2490}, {0x24EA, 0x24EA}, {0x24F5, 0x24FD},
+                  {0x24FF, 0x24FF}, {0x2776, 0x277E}, {0x2780, 0x2788}, {0x278A, 0x2792}};
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
         if (c >= ranges[i].from && c <= ranges[i].to) return true;
     return false;

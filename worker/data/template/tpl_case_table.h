@@ -1,5 +1,6 @@
 /* Letters whose upper or title case is several code points (Unicode SpecialCasing.txt, unconditional), sorted. Included
  * by tpl_case.c. */
+/* clang-format off */
 {0x00DF, "SS", "Ss"},
 {0x0149, "\xCA\xBCN", "\xCA\xBCN"},
 {0x01F0, "J\xCC\x8C", "J\xCC\x8C"},

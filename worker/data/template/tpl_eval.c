@@ -33,8 +33,10 @@ const struct value *frame_get(const struct frame *f, int symbol)
 static status eval_name(struct render *r, struct frame *f, const struct node *n, struct value *out)
 {
     const struct value *v = frame_get(f, n->symbol);
-    if (v) *out = *v;
-    else TRY(tpl_global(r, n->symbol, out));
+    if (v)
+        *out = *v;
+    else
+        TRY(tpl_global(r, n->symbol, out));
     return ST_OK;
 }
 
@@ -160,8 +162,7 @@ static status eval_call(struct render *r, struct frame *f, const struct node *n,
     return value_call(r, what, &args, out);
 }
 
-static status apply(struct render *r, struct frame *f, const struct node *n, const char *what, struct value of,
-                    struct value *out)
+static status apply(struct render *r, struct frame *f, const struct node *n, const char *what, struct value of, struct value *out)
 {
     struct args args;
     TRY(tpl_eval_args(r, f, n->args, &args));
@@ -291,11 +292,10 @@ static status eval_cond(struct render *r, struct frame *f, const struct node *n,
 
 typedef status eval_fn(struct render *r, struct frame *f, const struct node *n, struct value *out);
 static eval_fn *const evaluators[N_NODE_KINDS] = {
-    [N_CONST] = eval_const,   [N_NAME] = eval_name,     [N_TUPLE] = eval_list,      [N_LIST] = eval_list,
-    [N_DICT] = eval_dict,     [N_ATTR] = eval_attr,     [N_ITEM] = eval_item,       [N_SLICE] = eval_slice,
-    [N_CALL] = eval_call,     [N_FILTER] = eval_filter, [N_TEST] = eval_test,       [N_NOT] = eval_not,
-    [N_AND] = eval_and_or,    [N_OR] = eval_and_or,     [N_NEG] = eval_sign,        [N_POS] = eval_sign,
-    [N_BINARY] = eval_binary, [N_CONCAT] = eval_concat, [N_COMPARE] = eval_compare, [N_COND] = eval_cond,
+    [N_CONST] = eval_const, [N_NAME] = eval_name,     [N_TUPLE] = eval_list,    [N_LIST] = eval_list,       [N_DICT] = eval_dict,
+    [N_ATTR] = eval_attr,   [N_ITEM] = eval_item,     [N_SLICE] = eval_slice,   [N_CALL] = eval_call,       [N_FILTER] = eval_filter,
+    [N_TEST] = eval_test,   [N_NOT] = eval_not,       [N_AND] = eval_and_or,    [N_OR] = eval_and_or,       [N_NEG] = eval_sign,
+    [N_POS] = eval_sign,    [N_BINARY] = eval_binary, [N_CONCAT] = eval_concat, [N_COMPARE] = eval_compare, [N_COND] = eval_cond,
 };
 
 status tpl_eval(struct render *r, struct frame *f, const struct node *n, struct value *out)

@@ -32,8 +32,10 @@ static status assign_attr(struct render *r, struct frame *f, const struct node *
 {
     struct value of;
     const struct value *there = frame_get(f, target->symbol);
-    if (there) of = *there;
-    else TRY(tpl_global(r, target->symbol, &of));
+    if (there)
+        of = *there;
+    else
+        TRY(tpl_global(r, target->symbol, &of));
     r->line = target->line;
     if (of.kind != V_NAMESPACE) return tpl_fail(r, "cannot assign an attribute of something that is no namespace");
     TRY(namespace_check(r, target->value));
@@ -171,8 +173,7 @@ static bool named_is(const struct render *r, const struct pair *p, int symbol)
 }
 
 /* Arguments by name that are no parameter: kwargs, the caller, or too many. */
-static status bind_rest(struct render *r, struct frame *f, const struct signature *s, const struct args *a,
-                        const bool *used)
+static status bind_rest(struct render *r, struct frame *f, const struct signature *s, const struct args *a, const bool *used)
 {
     struct dict *rest = pool_take(&r->pool, sizeof *rest);
     *rest = (struct dict){0};
@@ -180,8 +181,10 @@ static status bind_rest(struct render *r, struct frame *f, const struct signatur
     if (s->takes_caller) frame_set(r, f, s->caller, value_undefined_hint(r, "no caller is defined"));
     for (size_t i = 0; i < a->n_named; i++) {
         if (used[i]) continue;
-        if (s->takes_caller && named_is(r, &a->named[i], s->caller)) frame_set(r, f, s->caller, a->named[i].value);
-        else if (s->takes_kwargs) TRY(dict_put(r, rest, a->named[i].key, a->named[i].value));
+        if (s->takes_caller && named_is(r, &a->named[i], s->caller))
+            frame_set(r, f, s->caller, a->named[i].value);
+        else if (s->takes_kwargs)
+            TRY(dict_put(r, rest, a->named[i].key, a->named[i].value));
         else
             return tpl_fail(r, "macro '%.*s' takes no argument named '%.*s'", name, s->name.p,
                             a->named[i].key.s->n > 60 ? 60 : (int)a->named[i].key.s->n, a->named[i].key.s->p);
@@ -225,13 +228,20 @@ status tpl_macro_call(struct render *r, const struct macro *m, const struct args
 
 typedef status exec_fn(struct render *r, struct frame *f, const struct node *n);
 static exec_fn *const executors[N_NODE_KINDS] = {
-    [N_BODY] = exec_body,           [N_PRINT] = exec_print,           [N_IF] = exec_if,
-    [N_FOR] = tpl_exec_for,         [N_SET] = exec_set,               [N_SET_BLOCK] = exec_set_block,
-    [N_MACRO] = exec_macro,         [N_CALL_BLOCK] = exec_call_block, [N_FILTER_BLOCK] = exec_filter_block,
-    [N_WITH] = exec_with,           [N_GENERATION] = exec_generation, [N_BREAK] = exec_leave,
+    [N_BODY] = exec_body,
+    [N_PRINT] = exec_print,
+    [N_IF] = exec_if,
+    [N_FOR] = tpl_exec_for,
+    [N_SET] = exec_set,
+    [N_SET_BLOCK] = exec_set_block,
+    [N_MACRO] = exec_macro,
+    [N_CALL_BLOCK] = exec_call_block,
+    [N_FILTER_BLOCK] = exec_filter_block,
+    [N_WITH] = exec_with,
+    [N_GENERATION] = exec_generation,
+    [N_BREAK] = exec_leave,
     [N_CONTINUE] = exec_leave,
 };
-
 
 status tpl_exec(struct render *r, struct frame *f, const struct node *n)
 {

@@ -105,8 +105,7 @@ static status filter_format(struct call *c, struct value *out)
     struct dict *named = pool_take(&c->r->pool, sizeof *named);
     *named = (struct dict){.v = (struct pair *)c->given->named, .n = c->given->n_named};
     if (l.n && named->n) return tpl_fail(c->r, "filter 'format' takes arguments by position or by name, not both");
-    struct value args = named->n ? (struct value){.kind = V_DICT, .d = named}
-                                 : value_list(c->r, l, V_TUPLE, TEMPLATE_ITSELF);
+    struct value args = named->n ? (struct value){.kind = V_DICT, .d = named} : value_list(c->r, l, V_TUPLE, TEMPLATE_ITSELF);
     return tpl_percent(c->r, c->self, args, out);
 }
 
@@ -115,8 +114,7 @@ static status filter_indent(struct call *c, struct value *out)
     struct build b = {.r = c->r}, quirk = {.r = c->r};
     struct value width, lines, newline = value_text(&c->r->pool, "\n", 1, TEMPLATE_ITSELF);
     bool first = arg_true(c, 1), blank = arg_true(c, 2);
-    if (!is_string(c->self))
-        return tpl_fail(c->r, "filter 'indent' needs a string, not '%s'", kind_names[c->self.kind]);
+    if (!is_string(c->self)) return tpl_fail(c->r, "filter 'indent' needs a string, not '%s'", kind_names[c->self.kind]);
     if (is_string(c->arg[0])) {
         width = c->arg[0];
     } else {
@@ -146,17 +144,14 @@ static status filter_truncate(struct call *c, struct value *out)
     struct value end;
     struct build b = {.r = c->r};
     size_t n;
-    if (!value_length(c->self, &n))
-        return tpl_fail(c->r, "filter 'truncate' needs a string, not '%s'", kind_names[c->self.kind]);
+    if (!value_length(c->self, &n)) return tpl_fail(c->r, "filter 'truncate' needs a string, not '%s'", kind_names[c->self.kind]);
     TRY(arg_int(c, 0, 255, &length));
     TRY(arg_str(c, 2, "...", &end));
     TRY(arg_int(c, 3, 5, &leeway));
-    if (length < (int64_t)end.s->chars || leeway < 0)
-        return tpl_fail(c->r, "filter 'truncate': a length that is too small");
+    if (length < (int64_t)end.s->chars || leeway < 0) return tpl_fail(c->r, "filter 'truncate': a length that is too small");
     *out = c->self;
     if ((int64_t)n - leeway <= length) return ST_OK;
-    if (!is_string(c->self))
-        return tpl_fail(c->r, "filter 'truncate' needs a string, not '%s'", kind_names[c->self.kind]);
+    if (!is_string(c->self)) return tpl_fail(c->r, "filter 'truncate' needs a string, not '%s'", kind_names[c->self.kind]);
     size_t keep = str_offset(c->self.s, (size_t)length - end.s->chars), space = keep;
     while (!arg_true(c, 1) && space > 0 && c->self.s->p[space - 1] != ' ') space--;
     TRY(build_cut(&b, c->self, 0, space > 0 && !arg_true(c, 1) ? space - 1 : keep));
@@ -282,8 +277,10 @@ static status filter_float(struct call *c, struct value *out)
     double f;
     *out = c->arg[0].kind == V_ABSENT ? value_float(0) : c->arg[0];
     if (c->self.kind == V_UNDEFINED) return tpl_fail_undefined(c->r, c->self);
-    if (is_number(c->self)) *out = value_float(value_double(c->self));
-    else if (is_string(c->self) && parse_float(c->self, &f)) *out = value_float(f);
+    if (is_number(c->self))
+        *out = value_float(value_double(c->self));
+    else if (is_string(c->self) && parse_float(c->self, &f))
+        *out = value_float(f);
     out->origin = c->self.origin;
     return ST_OK;
 }
@@ -291,8 +288,7 @@ static status filter_float(struct call *c, struct value *out)
 static status need_number(struct call *c)
 {
     if (c->self.kind == V_UNDEFINED) return tpl_fail_undefined(c->r, c->self);
-    if (!is_number(c->self))
-        return tpl_fail(c->r, "filter '%s' needs a number, not '%s'", c->what->name, kind_names[c->self.kind]);
+    if (!is_number(c->self)) return tpl_fail(c->r, "filter '%s' needs a number, not '%s'", c->what->name, kind_names[c->self.kind]);
     return ST_OK;
 }
 
@@ -326,8 +322,7 @@ static status filter_round(struct call *c, struct value *out)
     TRY(arg_str(c, 1, "common", &method));
     if (precision < -300 || precision > 300) return tpl_fail(c->r, "filter 'round': a precision of %d", (int)precision);
     bool up = str_is(method, "ceil"), down = str_is(method, "floor");
-    if (!up && !down && !str_is(method, "common"))
-        return tpl_fail(c->r, "filter 'round': the method must be common, ceil or floor");
+    if (!up && !down && !str_is(method, "common")) return tpl_fail(c->r, "filter 'round': the method must be common, ceil or floor");
     double f = value_double(c->self), unit = pow(10, (double)precision);
     if (up || down) {
         *out = value_float((up ? ceil(f * unit) : floor(f * unit)) / unit);
@@ -344,8 +339,7 @@ static status filter_round(struct call *c, struct value *out)
 static status filter_length(struct call *c, struct value *out)
 {
     size_t n;
-    if (!value_length(c->self, &n))
-        return tpl_fail(c->r, "an object of type '%s' has no length", kind_names[c->self.kind]);
+    if (!value_length(c->self, &n)) return tpl_fail(c->r, "an object of type '%s' has no length", kind_names[c->self.kind]);
     *out = value_int((int64_t)n);
     return ST_OK;
 }
@@ -368,7 +362,10 @@ static status filter_attr(struct call *c, struct value *out)
     return ST_OK;
 }
 
-#define FOREIGN(name) {name, NULL, NULL, false}
+#define FOREIGN(name)                                                                                                                      \
+    {                                                                                                                                      \
+        name, NULL, NULL, false                                                                                                            \
+    }
 const struct builtin tpl_filters[] = {
     {"abs", "", filter_abs, false},
     {"attr", "name", filter_attr, false},
@@ -416,7 +413,13 @@ const struct builtin tpl_filters[] = {
     {"unique", "?case_sensitive ?attribute", filter_unique, false},
     {"upper", "", filter_upper, false},
     {"wordcount", "", filter_wordcount, false},
-    FOREIGN("filesizeformat"), FOREIGN("pprint"), FOREIGN("random"), FOREIGN("striptags"), FOREIGN("urlencode"),
-    FOREIGN("urlize"), FOREIGN("wordwrap"), FOREIGN("xmlattr"),
+    FOREIGN("filesizeformat"),
+    FOREIGN("pprint"),
+    FOREIGN("random"),
+    FOREIGN("striptags"),
+    FOREIGN("urlencode"),
+    FOREIGN("urlize"),
+    FOREIGN("wordwrap"),
+    FOREIGN("xmlattr"),
     {NULL, NULL, NULL, false},
 };

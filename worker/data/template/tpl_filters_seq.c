@@ -53,8 +53,7 @@ static status sort_key(struct render *r, struct value attribute, bool case_sensi
 }
 
 /* A copy of the items, with their keys, in order. */
-static status sorted(struct call *c, const struct value *items, size_t n, struct value *keys, bool reverse,
-                     struct value *out)
+static status sorted(struct call *c, const struct value *items, size_t n, struct value *keys, bool reverse, struct value *out)
 {
     struct list l = {0};
     for (size_t i = 0; i < n; i++) TRY(list_push(c->r, &l, items[i]));
@@ -64,8 +63,8 @@ static status sorted(struct call *c, const struct value *items, size_t n, struct
 }
 
 /* The items by one attribute. */
-static status keys_of(struct call *c, const struct value *items, size_t n, struct value attribute,
-                      struct value otherwise, bool case_sensitive, struct list *keys)
+static status keys_of(struct call *c, const struct value *items, size_t n, struct value attribute, struct value otherwise,
+                      bool case_sensitive, struct list *keys)
 {
     for (size_t i = 0; i < n; i++) {
         struct value key = items[i];
@@ -97,11 +96,9 @@ status filter_dictsort(struct call *c, struct value *out)
     struct value by;
     struct list items = {0}, keys = {0};
     TRY(arg_str(c, 1, "key", &by));
-    if (!str_is(by, "key") && !str_is(by, "value"))
-        return tpl_fail(c->r, "filter 'dictsort' sorts by 'key' or by 'value'");
+    if (!str_is(by, "key") && !str_is(by, "value")) return tpl_fail(c->r, "filter 'dictsort' sorts by 'key' or by 'value'");
     if (c->self.kind == V_UNDEFINED) return tpl_fail_undefined(c->r, c->self);
-    if (c->self.kind != V_DICT)
-        return tpl_fail(c->r, "filter 'dictsort' needs a dict, not '%s'", kind_names[c->self.kind]);
+    if (c->self.kind != V_DICT) return tpl_fail(c->r, "filter 'dictsort' needs a dict, not '%s'", kind_names[c->self.kind]);
     for (size_t i = 0; i < c->self.d->n; i++) {
         struct pair *p = &c->self.d->v[i];
         struct value key = str_is(by, "key") ? p->key : p->value;
@@ -138,8 +135,7 @@ status filter_reverse(struct call *c, struct value *out)
     const struct value *items;
     struct list l = {0};
     size_t n;
-    if (is_string(c->self))
-        return value_slice(c->r, c->self, (struct value[3]){{0}, {0}, value_int(-1)}, out);
+    if (is_string(c->self)) return value_slice(c->r, c->self, (struct value[3]){{0}, {0}, value_int(-1)}, out);
     TRY(value_items(c->r, c->self, &items, &n));
     while (n) TRY(list_push(c->r, &l, items[--n]));
     *out = c->self.kind == V_ITER ? value_list(c->r, l, V_LIST, c->self.origin) : value_iter(c->r, l, c->self.origin);
@@ -209,8 +205,10 @@ status filter_first(struct call *c, struct value *out)
     const struct value *items;
     size_t n, at = c->self.kind == V_ITER ? c->self.iter->at : 0;
     TRY(value_items(c->r, c->self, &items, &n));
-    if (n) *out = items[0];
-    else *out = value_undefined_hint(c->r, "no item is the first: the sequence is empty");
+    if (n)
+        *out = items[0];
+    else
+        *out = value_undefined_hint(c->r, "no item is the first: the sequence is empty");
     if (n && c->self.kind == V_ITER) c->self.iter->at = at + 1;
     return ST_OK;
 }
@@ -221,8 +219,10 @@ status filter_last(struct call *c, struct value *out)
     size_t n;
     if (c->self.kind == V_ITER) return tpl_fail(c->r, "filter 'last': a generator has no last item before it has run");
     TRY(value_items(c->r, c->self, &items, &n));
-    if (n) *out = items[n - 1];
-    else *out = value_undefined_hint(c->r, "no item is the last: the sequence is empty");
+    if (n)
+        *out = items[n - 1];
+    else
+        *out = value_undefined_hint(c->r, "no item is the last: the sequence is empty");
     return ST_OK;
 }
 
@@ -333,14 +333,13 @@ status filter_sum(struct call *c, struct value *out)
 /* ---- a filter or test on every item ------------------------------------------------------------------------------ */
 
 /* The filter or test that given argument `at` names, and its own arguments. */
-static status named_builtin(struct call *c, size_t at, const struct builtin *table, const char *what,
-                            const struct builtin **b, struct args *rest)
+static status named_builtin(struct call *c, size_t at, const struct builtin *table, const char *what, const struct builtin **b,
+                            struct args *rest)
 {
     struct value name = c->given->v[at];
     if (!is_string(name)) return tpl_fail(c->r, "filter '%s' needs the name of a %s", c->what->name, what);
     *b = builtin_find(table, (struct word){name.s->p, name.s->n});
-    if (!*b)
-        return tpl_fail(c->r, "no %s is named '%.*s'", what, name.s->n > 60 ? 60 : (int)name.s->n, name.s->p);
+    if (!*b) return tpl_fail(c->r, "no %s is named '%.*s'", what, name.s->n > 60 ? 60 : (int)name.s->n, name.s->p);
     if (!(*b)->fn) return tpl_fail_unbuilt(c->r, "the %s '%s' is not built here", what, (*b)->name);
     *rest = (struct args){c->given->v + at + 1, c->given->n - at - 1, c->given->named, c->given->n_named};
     return ST_OK;
@@ -351,9 +350,12 @@ static status map_attribute(struct call *c, const struct value *items, size_t n,
     struct value attribute = {0}, otherwise = {0};
     for (size_t i = 0; i < c->given->n_named; i++) {
         struct pair p = c->given->named[i];
-        if (str_is(p.key, "attribute")) attribute = p.value;
-        else if (str_is(p.key, "default")) otherwise = p.value;
-        else return tpl_fail(c->r, "filter 'map' takes no argument of that name");
+        if (str_is(p.key, "attribute"))
+            attribute = p.value;
+        else if (str_is(p.key, "default"))
+            otherwise = p.value;
+        else
+            return tpl_fail(c->r, "filter 'map' takes no argument of that name");
     }
     if (attribute.kind == V_ABSENT) return tpl_fail(c->r, "filter 'map' needs a filter or attribute=…");
     for (size_t i = 0; i < n; i++) {
@@ -405,8 +407,10 @@ static status choose(struct call *c, bool attr, bool keep, struct value *out)
         struct value item = items[i], passed;
         TRY(tpl_spend(c->r, TPL_NODE_WORK));
         if (attr) TRY(dotted(c->r, c->given->v[0], (struct value){0}, &item));
-        if (b) TRY(builtin_call(c->r, "test", b, item, &rest, &passed));
-        else passed = value_bool(value_true(item));
+        if (b)
+            TRY(builtin_call(c->r, "test", b, item, &rest, &passed));
+        else
+            passed = value_bool(value_true(item));
         if (value_true(passed) == keep) TRY(list_push(c->r, &l, items[i]));
     }
     tpl_leave(c->r);

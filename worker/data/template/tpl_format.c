@@ -9,13 +9,13 @@
 
 /* One field, as both ways understand it. */
 struct spec {
-    struct value fill; /* one character; V_ABSENT: a space */
-    char align;        /* '<' '>' '^' '=' or 0 */
-    char sign;         /* '+' ' ' or 0 */
-    bool alternate;    /* # */
-    char group;        /* ',' '_' or 0 */
+    struct value fill;        /* one character; V_ABSENT: a space */
+    char align;               /* '<' '>' '^' '=' or 0 */
+    char sign;                /* '+' ' ' or 0 */
+    bool alternate;           /* # */
+    char group;               /* ',' '_' or 0 */
     int64_t width, precision; /* precision -1: not given */
-    char type;         /* 0: not given */
+    char type;                /* 0: not given */
 };
 enum { MAX_WIDTH = 100000, MAX_PRECISION = 300 };
 
@@ -84,8 +84,10 @@ static status put_number(struct build *b, const struct spec *s, char align, stru
     char digits[720], grouped[1024], sign[8] = "";
     bool real = v.kind == V_FLOAT || (s->type && strchr("fFeEgG%", s->type));
     bool negative = real ? signbit(value_double(v)) : value_integer(v) < 0;
-    if (real) float_digits(fabs(value_double(v)), s, digits);
-    else integer_digits(negative ? -(uint64_t)value_integer(v) : (uint64_t)value_integer(v), s->type, digits);
+    if (real)
+        float_digits(fabs(value_double(v)), s, digits);
+    else
+        integer_digits(negative ? -(uint64_t)value_integer(v) : (uint64_t)value_integer(v), s->type, digits);
     if (negative || s->sign) snprintf(sign, sizeof sign, "%c", negative ? '-' : s->sign);
     if (s->alternate && s->type && strchr("xXob", s->type)) strncat(sign, (char[3]){'0', s->type, 0}, 3);
     if (s->group) group_digits(digits, s->group, s->type && strchr("xXob", s->type) ? 4 : 3, grouped);
@@ -131,8 +133,7 @@ static status read_count(struct percent *p, int64_t most, int64_t *out)
         if (!is_integral(v)) return tpl_fail(p->r, "* in a format wants an integer");
         *out = value_integer(v);
     } else {
-        while (next_byte(p) >= '0' && next_byte(p) <= '9' && *out <= most)
-            *out = *out * 10 + (p->format.s->p[p->at++] - '0');
+        while (next_byte(p) >= '0' && next_byte(p) <= '9' && *out <= most) *out = *out * 10 + (p->format.s->p[p->at++] - '0');
     }
     if (*out > most || *out < -most) return tpl_fail(p->r, "a width or precision beyond %" PRId64 " in a format", most);
     return ST_OK;
@@ -142,12 +143,18 @@ static status read_flags(struct percent *p, struct spec *s, bool *zero)
 {
     for (;; p->at++) {
         char c = next_byte(p);
-        if (c == '-') s->align = '<';
-        else if (c == '+') s->sign = '+';
-        else if (c == ' ') s->sign = s->sign ? s->sign : ' ';
-        else if (c == '0') *zero = true;
-        else if (c == '#') s->alternate = true;
-        else break;
+        if (c == '-')
+            s->align = '<';
+        else if (c == '+')
+            s->sign = '+';
+        else if (c == ' ')
+            s->sign = s->sign ? s->sign : ' ';
+        else if (c == '0')
+            *zero = true;
+        else if (c == '#')
+            s->alternate = true;
+        else
+            break;
     }
     TRY(read_count(p, MAX_WIDTH, &s->width));
     if (s->width < 0) {
@@ -271,11 +278,9 @@ static status read_spec(struct render *r, struct value text, struct spec *s)
     if (p < end && (*p == ',' || *p == '_')) s->group = *p++;
     if (p < end && *p == '.') {
         s->precision = 0;
-        for (p++; p < end && *p >= '0' && *p <= '9' && s->precision <= MAX_PRECISION; p++)
-            s->precision = s->precision * 10 + (*p - '0');
+        for (p++; p < end && *p >= '0' && *p <= '9' && s->precision <= MAX_PRECISION; p++) s->precision = s->precision * 10 + (*p - '0');
     }
-    if (s->width > MAX_WIDTH || s->precision > MAX_PRECISION)
-        return tpl_fail(r, "a width or precision too large to format");
+    if (s->width > MAX_WIDTH || s->precision > MAX_PRECISION) return tpl_fail(r, "a width or precision too large to format");
     if (p < end) s->type = *p++;
     if (p < end || (s->type && !strchr("sdfFeEgGxXob%", s->type))) return bad_spec(r);
     return ST_OK;
@@ -315,8 +320,7 @@ static status find_field(struct fields *f, struct value name, struct value *out)
         number = number && s->p[i] >= '0' && s->p[i] <= '9' && i < 9;
         if (number) index = index * 10 + (size_t)(s->p[i] - '0');
     }
-    if (end < s->n)
-        return tpl_fail_unbuilt(f->r, "attributes and items inside a field of .format() are not built here");
+    if (end < s->n) return tpl_fail_unbuilt(f->r, "attributes and items inside a field of .format() are not built here");
     if (!end || number) {
         f->automatic |= !end;
         f->numbered |= number;

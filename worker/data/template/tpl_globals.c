@@ -24,8 +24,10 @@ static void spell_out(const char *format, struct buf *out)
             continue;
         }
         p++;
-        if (*p == 'f') buf_text(out, "000000");
-        else if (*p != 'z' && *p != 'Z') buf_add(out, p - 1, 2);
+        if (*p == 'f')
+            buf_text(out, "000000");
+        else if (*p != 'z' && *p != 'Z')
+            buf_add(out, p - 1, 2);
     }
 }
 
@@ -89,8 +91,7 @@ static status put_pairs(struct call *c, struct value from, struct dict *d)
 
 status namespace_check(struct render *r, struct value name)
 {
-    if (is_string(name) && name.s->n && *name.s->p == '_')
-        return tpl_fail(r, "a namespace has no attributes that begin with '_'");
+    if (is_string(name) && name.s->n && *name.s->p == '_') return tpl_fail(r, "a namespace has no attributes that begin with '_'");
     return ST_OK;
 }
 
@@ -100,8 +101,7 @@ static status make_dict(struct call *c, enum kind kind, struct value *out)
     *d = (struct dict){0};
     if (c->given->n > 1) return tpl_fail(c->r, "'%s' takes one argument by position", c->what->name);
     if (c->given->n) TRY(put_pairs(c, c->given->v[0], d));
-    for (size_t i = 0; i < c->given->n_named; i++)
-        TRY(dict_put(c->r, d, c->given->named[i].key, c->given->named[i].value));
+    for (size_t i = 0; i < c->given->n_named; i++) TRY(dict_put(c->r, d, c->given->named[i].key, c->given->named[i].value));
     for (size_t i = 0; kind == V_NAMESPACE && i < d->n; i++) TRY(namespace_check(c->r, d->v[i].key));
     *out = (struct value){.kind = (uint8_t)kind, .d = d};
     return ST_OK;

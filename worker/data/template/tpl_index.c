@@ -22,10 +22,7 @@ static struct value closed(struct render *r, struct value of, struct value name)
 }
 
 /* __class__ and its kin: every object of Python has them. */
-static bool is_inner(struct word w)
-{
-    return w.n > 4 && !memcmp(w.p, "__", 2) && !memcmp(w.p + w.n - 2, "__", 2);
-}
+static bool is_inner(struct word w) { return w.n > 4 && !memcmp(w.p, "__", 2) && !memcmp(w.p + w.n - 2, "__", 2); }
 
 static status bind(struct render *r, struct value of, struct value name, const struct builtin *b, struct value *out)
 {
@@ -33,8 +30,7 @@ static status bind(struct render *r, struct value of, struct value name, const s
         *out = closed(r, of, name);
         return ST_OK;
     }
-    if (!b->fn)
-        return tpl_fail_unbuilt(r, "the attribute '%s' of a %s is not built here", b->name, kind_names[of.kind]);
+    if (!b->fn) return tpl_fail_unbuilt(r, "the attribute '%s' of a %s is not built here", b->name, kind_names[of.kind]);
     struct bound *m = pool_take(&r->pool, sizeof *m);
     *m = (struct bound){.what = b, .self = of};
     *out = (struct value){.kind = V_BOUND, .bound = m};
@@ -140,8 +136,7 @@ struct reach { /* indices start, start + step, … : count of them */
     size_t count;
 };
 
-static status bound_of(struct render *r, struct value v, int64_t n, int64_t low, int64_t high, int64_t otherwise,
-                       int64_t *out)
+static status bound_of(struct render *r, struct value v, int64_t n, int64_t low, int64_t high, int64_t otherwise, int64_t *out)
 {
     *out = otherwise;
     if (v.kind == V_ABSENT || v.kind == V_NONE) return ST_OK;
@@ -219,8 +214,7 @@ status value_slice(struct render *r, struct value of, const struct value bounds[
     size_t n;
     struct reach reach = {0};
     if (of.kind == V_UNDEFINED) return tpl_fail_undefined(r, of);
-    if (!is_string(of) && !is_sequence(of) && of.kind != V_RANGE)
-        return tpl_fail(r, "a '%s' object cannot be sliced", kind_names[of.kind]);
+    if (!is_string(of) && !is_sequence(of) && of.kind != V_RANGE) return tpl_fail(r, "a '%s' object cannot be sliced", kind_names[of.kind]);
     value_length(of, &n);
     TRY(reach_of(r, bounds, n, &reach));
     if (is_string(of)) return slice_string(r, of, reach, out);

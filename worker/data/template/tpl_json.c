@@ -19,7 +19,8 @@ static status put_escape(struct build *b, int32_t c, template_origin o)
     char text[16];
     for (const char *e = named; *e; e += 2)
         if (*e == c) return build_add(b, (char[2]){'\\', e[1]}, 2, o);
-    if (c < 0x10000) snprintf(text, sizeof text, "\\u%04x", (unsigned)c);
+    if (c < 0x10000)
+        snprintf(text, sizeof text, "\\u%04x", (unsigned)c);
     else
         snprintf(text, sizeof text, "\\u%04x\\u%04x", (unsigned)(0xD800 + ((c - 0x10000) >> 10)),
                  (unsigned)(0xDC00 + ((c - 0x10000) & 0x3FF)));
@@ -48,16 +49,22 @@ static status put_scalar(struct build *b, struct value v, bool *done)
     char text[40];
     *done = true;
     switch (v.kind) {
-    case V_NONE: return build_text(b, "null", v.origin);
-    case V_BOOL: return build_text(b, v.b ? "true" : "false", v.origin);
-    case V_INT: snprintf(text, sizeof text, "%" PRId64, v.i); return build_text(b, text, v.origin);
+    case V_NONE:
+        return build_text(b, "null", v.origin);
+    case V_BOOL:
+        return build_text(b, v.b ? "true" : "false", v.origin);
+    case V_INT:
+        snprintf(text, sizeof text, "%" PRId64, v.i);
+        return build_text(b, text, v.origin);
     case V_FLOAT:
         TRY(tpl_spend(b->r, TPL_FLOAT_WORK));
         print_float(v.f, text);
         if (!strcmp(text, "nan")) strcpy(text, "NaN");
         if (strstr(text, "inf")) strcpy(text, v.f < 0 ? "-Infinity" : "Infinity");
         return build_text(b, text, v.origin);
-    default: *done = false; return ST_OK;
+    default:
+        *done = false;
+        return ST_OK;
     }
 }
 
@@ -96,8 +103,7 @@ static status put_key(struct build *b, const struct json_style *s, struct value 
     if (is_string(key)) return put_string(b, s, key);
     TRY(build_add(b, "\"", 1, key.origin));
     TRY(put_scalar(b, key, &done));
-    if (!done)
-        return tpl_fail(b->r, "tojson: the keys of a dict must be strings or numbers, not '%s'", kind_names[key.kind]);
+    if (!done) return tpl_fail(b->r, "tojson: the keys of a dict must be strings or numbers, not '%s'", kind_names[key.kind]);
     return build_add(b, "\"", 1, key.origin);
 }
 
@@ -146,18 +152,14 @@ static status put_value(struct build *b, const struct json_style *s, struct valu
     TRY(put_scalar(b, v, &done));
     if (done) return ST_OK;
     if (v.kind == V_UNDEFINED) return tpl_fail_undefined(b->r, v);
-    if (v.kind != V_DICT && !is_sequence(v))
-        return tpl_fail(b->r, "tojson: an object of type %s is not JSON", kind_names[v.kind]);
+    if (v.kind != V_DICT && !is_sequence(v)) return tpl_fail(b->r, "tojson: an object of type %s is not JSON", kind_names[v.kind]);
     TRY(tpl_enter(b->r));
     TRY(v.kind == V_DICT ? put_dict(b, s, v, depth) : put_list(b, s, v, depth));
     tpl_leave(b->r);
     return ST_OK;
 }
 
-static struct value plain_text(struct render *r, const char *text)
-{
-    return value_text(&r->pool, text, strlen(text), TEMPLATE_ITSELF);
-}
+static struct value plain_text(struct render *r, const char *text) { return value_text(&r->pool, text, strlen(text), TEMPLATE_ITSELF); }
 
 static status read_indent(struct call *c, struct json_style *s)
 {

@@ -17,10 +17,7 @@ struct lexer {
     struct tokens *out;
 };
 
-static status lex_fail(const struct lexer *l, const char *what)
-{
-    FAIL(ST_CORRUPT, "%s:%d: %s", l->name, l->line, what);
-}
+static status lex_fail(const struct lexer *l, const char *what) { FAIL(ST_CORRUPT, "%s:%d: %s", l->name, l->line, what); }
 
 static bool looking_at(const struct lexer *l, size_t at, const char *text)
 {
@@ -84,10 +81,7 @@ static size_t after_tag(const struct lexer *l, size_t at, char sign, bool trims_
     return trims_newline && sign != '+' && at < l->n && l->p[at] == '\n' ? at + 1 : at;
 }
 
-static char sign_at(const struct lexer *l, size_t at)
-{
-    return at < l->n && (l->p[at] == '-' || l->p[at] == '+') ? l->p[at] : 0;
-}
+static char sign_at(const struct lexer *l, size_t at) { return at < l->n && (l->p[at] == '-' || l->p[at] == '+') ? l->p[at] : 0; }
 
 /* `{% NAME %}` at `at`: where it ends, 0 if it is not that. */
 static size_t match_tag(const struct lexer *l, size_t at, const char *name, char *open, char *close)
@@ -165,8 +159,7 @@ static status unescape_one(const struct lexer *l, const char *s, size_t n, char 
         }
     if (*s >= '0' && *s <= '7') {
         uint32_t c = 0;
-        for (*used = 0; *used < 3 && *used < n && s[*used] >= '0' && s[*used] <= '7'; ++*used)
-            c = c * 8 + (uint32_t)(s[*used] - '0');
+        for (*used = 0; *used < 3 && *used < n && s[*used] >= '0' && s[*used] <= '7'; ++*used) c = c * 8 + (uint32_t)(s[*used] - '0');
         return put_codepoint(l, out, to, c);
     }
     size_t digits = *s == 'x' ? 2 : *s == 'u' ? 4 : *s == 'U' ? 8 : 0;
@@ -209,8 +202,10 @@ static status lex_string(struct lexer *l)
         }
         size_t used;
         i++;
-        if ((unsigned char)l->p[i] >= 0x80) unescape_foreign(out, &to, l->p + i, &used);
-        else TRY(unescape_one(l, l->p + i, end - i, out, &to, &used));
+        if ((unsigned char)l->p[i] >= 0x80)
+            unescape_foreign(out, &to, l->p + i, &used);
+        else
+            TRY(unescape_one(l, l->p + i, end - i, out, &to, &used));
         i += used;
     }
     push(l, T_STRING, out, to);
@@ -236,8 +231,7 @@ static size_t float_end(const struct lexer *l)
 {
     if (l->at > 0 && l->p[l->at - 1] == '.') return 0;
     size_t end = digits_end(l, l->at, decimal), whole = end;
-    if (end + 1 < l->n && l->p[end] == '.' && digits_end(l, end + 1, decimal) > end + 1)
-        end = digits_end(l, end + 1, decimal);
+    if (end + 1 < l->n && l->p[end] == '.' && digits_end(l, end + 1, decimal) > end + 1) end = digits_end(l, end + 1, decimal);
     if (end < l->n && (l->p[end] | 32) == 'e') {
         size_t digits = end + 1 + (sign_at(l, end + 1) != 0);
         if (digits_end(l, digits, decimal) > digits) return digits_end(l, digits, decimal);
@@ -268,10 +262,11 @@ static status lex_number(struct lexer *l)
     text[n] = 0;
     errno = 0;
     struct token *t = push(l, real ? T_FLOAT : T_INT, l->p + l->at, end - l->at);
-    if (real) t->f = strtod(text, NULL);
-    else t->i = strtoll(text, NULL, base);
-    if ((!real && errno) || n + 1 == sizeof text)
-        FAIL(ST_NOT_BUILT, "%s:%d: an integer beyond 64 bits", l->name, l->line);
+    if (real)
+        t->f = strtod(text, NULL);
+    else
+        t->i = strtoll(text, NULL, base);
+    if ((!real && errno) || n + 1 == sizeof text) FAIL(ST_NOT_BUILT, "%s:%d: an integer beyond 64 bits", l->name, l->line);
     pass(l, end);
     return ST_OK;
 }
@@ -339,10 +334,14 @@ static status lex_code(struct lexer *l, bool block)
             continue;
         }
         char c = l->p[l->at];
-        if (c >= '0' && c <= '9') TRY(lex_number(l));
-        else if (c == '\'' || c == '"') TRY(lex_string(l));
-        else if (char_is_word(char_at(l->p + l->at, l->n - l->at, &len))) TRY(lex_name(l));
-        else TRY(lex_operator(l, open, &depth));
+        if (c >= '0' && c <= '9')
+            TRY(lex_number(l));
+        else if (c == '\'' || c == '"')
+            TRY(lex_string(l));
+        else if (char_is_word(char_at(l->p + l->at, l->n - l->at, &len)))
+            TRY(lex_name(l));
+        else
+            TRY(lex_operator(l, open, &depth));
     }
 }
 
@@ -389,8 +388,7 @@ status tpl_lex(const char *name, const char *text, size_t n, struct pool *pool, 
 {
     struct lexer l = {.name = name, .pool = pool, .line = 1, .line_starts = true, .out = out};
     size_t bad;
-    if (n > TPL_MAX_SOURCE)
-        FAIL(ST_CORRUPT, "%s: a chat template of %zu bytes; the limit is %d", name, n, TPL_MAX_SOURCE);
+    if (n > TPL_MAX_SOURCE) FAIL(ST_CORRUPT, "%s: a chat template of %zu bytes; the limit is %d", name, n, TPL_MAX_SOURCE);
     if (!text_is_utf8(text, n, &bad)) FAIL(ST_CORRUPT, "%s: byte %zu of the chat template is not UTF-8", name, bad);
     normalise(&l, text, n);
     while (l.at < l.n) TRY(lex_root(&l));

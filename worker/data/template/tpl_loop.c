@@ -5,11 +5,11 @@ struct loop {
     const struct node *node;
     struct frame *around;
     const struct value *items;
-    size_t n_items, at;   /* at: fetched so far */
-    struct iter *source;  /* an iterator that is used up on the way */
+    size_t n_items, at;             /* at: fetched so far */
+    struct iter *source;            /* an iterator that is used up on the way */
     struct value before, now, next; /* V_ABSENT: none */
-    bool peeked, filtered; /* filtered: what is left in items has passed */
-    int64_t index0, length; /* length -1: not counted yet */
+    bool peeked, filtered;          /* filtered: what is left in items has passed */
+    int64_t index0, length;         /* length -1: not counted yet */
     int depth0;
     struct value changed; /* what loop.changed() saw last */
 };
@@ -83,9 +83,21 @@ static status count(struct render *r, struct loop *l)
 
 /* ---- loop.… ------------------------------------------------------------------------------------------------------ */
 
-enum loop_attr { ATTR_INDEX, ATTR_INDEX0, ATTR_REVINDEX, ATTR_REVINDEX0, ATTR_FIRST, ATTR_LAST, ATTR_LENGTH,
-                 ATTR_PREVITEM, ATTR_NEXTITEM, ATTR_DEPTH, ATTR_DEPTH0, N_LOOP_ATTRS };
-static const char *const loop_attrs[N_LOOP_ATTRS] = {"index", "index0",   "revindex", "revindex0", "first", "last",
+enum loop_attr {
+    ATTR_INDEX,
+    ATTR_INDEX0,
+    ATTR_REVINDEX,
+    ATTR_REVINDEX0,
+    ATTR_FIRST,
+    ATTR_LAST,
+    ATTR_LENGTH,
+    ATTR_PREVITEM,
+    ATTR_NEXTITEM,
+    ATTR_DEPTH,
+    ATTR_DEPTH0,
+    N_LOOP_ATTRS
+};
+static const char *const loop_attrs[N_LOOP_ATTRS] = {"index",  "index0",   "revindex", "revindex0", "first", "last",
                                                      "length", "previtem", "nextitem", "depth",     "depth0"};
 
 static struct value item_or(struct render *r, struct value v, const char *hint)
@@ -101,18 +113,41 @@ status tpl_loop_attr(struct render *r, struct loop *l, struct word name, struct 
     if (attr == ATTR_LAST || attr == ATTR_NEXTITEM) TRY(peek(r, l));
     if (attr == ATTR_REVINDEX || attr == ATTR_REVINDEX0 || attr == ATTR_LENGTH) TRY(count(r, l));
     switch (attr) {
-    case ATTR_INDEX: *out = value_int(l->index0 + 1); break;
-    case ATTR_INDEX0: *out = value_int(l->index0); break;
-    case ATTR_REVINDEX: *out = value_int(l->length - l->index0); break;
-    case ATTR_REVINDEX0: *out = value_int(l->length - l->index0 - 1); break;
-    case ATTR_FIRST: *out = value_bool(l->index0 == 0); break;
-    case ATTR_LAST: *out = value_bool(l->next.kind == V_ABSENT); break;
-    case ATTR_LENGTH: *out = value_int(l->length); break;
-    case ATTR_PREVITEM: *out = item_or(r, l->before, "there is no previous item"); break;
-    case ATTR_NEXTITEM: *out = item_or(r, l->next, "there is no next item"); break;
-    case ATTR_DEPTH: *out = value_int(l->depth0 + 1); break;
-    case ATTR_DEPTH0: *out = value_int(l->depth0); break;
-    default: break;
+    case ATTR_INDEX:
+        *out = value_int(l->index0 + 1);
+        break;
+    case ATTR_INDEX0:
+        *out = value_int(l->index0);
+        break;
+    case ATTR_REVINDEX:
+        *out = value_int(l->length - l->index0);
+        break;
+    case ATTR_REVINDEX0:
+        *out = value_int(l->length - l->index0 - 1);
+        break;
+    case ATTR_FIRST:
+        *out = value_bool(l->index0 == 0);
+        break;
+    case ATTR_LAST:
+        *out = value_bool(l->next.kind == V_ABSENT);
+        break;
+    case ATTR_LENGTH:
+        *out = value_int(l->length);
+        break;
+    case ATTR_PREVITEM:
+        *out = item_or(r, l->before, "there is no previous item");
+        break;
+    case ATTR_NEXTITEM:
+        *out = item_or(r, l->next, "there is no next item");
+        break;
+    case ATTR_DEPTH:
+        *out = value_int(l->depth0 + 1);
+        break;
+    case ATTR_DEPTH0:
+        *out = value_int(l->depth0);
+        break;
+    default:
+        break;
     }
     return ST_OK;
 }

@@ -54,12 +54,18 @@ static status dict_values(struct call *c, struct value *out) { return view(c, VI
 static status dict_items(struct call *c, struct value *out) { return view(c, VIEW_ITEMS, out); }
 
 const struct builtin tpl_list_methods[] = {
-    {"index", "/ value", list_index, false},  {"count", "/ value", list_count, false},
-    {"copy", "/", list_copy, false},          {"append", NULL, NULL, true},
-    {"clear", NULL, NULL, true},              {"extend", NULL, NULL, true},
-    {"insert", NULL, NULL, true},             {"pop", NULL, NULL, true},
-    {"remove", NULL, NULL, true},             {"reverse", NULL, NULL, true},
-    {"sort", NULL, NULL, true},               {NULL, NULL, NULL, false},
+    {"index", "/ value", list_index, false},
+    {"count", "/ value", list_count, false},
+    {"copy", "/", list_copy, false},
+    {"append", NULL, NULL, true},
+    {"clear", NULL, NULL, true},
+    {"extend", NULL, NULL, true},
+    {"insert", NULL, NULL, true},
+    {"pop", NULL, NULL, true},
+    {"remove", NULL, NULL, true},
+    {"reverse", NULL, NULL, true},
+    {"sort", NULL, NULL, true},
+    {NULL, NULL, NULL, false},
 };
 const struct builtin tpl_tuple_methods[] = {
     {"index", "/ value", list_index, false},
@@ -82,9 +88,9 @@ const struct builtin tpl_dict_methods[] = {
 };
 /* Python's numbers have attributes that no chat template asks for. */
 const struct builtin tpl_number_methods[] = {
-    {"real", NULL, NULL, false},         {"imag", NULL, NULL, false},       {"numerator", NULL, NULL, false},
-    {"denominator", NULL, NULL, false},  {"conjugate", NULL, NULL, false},  {"as_integer_ratio", NULL, NULL, false},
-    {"bit_length", NULL, NULL, false},   {"bit_count", NULL, NULL, false},  {"from_bytes", NULL, NULL, false},
-    {"to_bytes", NULL, NULL, false},     {"is_integer", NULL, NULL, false}, {"hex", NULL, NULL, false},
-    {"fromhex", NULL, NULL, false},      {NULL, NULL, NULL, false},
+    {"real", NULL, NULL, false},        {"imag", NULL, NULL, false},       {"numerator", NULL, NULL, false},
+    {"denominator", NULL, NULL, false}, {"conjugate", NULL, NULL, false},  {"as_integer_ratio", NULL, NULL, false},
+    {"bit_length", NULL, NULL, false},  {"bit_count", NULL, NULL, false},  {"from_bytes", NULL, NULL, false},
+    {"to_bytes", NULL, NULL, false},    {"is_integer", NULL, NULL, false}, {"hex", NULL, NULL, false},
+    {"fromhex", NULL, NULL, false},     {NULL, NULL, NULL, false},
 };

@@ -8,9 +8,9 @@
 builtin_fn str_strip, str_replace, str_splitlines, str_center, str_isupper, str_islower;
 
 /* tpl_filters_seq.c */
-builtin_fn filter_first, filter_last, filter_list, filter_items, filter_dictsort, filter_sort, filter_unique,
-    filter_reverse, filter_join, filter_map, filter_select, filter_reject, filter_selectattr, filter_rejectattr,
-    filter_groupby, filter_sum, filter_min, filter_max, filter_batch, filter_slice;
+builtin_fn filter_first, filter_last, filter_list, filter_items, filter_dictsort, filter_sort, filter_unique, filter_reverse, filter_join,
+    filter_map, filter_select, filter_reject, filter_selectattr, filter_rejectattr, filter_groupby, filter_sum, filter_min, filter_max,
+    filter_batch, filter_slice;
 
 /* tpl_case.c: the value of a decimal digit of any script, -1: none. */
 int char_digit(int32_t c);

@@ -9,11 +9,16 @@ bool value_true(struct value v)
     size_t n;
     switch (v.kind) {
     case V_ABSENT:
-    case V_NONE: return false;
-    case V_BOOL: return v.b;
-    case V_INT: return v.i != 0;
-    case V_FLOAT: return v.f != 0;
-    default: return !value_length(v, &n) || n > 0;
+    case V_NONE:
+        return false;
+    case V_BOOL:
+        return v.b;
+    case V_INT:
+        return v.i != 0;
+    case V_FLOAT:
+        return v.f != 0;
+    default:
+        return !value_length(v, &n) || n > 0;
     }
 }
 
@@ -46,8 +51,7 @@ static bool equal_ranges(const struct range *a, const struct range *b)
 status value_equal(struct render *r, struct value a, struct value b, bool *out)
 {
     if (is_number(a) && is_number(b)) {
-        *out = is_integral(a) && is_integral(b) ? value_integer(a) == value_integer(b)
-                                                : value_double(a) == value_double(b);
+        *out = is_integral(a) && is_integral(b) ? value_integer(a) == value_integer(b) : value_double(a) == value_double(b);
         return ST_OK;
     }
     *out = false;
@@ -56,13 +60,25 @@ status value_equal(struct render *r, struct value a, struct value b, bool *out)
     TRY(tpl_spend(r, TPL_NODE_WORK));
     switch (a.kind) {
     case V_UNDEFINED:
-    case V_NONE: *out = true; break;
-    case V_STRING: *out = a.s->n == b.s->n && !memcmp(a.s->p, b.s->p, a.s->n); break;
+    case V_NONE:
+        *out = true;
+        break;
+    case V_STRING:
+        *out = a.s->n == b.s->n && !memcmp(a.s->p, b.s->p, a.s->n);
+        break;
     case V_LIST:
-    case V_TUPLE: TRY(equal_items(r, a.l, b.l, out)); break;
-    case V_DICT: TRY(equal_dicts(r, a.d, b.d, out)); break;
-    case V_RANGE: *out = equal_ranges(a.range, b.range); break;
-    default: *out = a.d == b.d; break; /* the same object */
+    case V_TUPLE:
+        TRY(equal_items(r, a.l, b.l, out));
+        break;
+    case V_DICT:
+        TRY(equal_dicts(r, a.d, b.d, out));
+        break;
+    case V_RANGE:
+        *out = equal_ranges(a.range, b.range);
+        break;
+    default:
+        *out = a.d == b.d;
+        break; /* the same object */
     }
     tpl_leave(r);
     return ST_OK;
@@ -106,8 +122,7 @@ status value_contains(struct render *r, struct value all, struct value one, bool
 {
     *out = false;
     if (is_string(all)) {
-        if (!is_string(one))
-            return tpl_fail(r, "'in <string>' needs a string on its left, not '%s'", kind_names[one.kind]);
+        if (!is_string(one)) return tpl_fail(r, "'in <string>' needs a string on its left, not '%s'", kind_names[one.kind]);
         TRY(tpl_spend(r, all.s->n));
         *out = !one.s->n || memmem(all.s->p, all.s->n, one.s->p, one.s->n);
         return ST_OK;
@@ -118,8 +133,7 @@ status value_contains(struct render *r, struct value all, struct value one, bool
         *out = dict_get(r, all.d, one) != NULL;
         return ST_OK;
     }
-    if (all.kind == V_NONE || is_number(all))
-        return tpl_fail(r, "argument of type '%s' is not iterable", kind_names[all.kind]);
+    if (all.kind == V_NONE || is_number(all)) return tpl_fail(r, "argument of type '%s' is not iterable", kind_names[all.kind]);
     const struct value *items;
     size_t n;
     TRY(value_items(r, all, &items, &n));
@@ -135,8 +149,7 @@ static status bad_operands(struct render *r, enum binary op, struct value a, str
 {
     if (a.kind == V_UNDEFINED) return tpl_fail_undefined(r, a);
     if (b.kind == V_UNDEFINED) return tpl_fail_undefined(r, b);
-    return tpl_fail(r, "unsupported operands for %s: '%s' and '%s'", op_text[op], kind_names[a.kind],
-                    kind_names[b.kind]);
+    return tpl_fail(r, "unsupported operands for %s: '%s' and '%s'", op_text[op], kind_names[a.kind], kind_names[b.kind]);
 }
 
 static int64_t floor_div(int64_t a, int64_t b)
@@ -148,8 +161,10 @@ static int64_t floor_div(int64_t a, int64_t b)
 static bool int_pow(int64_t a, int64_t n, int64_t *out) /* false: overflow */
 {
     *out = 1;
-    if (a == 0 || a == 1) *out = n ? a : 1;
-    else if (a == -1) *out = n & 1 ? -1 : 1;
+    if (a == 0 || a == 1)
+        *out = n ? a : 1;
+    else if (a == -1)
+        *out = n & 1 ? -1 : 1;
     else
         while (n-- > 0)
             if (__builtin_mul_overflow(*out, a, out)) return false;
@@ -163,19 +178,29 @@ static status int_binary(struct render *r, enum binary op, int64_t a, int64_t b,
     *done = true;
     if ((op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD) && !b) return tpl_fail(r, "division by zero");
     switch (op) {
-    case OP_ADD: over = __builtin_add_overflow(a, b, out); break;
-    case OP_SUB: over = __builtin_sub_overflow(a, b, out); break;
-    case OP_MUL: over = __builtin_mul_overflow(a, b, out); break;
+    case OP_ADD:
+        over = __builtin_add_overflow(a, b, out);
+        break;
+    case OP_SUB:
+        over = __builtin_sub_overflow(a, b, out);
+        break;
+    case OP_MUL:
+        over = __builtin_mul_overflow(a, b, out);
+        break;
     case OP_FLOORDIV:
         over = b == -1 && a == INT64_MIN;
         if (!over) *out = floor_div(a, b);
         break;
-    case OP_MOD: *out = b == -1 ? 0 : a - floor_div(a, b) * b; break;
+    case OP_MOD:
+        *out = b == -1 ? 0 : a - floor_div(a, b) * b;
+        break;
     case OP_POW:
         *done = b >= 0;
         if (b >= 0) over = !int_pow(a, b, out);
         break;
-    default: *done = false; break;
+    default:
+        *done = false;
+        break;
     }
     return over ? tpl_fail(r, "an integer beyond 64 bits") : ST_OK;
 }
@@ -186,12 +211,24 @@ static status float_binary(struct render *r, enum binary op, double a, double b,
     double mod = op == OP_MOD || op == OP_FLOORDIV ? fmod(a, b) : 0;
     if (mod != 0 && (mod < 0) != (b < 0)) mod += b;
     switch (op) {
-    case OP_ADD: *out = a + b; break;
-    case OP_SUB: *out = a - b; break;
-    case OP_MUL: *out = a * b; break;
-    case OP_DIV: *out = a / b; break;
-    case OP_FLOORDIV: *out = round((a - mod) / b); break;
-    case OP_MOD: *out = mod == 0 ? copysign(0, b) : mod; break;
+    case OP_ADD:
+        *out = a + b;
+        break;
+    case OP_SUB:
+        *out = a - b;
+        break;
+    case OP_MUL:
+        *out = a * b;
+        break;
+    case OP_DIV:
+        *out = a / b;
+        break;
+    case OP_FLOORDIV:
+        *out = round((a - mod) / b);
+        break;
+    case OP_MOD:
+        *out = mod == 0 ? copysign(0, b) : mod;
+        break;
     default:
         if (a == 0 && b < 0) return tpl_fail(r, "0.0 cannot be raised to a negative power");
         if (a < 0 && b != floor(b)) return tpl_fail_unbuilt(r, "a complex number");
@@ -266,9 +303,12 @@ status value_negate(struct render *r, struct value v, struct value *out)
 {
     if (v.kind == V_UNDEFINED) return tpl_fail_undefined(r, v);
     if (!is_number(v)) return tpl_fail(r, "bad operand for unary -: '%s'", kind_names[v.kind]);
-    if (v.kind == V_FLOAT) *out = value_float(-v.f);
-    else if (value_integer(v) == INT64_MIN) return tpl_fail(r, "an integer beyond 64 bits");
-    else *out = value_int(-value_integer(v));
+    if (v.kind == V_FLOAT)
+        *out = value_float(-v.f);
+    else if (value_integer(v) == INT64_MIN)
+        return tpl_fail(r, "an integer beyond 64 bits");
+    else
+        *out = value_int(-value_integer(v));
     return ST_OK;
 }
 
@@ -279,8 +319,7 @@ struct entry {
 };
 
 /* Merges the sorted runs [a, m) and [m, z) of `from` into `to`. Reversed order keeps equal ones in place, as Python. */
-static status merge(struct render *r, const struct entry *from, size_t a, size_t m, size_t z, bool reverse,
-                    struct entry *to)
+static status merge(struct render *r, const struct entry *from, size_t a, size_t m, size_t z, bool reverse, struct entry *to)
 {
     size_t i = a, j = m;
     for (size_t k = a; k < z; k++) {

@@ -9,8 +9,7 @@ static status fail_at(const struct parser *p, status code, int line, const char 
 {
     char what[512];
     vsnprintf(what, sizeof what, fmt, ap);
-    if (code == ST_NOT_BUILT)
-        FAIL(code, "%s:%d: %s: this part of Jinja is not built here", p->t->name, line, what);
+    if (code == ST_NOT_BUILT) FAIL(code, "%s:%d: %s: this part of Jinja is not built here", p->t->name, line, what);
     FAIL(code, "%s:%d: %s", p->t->name, line, what);
 }
 
@@ -34,9 +33,15 @@ status parse_unbuilt(const struct parser *p, int line, const char *fmt, ...)
 
 const char *token_text(const struct token *t, char out[48])
 {
-    static const char *const names[] = {[T_EOF] = "the end of the template", [T_DATA] = "text", [T_PRINT] = "'{{'",
-                                        [T_PRINT_END] = "'}}'", [T_TAG] = "'{%'", [T_TAG_END] = "'%}'",
-                                        [T_STRING] = "a string", [T_INT] = "an integer", [T_FLOAT] = "a number"};
+    static const char *const names[] = {[T_EOF] = "the end of the template",
+                                        [T_DATA] = "text",
+                                        [T_PRINT] = "'{{'",
+                                        [T_PRINT_END] = "'}}'",
+                                        [T_TAG] = "'{%'",
+                                        [T_TAG_END] = "'%}'",
+                                        [T_STRING] = "a string",
+                                        [T_INT] = "an integer",
+                                        [T_FLOAT] = "a number"};
     if (t->kind != T_NAME && t->kind != T_OP) return names[t->kind];
     snprintf(out, 48, "'%.*s'", t->word.n > 40 ? 40 : (int)t->word.n, t->word.p);
     return out;
@@ -160,8 +165,7 @@ static status parse_body(struct parser *p, const char *const *ends, struct node 
         }
         node_push(p, &l, n);
     }
-    if (ends && p->at->kind == T_EOF)
-        return parse_fail(p, p->at->line, "the template ends within a block that %s would close", *ends);
+    if (ends && p->at->kind == T_EOF) return parse_fail(p, p->at->line, "the template ends within a block that %s would close", *ends);
     p->depth--;
     body->v = l.v;
     body->n = l.n;
@@ -265,7 +269,8 @@ static status parse_signature(struct parser *p, struct signature *s)
         TRY(need_name(p, &name));
         otherwise[s->n] = NULL;
         symbols[s->n] = parse_symbol(p, name);
-        if (take_op(p, "=")) TRY(parse_expression(p, true, &otherwise[s->n]));
+        if (take_op(p, "="))
+            TRY(parse_expression(p, true, &otherwise[s->n]));
         else if (s->n && otherwise[s->n - 1])
             return parse_fail(p, p->at->line, "a parameter without a default follows one that has one");
         s->n++;
@@ -371,8 +376,7 @@ static status parse_print(struct parser *p, struct node *n)
 
 static status parse_leave(struct parser *p, struct node *n)
 {
-    if (!p->loops)
-        return parse_fail(p, n->line, "'%s' outside of a loop", n->kind == N_BREAK ? "break" : "continue");
+    if (!p->loops) return parse_fail(p, n->line, "'%s' outside of a loop", n->kind == N_BREAK ? "break" : "continue");
     return ST_OK;
 }
 

@@ -27,8 +27,7 @@ static status finish(struct parser *p, enum node_kind kind, int line, struct nod
     return node_done(p, n, out);
 }
 
-static status join(struct parser *p, enum node_kind kind, int line, struct node *a, struct node *b, int op,
-                   struct node **out)
+static status join(struct parser *p, enum node_kind kind, int line, struct node *a, struct node *b, int op, struct node **out)
 {
     struct node *n = node_new(p, kind, line);
     n->a = a;
@@ -37,10 +36,7 @@ static status join(struct parser *p, enum node_kind kind, int line, struct node 
     return node_done(p, n, out);
 }
 
-static struct value text_value(struct parser *p, struct word w)
-{
-    return value_text(&p->t->pool, w.p, w.n, TEMPLATE_ITSELF);
-}
+static struct value text_value(struct parser *p, struct word w) { return value_text(&p->t->pool, w.p, w.n, TEMPLATE_ITSELF); }
 
 static void say(struct parser *p, struct word w)
 {
@@ -61,9 +57,12 @@ static status parse_name(struct parser *p, bool namespaces, struct node **out)
     static const struct {
         const char *name;
         struct value value;
-    } constants[] = {{"true", {.kind = V_BOOL, .b = true}}, {"True", {.kind = V_BOOL, .b = true}},
-                     {"false", {.kind = V_BOOL}},           {"False", {.kind = V_BOOL}},
-                     {"none", {.kind = V_NONE}},            {"None", {.kind = V_NONE}}};
+    } constants[] = {{"true", {.kind = V_BOOL, .b = true}},
+                     {"True", {.kind = V_BOOL, .b = true}},
+                     {"false", {.kind = V_BOOL}},
+                     {"False", {.kind = V_BOOL}},
+                     {"none", {.kind = V_NONE}},
+                     {"None", {.kind = V_NONE}}};
     const struct token *t = p->at++;
     struct node *n = node_new(p, N_NAME, t->line);
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
@@ -146,11 +145,15 @@ static status parse_dict(struct parser *p, struct node **out)
 static status parse_primary(struct parser *p, bool namespaces, struct node **out)
 {
     switch (p->at->kind) {
-    case T_NAME: return parse_name(p, namespaces, out);
-    case T_STRING: return parse_string(p, out);
+    case T_NAME:
+        return parse_name(p, namespaces, out);
+    case T_STRING:
+        return parse_string(p, out);
     case T_INT:
-    case T_FLOAT: return parse_number(p, out);
-    default: break;
+    case T_FLOAT:
+        return parse_number(p, out);
+    default:
+        break;
     }
     if (at_op(p, "[")) return parse_list(p, out);
     if (at_op(p, "{")) return parse_dict(p, out);
@@ -165,8 +168,7 @@ static status parse_primary(struct parser *p, bool namespaces, struct node **out
 
 static bool tuple_ends(const struct parser *p, const struct tuple_rules *rules)
 {
-    return p->at->kind == T_PRINT_END || p->at->kind == T_TAG_END || at_op(p, ")") ||
-           (rules->end && at_name(p, rules->end));
+    return p->at->kind == T_PRINT_END || p->at->kind == T_TAG_END || at_op(p, ")") || (rules->end && at_name(p, rules->end));
 }
 
 status parse_tuple(struct parser *p, struct tuple_rules rules, struct node **out)
@@ -222,9 +224,12 @@ static status parse_arg(struct parser *p, struct call_args *a, struct node_list 
     if (named) return parse_named_arg(p, a->named, &a->n_named, line);
     if (star || star_star) p->at++;
     TRY(parse_expression(p, true, &item));
-    if (star) a->star = item;
-    else if (star_star) a->star_star = item;
-    else node_push(p, l, item);
+    if (star)
+        a->star = item;
+    else if (star_star)
+        a->star_star = item;
+    else
+        node_push(p, l, item);
     return ST_OK;
 }
 
@@ -265,8 +270,7 @@ static status parse_call(struct parser *p, struct node *of, struct node **out)
 {
     struct node *n = node_new(p, N_CALL, p->at->line);
     for (int i = 0; of->kind == N_ATTR && foreign_methods[i]; i++)
-        if (str_is(of->value, foreign_methods[i]))
-            return parse_unbuilt(p, n->line, "the method .%s()", foreign_methods[i]);
+        if (str_is(of->value, foreign_methods[i])) return parse_unbuilt(p, n->line, "the method .%s()", foreign_methods[i]);
     n->a = of;
     TRY(parse_args(p, &n->args, &n->depth));
     return node_done(p, n, out);
@@ -335,10 +339,14 @@ static status parse_attr(struct parser *p, struct node *of, struct node **out)
 static status parse_postfix(struct parser *p, struct node **n)
 {
     for (;;) {
-        if (at_op(p, ".")) TRY(parse_attr(p, *n, n));
-        else if (at_op(p, "[")) TRY(parse_item(p, *n, n));
-        else if (at_op(p, "(")) TRY(parse_call(p, *n, n));
-        else return ST_OK;
+        if (at_op(p, "."))
+            TRY(parse_attr(p, *n, n));
+        else if (at_op(p, "["))
+            TRY(parse_item(p, *n, n));
+        else if (at_op(p, "("))
+            TRY(parse_call(p, *n, n));
+        else
+            return ST_OK;
     }
 }
 
@@ -365,8 +373,7 @@ static status resolve(struct parser *p, struct node *n, const struct builtin *ta
     struct word name = {n->value.s->p, n->value.s->n};
     n->builtin = builtin_find(table, name);
     if (n->builtin && !n->builtin->fn) return parse_unbuilt(p, n->line, "the %s '%s'", what, n->builtin->name);
-    if (!n->builtin && !p->soft)
-        return parse_fail(p, n->line, "no %s is named '%.*s'", what, name.n > 60 ? 60 : (int)name.n, name.p);
+    if (!n->builtin && !p->soft) return parse_fail(p, n->line, "no %s is named '%.*s'", what, name.n > 60 ? 60 : (int)name.n, name.p);
     return ST_OK;
 }
 
@@ -391,8 +398,8 @@ static status parse_bare_arg(struct parser *p, struct node *n)
 {
     struct call_args *a;
     struct node *arg;
-    bool begins = p->at->kind == T_NAME || p->at->kind == T_STRING || p->at->kind == T_INT || p->at->kind == T_FLOAT ||
-                  at_op(p, "[") || at_op(p, "{");
+    bool begins = p->at->kind == T_NAME || p->at->kind == T_STRING || p->at->kind == T_INT || p->at->kind == T_FLOAT || at_op(p, "[") ||
+                  at_op(p, "{");
     n->args = &no_args;
     if (!begins || at_name(p, "else") || at_name(p, "or") || at_name(p, "and")) return ST_OK;
     if (at_name(p, "is")) return parse_fail(p, n->line, "tests cannot be chained with 'is'");
@@ -413,8 +420,10 @@ static status parse_test(struct parser *p, struct node *of, struct node **out)
     TRY(parse_dotted(p, &n->value));
     TRY(resolve(p, n, tpl_tests, "test"));
     n->a = of;
-    if (at_op(p, "(")) TRY(parse_args(p, &n->args, &n->depth));
-    else TRY(parse_bare_arg(p, n));
+    if (at_op(p, "("))
+        TRY(parse_args(p, &n->args, &n->depth));
+    else
+        TRY(parse_bare_arg(p, n));
     TRY(node_done(p, n, out));
     return negated ? join(p, N_NOT, n->line, *out, NULL, 0, out) : ST_OK;
 }
@@ -435,10 +444,14 @@ static status parse_unary(struct parser *p, bool with_filters, struct node **out
     }
     TRY(parse_postfix(p, out));
     while (with_filters) {
-        if (at_op(p, "|")) TRY(parse_filters(p, *out, false, out));
-        else if (at_name(p, "is")) TRY(parse_test(p, *out, out));
-        else if (at_op(p, "(")) TRY(parse_call(p, *out, out));
-        else break;
+        if (at_op(p, "|"))
+            TRY(parse_filters(p, *out, false, out));
+        else if (at_name(p, "is"))
+            TRY(parse_test(p, *out, out));
+        else if (at_op(p, "("))
+            TRY(parse_call(p, *out, out));
+        else
+            break;
     }
     p->depth--;
     return ST_OK;

@@ -36,13 +36,15 @@ static status repr_string(struct build *b, struct value s)
         int32_t c = char_at(s.s->p + at, s.s->n - at, &len);
         template_origin o = str_origin(s, at);
         char text[16];
-        if (c == quote || c == '\\') snprintf(text, sizeof text, "\\%c", (char)c);
+        if (c == quote || c == '\\')
+            snprintf(text, sizeof text, "\\%c", (char)c);
         else if (c == '\n' || c == '\r' || c == '\t')
             snprintf(text, sizeof text, "\\%c", c == '\n' ? 'n' : c == '\r' ? 'r' : 't');
         else if (char_is_printable(c)) {
             TRY(build_cut(b, s, at, at + len));
             continue;
-        } else snprintf(text, sizeof text, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)c);
+        } else
+            snprintf(text, sizeof text, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)c);
         TRY(build_text(b, text, o));
     }
     return build_add(b, &quote, 1, s.origin);
@@ -85,15 +87,19 @@ static status repr_range(struct build *b, struct value v)
 
 static status repr_nested(struct build *b, struct value v)
 {
-    static const char *const view_open[] = {[VIEW_KEYS] = "dict_keys([", [VIEW_VALUES] = "dict_values([",
-                                            [VIEW_ITEMS] = "dict_items(["};
+    static const char *const view_open[] = {[VIEW_KEYS] = "dict_keys([", [VIEW_VALUES] = "dict_values([", [VIEW_ITEMS] = "dict_items(["};
     switch (v.kind) {
-    case V_LIST: return repr_items(b, v, "[", "]");
-    case V_TUPLE: return repr_items(b, v, "(", ")");
-    case V_VIEW: return repr_items(b, v, view_open[v.view->what], "])");
+    case V_LIST:
+        return repr_items(b, v, "[", "]");
+    case V_TUPLE:
+        return repr_items(b, v, "(", ")");
+    case V_VIEW:
+        return repr_items(b, v, view_open[v.view->what], "])");
     case V_DICT:
-    case V_NAMESPACE: return repr_dict(b, v);
-    default: break; /* Python prints an address */
+    case V_NAMESPACE:
+        return repr_dict(b, v);
+    default:
+        break; /* Python prints an address */
     }
     return tpl_fail(b->r, "a %s is printed as if it were text", kind_names[v.kind]);
 }
@@ -103,20 +109,28 @@ static status print_scalar(struct build *b, struct value v, bool *done)
     char text[40];
     *done = true;
     switch (v.kind) {
-    case V_UNDEFINED: return build_text(b, "Undefined", TEMPLATE_ITSELF);
-    case V_NONE: return build_text(b, "None", v.origin);
-    case V_BOOL: return build_text(b, v.b ? "True" : "False", v.origin);
-    case V_INT: snprintf(text, sizeof text, "%" PRId64, v.i); return build_text(b, text, v.origin);
+    case V_UNDEFINED:
+        return build_text(b, "Undefined", TEMPLATE_ITSELF);
+    case V_NONE:
+        return build_text(b, "None", v.origin);
+    case V_BOOL:
+        return build_text(b, v.b ? "True" : "False", v.origin);
+    case V_INT:
+        snprintf(text, sizeof text, "%" PRId64, v.i);
+        return build_text(b, text, v.origin);
     case V_FLOAT:
         TRY(tpl_spend(b->r, TPL_FLOAT_WORK));
         print_float(v.f, text);
         return build_text(b, text, v.origin);
-    case V_RANGE: return repr_range(b, v);
+    case V_RANGE:
+        return repr_range(b, v);
     case V_STRING:
         if (v.markup) TRY(build_text(b, "Markup(", v.origin));
         TRY(repr_string(b, v));
         return v.markup ? build_text(b, ")", v.origin) : ST_OK;
-    default: *done = false; return ST_OK;
+    default:
+        *done = false;
+        return ST_OK;
     }
 }
 

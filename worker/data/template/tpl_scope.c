@@ -90,12 +90,18 @@ static void read_level(struct scopes *s, const struct node *n, enum mention stor
         read_expression(s, n->a);
         read_target(s, n->target, stores);
         break;
-    case N_SET_BLOCK: read_target(s, n->target, stores); break;
-    case N_MACRO: mention(s, n->symbol, stores); break;
+    case N_SET_BLOCK:
+        read_target(s, n->target, stores);
+        break;
+    case N_MACRO:
+        mention(s, n->symbol, stores);
+        break;
     case N_WITH:
         for (size_t i = 1; i < n->n; i += 2) read_expression(s, n->v[i]);
         break;
-    default: read_expression(s, n->a); break; /* what is printed, looped over, called, filtered by */
+    default:
+        read_expression(s, n->a);
+        break; /* what is printed, looped over, called, filtered by */
     }
 }
 

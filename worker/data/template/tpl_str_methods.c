@@ -73,8 +73,7 @@ static status str_count(struct call *c, struct value *out)
     TRY(arg_str(c, 0, "", &what));
     TRY(window(c, c->self, 1, &from, &to, &empty));
     if (!what.s->n && !empty) n = chars_before(c->self.s, to) - chars_before(c->self.s, from) + 1;
-    for (; what.s->n && !empty && (at = find(c->self.s, from, to, what.s, false)) != SIZE_MAX; n++)
-        from = at + what.s->n;
+    for (; what.s->n && !empty && (at = find(c->self.s, from, to, what.s, false)) != SIZE_MAX; n++) from = at + what.s->n;
     *out = value_int(n);
     return ST_OK;
 }
@@ -89,8 +88,7 @@ static status affix(struct call *c, bool end, struct value *out)
     for (size_t i = 0; i < n && !found; i++) {
         if (items[i].kind == V_UNDEFINED) return tpl_fail_undefined(c->r, items[i]);
         if (!is_string(items[i]))
-            return tpl_fail(c->r, "'%s' needs a string or a tuple of strings, not '%s'", c->what->name,
-                            kind_names[items[i].kind]);
+            return tpl_fail(c->r, "'%s' needs a string or a tuple of strings, not '%s'", c->what->name, kind_names[items[i].kind]);
         size_t len = items[i].s->n;
         found = !empty && to - from >= len && !memcmp(c->self.s->p + (end ? to - len : from), items[i].s->p, len);
     }
@@ -211,8 +209,10 @@ static status split_at(struct call *c, const struct str *sep, int64_t most, bool
     size_t from = 0, to = s->n, at;
     for (; most && (at = find(s, from, to, sep, from_right)) != SIZE_MAX; most--) {
         TRY(from_right ? push_cut(c, l, at + sep->n, to) : push_cut(c, l, from, at));
-        if (from_right) to = at;
-        else from = at + sep->n;
+        if (from_right)
+            to = at;
+        else
+            from = at + sep->n;
     }
     TRY(push_cut(c, l, from, to));
     if (from_right) reverse(l);
@@ -251,8 +251,7 @@ status str_splitlines(struct call *c, struct value *out)
     TRY(tpl_spend(c->r, s->n));
     for (size_t at = 0; at < s->n; at += len) {
         int32_t code = char_at(s->p + at, s->n - at, &len);
-        bool ends = (code >= 10 && code <= 13) || (code >= 28 && code <= 30) || code == 0x85 || code == 0x2028 ||
-                    code == 0x2029;
+        bool ends = (code >= 10 && code <= 13) || (code >= 28 && code <= 30) || code == 0x85 || code == 0x2028 || code == 0x2029;
         if (!ends) continue;
         if (code == '\r' && at + 1 < s->n && s->p[at + 1] == '\n') len = 2;
         TRY(push_cut(c, &l, from, keep ? at + len : at));
@@ -326,8 +325,7 @@ static status str_join(struct call *c, struct value *out)
     if (c->self.markup) return tpl_fail_unbuilt(c->r, "join of a text marked safe is not built here");
     TRY(value_items(c->r, c->arg[0], &items, &n));
     for (size_t i = 0; i < n; i++) {
-        if (!is_string(items[i]))
-            return tpl_fail(c->r, "'join': item %zu is '%s', not a string", i, kind_names[items[i].kind]);
+        if (!is_string(items[i])) return tpl_fail(c->r, "'join': item %zu is '%s', not a string", i, kind_names[items[i].kind]);
         if (i) TRY(build_str(&b, c->self));
         TRY(build_str(&b, items[i]));
     }
@@ -379,10 +377,7 @@ static status str_zfill(struct call *c, struct value *out)
     return ST_OK;
 }
 
-static status str_format_method(struct call *c, struct value *out)
-{
-    return tpl_format(c->r, c->self, c->given, out);
-}
+static status str_format_method(struct call *c, struct value *out) { return tpl_format(c->r, c->self, c->given, out); }
 
 /* ---- asking ------------------------------------------------------------------------------------------------------ */
 

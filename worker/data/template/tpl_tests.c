@@ -37,8 +37,7 @@ static status is_iterable(struct call *c, struct value *out)
 
 static status is_callable(struct call *c, struct value *out)
 {
-    static const uint8_t callable[N_KINDS] = {
-        [V_UNDEFINED] = 1, [V_MACRO] = 1, [V_BOUND] = 1, [V_LOOP] = 1, [V_JOINER] = 1};
+    static const uint8_t callable[N_KINDS] = {[V_UNDEFINED] = 1, [V_MACRO] = 1, [V_BOUND] = 1, [V_LOOP] = 1, [V_JOINER] = 1};
     return answer(out, callable[c->self.kind]);
 }
 
@@ -114,12 +113,18 @@ static status is_sameas(struct call *c, struct value *out)
     struct value a = c->self, b = c->arg[0];
     if (a.kind != b.kind) return answer(out, false);
     switch (a.kind) {
-    case V_NONE: return answer(out, true);
-    case V_BOOL: return answer(out, a.b == b.b);
-    case V_INT: return answer(out, a.i == b.i);
-    case V_FLOAT: return answer(out, a.f == b.f);
-    case V_STRING: return answer(out, a.s->n == b.s->n && !memcmp(a.s->p, b.s->p, a.s->n));
-    default: return answer(out, a.d == b.d);
+    case V_NONE:
+        return answer(out, true);
+    case V_BOOL:
+        return answer(out, a.b == b.b);
+    case V_INT:
+        return answer(out, a.i == b.i);
+    case V_FLOAT:
+        return answer(out, a.f == b.f);
+    case V_STRING:
+        return answer(out, a.s->n == b.s->n && !memcmp(a.s->p, b.s->p, a.s->n));
+    default:
+        return answer(out, a.d == b.d);
     }
 }
 

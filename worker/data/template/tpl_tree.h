@@ -49,17 +49,17 @@ enum node_kind {
     N_COMPARE, /* a; v with ops */
     N_COND,    /* a: test, b: then, c: else or NULL */
     /* statements */
-    N_BODY,       /* v */
-    N_PRINT,      /* a */
-    N_IF,         /* v: test, body, …; c: else or NULL */
-    N_FOR,        /* target, a: over, b: body, c: else or NULL, test or NULL, recursive */
-    N_SET,        /* target, a */
-    N_SET_BLOCK,  /* target, b: body, a: filters or NULL */
-    N_MACRO,      /* symbol, signature, b: body */
-    N_CALL_BLOCK, /* a: the call, signature, b: body */
+    N_BODY,         /* v */
+    N_PRINT,        /* a */
+    N_IF,           /* v: test, body, …; c: else or NULL */
+    N_FOR,          /* target, a: over, b: body, c: else or NULL, test or NULL, recursive */
+    N_SET,          /* target, a */
+    N_SET_BLOCK,    /* target, b: body, a: filters or NULL */
+    N_MACRO,        /* symbol, signature, b: body */
+    N_CALL_BLOCK,   /* a: the call, signature, b: body */
     N_FILTER_BLOCK, /* a: filters, b: body */
-    N_WITH,       /* v: target, expression, …; b: body */
-    N_GENERATION, /* b: body */
+    N_WITH,         /* v: target, expression, …; b: body */
+    N_GENERATION,   /* b: body */
     N_BREAK,
     N_CONTINUE,
     /* targets; N_NAME and N_TUPLE too */
@@ -74,7 +74,7 @@ struct call_args {
     struct named_arg {
         struct value name;
         struct node *node;
-    } *named;
+    } * named;
     size_t n_named;
     struct node *star, *star_star; /* *a, **b; NULL */
 };
@@ -99,7 +99,7 @@ struct node {
 
 /* Parameters of a macro or a call block. */
 struct signature {
-    int *symbol; /* [n] */
+    int *symbol;             /* [n] */
     struct node **otherwise; /* [n]; NULL: none */
     size_t n;
     bool takes_varargs, takes_kwargs, takes_caller; /* the body says these names */
@@ -108,7 +108,8 @@ struct signature {
     struct signature *around; /* while parsing */
 };
 
-struct template {
+struct template
+{
     char *name;
     struct pool pool;
     struct word *symbol; /* names of variables, by number */
@@ -125,9 +126,9 @@ struct template {
 struct parser {
     struct template *t;
     const struct token *at;
-    int depth;      /* of recursion */
-    int soft;       /* inside `if`: unknown filters and tests fail when reached, as in Jinja */
-    int loops;      /* that break and continue may leave */
+    int depth;            /* of recursion */
+    int soft;             /* inside `if`: unknown filters and tests fail when reached, as in Jinja */
+    int loops;            /* that break and continue may leave */
     struct signature *in; /* the macro being parsed */
 };
 status tpl_parse(struct template *t, const struct tokens *tokens);
@@ -135,14 +136,8 @@ status tpl_parse(struct template *t, const struct tokens *tokens);
 status parse_fail(const struct parser *p, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 status parse_unbuilt(const struct parser *p, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 const char *token_text(const struct token *t, char out[48]); /* for messages */
-static inline bool at_op(const struct parser *p, const char *op)
-{
-    return p->at->kind == T_OP && word_is(p->at->word, op);
-}
-static inline bool at_name(const struct parser *p, const char *name)
-{
-    return p->at->kind == T_NAME && word_is(p->at->word, name);
-}
+static inline bool at_op(const struct parser *p, const char *op) { return p->at->kind == T_OP && word_is(p->at->word, op); }
+static inline bool at_name(const struct parser *p, const char *name) { return p->at->kind == T_NAME && word_is(p->at->word, name); }
 bool take_op(struct parser *p, const char *op);
 bool take_name(struct parser *p, const char *name);
 status need_op(struct parser *p, const char *op);

@@ -129,8 +129,8 @@ size_t str_offset(const struct str *s, size_t chars)
     if (chars >= s->chars) return s->n;
     if (s->chars == s->n) return chars;
     size_t at = 0;
-    for (; chars; chars--)
-        do at++;
+    for (; chars; chars--) do
+            at++;
         while (at < s->n && ((unsigned char)s->p[at] & 0xC0) == 0x80);
     return at;
 }
@@ -158,11 +158,9 @@ status tpl_fail_undefined(struct render *r, struct value v)
     struct build b = {.r = r};
     TRY(print_repr(&b, m->name));
     int n = b.n > 200 ? 200 : (int)b.n;
-    if (m->unsafe)
-        return tpl_fail(r, "the sandbox of chat templates forbids %.*s of a %s", n, b.p, kind_names[m->of.kind]);
+    if (m->unsafe) return tpl_fail(r, "the sandbox of chat templates forbids %.*s of a %s", n, b.p, kind_names[m->of.kind]);
     if (m->of.kind == V_ABSENT) return tpl_fail(r, "%.*s is undefined", n, b.p);
-    return tpl_fail(r, "'%s object' has no %s %.*s", kind_names[m->of.kind],
-                    is_string(m->name) ? "attribute" : "element", n, b.p);
+    return tpl_fail(r, "'%s object' has no %s %.*s", kind_names[m->of.kind], is_string(m->name) ? "attribute" : "element", n, b.p);
 }
 
 /* ---- lists and dicts --------------------------------------------------------------------------------------------- */
@@ -226,8 +224,7 @@ status dict_check_key(struct render *r, struct value key)
 {
     for (size_t i = 0; key.kind == V_TUPLE && i < key.l->n; i++)
         if (key.l->v[i].kind != V_TUPLE) TRY(dict_check_key(r, key.l->v[i]));
-    if (key.kind == V_LIST || key.kind == V_DICT)
-        return tpl_fail(r, "a '%s' cannot be the key of a dict", kind_names[key.kind]);
+    if (key.kind == V_LIST || key.kind == V_DICT) return tpl_fail(r, "a '%s' cannot be the key of a dict", kind_names[key.kind]);
     return ST_OK;
 }
 
@@ -288,21 +285,30 @@ status value_items(struct render *r, struct value v, const struct value **items,
     struct list l = {0};
     switch (v.kind) {
     case V_LIST:
-    case V_TUPLE: l = *v.l; break;
+    case V_TUPLE:
+        l = *v.l;
+        break;
     case V_ITER:
         l.n = v.iter->n - v.iter->at;
         if (l.n) l.v = (struct value *)v.iter->v + v.iter->at;
         v.iter->at = v.iter->n;
         break;
-    case V_UNDEFINED: break;
-    case V_STRING: TRY(push_chars(r, v, &l)); break;
-    case V_DICT: TRY(push_pairs(r, &(struct view){v.d, VIEW_KEYS}, &l)); break;
-    case V_VIEW: TRY(push_pairs(r, v.view, &l)); break;
-    case V_RANGE:
-        for (size_t i = 0; i < v.range->n; i++)
-            TRY(list_push(r, &l, value_int(v.range->start + (int64_t)i * v.range->step)));
+    case V_UNDEFINED:
         break;
-    default: return tpl_fail(r, "'%s' object is not iterable", kind_names[v.kind]);
+    case V_STRING:
+        TRY(push_chars(r, v, &l));
+        break;
+    case V_DICT:
+        TRY(push_pairs(r, &(struct view){v.d, VIEW_KEYS}, &l));
+        break;
+    case V_VIEW:
+        TRY(push_pairs(r, v.view, &l));
+        break;
+    case V_RANGE:
+        for (size_t i = 0; i < v.range->n; i++) TRY(list_push(r, &l, value_int(v.range->start + (int64_t)i * v.range->step)));
+        break;
+    default:
+        return tpl_fail(r, "'%s' object is not iterable", kind_names[v.kind]);
     }
     *items = l.v;
     *n = l.n;
@@ -312,14 +318,27 @@ status value_items(struct render *r, struct value v, const struct value **items,
 bool value_length(struct value v, size_t *n)
 {
     switch (v.kind) {
-    case V_STRING: *n = v.s->chars; return true;
+    case V_STRING:
+        *n = v.s->chars;
+        return true;
     case V_LIST:
-    case V_TUPLE: *n = v.l->n; return true;
-    case V_DICT: *n = v.d->n; return true;
-    case V_VIEW: *n = v.view->dict->n; return true;
-    case V_RANGE: *n = v.range->n; return true;
-    case V_UNDEFINED: *n = 0; return true;
-    default: return false;
+    case V_TUPLE:
+        *n = v.l->n;
+        return true;
+    case V_DICT:
+        *n = v.d->n;
+        return true;
+    case V_VIEW:
+        *n = v.view->dict->n;
+        return true;
+    case V_RANGE:
+        *n = v.range->n;
+        return true;
+    case V_UNDEFINED:
+        *n = 0;
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -342,12 +361,22 @@ static status from_array(struct render *r, const json_t *j, template_origin o, s
 status value_from_json(struct render *r, const json_t *j, template_origin o, struct value *out)
 {
     switch (json_typeof(j)) {
-    case JSON_STRING: *out = value_text(&r->pool, json_string_value(j), json_string_length(j), o); return ST_OK;
-    case JSON_INTEGER: *out = value_int(json_integer_value(j)); break;
-    case JSON_REAL: *out = value_float(json_real_value(j)); break;
+    case JSON_STRING:
+        *out = value_text(&r->pool, json_string_value(j), json_string_length(j), o);
+        return ST_OK;
+    case JSON_INTEGER:
+        *out = value_int(json_integer_value(j));
+        break;
+    case JSON_REAL:
+        *out = value_float(json_real_value(j));
+        break;
     case JSON_TRUE:
-    case JSON_FALSE: *out = value_bool(json_is_true(j)); break;
-    case JSON_NULL: *out = value_none(); break;
+    case JSON_FALSE:
+        *out = value_bool(json_is_true(j));
+        break;
+    case JSON_NULL:
+        *out = value_none();
+        break;
     case JSON_ARRAY:
     case JSON_OBJECT:
         TRY(tpl_enter(r));
@@ -362,9 +391,12 @@ status value_from_json(struct render *r, const json_t *j, template_origin o, str
 static const struct {
     const char *key;
     enum template_field field;
-} fields[] = {{"content", MESSAGE_CONTENT},      {"reasoning_content", MESSAGE_REASONING},
-              {"reasoning", MESSAGE_REASONING},  {"thinking", MESSAGE_REASONING},
-              {"tool_calls", MESSAGE_CALLS},     {"function_call", MESSAGE_CALLS},
+} fields[] = {{"content", MESSAGE_CONTENT},
+              {"reasoning_content", MESSAGE_REASONING},
+              {"reasoning", MESSAGE_REASONING},
+              {"thinking", MESSAGE_REASONING},
+              {"tool_calls", MESSAGE_CALLS},
+              {"function_call", MESSAGE_CALLS},
               {"role", MESSAGE_ROLE}};
 
 static template_origin field_of(const char *key, template_origin message)

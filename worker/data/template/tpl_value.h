@@ -11,17 +11,17 @@
 /* ---- limits ------------------------------------------------------------------------------------------------------ */
 
 enum {
-    TPL_MAX_SOURCE = 1 << 20,     /* bytes of a template; the longest public one has 40 kB */
-    TPL_MAX_NESTING = 100,        /* brackets and statements within each other, in the text */
-    TPL_MAX_TREE = 200,           /* depth of the tree; a + b + … is as deep as it is long */
-    TPL_MAX_DEPTH = 500,          /* the same while rendering, macros and nested values included */
-    TPL_MAX_OUTPUT = 64 << 20,    /* bytes of one string */
-    TPL_MAX_MEMORY = 512 << 20,   /* bytes of one rendering */
-    TPL_MAX_WORK = 1 << 30,       /* bytes touched by one rendering; a node counts TPL_NODE_WORK */
+    TPL_MAX_SOURCE = 1 << 20,   /* bytes of a template; the longest public one has 40 kB */
+    TPL_MAX_NESTING = 100,      /* brackets and statements within each other, in the text */
+    TPL_MAX_TREE = 200,         /* depth of the tree; a + b + … is as deep as it is long */
+    TPL_MAX_DEPTH = 500,        /* the same while rendering, macros and nested values included */
+    TPL_MAX_OUTPUT = 64 << 20,  /* bytes of one string */
+    TPL_MAX_MEMORY = 512 << 20, /* bytes of one rendering */
+    TPL_MAX_WORK = 1 << 30,     /* bytes touched by one rendering; a node counts TPL_NODE_WORK */
     TPL_NODE_WORK = 32,
-    TPL_FLOAT_WORK = 512,         /* to find a number's shortest digits */
-    TPL_MAX_RANGE = 100000,       /* as Jinja's sandbox */
-    TPL_MAX_ARGS = 8,             /* parameters of a built-in */
+    TPL_FLOAT_WORK = 512,   /* to find a number's shortest digits */
+    TPL_MAX_RANGE = 100000, /* as Jinja's sandbox */
+    TPL_MAX_ARGS = 8,       /* parameters of a built-in */
 };
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
@@ -55,7 +55,7 @@ enum kind {
     V_LIST,
     V_TUPLE,
     V_DICT,
-    V_VIEW,  /* dict.keys(), .values(), .items() */
+    V_VIEW, /* dict.keys(), .values(), .items() */
     V_RANGE,
     V_ITER, /* a generator: may be read once */
     V_NAMESPACE,
@@ -158,8 +158,8 @@ struct builtin {
 };
 const struct builtin *builtin_find(const struct builtin *table, struct word name);
 /* what: "filter", "test", … for messages. */
-status builtin_call(struct render *r, const char *what, const struct builtin *b, struct value self,
-                    const struct args *a, struct value *out);
+status builtin_call(struct render *r, const char *what, const struct builtin *b, struct value self, const struct args *a,
+                    struct value *out);
 
 struct bound {
     const struct builtin *what;
@@ -167,8 +167,8 @@ struct bound {
 };
 
 extern const struct builtin tpl_filters[], tpl_tests[], tpl_globals[];
-extern const struct builtin tpl_str_methods[], tpl_list_methods[], tpl_tuple_methods[], tpl_dict_methods[],
-    tpl_number_methods[], tpl_loop_methods[], tpl_cycler_methods[];
+extern const struct builtin tpl_str_methods[], tpl_list_methods[], tpl_tuple_methods[], tpl_dict_methods[], tpl_number_methods[],
+    tpl_loop_methods[], tpl_cycler_methods[];
 
 /* ---- one rendering ----------------------------------------------------------------------------------------------- */
 
@@ -229,18 +229,12 @@ status value_from_json(struct render *r, const json_t *j, template_origin o, str
 /* A list of objects, each key with its field. */
 status value_from_messages(struct render *r, const json_t *messages, size_t n, struct value *out);
 
-static inline template_origin str_origin(struct value s, size_t at)
-{
-    return s.s->origins && at < s.s->n ? s.s->origins[at] : s.origin;
-}
+static inline template_origin str_origin(struct value s, size_t at) { return s.s->origins && at < s.s->n ? s.s->origins[at] : s.origin; }
 /* Bytes [from, to) of a string, shared. */
 struct value str_cut(struct render *r, struct value s, size_t from, size_t to);
 /* Byte offset of a code point, counted from the front; chars beyond the end give n. */
 size_t str_offset(const struct str *s, size_t chars);
-static inline bool str_is(struct value v, const char *text)
-{
-    return is_string(v) && word_is((struct word){v.s->p, v.s->n}, text);
-}
+static inline bool str_is(struct value v, const char *text) { return is_string(v) && word_is((struct word){v.s->p, v.s->n}, text); }
 
 status list_push(struct render *r, struct list *l, struct value v);
 struct value value_list(struct render *r, struct list l, enum kind kind, template_origin o);

@@ -23,13 +23,10 @@ status tok_added_add(struct tok_added_set *a, struct tok_added token, const char
 {
     const struct tok_added *same = tok_added_find(a, text, n), *taken = tok_added_of_id(a, token.id);
     if (n == 0) FAIL(ST_CORRUPT, "an added token with id %" PRId32 " has no text", token.id);
-    if (n > TOK_MAX_PIECE_BYTES)
-        FAIL(ST_CORRUPT, "an added token of %zu bytes; the limit is %d", n, TOK_MAX_PIECE_BYTES);
+    if (n > TOK_MAX_PIECE_BYTES) FAIL(ST_CORRUPT, "an added token of %zu bytes; the limit is %d", n, TOK_MAX_PIECE_BYTES);
     if (same && same->id == token.id) return ST_OK;
     if (same) FAIL(ST_CORRUPT, "added token '%.40s' has two ids, %" PRId32 " and %" PRId32, text, same->id, token.id);
-    if (taken)
-        FAIL(ST_CORRUPT, "id %" PRId32 " belongs to two added tokens, '%.40s' and '%.40s'", token.id, taken->text,
-             text);
+    if (taken) FAIL(ST_CORRUPT, "id %" PRId32 " belongs to two added tokens, '%.40s' and '%.40s'", token.id, taken->text, text);
     if ((a->n & (a->n - 1)) == 0) a->v = mem_grow(a->v, (a->n ? 2 * (size_t)a->n : 1) * sizeof *a->v);
     token.text = mem_alloc(n + 1);
     token.n = n;
@@ -94,8 +91,8 @@ static bool word_before(const char *text, size_t end)
 /* The longest added token that text[at..n) begins with and that may be found there; *next is where to look if that is
  * none. A special token without a right to be one is passed over whole, as HF does, unless it is quoted in part only:
  * then a shorter one may stand in the part that is not. */
-static const struct tok_added *longest_at(const struct tok_added_set *a, const struct tok_trie *trie, const char *text,
-                                          size_t at, size_t n, struct tok_specials specials, size_t *next)
+static const struct tok_added *longest_at(const struct tok_added_set *a, const struct tok_trie *trie, const char *text, size_t at, size_t n,
+                                          struct tok_specials specials, size_t *next)
 {
     int32_t index;
     size_t len = tok_trie_longest(trie, text + at, n - at, &index);
@@ -112,8 +109,8 @@ static const struct tok_added *longest_at(const struct tok_added_set *a, const s
     return &a->v[index];
 }
 
-bool tok_added_next(const struct tok_added_set *a, const struct tok_trie *trie, const char *text, size_t n,
-                    struct tok_specials specials, struct tok_scan *s)
+bool tok_added_next(const struct tok_added_set *a, const struct tok_trie *trie, const char *text, size_t n, struct tok_specials specials,
+                    struct tok_scan *s)
 {
     s->last = s->end;
     while (s->search < n) {

@@ -41,7 +41,7 @@ struct tok_scan {
     const struct tok_added *token;
 };
 /* The next added token of the trie, one of the set's; false: there is no more, and last is where to go on. */
-bool tok_added_next(const struct tok_added_set *a, const struct tok_trie *trie, const char *text, size_t n,
-                    struct tok_specials specials, struct tok_scan *s);
+bool tok_added_next(const struct tok_added_set *a, const struct tok_trie *trie, const char *text, size_t n, struct tok_specials specials,
+                    struct tok_scan *s);
 
 #endif

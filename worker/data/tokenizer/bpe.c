@@ -49,8 +49,7 @@ static void cut_hf(const struct tok_model *m, struct tok_work *w, const char *te
         utf8_get(text + i, n - i, &len);
         int32_t id = tok_vocab_id(&m->vocab, text + i, len);
         if (id < 0 && tok_has_bytes(m, text + i, len)) {
-            for (size_t k = 0; k < len; k++)
-                add_symbol(w, i + k, i + k + 1, m->byte_id[(unsigned char)text[i + k]], false);
+            for (size_t k = 0; k < len; k++) add_symbol(w, i + k, i + k + 1, m->byte_id[(unsigned char)text[i + k]], false);
             continue;
         }
         if (unk_end && (id >= 0 || !m->fuse_unk)) {
@@ -201,8 +200,7 @@ static status merge_word(const struct tok_model *m, struct tok_work *w, const st
     return ST_OK;
 }
 
-status tok_bpe_segment(const struct tok_model *m, struct tok_work *w, const struct tok_spans *s, size_t at, size_t n,
-                       struct tok_sink *out)
+status tok_bpe_segment(const struct tok_model *m, struct tok_work *w, const struct tok_spans *s, size_t at, size_t n, struct tok_sink *out)
 {
     int32_t whole = m->ignore_merges && n ? tok_vocab_id(&m->vocab, s->text.data + at, n) : -1;
     if (whole >= 0) {

@@ -92,11 +92,9 @@ static status tiktoken_line(struct tokenizer *t, const char *line, size_t n, str
     int64_t len = space ? base64(line, (size_t)(space - line), bytes, sizeof bytes) : -1;
     size_t digits = space ? n - (size_t)(space - line) - 1 : 0;
     int64_t rank = 0;
-    if (len <= 0 || digits == 0 || digits > 9)
-        FAIL(ST_CORRUPT, "'%.*s' is not base64, space, rank", n < 40 ? (int)n : 40, line);
+    if (len <= 0 || digits == 0 || digits > 9) FAIL(ST_CORRUPT, "'%.*s' is not base64, space, rank", n < 40 ? (int)n : 40, line);
     for (size_t i = 0; i < digits; i++) {
-        if (space[1 + i] < '0' || space[1 + i] > '9')
-            FAIL(ST_CORRUPT, "rank '%.*s' is not a number", (int)digits, space + 1);
+        if (space[1 + i] < '0' || space[1 + i] > '9') FAIL(ST_CORRUPT, "rank '%.*s' is not a number", (int)digits, space + 1);
         rank = rank * 10 + (space[1 + i] - '0');
     }
     buf_clear(piece);

@@ -6,10 +6,7 @@
 
 #include "kernels/base/text.h"
 
-static uint32_t little_endian(const unsigned char *b)
-{
-    return b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
-}
+static uint32_t little_endian(const unsigned char *b) { return b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24; }
 
 status tok_charsmap_read(struct tok_charsmap *m, const unsigned char *blob, size_t n)
 {

@@ -4,13 +4,12 @@
 #include <string.h>
 
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define WORD_FORMS(letters, digits)                                                                                    \
-    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?" letters "|" digits                                                          \
-                 "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define WORD_FORMS(letters, digits)                                                                                                        \
+    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?" letters "|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define PATTERN_LLAMA3 WORD_FORMS("\\p{L}+", "\\p{N}{1,3}")
 #define PATTERN_QWEN2  WORD_FORMS("\\p{L}+", "\\p{N}")
-#define PATTERN_QWEN35                                                                                                 \
-    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}"                                                       \
+#define PATTERN_QWEN35                                                                                                                     \
+    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}"                                                                           \
                  "| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 /* ---- families ---- */
@@ -22,8 +21,7 @@ static bool starts(const char *text, const char *prefix) { return strncmp(text, 
 
 const char *tok_split_pattern(enum token_split split)
 {
-    static const char *const patterns[] = {
-        [SPLIT_GPT2] = TOK_PATTERN_GPT2, [SPLIT_LLAMA3] = PATTERN_LLAMA3, [SPLIT_QWEN2] = PATTERN_QWEN2};
+    static const char *const patterns[] = {[SPLIT_GPT2] = TOK_PATTERN_GPT2, [SPLIT_LLAMA3] = PATTERN_LLAMA3, [SPLIT_QWEN2] = PATTERN_QWEN2};
     return patterns[split];
 }
 
@@ -73,14 +71,12 @@ static const char *const CODE_LLAMA_MORE[] = {"▁<PRE>", "▁<MID>", "▁<SUF>"
 
 static const struct tok_class CLASSES[] = {
     {"GPT2Tokenizer", TOK_PATTERN_GPT2, .prefix = PREFIX_TEXT, .bos = END, .eos = END, .unk = END},
-    {"GPTNeoXTokenizer", TOK_PATTERN_GPT2, .nfc = true, .prefix = PREFIX_TEXT, .bos = END, .eos = END, .unk = END,
-     .pad = "<|padding|>"},
+    {"GPTNeoXTokenizer", TOK_PATTERN_GPT2, .nfc = true, .prefix = PREFIX_TEXT, .bos = END, .eos = END, .unk = END, .pad = "<|padding|>"},
     {"Qwen2Tokenizer", PATTERN_QWEN2, .nfc = true, .prefix = PREFIX_EVERY, .eos = END, .unk = END, .pad = END},
     {"Qwen3_5Tokenizer", PATTERN_QWEN35, .nfc = true, .prefix = PREFIX_EVERY, .eos = END, .unk = END, .pad = END},
     {"LlamaTokenizer", .spm = SPM_AS_LLAMA, LLAMA_NAMES},
     {"CodeLlamaTokenizer", .spm = SPM_AS_CODE_LLAMA, .bos_added = true, LLAMA_NAMES, .more = CODE_LLAMA_MORE},
-    {"GemmaTokenizer", .spm = SPM_AS_GEMMA, .bos = "<bos>", .eos = "<eos>", .unk = "<unk>", .pad = "<pad>",
-     .mask = "<mask>"},
+    {"GemmaTokenizer", .spm = SPM_AS_GEMMA, .bos = "<bos>", .eos = "<eos>", .unk = "<unk>", .pad = "<pad>", .mask = "<mask>"},
     {"PreTrainedTokenizer", .spm = SPM_AS_BACKEND},
     {"TokenizersBackend", .spm = SPM_AS_BACKEND},
 };

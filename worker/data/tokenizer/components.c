@@ -33,8 +33,7 @@ static status own_pattern(struct tok_step *s, const json_t *o)
     if (json_is_string(p)) literal = text = p;
     if (!json_is_string(text)) FAIL(ST_CORRUPT, "'pattern' has neither a String nor a Regex");
     if (literal && json_string_length(text) == 0) return ST_OK;
-    return tok_regex_open(&s->regex, json_string_value(text), json_string_length(text),
-                          literal ? REGEX_LITERAL : REGEX_ONIGURUMA);
+    return tok_regex_open(&s->regex, json_string_value(text), json_string_length(text), literal ? REGEX_LITERAL : REGEX_ONIGURUMA);
 }
 
 static status own_regex(struct tok_step *s, const char *pattern, enum tok_regex_syntax syntax)
@@ -111,8 +110,7 @@ static status load_byte_level(const json_t *o, struct tok_steps *steps)
 
 static status metaspace_members(const json_t *o, struct tok_step *s)
 {
-    static const char *const schemes[] = {
-        [PREPEND_NEVER] = "never", [PREPEND_FIRST] = "first", [PREPEND_ALWAYS] = "always"};
+    static const char *const schemes[] = {[PREPEND_NEVER] = "never", [PREPEND_FIRST] = "first", [PREPEND_ALWAYS] = "always"};
     const char *text = SPACE_MARK;
     size_t n = strlen(text);
     if (json_object_get(o, "replacement")) TRY(tok_json_text(o, "replacement", &text, &n));
@@ -181,10 +179,8 @@ static status decoder_strip(const json_t *o, struct tok_steps *steps)
     if (n == 0) FAIL(ST_CORRUPT, "'content' is empty");
     struct tok_step *s = tok_steps_add(steps, decode_strip);
     tok_step_text(s, text, n);
-    json_int_t left = json_integer_value(json_object_get(o, "start")),
-               right = json_integer_value(json_object_get(o, "stop"));
-    if (left < 0 || right < 0 || left > INT32_MAX || right > INT32_MAX)
-        FAIL(ST_CORRUPT, "'start' or 'stop' is not a count");
+    json_int_t left = json_integer_value(json_object_get(o, "start")), right = json_integer_value(json_object_get(o, "stop"));
+    if (left < 0 || right < 0 || left > INT32_MAX || right > INT32_MAX) FAIL(ST_CORRUPT, "'start' or 'stop' is not a count");
     s->left = (int)left;
     s->right = (int)right;
     return ST_OK;
@@ -233,8 +229,7 @@ static status unknown_type(const char *type, const struct component *table)
 }
 
 /* members: the key under which a Sequence has its parts. */
-static status load_steps(const json_t *o, const struct component *table, const char *members, int depth,
-                         struct tok_steps *steps)
+static status load_steps(const json_t *o, const struct component *table, const char *members, int depth, struct tok_steps *steps)
 {
     const char *type;
     size_t n;
@@ -245,8 +240,7 @@ static status load_steps(const json_t *o, const struct component *table, const c
         size_t i;
         json_t *part;
         if (!json_is_array(json_object_get(o, members))) FAIL(ST_CORRUPT, "Sequence without a list '%s'", members);
-        json_array_foreach(json_object_get(o, members), i, part)
-            TRY(load_steps(part, table, members, depth + 1, steps));
+        json_array_foreach(json_object_get(o, members), i, part) TRY(load_steps(part, table, members, depth + 1, steps));
         return ST_OK;
     }
     const struct component *c = table;

@@ -30,10 +30,7 @@ void tok_config_close(struct tok_config *c)
     *c = (struct tok_config){0};
 }
 
-static const char *token_text(const json_t *v)
-{
-    return json_string_value(json_is_object(v) ? json_object_get(v, "content") : v);
-}
+static const char *token_text(const json_t *v) { return json_string_value(json_is_object(v) ? json_object_get(v, "content") : v); }
 
 /* transformers reads special_tokens_map.json only without an added_tokens_decoder, and then it wins. Here it also fills
  * what the other leaves out. */
@@ -53,10 +50,7 @@ int tok_config_flag(const struct tok_config *c, const char *key)
     return json_is_boolean(v) ? json_is_true(v) : -1;
 }
 
-const char *tok_config_model_type(const struct tok_config *c)
-{
-    return json_string_value(json_object_get(c->model, "model_type"));
-}
+const char *tok_config_model_type(const struct tok_config *c) { return json_string_value(json_object_get(c->model, "model_type")); }
 
 const struct tok_class *tok_config_class(const struct tok_config *c, const char **name)
 {
@@ -91,8 +85,7 @@ static status decoder_entries(struct tokenizer *t, json_t *entries, bool own_add
     return ST_OK;
 }
 
-static const char *const NAMES[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                    "pad_token", "cls_token", "mask_token"};
+static const char *const NAMES[] = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
 enum { N_NAMES = sizeof NAMES / sizeof *NAMES };
 
 static bool is_named(const struct tok_config *c, const char *text)

@@ -12,12 +12,10 @@ static void add_alphabet(struct buf *b, const char *text, size_t n)
             buf_add(b, text, n);
             return;
         }
-    for (size_t i = 0; i < n; i += len)
-        buf_add(b, (char[]){(char)byte_of_alphabet(utf8_get(text + i, n - i, &len))}, 1);
+    for (size_t i = 0; i < n; i += len) buf_add(b, (char[]){(char)byte_of_alphabet(utf8_get(text + i, n - i, &len))}, 1);
 }
 
-status decode_bytes(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                    struct tok_spans *out)
+status decode_bytes(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     (void)s, (void)matcher;
     for (size_t i = 0; i < in->n; i++) add_alphabet(&out->text, in->text.data + in->v[i].at, in->v[i].n);
@@ -27,10 +25,7 @@ status decode_bytes(const struct tok_step *s, struct tok_matcher *matcher, const
 
 static int hex(char c)
 {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                  : -1;
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /* The byte that a piece like <0x0A> stands for, or -1. */
@@ -40,8 +35,7 @@ static int fallback_byte(const char *text, size_t n)
     return hex(text[3]) * 16 + hex(text[4]);
 }
 
-status decode_fallback(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                       struct tok_spans *out)
+status decode_fallback(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     (void)s, (void)matcher;
     bool joined = false; /* the last span is a run of bytes */
@@ -61,8 +55,7 @@ status decode_fallback(const struct tok_step *s, struct tok_matcher *matcher, co
     return ST_OK;
 }
 
-status decode_fuse(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                   struct tok_spans *out)
+status decode_fuse(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     (void)s, (void)matcher;
     for (size_t i = 0; i < in->n; i++) buf_add(&out->text, in->text.data + in->v[i].at, in->v[i].n);
@@ -70,8 +63,7 @@ status decode_fuse(const struct tok_step *s, struct tok_matcher *matcher, const 
     return ST_OK;
 }
 
-status decode_strip(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                    struct tok_spans *out)
+status decode_strip(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     (void)matcher;
     size_t k = s->text_n;
@@ -85,8 +77,7 @@ status decode_strip(const struct tok_step *s, struct tok_matcher *matcher, const
     return ST_OK;
 }
 
-status decode_metaspace(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                        struct tok_spans *out)
+status decode_metaspace(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     (void)matcher;
     for (size_t i = 0; i < in->n; i++) {

@@ -18,8 +18,7 @@ static status load_added(struct tokenizer *t, const json_t *list)
     json_array_foreach(list, i, o)
     {
         const json_t *id = json_object_get(o, "id");
-        status st =
-            tok_load_added(t, o, json_is_integer(id) ? json_integer_value(id) : -1, tok_json_flag(o, "special", false));
+        status st = tok_load_added(t, o, json_is_integer(id) ? json_integer_value(id) : -1, tok_json_flag(o, "special", false));
         if (st) return status_prefix(st, "added_tokens[%zu]", i);
     }
     return ST_OK;
@@ -88,15 +87,13 @@ done:
     return st ? status_prefix(st, "merges") : ST_OK;
 }
 
-static status load_model(struct tok_model *m, const json_t *o, const char *whole, struct tok_extent vocab,
-                         struct tok_extent merges)
+static status load_model(struct tok_model *m, const json_t *o, const char *whole, struct tok_extent vocab, struct tok_extent merges)
 {
     static const char *const empty[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     const json_t *type = json_object_get(o, "type"), *dropout = json_object_get(o, "dropout");
     if (!json_is_object(o)) FAIL(ST_CORRUPT, "has no model");
     if (type && (!json_is_string(type) || strcmp(json_string_value(type), "BPE") != 0))
-        FAIL(ST_NOT_BUILT, "type '%s' is not built in (known: BPE)",
-             json_is_string(type) ? json_string_value(type) : "?");
+        FAIL(ST_NOT_BUILT, "type '%s' is not built in (known: BPE)", json_is_string(type) ? json_string_value(type) : "?");
     if (dropout && !json_is_null(dropout) && json_number_value(dropout) != 0)
         FAIL(ST_NOT_BUILT, "dropout %g: ids would be random; set it to null", json_number_value(dropout));
     for (int i = 0; i < 2; i++)
@@ -146,9 +143,7 @@ status tok_read_json(struct tokenizer *t, const char *data, size_t n)
     if (st) TRY_DONE(status_prefix(st, "model"));
     TRY_DONE(tok_load_pipeline(t, root));
     TRY_DONE(load_added(t, json_object_get(root, "added_tokens")));
-    t->kind = any_step(&t->pre_tokenizer, step_bytes) ? "byte-level BPE"
-              : t->model.byte_id['a'] >= 0            ? "byte-fallback BPE"
-                                                      : "BPE";
+    t->kind = any_step(&t->pre_tokenizer, step_bytes) ? "byte-level BPE" : t->model.byte_id['a'] >= 0 ? "byte-fallback BPE" : "BPE";
 done:
     json_decref(root);
     return st;

@@ -32,7 +32,6 @@ status tok_scan_bad(const struct tok_scanner *s, const char *wanted); /* ST_CORR
 
 /* Finds data.model.vocab (an object) and data.model.merges (a list), and writes the rest, with {} and [] in their
  * places, to `rest`. ST_CORRUPT if data is not an object. */
-status tok_scan_model(const char *data, size_t n, struct tok_extent *vocab, struct tok_extent *merges,
-                      struct buf *rest);
+status tok_scan_model(const char *data, size_t n, struct tok_extent *vocab, struct tok_extent *merges, struct buf *rest);
 
 #endif

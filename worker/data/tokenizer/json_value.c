@@ -42,8 +42,7 @@ status tok_load_added(struct tokenizer *t, const json_t *o, int64_t id, bool spe
     };
     int32_t own = tok_vocab_id(&t->model.vocab, text, n);
     if (own >= 0) id = own;
-    if (id < 0 || id >= TOK_MAX_IDS)
-        FAIL(ST_CORRUPT, "'%.40s': id %" PRId64 " is not in 0 … %d", text, id, TOK_MAX_IDS - 1);
+    if (id < 0 || id >= TOK_MAX_IDS) FAIL(ST_CORRUPT, "'%.40s': id %" PRId64 " is not in 0 … %d", text, id, TOK_MAX_IDS - 1);
     token.id = (int32_t)id;
     return tok_added_add(&t->added, token, text, n);
 }

@@ -43,8 +43,8 @@ status tok_add_merge(struct tok_model *m, size_t rank, const char *pair, size_t 
     int32_t left = tok_vocab_id(&m->vocab, pair, left_n), right = tok_vocab_id(&m->vocab, pair + left_n, right_n);
     int32_t id = tok_vocab_id(&m->vocab, pair, left_n + right_n);
     if (left < 0 || right < 0 || id < 0)
-        FAIL(ST_CORRUPT, "merge %zu, '%.*s' and '%.*s': %s is not in the vocabulary", rank, shown(left_n), pair,
-             shown(right_n), pair + left_n,
+        FAIL(ST_CORRUPT, "merge %zu, '%.*s' and '%.*s': %s is not in the vocabulary", rank, shown(left_n), pair, shown(right_n),
+             pair + left_n,
              left < 0    ? "the left piece"
              : right < 0 ? "the right piece"
                          : "what they make together");
@@ -53,8 +53,7 @@ status tok_add_merge(struct tok_model *m, size_t rank, const char *pair, size_t 
     return ST_OK;
 }
 
-status tok_push_unknown(const struct tok_model *m, const struct tok_spans *s, size_t at, size_t end,
-                        struct tok_sink *out)
+status tok_push_unknown(const struct tok_model *m, const struct tok_spans *s, size_t at, size_t end, struct tok_sink *out)
 {
     const char *text = s->text.data + at;
     if (tok_has_bytes(m, text, end - at))

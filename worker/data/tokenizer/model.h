@@ -10,9 +10,8 @@ struct tok_work; /* memory of the segmentation, reused from one pre-token to the
 struct tok_model {
     struct tok_vocab vocab;
     /* Ids of the bytes [at, at + n) of s->text; ST_DATA if they cannot be represented. */
-    status (*segment)(const struct tok_model *m, struct tok_work *w, const struct tok_spans *s, size_t at, size_t n,
-                      struct tok_sink *out);
-    bool by_pair; /* merges are pairs of ids (HF); else any two neighbours whose joined bytes are a ranked piece */
+    status (*segment)(const struct tok_model *m, struct tok_work *w, const struct tok_spans *s, size_t at, size_t n, struct tok_sink *out);
+    bool by_pair;         /* merges are pairs of ids (HF); else any two neighbours whose joined bytes are a ranked piece */
     struct tok_map pairs; /* left id << 32 | right id → rank << 32 | id */
     uint32_t *rank;       /* [vocab.ids] by joined bytes: lowest merges first; UINT32_MAX never */
     float *score;         /* [vocab.ids] Unigram */
@@ -32,7 +31,6 @@ bool tok_has_bytes(const struct tok_model *m, const char *text, size_t n);
 /* The next merge in rank: of two pieces into a third, ST_CORRUPT if one is missing. pair: both texts joined. */
 status tok_add_merge(struct tok_model *m, size_t rank, const char *pair, size_t left_n, size_t right_n);
 /* A run of text without pieces: bytes if every byte has a piece, else unk; ST_DATA: neither exists. */
-status tok_push_unknown(const struct tok_model *m, const struct tok_spans *s, size_t at, size_t end,
-                        struct tok_sink *out);
+status tok_push_unknown(const struct tok_model *m, const struct tok_spans *s, size_t at, size_t end, struct tok_sink *out);
 
 #endif

@@ -58,17 +58,13 @@ static void form_release(struct form *f)
 static status form_of(const struct tok_step *s, const char *text, size_t n, struct form *f)
 {
     utf8proc_uint8_t *to = NULL;
-    utf8proc_ssize_t len =
-        utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &to, UNICODE[s->options].options);
+    utf8proc_ssize_t len = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &to, UNICODE[s->options].options);
     if (len < 0) FAIL(ST_DATA, "Unicode normalisation of %zu bytes failed: %s", n, utf8proc_errmsg(len));
     *f = (struct form){(char *)to, (size_t)len};
     return ST_OK;
 }
 
-static bool form_is(const struct form *f, const char *text, size_t n)
-{
-    return f->n == n && memcmp(f->text, text, n) == 0;
-}
+static bool form_is(const struct form *f, const char *text, size_t n) { return f->n == n && memcmp(f->text, text, n) == 0; }
 
 /* A character and the marks behind it: its end. */
 static size_t cluster_end(const char *text, size_t n, size_t at)
@@ -110,15 +106,14 @@ done:
 
 /* Appends the form of a part piece by piece, so that each piece knows where it is from. False, and nothing appended, if
  * the pieces do not make the form of the whole. */
-static bool trace_forms(const struct tok_step *s, const struct tok_part *p, const struct form *whole,
-                        const struct tok_spans *in, struct tok_spans *out)
+static bool trace_forms(const struct tok_step *s, const struct tok_part *p, const struct form *whole, const struct tok_spans *in,
+                        struct tok_spans *out)
 {
     size_t start = out->text.len;
     struct form f = {0};
     for (size_t at = 0, end; at < p->n; at = end) {
         end = at + plain_bytes(s, p->text + at, p->n - at);
-        if (end < p->n && end > at)
-            end = utf8_before(p->text, end); /* the last of them may compose with what follows */
+        if (end < p->n && end > at) end = utf8_before(p->text, end); /* the last of them may compose with what follows */
         if (end > at) {
             tok_copy(out, in, p->at + at, end - at);
             continue;
@@ -135,8 +130,7 @@ static bool trace_forms(const struct tok_step *s, const struct tok_part *p, cons
     return same;
 }
 
-status step_unicode(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                    struct tok_spans *out)
+status step_unicode(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     (void)matcher;
     struct form whole = {0};
@@ -155,8 +149,7 @@ status step_unicode(const struct tok_step *s, struct tok_matcher *matcher, const
     return ST_OK;
 }
 
-status step_lowercase(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                      struct tok_spans *out)
+status step_lowercase(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     (void)s, (void)matcher;
     for (size_t k = 0; k < in->n; k++) {
@@ -174,8 +167,7 @@ status step_lowercase(const struct tok_step *s, struct tok_matcher *matcher, con
     return ST_OK;
 }
 
-status step_prepend(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                    struct tok_spans *out)
+status step_prepend(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     (void)matcher;
     for (size_t k = 0; k < in->n; k++) {
@@ -188,8 +180,8 @@ status step_prepend(const struct tok_step *s, struct tok_matcher *matcher, const
 }
 
 /* What replaces a match. An empty one has no bytes: what follows it, or at the end what precedes it, is its origin. */
-static void put_match(struct tok_spans *out, const struct tok_step *s, const struct tok_spans *in,
-                      const struct tok_part *p, const struct tok_match *m)
+static void put_match(struct tok_spans *out, const struct tok_step *s, const struct tok_spans *in, const struct tok_part *p,
+                      const struct tok_match *m)
 {
     size_t start = m->start < p->n ? m->start : p->n - 1, end = m->end > start ? m->end : start + 1;
     tok_put(out, s->text, s->text_n, in, p->at + start, p->at + end);
@@ -204,8 +196,7 @@ static bool still_first(const struct tok_step *s, const struct tok_part *p, size
     return replaced == 0 || (s->text_n > 0 && replaced <= len);
 }
 
-status step_replace(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                    struct tok_spans *out)
+status step_replace(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     struct tok_spans repaired = {0};
     status st = ST_OK;
@@ -238,8 +229,7 @@ done:
     return st;
 }
 
-status step_strip(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                  struct tok_spans *out)
+status step_strip(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     (void)matcher;
     for (size_t k = 0; k < in->n; k++) {
@@ -296,8 +286,7 @@ static size_t unmapped_bytes(const struct tok_step *s, const char *text, size_t 
     return i;
 }
 
-status step_spm(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                struct tok_spans *out)
+status step_spm(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     (void)matcher;
     const char *mark = s->options & SPM_ESCAPE ? SPACE_MARK : " ";
@@ -330,8 +319,7 @@ status step_spm(const struct tok_step *s, struct tok_matcher *matcher, const str
         while (s->options & SPM_TRIM && out->text.len - start >= mark_n &&
                memcmp(out->text.data + out->text.len - mark_n, mark, mark_n) == 0)
             out->text.len -= mark_n;
-        if (begun && s->options & SPM_DUMMY_PREFIX && s->options & SPM_SUFFIX)
-            tok_put(out, mark, mark_n, in, p.at + p.n - 1, p.at + p.n);
+        if (begun && s->options & SPM_DUMMY_PREFIX && s->options & SPM_SUFFIX) tok_put(out, mark, mark_n, in, p.at + p.n - 1, p.at + p.n);
         tok_span_push(out, start, (uint32_t)out->text.len - start, p.first);
     }
     return ST_OK;

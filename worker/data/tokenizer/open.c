@@ -25,8 +25,8 @@ enum kind { KIND_JSON, KIND_BYTES, KIND_TIKTOKEN, KIND_SPM };
 struct unsaid {
     enum kind kind;
     const struct family_tokens *family; /* NULL: unknown */
-    const struct tok_class *class;   /* how to read the file; NULL: it does not say */
-    const struct tok_class *names;   /* who is bos, eos, pad if nothing else says it; NULL: unknown */
+    const struct tok_class *class;      /* how to read the file; NULL: it does not say */
+    const struct tok_class *names;      /* who is bos, eos, pad if nothing else says it; NULL: unknown */
     const char *model_type;
 };
 
@@ -44,8 +44,7 @@ static status class_not_built(const char *name, enum kind kind)
     bool spm = kind != KIND_BYTES;
     tok_class_names(&known, spm);
     status st =
-        status_fail(ST_NOT_BUILT, "tokenizer_class '%s' is not built in for this kind of file (known: %s); " REMEDY,
-                    name, known.data);
+        status_fail(ST_NOT_BUILT, "tokenizer_class '%s' is not built in for this kind of file (known: %s); " REMEDY, name, known.data);
     buf_release(&known);
     return st;
 }
@@ -76,8 +75,7 @@ static struct tok_byte_rules byte_rules(const struct unsaid *u, const struct tok
 {
     const struct family_tokens *family = u->family;
     bool prefix = tok_config_flag(c, "add_prefix_space") > 0;
-    if (u->class)
-        return (struct tok_byte_rules){u->class->pattern, u->class->nfc, prefix ? u->class->prefix : PREFIX_NONE};
+    if (u->class) return (struct tok_byte_rules){u->class->pattern, u->class->nfc, prefix ? u->class->prefix : PREFIX_NONE};
     if (!family || !family->split) family = tok_family_find(u->kind == KIND_TIKTOKEN ? "llama3" : "gpt2");
     return (struct tok_byte_rules){tok_split_pattern(family->split), family->nfc, prefix ? PREFIX_TEXT : PREFIX_NONE};
 }
@@ -94,19 +92,15 @@ static struct tok_spm_rules spm_rules(const struct unsaid *u, const struct tok_c
     return (struct tok_spm_rules){as, prefix == 0 ? PREPEND_NEVER : legacy > 0 ? PREPEND_ALWAYS : PREPEND_FIRST};
 }
 
-static status read_tiktoken(struct tokenizer *t, const struct tok_source *s, const struct tok_config *c,
-                            const struct unsaid *u)
+static status read_tiktoken(struct tokenizer *t, const struct tok_source *s, const struct tok_config *c, const struct unsaid *u)
 {
     TRY(tok_read_tiktoken(t, s->data, s->n, byte_rules(u, c)));
     const char *whose = s->family ? NULL : tok_foreign_tiktoken(t->model.vocab.ids, u->model_type);
-    if (whose)
-        FAIL(ST_NOT_BUILT,
-             "is the tiktoken vocabulary of %s, whose split pattern is not built in (known: Llama 3); " REMEDY, whose);
+    if (whose) FAIL(ST_NOT_BUILT, "is the tiktoken vocabulary of %s, whose split pattern is not built in (known: Llama 3); " REMEDY, whose);
     return ST_OK;
 }
 
-static status read_kind(struct tokenizer *t, const struct tok_source *s, const struct tok_config *c,
-                        const struct unsaid *u)
+static status read_kind(struct tokenizer *t, const struct tok_source *s, const struct tok_config *c, const struct unsaid *u)
 {
     switch (u->kind) {
     case KIND_JSON:
@@ -177,8 +171,7 @@ static void choose_document(struct tokenizer *t, const struct tok_config *c, con
 static status check_ids(const struct tokenizer *t, const struct ids *ids)
 {
     for (size_t i = 0; i < ids->n; i++)
-        if (!tokenizer_piece(t, ids->v[i]))
-            FAIL(ST_CORRUPT, "post_processor: id %d is not in the vocabulary", (int)ids->v[i]);
+        if (!tokenizer_piece(t, ids->v[i])) FAIL(ST_CORRUPT, "post_processor: id %d is not in the vocabulary", (int)ids->v[i]);
     return ST_OK;
 }
 
@@ -289,8 +282,7 @@ static status find_file(const char *path, char **file)
         free(foreign);
         return st;
     }
-    FAIL(ST_IO, "%s: has no tokenizer.json, tokenizer.model or vocab.json; copy the model's tokenizer files there",
-         path);
+    FAIL(ST_IO, "%s: has no tokenizer.json, tokenizer.model or vocab.json; copy the model's tokenizer files there", path);
 }
 
 /* JSON by its brace, protobuf by its first field (number 1, bytes), tiktoken by being neither. */

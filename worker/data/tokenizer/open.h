@@ -5,8 +5,7 @@
 #include "worker/data/tokenizer/tokenizer.h"
 
 struct tok_source {
-    const char *path,
-        *kind; /* path is for messages; kind: "tokenizer.json", "vocab.json", "tiktoken", "sentencepiece" */
+    const char *path, *kind; /* path is for messages; kind: "tokenizer.json", "vocab.json", "tiktoken", "sentencepiece" */
     const char *data;
     size_t n;
     const char *merges; /* of a vocab.json */

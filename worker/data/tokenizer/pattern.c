@@ -16,15 +16,15 @@ struct tok_regex {
 
 bool tok_is_space(int c)
 {
-    return (c >= 0x9 && c <= 0xd) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+    return (c >= 0x9 && c <= 0xd) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
+           c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 bool tok_is_word(int c)
 {
     if (c < 0x80) return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
-    if (c == 0x200c || c == 0x200d || (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f149) ||
-        (c >= 0x1f150 && c <= 0x1f169) || (c >= 0x1f170 && c <= 0x1f189))
+    if (c == 0x200c || c == 0x200d || (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) ||
+        (c >= 0x1f170 && c <= 0x1f189))
         return true;
     utf8proc_category_t k = utf8proc_category(c);
     return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) || k == UTF8PROC_CATEGORY_PC;
@@ -177,8 +177,7 @@ status tok_regex_open(struct tok_regex **out, const char *pattern, size_t n, enu
     else
         buf_add(&text, pattern, n);
     /* Ruby: ^ and $ match at every line, and only \n ends one. */
-    uint32_t options =
-        PCRE2_UTF | (syntax == REGEX_LITERAL ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C);
+    uint32_t options = PCRE2_UTF | (syntax == REGEX_LITERAL ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C);
     int error;
     PCRE2_SIZE where;
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
@@ -219,8 +218,7 @@ static size_t next_char(const char *text, size_t n, size_t i)
     return i;
 }
 
-status tok_regex_next(const struct tok_regex *r, struct tok_matcher *m, const char *text, size_t n,
-                      struct tok_match *at)
+status tok_regex_next(const struct tok_regex *r, struct tok_matcher *m, const char *text, size_t n, struct tok_match *at)
 {
     if (!m->data) m->data = pcre2_match_data_create(1, NULL);
     at->found = false;
@@ -232,8 +230,7 @@ status tok_regex_next(const struct tok_regex *r, struct tok_matcher *m, const ch
         if (rc < 0) {
             PCRE2_UCHAR why[128];
             pcre2_get_error_message(rc, why, sizeof why);
-            FAIL(ST_DATA, "tokenizer pattern '%s' gave up at byte %zu of a text of %zu: %s", r->source, at->at, n,
-                 (const char *)why);
+            FAIL(ST_DATA, "tokenizer pattern '%s' gave up at byte %zu of a text of %zu: %s", r->source, at->at, n, (const char *)why);
         }
         const PCRE2_SIZE *span = pcre2_get_ovector_pointer(m->data);
         size_t start = span[0], end = span[1];

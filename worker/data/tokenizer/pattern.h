@@ -30,12 +30,10 @@ struct tok_match {
     size_t at, last_end, start, end;
     bool any, found;
 };
-status tok_regex_next(const struct tok_regex *r, struct tok_matcher *m, const char *text, size_t n,
-                      struct tok_match *at);
+status tok_regex_next(const struct tok_regex *r, struct tok_matcher *m, const char *text, size_t n, struct tok_match *at);
 
 /* Sets that several files need, in PCRE2's class syntax. */
-#define SET_SPACE                                                                                                      \
-    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define SET_SPACE "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 
 #define SET_ALPHABETIC "\\p{L}\\p{Nl}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
 #define SET_RUST_WORD  SET_ALPHABETIC "\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}" /* Rust regex's \w */

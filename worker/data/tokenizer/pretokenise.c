@@ -17,8 +17,7 @@ static void push_part(struct tok_spans *out, size_t base, uint32_t at, uint32_t 
 
 /* A part of a span, a match or what lies between two, added as the behaviour wants. `previous`: the part before was a
  * match. MERGED_NEXT looks ahead instead: a match joins what follows unless that is a match too. */
-static void split_part(struct tok_spans *out, const struct tok_step *s, size_t base, const struct tok_span *part,
-                       bool match, bool previous)
+static void split_part(struct tok_spans *out, const struct tok_step *s, size_t base, const struct tok_span *part, bool match, bool previous)
 {
     bool join = false;
     if (s->options == SPLIT_REMOVED && match) return;
@@ -28,8 +27,7 @@ static void split_part(struct tok_spans *out, const struct tok_step *s, size_t b
     push_part(out, base, part->at, part->n, part->first, join);
 }
 
-status step_split(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                  struct tok_spans *out)
+status step_split(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     tok_copy(out, in, 0, in->text.len);
     for (size_t k = 0; k < in->n; k++) {
@@ -47,8 +45,7 @@ status step_split(const struct tok_step *s, struct tok_matcher *matcher, const s
                 previous = s->flag;
             }
             if (!m.found) break;
-            struct tok_span match = {span.at + (uint32_t)m.start, (uint32_t)(m.end - m.start),
-                                     span.first && m.start == 0};
+            struct tok_span match = {span.at + (uint32_t)m.start, (uint32_t)(m.end - m.start), span.first && m.start == 0};
             split_part(out, s, base, &match, !s->flag, previous);
             previous = !s->flag;
             from = m.end;
@@ -61,8 +58,7 @@ status step_split(const struct tok_step *s, struct tok_matcher *matcher, const s
     return ST_OK;
 }
 
-status step_prefix_space(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                         struct tok_spans *out)
+status step_prefix_space(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     (void)s, (void)matcher;
     for (size_t k = 0; k < in->n; k++) {
@@ -83,8 +79,7 @@ void tok_bytes_to_alphabet(struct buf *b, const char *bytes, size_t n)
     }
 }
 
-status step_bytes(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                  struct tok_spans *out)
+status step_bytes(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     (void)s, (void)matcher;
     for (size_t k = 0; k < in->n; k++) {
@@ -95,8 +90,7 @@ status step_bytes(const struct tok_step *s, struct tok_matcher *matcher, const s
             if (run > i) tok_copy(out, in, p.at + i, run - i);
             if (run == p.n) break;
             char to[4];
-            tok_put(out, to, utf8_put(to, alphabet_of_byte((unsigned char)p.text[run])), in, p.at + run,
-                    p.at + run + 1);
+            tok_put(out, to, utf8_put(to, alphabet_of_byte((unsigned char)p.text[run])), in, p.at + run, p.at + run + 1);
             run++;
         }
         tok_span_push(out, at, (uint32_t)out->text.len - at, p.first);
@@ -104,8 +98,7 @@ status step_bytes(const struct tok_step *s, struct tok_matcher *matcher, const s
     return ST_OK;
 }
 
-status step_metaspace(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in,
-                      struct tok_spans *out)
+status step_metaspace(const struct tok_step *s, struct tok_matcher *matcher, const struct tok_spans *in, struct tok_spans *out)
 {
     (void)matcher;
     for (size_t k = 0; k < in->n; k++) {

@@ -17,10 +17,9 @@ struct tok_work { /* zero-initialise */
 };
 void tok_work_release(struct tok_work *w);
 
-status tok_bpe_segment(const struct tok_model *m, struct tok_work *w, const struct tok_spans *s, size_t at, size_t n,
-                       struct tok_sink *out);
+status tok_bpe_segment(const struct tok_model *m, struct tok_work *w, const struct tok_spans *s, size_t at, size_t n, struct tok_sink *out);
 void tok_bpe_words(struct tok_model *m); /* finds out `words`; once the vocabulary is complete */
-status tok_unigram_segment(const struct tok_model *m, struct tok_work *w, const struct tok_spans *s, size_t at,
-                           size_t n, struct tok_sink *out);
+status tok_unigram_segment(const struct tok_model *m, struct tok_work *w, const struct tok_spans *s, size_t at, size_t n,
+                           struct tok_sink *out);
 
 #endif

@@ -54,8 +54,7 @@ static inline void tok_copy(struct tok_spans *s, const struct tok_spans *from, s
 }
 
 /* Appends bytes that all stand for the bytes [at, end) of `from`, of which there is at least one. */
-static inline void tok_put(struct tok_spans *s, const char *bytes, size_t n, const struct tok_spans *from, size_t at,
-                           size_t end)
+static inline void tok_put(struct tok_spans *s, const char *bytes, size_t n, const struct tok_spans *from, size_t at, size_t end)
 {
     buf_add(&s->text, bytes, n);
     if (s->traced) tok_trace(s, n, (struct tok_origin){from->origin[at].from, from->origin[end - 1].to}, 0);

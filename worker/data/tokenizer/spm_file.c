@@ -108,11 +108,9 @@ static status read_piece(struct tokenizer *t, struct proto *m, struct wire w)
     const char *piece = (const char *)text.at;
     size_t n = (size_t)(text.end - text.at);
     if (bad) FAIL(ST_CORRUPT, "piece %" PRId32 ": malformed protobuf", m->n);
-    if (type < PIECE_NORMAL || type > PIECE_BYTE)
-        FAIL(ST_CORRUPT, "piece %" PRId32 ": type %" PRIu64 " is unknown", m->n, type);
+    if (type < PIECE_NORMAL || type > PIECE_BYTE) FAIL(ST_CORRUPT, "piece %" PRId32 ": type %" PRIu64 " is unknown", m->n, type);
     if (type == PIECE_UNUSED) FAIL(ST_NOT_BUILT, "piece %" PRId32 ": type unused is not built in", m->n);
-    if (n && (!text_is_utf8(piece, n, NULL) || memchr(piece, 0, n)))
-        FAIL(ST_CORRUPT, "piece %" PRId32 ": not UTF-8 text", m->n);
+    if (n && (!text_is_utf8(piece, n, NULL) || memchr(piece, 0, n))) FAIL(ST_CORRUPT, "piece %" PRId32 ": not UTF-8 text", m->n);
     memcpy(&m->score[m->n], &score, sizeof score);
     if (!(m->score[m->n] - m->score[m->n] == 0)) FAIL(ST_CORRUPT, "piece %" PRId32 ": score is not finite", m->n);
     m->type[m->n] = (unsigned char)type;
@@ -154,8 +152,7 @@ static status read_denormalizer(struct wire w)
 {
     struct proto m = {0};
     TRY(read_normalizer(&m, w));
-    if (m.charsmap.at != m.charsmap.end)
-        FAIL(ST_NOT_BUILT, "denormalizer_spec with a precompiled_charsmap is not built in");
+    if (m.charsmap.at != m.charsmap.end) FAIL(ST_NOT_BUILT, "denormalizer_spec with a precompiled_charsmap is not built in");
     return ST_OK;
 }
 
@@ -179,10 +176,7 @@ static status read_model(struct tokenizer *t, struct proto *m, struct wire w)
     return ST_OK;
 }
 
-static bool in_text(const struct proto *m, int32_t id)
-{
-    return m->type[id] == PIECE_NORMAL || m->type[id] == PIECE_USER;
-}
+static bool in_text(const struct proto *m, int32_t id) { return m->type[id] == PIECE_NORMAL || m->type[id] == PIECE_USER; }
 
 struct by_score {
     float score;
@@ -281,8 +275,8 @@ static status as_itself(struct tokenizer *t, struct proto *m)
     struct tok_step *s = tok_steps_add(&t->normalizer, step_spm);
     s->charsmap = &t->charsmap;
     s->keep = &t->model.user_defined;
-    s->options = (m->dummy_prefix ? SPM_DUMMY_PREFIX : 0) | (m->trim ? SPM_TRIM : 0) | (m->escape ? SPM_ESCAPE : 0) |
-                 (m->suffix ? SPM_SUFFIX : 0);
+    s->options =
+        (m->dummy_prefix ? SPM_DUMMY_PREFIX : 0) | (m->trim ? SPM_TRIM : 0) | (m->escape ? SPM_ESCAPE : 0) | (m->suffix ? SPM_SUFFIX : 0);
     TRY(add_decoder(t, m->byte_fallback, (m->dummy_prefix || m->trim) && !m->suffix));
     if (m->byte_fallback) tok_byte_pieces(&t->model);
     t->model.unk = (int32_t)m->unk;
@@ -309,8 +303,7 @@ static void merges_from_pieces(struct tok_model *to, const struct proto *m, cons
             int32_t left = i ? tok_vocab_id(&to->vocab, piece, i) : -1;
             int32_t right = left >= 0 ? tok_vocab_id(&to->vocab, piece + i, n - i) : -1;
             if (right < 0 || (normal && (m->type[left] != PIECE_NORMAL || m->type[right] != PIECE_NORMAL))) continue;
-            tok_map_put(&to->pairs, (uint64_t)(uint32_t)left << 32 | (uint32_t)right,
-                        (uint64_t)rank++ << 32 | (uint32_t)id);
+            tok_map_put(&to->pairs, (uint64_t)(uint32_t)left << 32 | (uint32_t)right, (uint64_t)rank++ << 32 | (uint32_t)id);
         }
     }
     to->by_pair = to->fuse_unk = true;
@@ -416,12 +409,10 @@ static int32_t if_piece(const struct proto *m, int64_t id) { return id >= 0 && i
 
 status tok_read_spm(struct tokenizer *t, const unsigned char *data, size_t n, struct tok_spm_rules rules)
 {
-    struct proto m = {
-        .model_type = MODEL_UNIGRAM, .bos = 1, .eos = 2, .pad = -1, .dummy_prefix = true, .trim = true, .escape = true};
+    struct proto m = {.model_type = MODEL_UNIGRAM, .bos = 1, .eos = 2, .pad = -1, .dummy_prefix = true, .trim = true, .escape = true};
     status st;
     TRY_DONE(read_model(t, &m, (struct wire){data, data + n}));
-    if (m.charsmap.at != m.charsmap.end)
-        TRY_DONE(tok_charsmap_read(&t->charsmap, m.charsmap.at, (size_t)(m.charsmap.end - m.charsmap.at)));
+    if (m.charsmap.at != m.charsmap.end) TRY_DONE(tok_charsmap_read(&t->charsmap, m.charsmap.at, (size_t)(m.charsmap.end - m.charsmap.at)));
     t->kind = m.model_type == MODEL_BPE ? "SentencePiece BPE" : "SentencePiece Unigram";
     t->bos = if_piece(&m, m.bos);
     t->eos = if_piece(&m, m.eos);

@@ -7,9 +7,9 @@
 #include "worker/data/tokenizer/pretokenise.h"
 
 enum tok_spm_as {
-    SPM_AS_NOTHING, /* the class does not read such files */
-    SPM_AS_ITSELF,  /* as the package sentencepiece */
-    SPM_AS_LLAMA, /* the pieces alone: merges in the order of ids, byte fallback, ▁ by a Metaspace, no unknown piece */
+    SPM_AS_NOTHING,    /* the class does not read such files */
+    SPM_AS_ITSELF,     /* as the package sentencepiece */
+    SPM_AS_LLAMA,      /* the pieces alone: merges in the order of ids, byte fallback, ▁ by a Metaspace, no unknown piece */
     SPM_AS_CODE_LLAMA, /* the same with an unknown piece */
     SPM_AS_GEMMA,      /* the same with ▁ by a Replace, and never one in front */
     SPM_AS_BACKEND,    /* what TokenizersBackend makes of the file's own settings */

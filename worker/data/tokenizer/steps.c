@@ -38,8 +38,7 @@ status tok_steps_run(const struct tok_steps *s, struct tok_pass *p)
 {
     enum { LIMIT = 1 << 30 }; /* offsets are 32 bits, and a step may grow the text */
     for (int i = 0; i < s->n; i++) {
-        if (p->in.text.len > LIMIT)
-            FAIL(ST_DATA, "text of %zu bytes is too long to tokenise in one piece; split the row", p->in.text.len);
+        if (p->in.text.len > LIMIT) FAIL(ST_DATA, "text of %zu bytes is too long to tokenise in one piece; split the row", p->in.text.len);
         tok_spans_clear(&p->out);
         p->out.traced = p->in.traced;
         TRY(s->v[i].run(&s->v[i], &p->matcher, &p->in, &p->out));

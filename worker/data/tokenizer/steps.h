@@ -10,8 +10,7 @@
 #include "worker/data/tokenizer/table.h"
 
 struct tok_step;
-typedef status tok_step_run(const struct tok_step *s, struct tok_matcher *m, const struct tok_spans *in,
-                            struct tok_spans *out);
+typedef status tok_step_run(const struct tok_step *s, struct tok_matcher *m, const struct tok_spans *in, struct tok_spans *out);
 
 struct tok_step { /* the declaration of each kind says which members it reads */
     tok_step_run *run;

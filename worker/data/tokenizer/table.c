@@ -35,10 +35,7 @@ void tok_map_put(struct tok_map *m, uint64_t key, uint64_t value)
     m->slot[i].value = value;
 }
 
-uint64_t tok_map_get(const struct tok_map *m, uint64_t key)
-{
-    return m->slot ? m->slot[map_place(m, key)].value : TOK_NONE;
-}
+uint64_t tok_map_get(const struct tok_map *m, uint64_t key) { return m->slot ? m->slot[map_place(m, key)].value : TOK_NONE; }
 
 void tok_map_release(struct tok_map *m)
 {
@@ -78,16 +75,13 @@ static status vocab_check(const struct tok_vocab *v, int64_t id, const char *pie
 {
     int shown = n < 40 ? (int)n : 40;
     if (n == 0) FAIL(ST_CORRUPT, "id %" PRId64 ": empty piece", id);
-    if (n > TOK_MAX_PIECE_BYTES)
-        FAIL(ST_CORRUPT, "piece '%.*s…': %zu bytes; the limit is %d", shown, piece, n, TOK_MAX_PIECE_BYTES);
-    if (id < 0 || id >= TOK_MAX_IDS)
-        FAIL(ST_CORRUPT, "piece '%.*s': id %" PRId64 " is not in 0 … %d", shown, piece, id, TOK_MAX_IDS - 1);
+    if (n > TOK_MAX_PIECE_BYTES) FAIL(ST_CORRUPT, "piece '%.*s…': %zu bytes; the limit is %d", shown, piece, n, TOK_MAX_PIECE_BYTES);
+    if (id < 0 || id >= TOK_MAX_IDS) FAIL(ST_CORRUPT, "piece '%.*s': id %" PRId64 " is not in 0 … %d", shown, piece, id, TOK_MAX_IDS - 1);
     if (v->text.len + n + 1 >= UINT32_MAX) FAIL(ST_CORRUPT, "piece '%.*s': vocabulary of more than 4 GB", shown, piece);
     if (tok_vocab_id(v, piece, n) >= 0)
         FAIL(ST_CORRUPT, "piece '%.*s' has two ids, %d and %" PRId64, shown, piece, tok_vocab_id(v, piece, n), id);
     if (tok_vocab_piece(v, (int32_t)id, NULL))
-        FAIL(ST_CORRUPT, "id %" PRId64 " belongs to two pieces, '%s' and '%.*s'", id,
-             tok_vocab_piece(v, (int32_t)id, NULL), shown, piece);
+        FAIL(ST_CORRUPT, "id %" PRId64 " belongs to two pieces, '%s' and '%.*s'", id, tok_vocab_piece(v, (int32_t)id, NULL), shown, piece);
     return ST_OK;
 }
 

@@ -171,8 +171,8 @@ status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, b
     return encode(&c, text, n);
 }
 
-status tokenizer_encode_rendered(const struct tokenizer *t, const char *text, size_t n, const unsigned char *quoted,
-                                 struct ids *out, struct ids *from, struct ids *to)
+status tokenizer_encode_rendered(const struct tokenizer *t, const char *text, size_t n, const unsigned char *quoted, struct ids *out,
+                                 struct ids *from, struct ids *to)
 {
     struct ids unwanted[2] = {0};
     struct tok_sink sink = {out, from ? from : &unwanted[0], to ? to : &unwanted[1], 0, 0};

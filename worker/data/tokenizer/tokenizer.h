@@ -28,7 +28,10 @@ struct tokenizer_hint {
 status tokenizer_open(const char *path, const struct tokenizer_hint *hint, struct tokenizer **out);
 void tokenizer_close(struct tokenizer *t);
 
-struct ids { int32_t *v; size_t n, cap; }; /* zero-initialise; free(v) */
+struct ids {
+    int32_t *v;
+    size_t n, cap;
+}; /* zero-initialise; free(v) */
 void ids_push(struct ids *a, int32_t id);
 
 /* Appends the ids of text[0..n). `specials`: added special tokens written in the text become their ids; otherwise they
@@ -40,8 +43,8 @@ status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, b
  * bytes [from, to) of text that each id stands for, through every normaliser; in order, never empty, overlapping only
  * where several ids share a character. White space that an added token swallows belongs to it; a prepended space to
  * what follows; what a normaliser drops to nobody. from and to may be NULL. */
-status tokenizer_encode_rendered(const struct tokenizer *t, const char *text, size_t n, const unsigned char *quoted,
-                                 struct ids *out, struct ids *from, struct ids *to);
+status tokenizer_encode_rendered(const struct tokenizer *t, const char *text, size_t n, const unsigned char *quoted, struct ids *out,
+                                 struct ids *from, struct ids *to);
 
 /* What the post-processor of a tokenizer.json, or else add_bos_token and add_eos_token, put around a document; either may
  * be empty. Borrowed. */
@@ -54,13 +57,13 @@ status tokenizer_encode_document(const struct tokenizer *t, const char *text, si
  * skip_specials drops bos, eos, control pieces and the unknown piece. */
 char *tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_specials, size_t *bytes);
 
-int32_t tokenizer_size(const struct tokenizer *t);                    /* largest id + 1 */
-int32_t tokenizer_id(const struct tokenizer *t, const char *piece);   /* exact piece or special; -1 if unknown */
-const char *tokenizer_piece(const struct tokenizer *t, int32_t id);   /* the vocabulary entry as stored; NULL unknown */
+int32_t tokenizer_size(const struct tokenizer *t);                  /* largest id + 1 */
+int32_t tokenizer_id(const struct tokenizer *t, const char *piece); /* exact piece or special; -1 if unknown */
+const char *tokenizer_piece(const struct tokenizer *t, int32_t id); /* the vocabulary entry as stored; NULL unknown */
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
-int32_t tokenizer_bos(const struct tokenizer *t);                     /* -1 none */
+int32_t tokenizer_bos(const struct tokenizer *t); /* -1 none */
 int32_t tokenizer_eos(const struct tokenizer *t);
 int32_t tokenizer_pad(const struct tokenizer *t);
-const char *tokenizer_describe(const struct tokenizer *t);            /* "tokenizer.json: byte-level BPE, 151665 ids" */
+const char *tokenizer_describe(const struct tokenizer *t); /* "tokenizer.json: byte-level BPE, 151665 ids" */
 
 #endif

@@ -16,8 +16,8 @@ static void propose(struct tok_best *b, float score, int32_t id, size_t from)
     *b = (struct tok_best){score, id, (uint32_t)from};
 }
 
-status tok_unigram_segment(const struct tok_model *m, struct tok_work *w, const struct tok_spans *s, size_t at,
-                           size_t n, struct tok_sink *out)
+status tok_unigram_segment(const struct tok_model *m, struct tok_work *w, const struct tok_spans *s, size_t at, size_t n,
+                           struct tok_sink *out)
 {
     const char *text = s->text.data + at;
     if (w->cap_best < n + 1) {
