@@ -25,6 +25,7 @@ static struct {
     struct fence_stream **stream;
     int n_streams;
     enum { ORDER_NOW, ORDER_ANY, ORDER_LAST, ORDER_FIRST } order;
+    bool tensors, unpinned; /* reachable now; not reachable now */
     uint64_t random;
     const char *without;
 } fence;
@@ -40,6 +41,18 @@ static void protect(enum mem_kind kind, int how)
     for (int i = 0; i < fence.n_regions; i++)
         if (fence.region[i].kind == kind && mprotect(fence.region[i].at, fence.region[i].bytes, how)) abort();
 }
+
+/* Who may reach which memory now: ops the tensors, copies both, the host what is pinned. A change costs as many pages as there
+ * are, so that a row of ops opens the gate once. */
+static void gate(bool tensors, bool pinned)
+{
+    if (tensors != fence.tensors) protect(MEM_DEVICE, tensors ? PROT_READ | PROT_WRITE : PROT_NONE);
+    if (pinned == fence.unpinned) protect(MEM_PINNED, pinned ? PROT_READ | PROT_WRITE : PROT_NONE);
+    fence.tensors = tensors;
+    fence.unpinned = !pinned;
+}
+
+static void back_to_host(void) { gate(false, true); }
 
 static status fence_alloc(enum mem_kind kind, size_t bytes, void **out)
 {
@@ -183,6 +196,7 @@ static void finish_all(void)
 {
     for (int i = 0; i < fence.n_streams; i++)
         while (fence.stream[i]->first) run_some(NULL);
+    back_to_host();
 }
 
 static status taken(struct fence_stream *s)
@@ -195,7 +209,11 @@ static status taken(struct fence_stream *s)
 
 static status put(struct fence_stream *s, struct item i)
 {
-    if (fence.order == ORDER_NOW) return i.run(s, &i.args);
+    if (fence.order == ORDER_NOW) {
+        status st = i.run(s, &i.args);
+        back_to_host();
+        return st;
+    }
     struct item *queued = mem_alloc(sizeof *queued);
     *queued = i;
     queued->next = NULL;
@@ -206,18 +224,11 @@ static status put(struct fence_stream *s, struct item i)
 
 /* ---- what runs ----------------------------------------------------------------------------------------------------------- */
 
-static void open_gate(void) { protect(MEM_DEVICE, PROT_READ | PROT_WRITE); }
-static void close_gate(void) { protect(MEM_DEVICE, PROT_NONE); }
-
 #define FENCED(name, args_)                                                                                                                \
     static status run_##name(struct fence_stream *s, union any_args *a)                                                                    \
     {                                                                                                                                      \
-        open_gate();                                                                                                                       \
-        protect(MEM_PINNED, PROT_NONE);                                                                                                    \
-        status st = fence.inner->ops.name(s->inner, &a->name);                                                                             \
-        protect(MEM_PINNED, PROT_READ | PROT_WRITE);                                                                                       \
-        close_gate();                                                                                                                      \
-        return st;                                                                                                                         \
+        gate(true, false);                                                                                                                 \
+        return fence.inner->ops.name(s->inner, &a->name);                                                                                  \
     }                                                                                                                                      \
     static status name##_fence(struct stream *s, const struct args_##_args *a)                                                             \
     {                                                                                                                                      \
@@ -227,10 +238,8 @@ TRIMPOT_OPS(FENCED)
 
 static status run_copy(struct fence_stream *s, union any_args *a)
 {
-    open_gate();
-    status st = fence.inner->dev.copy(s->inner, a->move.dst, a->move.src, a->move.bytes);
-    close_gate();
-    return st;
+    gate(true, true);
+    return fence.inner->dev.copy(s->inner, a->move.dst, a->move.src, a->move.bytes);
 }
 
 static status fence_copy(struct stream *s, void *dst, const void *src, size_t bytes)
@@ -243,10 +252,8 @@ static status fence_copy(struct stream *s, void *dst, const void *src, size_t by
 
 static status run_zero(struct fence_stream *s, union any_args *a)
 {
-    open_gate();
-    status st = fence.inner->dev.zero(s->inner, a->move.dst, a->move.bytes);
-    close_gate();
-    return st;
+    gate(true, false);
+    return fence.inner->dev.zero(s->inner, a->move.dst, a->move.bytes);
 }
 
 static status fence_zero(struct stream *s, void *dst, size_t bytes)
@@ -257,6 +264,7 @@ static status fence_zero(struct stream *s, void *dst, size_t bytes)
 static status run_call(struct fence_stream *s, union any_args *a)
 {
     (void)s;
+    back_to_host();
     return a->call.fn(a->call.arg);
 }
 
@@ -326,6 +334,7 @@ static status fence_event_sync(struct event *e, const char *label)
         s = recorder(e);
         run_some(s);
     }
+    back_to_host();
     return s && s->failed ? taken((struct fence_stream *)(uintptr_t)s) : ST_OK;
 }
 
@@ -334,6 +343,7 @@ static status fence_sync(struct stream *s, const char *label)
     struct fence_stream *f = unwrap(s);
     if (without(label)) return ST_OK;
     while (f->first) run_some(f);
+    back_to_host();
     return taken(f);
 }
 
