@@ -223,17 +223,49 @@ static int64_t place(int64_t at, int64_t count)
     return count > whole(at, OWN_PAGE) - at ? whole(at, OWN_PAGE) : at; /* does not fit into what is left of the page */
 }
 
-/* The first place from `at` on for the row, or -1: its members, placed one by one, would not lie side by side. */
-static int64_t place_row(const struct param_store *ps, int first, int64_t at)
+static int64_t row_count(const struct param_store *ps, int first)
 {
     int64_t total = 0;
     for (int i = first; i >= 0; i = ps->p[i].next) total += ps->p[i].count;
-    int64_t start = place(at, total), end = start;
+    return total;
+}
+
+/* The first place from `at` on for the row, or -1: its members, placed one by one, would not lie side by side. */
+static int64_t place_row(const struct param_store *ps, int first, int64_t at)
+{
+    int64_t start = place(at, row_count(ps, first)), end = start;
     for (int i = first; i >= 0; i = ps->p[i].next) {
         if (place(end, ps->p[i].count) != end) return -1;
         end += ps->p[i].count;
     }
     return start;
+}
+
+/* What large tensors leave of a page before they begin on the next one: the newest, so that neighbours in time stay neighbours. */
+enum { GAPS = 8 };
+struct gaps {
+    struct range at[GAPS];
+    int n;
+};
+
+static void leave_gap(struct gaps *g, int64_t lo, int64_t hi)
+{
+    if (lo >= hi) return;
+    if (g->n == GAPS) memmove(g->at, g->at + 1, (size_t)--g->n * sizeof *g->at);
+    g->at[g->n++] = (struct range){lo, hi};
+}
+
+/* A place for the row in a gap, -1: none is wide enough. */
+static int64_t fill_gap(struct gaps *g, const struct param_store *ps, int first)
+{
+    int64_t total = row_count(ps, first);
+    for (int k = 0; k < g->n; k++) {
+        int64_t start = place_row(ps, first, g->at[k].lo);
+        if (start < 0 || start + total > g->at[k].hi) continue;
+        g->at[k].lo = start + total;
+        return start;
+    }
+    return -1;
 }
 
 static void part_row(struct param_store *ps, int first)
@@ -244,22 +276,32 @@ static void part_row(struct param_store *ps, int first)
     }
 }
 
+static void settle(struct param_store *ps, int first, int64_t at)
+{
+    for (int k = first; k >= 0; k = ps->p[k].next) {
+        assert(ps->p[k].next < k);
+        ps->p[k].flat = at;
+        at += ps->p[k].count;
+    }
+}
+
 void param_store_index(struct param_store *ps)
 {
-    int64_t at = 0;
+    struct gaps gaps = {.n = 0};
+    int64_t end = 0;
     for (int i = 0; i < ps->n; i++) ps->p[i].flat = -1;
     for (int i = ps->n - 1; i >= 0; i--) {
         if (!param_is_trained(&ps->p[i]) || ps->p[i].flat >= 0) continue;
-        int64_t start = place_row(ps, i, at);
-        if (start < 0) part_row(ps, i);
-        at = start < 0 ? place(at, ps->p[i].count) : start;
-        for (int k = i; k >= 0; k = ps->p[k].next) {
-            assert(ps->p[k].next < k);
-            ps->p[k].flat = at;
-            at += ps->p[k].count;
+        if (place_row(ps, i, end) < 0) part_row(ps, i);
+        int64_t start = fill_gap(&gaps, ps, i);
+        if (start < 0) {
+            start = place_row(ps, i, end);
+            leave_gap(&gaps, end, start);
+            end = start + row_count(ps, i);
         }
+        settle(ps, i, start);
     }
-    ps->flat_count = whole(at, SMALL_ALIGN);
+    ps->flat_count = whole(end, SMALL_ALIGN);
     tabulate(ps);
 }
 

@@ -94,7 +94,8 @@ bool param_dtype_loads(const struct st_entry *e); /* F32, F16, BF16; adapters al
 
 /* Gives trained parameters their places, last added first. What `next` chains, from its last added member to earlier ones, is
  * placed where the first of them comes up, as one row: without a gap, like a single tensor of their size. Where the rules above
- * would leave a gap between two, there is no row: each gets the place that it had without, and `next` becomes -1. */
+ * would leave a gap between two, there is no row: each gets the place that it had without, and `next` becomes -1. A small one goes
+ * into what a large one before it has left of a page, if it fits there. */
 void param_store_index(struct param_store *ps);
 
 /* Layout, measured then bound: frozen copies and NF4 in `frozen`, the flat vectors in `trained`, scratch in `scratch`. */
