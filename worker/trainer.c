@@ -69,11 +69,6 @@ status trainer_set_applied(struct trainer *t, int64_t applied)
 
 /* ---- a step, launched --------------------------------------------------------------------------------------------------- */
 
-static tensor partials_from(const struct trainer *t, int64_t first, int64_t n)
-{
-    return tensor_1d((char *)t->partials.data + (size_t)first * dtype_bytes(t->partials.dt), t->partials.dt, n);
-}
-
 static status square_sums(struct trainer *t, tensor grad, struct range r)
 {
     return op_sumsq_segs(t->s, &(struct sumsq_segs_args){.g = grad, .partial = t->partials, .segs = t->m->params.segs, .lo = r.lo});
@@ -89,7 +84,7 @@ static status consume(void *owner, int id, tensor grad)
     TRY(op_step_admit(t->s, &(struct step_admit_args){.plan = t->plan,
                                                       .scalars = t->scalars,
                                                       .tensor = id,
-                                                      .partial = partials_from(t, p->partial, param_pages(p))}));
+                                                      .partial = tensor_part(t->partials, p->partial, param_pages(p))}));
     return optim_range(&t->optim, grad, t->scalars, t->step, r);
 }
 
