@@ -1,6 +1,5 @@
 #include "collectives/comm.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include "collectives/comm_self.h"
 #include "collectives/watch.h"
 #include "kernels/base/log.h"
+#include "kernels/base/plugin.h"
 #include "kernels/base/text.h"
 
 /* The plugin's symbols (comm_mpi.c): MPI_Init and the table; what the library says of itself. */
@@ -20,30 +20,16 @@ static const char PLUGIN[] = "trimpot_mpi.so", OPEN[] = "trimpot_comm_mpi_open",
 enum { PEER_GRACE_S = 3, END_S = 10 };
 
 /* *function: a pointer to the function of that name. */
-static status plugin_function(const char *dir, const char *name, void *function)
+static status mpi_function(const char *dir, const char *name, void *function)
 {
-    char *path = mem_printf("%s/%s", dir, PLUGIN);
-    void *plugin = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-    status st = ST_OK;
-    if (!plugin) {
-        const char *why = dlerror();
-        FAIL_DONE(ST_NOT_BUILT,
-                  "MPI support does not load: %s; build with libopenmpi-dev installed, or run one process with "
-                  "--dist self",
-                  why ? why : path);
-    }
-    void *symbol = dlsym(plugin, name);
-    if (!symbol) FAIL_DONE(ST_NOT_BUILT, "%s: has no %s; it belongs to another build: rebuild both", path, name);
-    memcpy(function, &symbol, sizeof symbol);
-done:
-    free(path);
-    return st;
+    return plugin_function(dir, PLUGIN, name, "MPI support", "build with libopenmpi-dev installed, or run one process with --dist self",
+                           function);
 }
 
 status comm_library(const char *plugin_dir, char *text, size_t bytes)
 {
     mpi_library_fn *library = NULL;
-    TRY(plugin_function(plugin_dir, LIBRARY, &library));
+    TRY(mpi_function(plugin_dir, LIBRARY, &library));
     library(text, bytes);
     return ST_OK;
 }
@@ -53,7 +39,7 @@ status comm_open(const struct launch *l, const char *plugin_dir, struct comm *ou
     comm_self_open(out);
     if (!l->mpi) return ST_OK;
     mpi_open_fn *open = NULL;
-    status loaded = plugin_function(plugin_dir, OPEN, &open);
+    status loaded = mpi_function(plugin_dir, OPEN, &open);
     if (loaded) return status_prefix(loaded, "started by %s", l->how);
     struct comm c = {0};
     TRY(open(&c));

@@ -15,7 +15,7 @@
 
 enum recipe { RECIPE_FULL, RECIPE_LORA };
 enum adapt { ADAPT_NONE, ADAPT_LORA, ADAPT_QLORA }; /* from recipe, model._component_ and quantize_base */
-enum device_kind { DEVICE_CUDA, DEVICE_CPU, DEVICE_AUTO }; /* AUTO: not written; device_set is false */
+enum device_kind { DEVICE_CUDA, DEVICE_EMU, DEVICE_CPU, DEVICE_AUTO }; /* AUTO: not written; device_set is false */
 enum config_dtype { CONFIG_BF16, CONFIG_FP32 };
 enum tri { TRI_AUTO, TRI_BF16, TRI_FP32 };
 enum data_kind { DATA_AUTO, DATA_INSTRUCT, DATA_ALPACA, DATA_QA, DATA_CHAT, DATA_COMPLETION };

@@ -34,7 +34,7 @@ static const struct choice recipe_choices[] = {
     {"generate", 0, "it is a verb here: `trimpot generate`"},
     {"quantize", 0, "model.quantize_base quantises while loading"},
 };
-static const struct choice device_choices[] = {{"null", DEVICE_AUTO}, {"cuda", DEVICE_CUDA}, {"cpu", DEVICE_CPU}};
+static const struct choice device_choices[] = {{"null", DEVICE_AUTO}, {"cuda", DEVICE_CUDA}, {"cpu", DEVICE_CPU}, {"emu", DEVICE_EMU}};
 static const struct choice dtype_choices[] = {
     {"bf16", CONFIG_BF16},
     {"fp32", CONFIG_FP32},
@@ -106,7 +106,7 @@ const struct row schema[] = {
      .sentence = "Base of every random number: data order, dropout, rounding, new weights. null draws one and saves "
       "it."},
     {"device", T_CHOICE, C(device), OPTIONAL, CHOICES(device_choices), .resume = RESUME_FREE,
-     .sentence = "Where to train. null takes a GPU if the build and the machine have one, else the CPU."},
+     .sentence = "Where to train. null takes a GPU if the build and the machine have one, else the CPU; emu is a GPU emulated for tests."},
     {"dtype", T_CHOICE, C(dtype), .def = "bf16", CHOICES(dtype_choices),
      .sentence = "Storage of weights and activations; arithmetic is 32-bit either way."},
     {"epochs", T_INT, C(epochs), .def = "1", RANGE(1, 1e6), .sentence = "Passes over the training data."},

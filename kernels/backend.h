@@ -1,6 +1,6 @@
 /* backend.h — one place where arithmetic happens: a device (memory, streams, events) and its table of ops.
  *
- * Backends: cpu; for tests ref (float64), paranoid and fence; cuda fits behind the same table. The worker speaks only to this
+ * Backends: cpu; for tests ref (float64), paranoid and fence; cuda and its emulated twin emu are plugins (kernels/cuda). The worker speaks only to this
  * table. Every call that takes a stream is asynchronous in contract, even where a backend (cpu) finishes before it returns:
  *   - its arguments are copied by the call; what they point to is memory of this table's alloc, which lives on;
  *   - the host touches MEM_DEVICE memory never, MEM_PINNED memory only when no copy queued on it can still run: after sync() or
@@ -80,6 +80,17 @@ struct backend {
 
 extern const struct backend backend_cpu;
 extern const struct backend *backend_host; /* what `device: cpu` means: &backend_cpu, or what a test has put around it */
-const struct backend *backend_cuda(void);  /* NULL when built without CUDA */
+
+/* Who asks for a device: each rank of a host has one of its own. */
+struct backend_place {
+    int local_rank, local_size; /* on this host */
+};
+
+/* The backend of a plugin beside the program, trimpot_NAME.so: "cuda"; "emu", the emulated device, where tests are built.
+ * ST_NOT_BUILT when there is no such plugin; ST_DEVICE when no device, driver or architecture serves. Once per process. */
+status backend_load(const char *name, const struct backend_place *place, const struct backend **out);
+bool backend_built(const char *name); /* there is such a plugin */
+bool backend_has_gpu(void);           /* cuda is built, and its driver is here and shows a device: what `device: null` asks */
+typedef status backend_open_fn(const struct backend_place *place, const struct backend **out); /* trimpot_backend_open */
 
 #endif

@@ -11,11 +11,8 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "kernels/base/both.h"
 #include "kernels/ops.h"
-
-#ifndef FORMULA
-#define FORMULA static inline
-#endif
 
 /* ---- gated linear unit ---------------------------------------------------------------------------------------
  * Both activations are a·σ(u): silu with u = a, and gelu_tanh with u = 2√(2/π)(a + 0.044715a³), because
@@ -25,7 +22,7 @@ typedef struct {
     vf value, slope;
 } glu_gate;
 
-FORMULA glu_gate formula_gate(vf a, enum act_kind kind)
+BOTH glu_gate formula_gate(vf a, enum act_kind kind)
 {
     vf u = a, du = vf_set(1.0f);
     if (kind == ACT_GELU_TANH) {
@@ -39,10 +36,10 @@ FORMULA glu_gate formula_gate(vf a, enum act_kind kind)
 }
 
 /* ---- norm ---------------------------------------------------------------------------------------------------- */
-FORMULA vf formula_rmsnorm_dx(vf g, vf xhat, float rstd, float mean_gx) { return vf_set(rstd) * (g - xhat * vf_set(mean_gx)); }
+BOTH vf formula_rmsnorm_dx(vf g, vf xhat, float rstd, float mean_gx) { return vf_set(rstd) * (g - xhat * vf_set(mean_gx)); }
 
 /* ---- y = scale·x, y += scale·x -------------------------------------------------------------------------------- */
-FORMULA vf formula_axpy(vf x, vf y, float scale, bool accumulate)
+BOTH vf formula_axpy(vf x, vf y, float scale, bool accumulate)
 {
     if (accumulate) return vf_fma(vf_set(scale), x, y);
     return vf_set(scale) * x;
@@ -60,7 +57,7 @@ struct update_rates {
     float gscale, lr, lw, wd, step, c2, beta1, beta2, eps;
 };
 
-FORMULA struct update_rates formula_rates(const struct update_args *u, const struct step_scalars *c, const struct seg *q)
+BOTH struct update_rates formula_rates(const struct update_args *u, const struct step_scalars *c, const struct seg *q)
 {
     return (struct update_rates){
         .kind = u->kind,
@@ -78,7 +75,7 @@ FORMULA struct update_rates formula_rates(const struct update_args *u, const str
     };
 }
 
-FORMULA optim_state formula_adam(optim_state s, vf g, const struct update_rates *o)
+BOTH optim_state formula_adam(optim_state s, vf g, const struct update_rates *o)
 {
     vf b1 = vf_set(o->beta1), b2 = vf_set(o->beta2);
     if (o->wd != 0 && o->kind == OPTIM_ADAMW) s.w = vf_fnma(vf_set(o->lw), s.w, s.w);
@@ -92,7 +89,7 @@ FORMULA optim_state formula_adam(optim_state s, vf g, const struct update_rates 
 }
 
 /* beta1 is the momentum, beta2 the dampening; at the first step the buffer is not read. */
-FORMULA optim_state formula_sgd(optim_state s, vf g, const struct update_rates *o)
+BOTH optim_state formula_sgd(optim_state s, vf g, const struct update_rates *o)
 {
     vf momentum = vf_set(o->beta1), d = g;
     if (o->wd != 0) d += vf_set(o->wd) * s.w;
@@ -114,11 +111,11 @@ FORMULA optim_state formula_sgd(optim_state s, vf g, const struct update_rates *
 /* ---- random numbers to floats --------------------------------------------------------------------------------- */
 
 /* Uniform in (−1, 1), symmetric, exact: odd multiples of 2^-23. */
-FORMULA float formula_uniform(uint32_t u) { return (float)(2 * (int32_t)(u >> 9) + 1 - (1 << 23)) * 0x1p-23f; }
+BOTH float formula_uniform(uint32_t u) { return (float)(2 * (int32_t)(u >> 9) + 1 - (1 << 23)) * 0x1p-23f; }
 
 /* Two independent normal numbers from two words (Box–Muller), within 4 ulp. The radius takes 23 bits of the first, so
  * it is at most 5.77; the angle takes all of the second, reduced to ±π/4 as an integer. */
-FORMULA void formula_normal(uint32_t u0, uint32_t u1, float out[2])
+BOTH void formula_normal(uint32_t u0, uint32_t u1, float out[2])
 {
     float u = 0.5f * (formula_uniform(u0) + 1.0f);
     uint32_t bits = f32_bits(u) - 0x3f3504f3u; /* u = m·2^e with m in [√½, √2) */
@@ -137,7 +134,7 @@ FORMULA void formula_normal(uint32_t u0, uint32_t u1, float out[2])
 }
 
 /* Keep iff u32 ≥ the threshold; kept values are multiplied. */
-FORMULA uint32_t formula_dropout_threshold(float p) { return (uint32_t)((double)p * 4294967296.0); }
-FORMULA float formula_dropout_scale(float p) { return (float)(1.0 / (1.0 - (double)p)); }
+BOTH uint32_t formula_dropout_threshold(float p) { return (uint32_t)((double)p * 4294967296.0); }
+BOTH float formula_dropout_scale(float p) { return (float)(1.0 / (1.0 - (double)p)); }
 
 #endif

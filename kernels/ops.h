@@ -30,7 +30,7 @@ struct ints { const int32_t *host, *dev; };
  * index. Any range of rows is a valid view: rows_from(r, n) is r from row n on. */
 struct rows_at { const int32_t *position; const int64_t *sample; };
 
-static inline struct rows_at rows_from(struct rows_at r, int64_t n)
+BOTH struct rows_at rows_from(struct rows_at r, int64_t n)
 {
     return (struct rows_at){r.position ? r.position + n : NULL, r.sample ? r.sample + n : NULL};
 }
@@ -260,7 +260,7 @@ TRIMPOT_OPS(TRIMPOT_OP_DOOR)
 #undef TRIMPOT_OP_DOOR
 
 /* The first segment that ends after flat element `at`, or n. */
-static inline int64_t segs_after(const struct seg *segs, int64_t n, int64_t at)
+BOTH int64_t segs_after(const struct seg *segs, int64_t n, int64_t at)
 {
     int64_t low = 0, high = n;
     while (low < high) {

@@ -115,7 +115,7 @@ static void gpu(const struct doctor_world *w, const struct doctor_record *r, str
     if (r->gpus > 0) buf_printf(b, "%" PRId64 " NVIDIA device%s", r->gpus, r->gpus == 1 ? "" : "s");
     else buf_text(b, "none");
     if (*r->gpus_chosen) buf_printf(b, ", CUDA_VISIBLE_DEVICES=%s", r->gpus_chosen);
-    if (!backend_cuda()) buf_text(b, "; built without CUDA");
+    if (!backend_built("cuda")) buf_text(b, "; built without CUDA");
 }
 
 static void memory(const struct doctor_world *w, const struct doctor_record *r, struct buf *b)

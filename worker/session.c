@@ -20,10 +20,11 @@ enum { MAX_LEAVES = 64, CPU_HEAD_ROWS = 512 };
 static status choose_backend(struct session *x)
 {
     const struct config *c = x->cfg;
-    const struct backend *cuda = backend_cuda();
-    if (c->device == DEVICE_CUDA && c->device_set && !cuda)
-        FAIL(ST_NOT_BUILT, "device: cuda: this trimpot was built without CUDA; use device=cpu, or build with the CUDA toolkit");
-    x->be = c->device != DEVICE_CPU && cuda ? cuda : backend_host;
+    static const char *const plugin[] = {[DEVICE_CUDA] = "cuda", [DEVICE_EMU] = "emu", [DEVICE_CPU] = NULL};
+    const struct backend_place place = {x->comm->local_rank, x->comm->local_size};
+    enum device_kind kind = c->device != DEVICE_AUTO ? c->device : backend_has_gpu() ? DEVICE_CUDA : DEVICE_CPU;
+    x->be = backend_host;
+    if (plugin[kind]) TRY(backend_load(plugin[kind], &place, &x->be));
     TRY(x->be->dev.stream_open(&x->s, omp_get_max_threads()));
     TRY(x->be->dev.stream_open(&x->copy_in, 1));
     x->s->name = "compute";

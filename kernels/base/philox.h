@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include "kernels/base/both.h"
+
 typedef struct {
     uint32_t v[4];
 } philox4;
@@ -21,7 +23,7 @@ enum rng_purpose {
     RNG_SAMPLE = 7, /* `generate` */
 };
 
-static inline philox4 philox(uint64_t key, uint64_t low, uint64_t high)
+BOTH philox4 philox(uint64_t key, uint64_t low, uint64_t high)
 {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     uint32_t c0 = (uint32_t)low, c1 = (uint32_t)(low >> 32), c2 = (uint32_t)high, c3 = (uint32_t)(high >> 32);
@@ -38,7 +40,7 @@ static inline philox4 philox(uint64_t key, uint64_t low, uint64_t high)
 }
 
 /* SplitMix64: the finaliser after adding the golden gamma. rng_mix(0) = e220a8397b1dcdaf. */
-static inline uint64_t rng_mix(uint64_t x)
+BOTH uint64_t rng_mix(uint64_t x)
 {
     x += 0x9E3779B97F4A7C15ull;
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
@@ -47,7 +49,7 @@ static inline uint64_t rng_mix(uint64_t x)
 }
 
 /* site: number of the tensor or linear (24 bits); step: optimizer step (32 bits). */
-static inline uint64_t rng_key(uint64_t seed, enum rng_purpose purpose, uint32_t site, uint32_t step)
+BOTH uint64_t rng_key(uint64_t seed, enum rng_purpose purpose, uint32_t site, uint32_t step)
 {
     return rng_mix(rng_mix(seed) ^ ((uint64_t)purpose << 56 | (uint64_t)(site & 0xffffffu) << 32 | step));
 }

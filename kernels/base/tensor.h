@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/base/both.h"
+
 typedef enum { DT_F32, DT_BF16, DT_F16, DT_F64, DT_I32, DT_I64, DT_U8, DT_COUNT } dtype;
 
 size_t dtype_bytes(dtype dt);
@@ -22,17 +24,14 @@ typedef struct {
     int64_t ld;
 } tensor;
 
-static inline tensor tensor_1d(void *data, dtype dt, int64_t n)
-{
-    return (tensor){.data = data, .dt = dt, .rank = 1, .dim = {n, 1, 1, 1}, .ld = n};
-}
+BOTH tensor tensor_1d(void *data, dtype dt, int64_t n) { return (tensor){.data = data, .dt = dt, .rank = 1, .dim = {n, 1, 1, 1}, .ld = n}; }
 
-static inline tensor tensor_2d(void *data, dtype dt, int64_t rows, int64_t cols)
+BOTH tensor tensor_2d(void *data, dtype dt, int64_t rows, int64_t cols)
 {
     return (tensor){.data = data, .dt = dt, .rank = 2, .dim = {rows, cols, 1, 1}, .ld = cols};
 }
 
-static inline int64_t tensor_count(const tensor *t)
+BOTH int64_t tensor_count(const tensor *t)
 {
     int64_t n = 1;
     for (int i = 0; i < t->rank; i++) n *= t->dim[i];
@@ -40,7 +39,7 @@ static inline int64_t tensor_count(const tensor *t)
 }
 
 /* Rows [first, first + rows) of a 2-D view. */
-static inline tensor tensor_rows(const tensor *t, int64_t first, int64_t rows)
+BOTH tensor tensor_rows(const tensor *t, int64_t first, int64_t rows)
 {
     tensor r = *t;
     r.dim[0] = rows;
@@ -49,7 +48,7 @@ static inline tensor tensor_rows(const tensor *t, int64_t first, int64_t rows)
 }
 
 /* Columns [first, first + cols) of a 2-D view; its rows stay as far apart as they were. */
-static inline tensor tensor_columns(const tensor *t, int64_t first, int64_t cols)
+BOTH tensor tensor_columns(const tensor *t, int64_t first, int64_t cols)
 {
     tensor r = *t;
     r.dim[1] = cols;
@@ -58,7 +57,7 @@ static inline tensor tensor_columns(const tensor *t, int64_t first, int64_t cols
 }
 
 /* Elements [first, first + n) of a dense view, flat. */
-static inline tensor tensor_part(tensor t, int64_t first, int64_t n)
+BOTH tensor tensor_part(tensor t, int64_t first, int64_t n)
 {
     return tensor_1d(t.data ? (char *)t.data + (size_t)first * dtype_bytes(t.dt) : NULL, t.dt, n);
 }
@@ -69,23 +68,23 @@ const char *tensor_text(const tensor *t);
 /* bf16 = the upper 16 bits of an f32. Widening is exact; narrowing rounds to nearest even, keeps NaN a NaN. */
 typedef uint16_t bf16;
 
-static inline uint32_t f32_bits(float x)
+BOTH uint32_t f32_bits(float x)
 {
     uint32_t u;
     memcpy(&u, &x, 4);
     return u;
 }
 
-static inline float f32_from_bits(uint32_t u)
+BOTH float f32_from_bits(uint32_t u)
 {
     float x;
     memcpy(&x, &u, 4);
     return x;
 }
 
-static inline float bf16_widen(bf16 h) { return f32_from_bits((uint32_t)h << 16); }
+BOTH float bf16_widen(bf16 h) { return f32_from_bits((uint32_t)h << 16); }
 
-static inline bf16 bf16_round(float x)
+BOTH bf16 bf16_round(float x)
 {
     uint32_t u = f32_bits(x);
     if ((u & 0x7fffffffu) > 0x7f800000u) return (bf16)((u >> 16) | 0x40);
@@ -93,7 +92,7 @@ static inline bf16 bf16_round(float x)
 }
 
 /* Stochastic rounding: r uniform in [0, 65535]. NaN and Inf pass through. */
-static inline bf16 bf16_round_sr(float x, uint32_t r)
+BOTH bf16 bf16_round_sr(float x, uint32_t r)
 {
     uint32_t u = f32_bits(x);
     if ((u & 0x7f800000u) == 0x7f800000u) return (bf16)((u >> 16) | ((u & 0x007fffffu) ? 0x40 : 0));

@@ -1,0 +1,46 @@
+/* cuda.c — the table of the CUDA backend, and its opening. The emulated device is the same table under another name. */
+#include <string.h>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/stream.h"
+
+#define CUDA_LAUNCHER(name, args) op_##name##_fn name##_cuda __attribute__((weak));
+TRIMPOT_OPS(CUDA_LAUNCHER)
+#define CUDA_SLOT(name, args) .name = name##_cuda,
+
+/* Ops that need scratch; prepare takes the largest. */
+#define CUDA_WORKSPACES(X)   X(gemm) X(attn_fwd) X(attn_bwd) X(rmsnorm_bwd) X(colsum) X(embed_bwd)
+#define CUDA_WORKSPACE(name) cuda_workspace_fn name##_cuda_workspace __attribute__((weak));
+CUDA_WORKSPACES(CUDA_WORKSPACE)
+
+static status prepare(struct stream *s, const struct work_bounds *w)
+{
+#define CUDA_WORKSPACE_SLOT(name) name##_cuda_workspace,
+    cuda_workspace_fn *const needs[] = {CUDA_WORKSPACES(CUDA_WORKSPACE_SLOT)};
+    s->workspace_bytes = 0;
+    for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
+        size_t bytes = needs[i] ? needs[i](w) : 0;
+        if (bytes > s->workspace_bytes) s->workspace_bytes = bytes;
+    }
+    return ST_OK;
+}
+
+static struct backend backend = {
+    .tensors_in = MEM_DEVICE,
+    .ops = {TRIMPOT_OPS(CUDA_SLOT)},
+    .prepare = prepare,
+    .library_bytes = cuda_library_bytes,
+    .describe = cuda_describe,
+};
+
+/* The plugin's one symbol (kernels/backend.h). */
+status trimpot_backend_open(const struct backend_place *place, const struct backend **out);
+status trimpot_backend_open(const struct backend_place *place, const struct backend **out)
+{
+    TRY(cuda_device_open(place));
+    backend.name = TRIMPOT_CUDA_NAME;
+    backend.dev = cuda_device;
+    *out = &backend;
+    cuda_backend = &backend;
+    return ST_OK;
+}

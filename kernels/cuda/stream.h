@@ -1,0 +1,31 @@
+/* stream.h — what the C files of this folder know of a stream, and how CUDA's codes become ours. */
+#ifndef TRIMPOT_CUDA_STREAM_H
+#define TRIMPOT_CUDA_STREAM_H
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/backend.h"
+
+struct gemm_context; /* gemm.c's: handle, descriptors, chosen algorithms */
+struct host_calls;   /* device.c's: failures of host_call on their way to the next sync */
+
+struct cuda_stream {
+    struct stream base; /* first */
+    cudaStream_t on;
+    struct gemm_context *gemm;
+    struct host_calls *calls;
+};
+
+static inline struct cuda_stream *cuda_stream(struct stream *s) { return (struct cuda_stream *)(void *)s; }
+static inline cudaStream_t cuda_on(struct stream *s) { return cuda_stream(s)->on; }
+
+/* ST_OK, or ST_OOM or ST_DEVICE with "WHAT: cudaErrorName: its text". device.c */
+status cuda_status(cudaError_t e, const char *what);
+
+/* Scratch of one op on its stream, from the plan; ST_FAIL when the plan's bounds were too small. device.c */
+status cuda_workspace(struct stream *s, size_t bytes, const char *op, void **out);
+
+/* Bytes that an op's calls need within these bounds, for prepare: one such function per op that has any. */
+typedef size_t cuda_workspace_fn(const struct work_bounds *w);
+
+#endif
