@@ -12,9 +12,15 @@
 #define QUANT_TABLE(name, count) static __device__ const float device_##name[count]
 #include "kernels/quant_tables.h"
 
-enum { THREADS = 256, EACH = 8, AT_ONCE = THREADS / EACH, PASS = THREADS * (int)EIGHT, PASSES = 4 };
+enum { THREADS = 256, EACH = 8, AT_ONCE = THREADS / EACH, PASS = THREADS * (int)EIGHT, PASSES = 4, WARPS = THREADS / (int)WARP };
 static_assert((int)EACH * (int)EIGHT == (int)NF4_BLOCK, "eight threads for each block of elements");
 static_assert((int)THREADS == (int)NF4_NESTED_BLOCK && (int)THREADS == (int)ORDERED_THREADS, "a thread for each block of a group");
+
+/* This thread's eight of a block of the group that begins at `begin`, and how many of eight there are. */
+static __device__ inline int64_t first_of(int64_t begin, int block)
+{
+    return begin + block * (int64_t)NF4_BLOCK + threadIdx.x % EACH * (int)EIGHT;
+}
 
 static __device__ inline int lanes_of(int64_t first, int64_t n)
 {
@@ -47,12 +53,13 @@ static __global__ void __launch_bounds__(THREADS) nf4_sum(const void *w, dtype d
     int64_t begin = (int64_t)blockIdx.x * NF4_GROUP, blocks = (n - begin + NF4_BLOCK - 1) / NF4_BLOCK;
     for (int block = threadIdx.x / EACH; block < NF4_NESTED_BLOCK; block += AT_ONCE) {
         float x[EIGHT];
-        load_eight(w, dt, begin + block * NF4_BLOCK + threadIdx.x % EACH * EIGHT, n, x);
+        load_eight(w, dt, first_of(begin, block), n, x);
         float top = block_absmax(x);
         if (threadIdx.x % EACH == 0) absmax[block] = top;
     }
     __syncthreads();
-    double sum = ordered_sum(blocks < NF4_NESTED_BLOCK ? blocks : NF4_NESTED_BLOCK, stage, [=](int64_t i) { return (double)absmax[i]; });
+    double sum =
+        ordered_sum(blocks < NF4_NESTED_BLOCK ? blocks : (int64_t)NF4_NESTED_BLOCK, stage, [=](int64_t i) { return (double)absmax[i]; });
     if (threadIdx.x == 0) nested[blockIdx.x] = (float)sum;
 }
 
@@ -63,13 +70,13 @@ static __global__ void __launch_bounds__(THREADS) nf4_mean(const float *nested, 
     if (threadIdx.x == 0) *offset = blocks ? (float)(sum / (double)blocks) : 0.0f;
 }
 
-/* The largest x of the thread block, in all of its threads. scratch: THREADS / WARP floats. */
+/* The largest x of the thread block, in all of its threads. scratch: WARPS floats. */
 static __device__ inline float largest(float x, float *scratch)
 {
     x = warp_max(x);
     if (threadIdx.x % WARP == 0) scratch[threadIdx.x / WARP] = x;
     __syncthreads();
-    return warp_max(scratch[threadIdx.x % (THREADS / WARP)]);
+    return warp_max(scratch[threadIdx.x % WARPS]);
 }
 
 /* The number of thresholds below y, found by bisection. */
@@ -111,14 +118,14 @@ static __device__ inline void store_codes(uint8_t *codes, int64_t first, int lan
 static __global__ void __launch_bounds__(THREADS)
     nf4_encode(const void *w, dtype dt, int64_t n, uint8_t *codes, uint8_t *absmax_q, float *nested, const float *offset)
 {
-    __shared__ float thresholds[16], map[256], absmax[NF4_NESTED_BLOCK], scratch[THREADS / WARP];
+    __shared__ float thresholds[16], map[256], absmax[NF4_NESTED_BLOCK], scratch[WARPS];
     if (threadIdx.x < 15) thresholds[threadIdx.x] = device_nf4_threshold[threadIdx.x];
     map[threadIdx.x] = device_dynamic_map_signed[threadIdx.x];
     __syncthreads();
     int64_t begin = (int64_t)blockIdx.x * NF4_GROUP, block0 = (int64_t)blockIdx.x * NF4_NESTED_BLOCK;
     for (int block = threadIdx.x / EACH; block < NF4_NESTED_BLOCK; block += AT_ONCE) {
         float x[EIGHT];
-        int64_t first = begin + block * NF4_BLOCK + threadIdx.x % EACH * EIGHT;
+        int64_t first = first_of(begin, block);
         load_eight(w, dt, first, n, x);
         float top = block_absmax(x), inverse = top > 0 ? 1.0f / top : 0.0f;
         uint32_t word = 0;

@@ -4,22 +4,22 @@
  * kernels/cpu/elem.h, so the same bits. A page is mostly one segment: one busy warp a block, as many blocks as pages. */
 #include "kernels/cuda/cuda.h"
 
-enum { THREADS = 128, AHEAD = 16 }; /* loads under way in each lane */
+enum { THREADS = 128, AHEAD = 16, LANES = 32 }; /* AHEAD: loads under way in each lane */
 
 /* Σ x² of n elements by one warp; lane 0 has it. */
 template <class T> static __device__ float square_sum(const T *x, int64_t n)
 {
-    int lane = (int)threadIdx.x % WARP;
+    int lane = (int)threadIdx.x % LANES;
     float sum = 0;
     int64_t i = lane;
-    for (; i + (AHEAD - 1) * WARP < n; i += AHEAD * WARP) {
+    for (; i + (AHEAD - 1) * LANES < n; i += AHEAD * LANES) {
         T ahead[AHEAD];
 #pragma unroll
-        for (int k = 0; k < AHEAD; k++) ahead[k] = x[i + k * WARP];
+        for (int k = 0; k < AHEAD; k++) ahead[k] = x[i + k * LANES];
 #pragma unroll
         for (int k = 0; k < AHEAD; k++) sum = fmaf(widen(ahead[k]), widen(ahead[k]), sum);
     }
-    for (; i < n; i += WARP) sum = fmaf(widen(x[i]), widen(x[i]), sum);
+    for (; i < n; i += LANES) sum = fmaf(widen(x[i]), widen(x[i]), sum);
     return warp_sum(sum);
 }
 
@@ -31,10 +31,10 @@ static __global__ void __launch_bounds__(THREADS)
     if (from < lo) from = lo;
     if (to > hi) to = hi;
     int64_t first = segs_after(segs, n_segs, from);
-    for (int64_t i = first + threadIdx.x / WARP; i < n_segs && segs[i].at < to; i += THREADS / (int)WARP) {
+    for (int64_t i = first + threadIdx.x / LANES; i < n_segs && segs[i].at < to; i += THREADS / LANES) {
         int64_t at = segs[i].at, end = at + segs[i].count, a = at > from ? at : from, b = end < to ? end : to;
         float sum = square_sum(g + (a - lo), b - a);
-        if (a < b && threadIdx.x % WARP == 0) partial[segs[i].partial + page - at / FLAT_PAGE] = sum;
+        if (a < b && threadIdx.x % LANES == 0) partial[segs[i].partial + page - at / FLAT_PAGE] = sum;
     }
 }
 
