@@ -2,6 +2,8 @@
 #ifndef TRIMPOT_EMU_BLOCK_H
 #define TRIMPOT_EMU_BLOCK_H
 
+#include <vector>
+
 #include "tests/emu/fiber.h"
 
 enum { EMU_MAX_THREADS = 1024, EMU_MAX_SHARED = 227 << 10 };
@@ -31,6 +33,7 @@ struct thread {
 struct meeting {
     struct place place;
     uint32_t mask, came; /* lanes */
+    bool whole;          /* no lane may exit before it */
     emu_finish *finish;
 };
 
@@ -39,6 +42,18 @@ struct warp {
     int meetings; /* at most one per lane, and nearly always one */
     struct meeting meeting[32];
     void *frames[32]; /* of the meeting that each lane waits in */
+};
+
+/* Copies of a thread to shared memory that have not arrived (cp.async). */
+struct copy {
+    void *to;
+    const void *from;
+    int bytes, group;
+};
+
+struct copies {
+    std::vector<struct copy> list;
+    int groups; /* closed */
 };
 
 struct block {
@@ -58,10 +73,18 @@ struct block {
     uint64_t random;
     struct place barrier;
     int barrier_came, barrier_set;
+    struct copies copies[EMU_MAX_THREADS];
+    bool copying;             /* one of them is not empty */
     struct emu_counts counts; /* of the last barrier that opened */
     char *shared;             /* static shared memory of all kernels */
     size_t shared_bytes;
     unsigned char *dynamic;
 };
+
+struct block *emu_block(void); /* of this OS thread */
+uint32_t emu_below(struct block *b, uint32_t n);
+
+/* A meeting of all 32 lanes; a fault where one has exited. */
+void emu_meet_whole(const char *what, emu_finish *finish, void *frame, emu_where where);
 
 #endif

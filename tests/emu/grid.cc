@@ -42,7 +42,9 @@ uint64_t emu_random(enum emu_purpose purpose)
     return mix(mix(seed ^ (uint64_t)purpose << 56) + __atomic_fetch_add(&drawn[purpose], 1, __ATOMIC_RELAXED));
 }
 
-static uint32_t below(struct block *b, uint32_t n)
+struct block *emu_block(void) { return block; }
+
+uint32_t emu_below(struct block *b, uint32_t n)
 {
     b->random = b->random * 6364136223846793005ull + 1442695040888963407ull;
     return (uint32_t)((b->random >> 32) * n >> 32);
@@ -134,7 +136,7 @@ static int take_ready(struct block *b)
 {
     if (!b->ready_count) return -1;
     uint32_t n = (uint32_t)b->ready_count, from = b->newest_first && n > 32 ? n - 32 : 0;
-    uint32_t at = from + below(b, n - from);
+    uint32_t at = from + emu_below(b, n - from);
     int thread = b->ready[at];
     b->ready[at] = b->ready[--b->ready_count];
     return thread;
@@ -238,16 +240,17 @@ static void hold_meeting(struct block *b, int w, struct meeting *m)
     *m = warp->meeting[--warp->meetings];
 }
 
-void emu_meet(const char *what, uint32_t mask, emu_finish *finish, void *frame, emu_where where)
+static void meet(const char *what, uint32_t mask, bool whole, emu_finish *finish, void *frame, emu_where where)
 {
     struct block *b = block;
     int w = b->current / 32, lane = b->current % 32;
     struct warp *warp = &b->warps[w];
     if (!(mask >> lane & 1)) emu_fault(where, "%s: the mask %08x is without lane %d, which calls it", what, mask, lane);
+    if (whole && warp->alive != mask) emu_fault(where, "%s: of the warp only lanes %08x are left", what, warp->alive);
     struct meeting *m = warp->meeting, *end = m + warp->meetings;
     while (m < end && m->mask != mask) m++;
     if (m == end) {
-        *m = {.place = {what, where, b->current}, .mask = mask, .came = 0, .finish = finish};
+        *m = {.place = {what, where, b->current}, .mask = mask, .came = 0, .whole = whole, .finish = finish};
         warp->meetings++;
     } else if (!same_place(&m->place, what, where) || m->finish != finish)
         fault_between(b, &m->place, what, where);
@@ -257,6 +260,16 @@ void emu_meet(const char *what, uint32_t mask, emu_finish *finish, void *frame, 
     wait_turn(b);
 }
 
+void emu_meet(const char *what, uint32_t mask, emu_finish *finish, void *frame, emu_where where)
+{
+    meet(what, mask, false, finish, frame, where);
+}
+
+void emu_meet_whole(const char *what, emu_finish *finish, void *frame, emu_where where)
+{
+    meet(what, 0xffffffffu, true, finish, frame, where);
+}
+
 /* Nobody waits for a thread that has ended. */
 static void thread_ends(struct block *b)
 {
@@ -264,8 +277,11 @@ static void thread_ends(struct block *b)
     struct warp *warp = &b->warps[w];
     b->live--;
     warp->alive &= ~(1u << b->current % 32);
-    for (int i = warp->meetings; i-- > 0;)
+    for (int i = warp->meetings; i-- > 0;) {
+        struct place *p = &warp->meeting[i].place;
+        if (warp->meeting[i].whole) emu_fault(p->where, "%s: this thread has ended, but the whole warp has to come", p->what);
         if (warp->meeting[i].came == (warp->meeting[i].mask & warp->alive)) hold_meeting(b, w, &warp->meeting[i]);
+    }
     if (b->barrier_came && b->barrier_came == b->live) open_barrier(b);
 }
 
@@ -314,6 +330,11 @@ static void begin_threads(struct block *b)
         b->warps[w].meetings = 0;
     }
     b->barrier_came = b->barrier_set = 0;
+    for (int i = 0; i < b->thread_count && b->copying; i++) {
+        b->copies[i].list.clear();
+        b->copies[i].groups = 0;
+    }
+    b->copying = false;
 }
 
 /* Of threads that will never go on. */
