@@ -1,4 +1,5 @@
-/* Every op of the CPU backend against the float64 reference, under the paranoid wrapper, through the front door. */
+/* Every op of a backend against the float64 reference, through the front door. `test_ops` tests the CPU backend under the paranoid
+ * wrapper, `test_ops NAME` the plugin of that name. TRIMPOT_TEST_OP: that op alone. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,15 +9,17 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <xxhash.h>
 
 #include "tests/ref/kit.h"
 
 static struct stream *reference, *tested;
 static int failures;
+static XXH64_hash_t bits; /* of all outputs: printed, for who compares runs */
 
 static void run(struct stream *s, struct kit *k)
 {
-    status st = k->which->run(s, &k->args);
+    status st = kit_run(s, k);
     if (!st) return;
     print_error("%s: %s\n", kit_text(k), status_message());
     failures++;
@@ -54,6 +57,11 @@ static void check_case(const struct op_case *c, dtype value, int64_t pad)
     c->bound(&in, &want, bounds);
     double worst = 0;
     for (int o = 0; o < got.n_outs; o++) {
+        const tensor *t = &got.out[o].t;
+        bits = XXH3_64bits_withSeed(t->data, t->rank == 1 ? (size_t)t->dim[0] * dtype_bytes(t->dt) : 0, bits);
+        for (int64_t r = 0; r < t->dim[0] && t->rank == 2; r++)
+            bits = XXH3_64bits_withSeed((char *)t->data + (size_t)(r * t->ld) * dtype_bytes(t->dt), (size_t)t->dim[1] * dtype_bytes(t->dt),
+                                        bits);
         worst = fmax(worst, compare(&got, &want, o, bounds[o]));
         mat_free(bounds[o]);
     }
@@ -81,7 +89,7 @@ static void test_no_slot_is_empty(void **state)
     int missing = 0;
 #define SLOT(name, args)                                                                                                                   \
     {                                                                                                                                      \
-        bool found = backend_cpu.ops.name && backend_ref.ops.name;                                                                         \
+        bool found = tested->be->ops.name && backend_ref.ops.name;                                                                         \
         if (!found) print_error("%s is missing in a backend\n", #name);                                                                    \
         bool tested_here = false;                                                                                                          \
         for (int i = 0; i < n_op_cases; i++) tested_here |= !strcmp(op_cases[i].op, #name);                                                \
@@ -92,18 +100,27 @@ static void test_no_slot_is_empty(void **state)
     assert_int_equal(missing, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    if (kit_stream_open(&backend_ref, 1, &reference) || kit_stream_open(paranoid_wrap(&backend_cpu), 2, &tested)) {
+    const struct backend *be = NULL;
+    status st = ST_OK;
+    if (argc > 1)
+        st = backend_load(argv[1], &(struct backend_place){0, 1}, &be);
+    else
+        be = paranoid_wrap(&backend_cpu);
+    if (!st) st = kit_stream_open(&backend_ref, 1, &reference);
+    if (!st) st = kit_stream_open(be, 2, &tested);
+    if (st) {
         fprintf(stderr, "%s\n", status_message());
         return 1;
     }
-    printf("%s\n", backend_cpu.describe());
+    printf("%s\n", be->describe());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_slot_is_empty),
         cmocka_unit_test(test_against_reference),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    printf("bits of all outputs: %016llx\n", (unsigned long long)bits);
     kit_stream_close(reference);
     kit_stream_close(tested);
     return failed;

@@ -11,7 +11,7 @@ static struct segs kit_segs(struct kit *k, const struct seg *table, int64_t n)
 {
     struct seg *copy = kit_memory(k, (size_t)n * sizeof *copy);
     memcpy(copy, table, (size_t)n * sizeof *copy);
-    return (struct segs){copy, copy, n};
+    return (struct segs){copy, kit_twin(k, copy, (size_t)n * sizeof *copy), n};
 }
 
 /* {elements, lo} of four tensors in five pages, numbered backwards. */

@@ -13,7 +13,21 @@ double kit_uniform(struct kit *k) { return (double)(rng_mix(k->state++) >> 11) *
 void *kit_memory(struct kit *k, size_t bytes)
 {
     if (k->n_owned == (int)(sizeof k->owned / sizeof k->owned[0])) abort();
-    return k->owned[k->n_owned++] = mem_alloc(bytes + 64);
+    struct block *b = &k->owned[k->n_owned++];
+    *b = (struct block){mem_alloc(bytes + 64), bytes, false};
+    return b->at;
+}
+
+void *kit_twin(struct kit *k, const void *host, size_t bytes)
+{
+    for (int i = 0; i < k->n_owned; i++)
+        if (k->owned[i].at == host) k->owned[i].host = true;
+    return memcpy(kit_memory(k, bytes), host, bytes);
+}
+
+struct ints kit_ints(struct kit *k, const int32_t *host, int64_t n)
+{
+    return (struct ints){host, kit_twin(k, host, (size_t)n * sizeof *host)};
 }
 
 static void put(tensor *t, int64_t at, double x)
@@ -82,12 +96,16 @@ struct rows_at kit_rows(struct kit *k, const struct docs *d)
 struct docs kit_docs(struct kit *k, int64_t tokens, int64_t n_docs)
 {
     int32_t *start = kit_memory(k, (size_t)(n_docs + 1) * sizeof *start);
-    struct docs d = {.n_docs = n_docs, .n_tokens = tokens, .start = {start, start}};
+    struct docs d = {
+        .n_docs = n_docs,
+        .n_tokens = tokens,
+    };
     start[n_docs] = (int32_t)tokens;
     for (int64_t i = 0; i < n_docs; i++) start[i] = (int32_t)(tokens * i * i / (n_docs * n_docs)); /* uneven, the first may be empty */
     for (int64_t i = 0; i < n_docs; i++)
         if (start[i + 1] - start[i] > d.longest) d.longest = start[i + 1] - start[i];
     d.positions = d.longest;
+    d.start = kit_ints(k, start, n_docs + 1);
     d.rows = kit_rows(k, &d);
     return d;
 }
@@ -106,9 +124,9 @@ struct ints kit_past(struct kit *k, struct docs *d, int64_t past, int64_t *keys)
         *keys += end + 1;
         if (end > d->positions) d->positions = end;
     }
-    d->past = (struct ints){before, before};
+    d->past = kit_ints(k, before, d->n_docs);
     d->rows = kit_rows(k, d);
-    return (struct ints){key_start, key_start};
+    return kit_ints(k, key_start, d->n_docs);
 }
 
 void kit_output(struct kit *k, const char *name, tensor t, dtype value)
@@ -132,7 +150,7 @@ void kit_build(struct kit *k, const struct op_case *which, dtype value, bool f64
 
 void kit_release(struct kit *k)
 {
-    for (int i = 0; i < k->n_owned; i++) free(k->owned[i]);
+    for (int i = 0; i < k->n_owned; i++) free(k->owned[i].at);
     k->n_owned = 0;
 }
 
@@ -146,10 +164,84 @@ const char *kit_text(const struct kit *k)
     return text;
 }
 
+/* ---- tensors that live elsewhere ------------------------------------------------------------------------------------------- */
+
+/* The arguments with every pointer into a block that moves replaced. They are plain data, and no number in them looks like one. */
+static void move_pointers(union op_args *args, const struct kit *k, char *const there[])
+{
+    for (size_t w = 0; w + sizeof(char *) <= sizeof *args; w += sizeof(char *)) {
+        char *p;
+        memcpy(&p, (char *)args + w, sizeof p);
+        for (int i = 0; i < k->n_owned; i++) {
+            const struct block *b = &k->owned[i];
+            if (b->host || p < b->at || p > b->at + b->bytes) continue;
+            p = there[i] + (p - b->at);
+            memcpy((char *)args + w, &p, sizeof p);
+            break;
+        }
+    }
+}
+
+/* What came back of a block: the elements of outputs are taken over, all else must be as it was. */
+static status take_back(struct kit *k, const struct block *b, const char *now)
+{
+    for (int o = 0; o < k->n_outs; o++) {
+        const tensor *t = &k->out[o].t;
+        char *data = t->data;
+        if (data < b->at || data >= b->at + b->bytes) continue;
+        int64_t cols = t->dim[t->rank - 1], rows = cols ? tensor_count(t) / cols : 0;
+        for (int64_t r = 0; r < rows; r++) {
+            char *row = data + (size_t)(r * t->ld) * dtype_bytes(t->dt);
+            memcpy(row, now + (row - b->at), (size_t)cols * dtype_bytes(t->dt));
+        }
+    }
+    if (memcmp(b->at, now, b->bytes)) FAIL(ST_FAIL, "changed what is no output, %zu bytes of it", b->bytes);
+    return ST_OK;
+}
+
+static status move(struct stream *s, void *dst, const void *src, size_t bytes)
+{
+    TRY(s->be->dev.copy(s, dst, src, bytes));
+    return s->be->dev.sync(s, "moving a kit");
+}
+
+status kit_run(struct stream *s, struct kit *k)
+{
+    if (s->be->tensors_in == MEM_HOST) return k->which->run(s, &k->args);
+    const struct device *dev = &s->be->dev;
+    enum { BLOCKS = sizeof k->owned / sizeof k->owned[0] };
+    char *there[BLOCKS] = {0}, *pinned[BLOCKS] = {0};
+    union op_args args = k->args;
+    status st = ST_OK;
+    for (int i = 0; i < k->n_owned; i++) {
+        struct block *b = &k->owned[i];
+        if (b->host || !b->bytes) continue;
+        TRY_DONE(dev->alloc(MEM_DEVICE, b->bytes, (void **)&there[i]));
+        TRY_DONE(dev->alloc(MEM_PINNED, b->bytes, (void **)&pinned[i]));
+        memcpy(pinned[i], b->at, b->bytes);
+        TRY_DONE(move(s, there[i], pinned[i], b->bytes));
+    }
+    move_pointers(&args, k, there);
+    TRY_DONE(k->which->run(s, &args));
+    TRY_DONE(dev->sync(s, k->which->op));
+    for (int i = 0; i < k->n_owned; i++) {
+        if (!there[i]) continue;
+        TRY_DONE(move(s, pinned[i], there[i], k->owned[i].bytes));
+        TRY_DONE(take_back(k, &k->owned[i], pinned[i]));
+    }
+done:
+    for (int i = 0; i < k->n_owned; i++) {
+        if (there[i]) dev->free(MEM_DEVICE, there[i], k->owned[i].bytes);
+        if (pinned[i]) dev->free(MEM_PINNED, pinned[i], k->owned[i].bytes);
+    }
+    return st;
+}
+
 status kit_stream_open(const struct backend *be, int threads, struct stream **out)
 {
     struct work_bounds w = {.dt = DT_F32,
                             .tokens = 600,
+                            .docs = 64,
                             .doc_tokens = 600,
                             .width = 1024,
                             .ffn = 2048,
@@ -166,13 +258,13 @@ status kit_stream_open(const struct backend *be, int threads, struct stream **ou
     w.dt = DT_BF16;
     TRY(be->prepare(*out, &w));
     if (bytes > (*out)->workspace_bytes) (*out)->workspace_bytes = bytes;
-    if ((*out)->workspace_bytes) return be->dev.alloc(MEM_HOST, (*out)->workspace_bytes, &(*out)->workspace);
+    if ((*out)->workspace_bytes) return be->dev.alloc(be->tensors_in, (*out)->workspace_bytes, &(*out)->workspace);
     return ST_OK;
 }
 
 void kit_stream_close(struct stream *s)
 {
-    if (s->workspace_bytes) s->be->dev.free(MEM_HOST, s->workspace, s->workspace_bytes);
+    if (s->workspace_bytes) s->be->dev.free(s->be->tensors_in, s->workspace, s->workspace_bytes);
     s->be->dev.stream_close(s);
 }
 

@@ -28,7 +28,11 @@ struct kit {
         tensor t;
         dtype value;
     } out[KIT_OUTPUTS];
-    void *owned[40];
+    struct block {
+        char *at;
+        size_t bytes;
+        bool host; /* stays the host's: the twin that checks read */
+    } owned[48];
     int n_owned;
 };
 
@@ -68,6 +72,14 @@ struct rows_at kit_rows(struct kit *k, const struct docs *d); /* positions and s
  * rows, the last document first, a row of nobody between them. past 0: none, and the tokens themselves. */
 struct ints kit_past(struct kit *k, struct docs *d, int64_t past, int64_t *keys);
 void kit_output(struct kit *k, const char *name, tensor t, dtype value);
+
+/* An array that the host has too: `host` is of kit_memory, and stays as it is. */
+struct ints kit_ints(struct kit *k, const int32_t *host, int64_t n);
+void *kit_twin(struct kit *k, const void *host, size_t bytes);
+
+/* Runs the call on the stream. Where tensors live elsewhere, all memory but the host's twins is copied there and back, and
+ * whatever changed beside the outputs is ST_FAIL. */
+status kit_run(struct stream *s, struct kit *k);
 
 /* A stream of `be` with a workspace large enough for every case. */
 status kit_stream_open(const struct backend *be, int threads, struct stream **out);
