@@ -7,7 +7,7 @@
 
 #include <unistd.h>
 
-#include "tests/emu/emu.h"
+#include <cuda_runtime_api.h>
 
 static uint64_t number(const char *name, uint64_t otherwise)
 {
@@ -56,7 +56,6 @@ static struct emu_settings read()
     static const char *const ORDERS[] = {"any", "last", "first"};
     struct emu_settings s = {};
     const char *order = getenv("TRIMPOT_EMU_ORDER");
-    s.seed = number("TRIMPOT_EMU_SEED", 1);
     s.order = order && *order ? (emu_order)word("TRIMPOT_EMU_ORDER", order, "", ORDERS) : ORDER_ANY;
     s.devices = (int)number("TRIMPOT_EMU_DEVICES", 16);
     if (s.devices > MAX_DEVICES) s.devices = MAX_DEVICES;
@@ -84,18 +83,4 @@ size_t page_bytes()
 {
     static const size_t bytes = (size_t)sysconf(_SC_PAGESIZE);
     return bytes;
-}
-
-static uint64_t mixed(uint64_t x) /* splitmix64's */
-{
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
-uint64_t emu_random(enum emu_purpose purpose)
-{
-    static std::atomic<uint64_t> count[EMU_PURPOSES];
-    uint64_t start = mixed(settings().seed * EMU_PURPOSES + (uint64_t)purpose + 1);
-    return mixed(start + ++count[purpose] * 0x9e3779b97f4a7c15u);
 }

@@ -1,6 +1,5 @@
 /* settings.h — what the environment says of the emulated machine, and what it makes fail.
  *
- *     TRIMPOT_EMU_SEED=n            every random order (1)
  *     TRIMPOT_EMU_ORDER=any|last|first  of streams: any that is legal; what nobody waits for runs last, or first
  *     TRIMPOT_EMU_DEVICES=n         GPUs of this host (16); CUDA_VISIBLE_DEVICES chooses among them
  *     TRIMPOT_EMU_SM=90             their compute capability
@@ -22,7 +21,6 @@ enum emu_order { ORDER_ANY, ORDER_LAST, ORDER_FIRST };
 enum emu_failure { FAIL_ALLOC, FAIL_PINNED, FAIL_LAUNCH, FAIL_COPY, FAIL_HOST, FAIL_STREAM, FAILURES };
 
 struct emu_settings {
-    uint64_t seed;
     emu_order order;
     int devices, sm, driver;
     size_t memory;
