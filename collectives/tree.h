@@ -41,7 +41,8 @@ struct tree_job {
     int64_t count, rounds;
     struct range part;
     int threads;
-    int64_t sent, landed, put, taken; /* rounds */
+    int64_t sent, landed, put; /* rounds, counted by the host calls alone … */
+    _Atomic int64_t taken;     /* … and, where those run on another thread, read by who reuses this */
 };
 enum { TREE_JOBS = 16 };
 

@@ -73,7 +73,8 @@ struct backend {
     struct device dev;
     struct ops ops; /* reached through the op_… front door of ops.h, which checks shapes */
     status (*prepare)(struct stream *s, const struct work_bounds *w); /* once, before memory is planned: sets s->workspace_bytes */
-    size_t (*library_bytes)(const struct work_bounds *w);             /* held by its libraries outside our arenas: an estimate */
+    size_t (*library_bytes)(const struct work_bounds *w);             /* held by its libraries outside our arenas: an estimate … */
+    const char *library;                                              /* … and what that is, for the plan */
     const char *(*describe)(void);                                    /* "cpu: AVX-512 bf16, oneDNN 2.6.3" */
     bool accepts_f64; /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
 };

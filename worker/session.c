@@ -235,7 +235,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     plan_init(&x->plan, x->be);
     layout(x);
     plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
-    plan_extra(&x->plan, x->be->tensors_in, "library", "packing buffers and kernels of oneDNN", x->be->library_bytes(&work));
+    plan_extra(&x->plan, x->be->tensors_in, "library", x->be->library, x->be->library_bytes(&work));
     if (x->data) plan_extra(&x->plan, MEM_HOST, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
     return ST_OK;
 }

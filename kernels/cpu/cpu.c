@@ -320,5 +320,6 @@ const struct backend backend_cpu = {
     .ops = {TRIMPOT_OPS(CPU_SLOT)},
     .prepare = cpu_prepare,
     .library_bytes = cpu_library_scratch_bytes,
+    .library = "packing buffers and kernels of oneDNN",
     .describe = cpu_describe,
 };

@@ -30,6 +30,7 @@ static struct backend backend = {
     .ops = {TRIMPOT_OPS(CUDA_SLOT)},
     .prepare = prepare,
     .library_bytes = cuda_library_bytes,
+    .library = "CUDA context, cuBLASLt, cuDNN",
     .describe = cuda_describe,
 };
 
