@@ -36,18 +36,22 @@ until_true()
 has_steps() { [ "$(steps_in "$1")" -ge "$2" ]; }
 says() { grep -qs "$2" "$1"; }
 
-# hold NAME HOST [VARIABLE=VALUE …]: a bare run there that has made a few steps and has several seconds to go, on any machine; its
-# pid is in pid[NAME].
-lasting=(STEP_MS=25 LD_PRELOAD="$scratch/lasting.so")
+# A run that makes a few steps and two checkpoints and then lasts, however fast the machine, until it is let go.
+steps=12
+lasts() { touch "$scratch/$1.lasts"; lasting=(LASTING_LINES=$steps LASTING_UNTIL="$scratch/$1.lasts" LD_PRELOAD="$scratch/lasting.so"); }
+let_go() { rm "$scratch/$1.lasts"; }
+
+# hold NAME HOST [VARIABLE=VALUE …]: a bare run there that lasts; its pid is in pid[NAME].
 declare -A pid next
 hold()
 {
     local name=$1 host=$2
     shift 2
     line 1 "$scratch/$name"
+    lasts "$name"
     on "$host" env "${lasting[@]}" "$@" "${command[@]}" >"$scratch/$name.old.log" 2>&1 </dev/null &
     pid[$name]=$!
-    until_true "$name on $host" 60 has_steps "$scratch/$name" 3
+    until_true "$name on $host" 60 has_steps "$scratch/$name" $steps
 }
 
 # successor NAME HOST [VARIABLE=VALUE …]: continues it there, in the background; its pid is in next[NAME], and in
@@ -135,12 +139,14 @@ successor killed tpn2
 
 # ---- two hosts hold it, and a third comes -------------------------------------------------------------------------------------
 line 2 "$scratch/both"
+lasts both
 hosts_mpirun 2 1 env "${lasting[@]}" "${command[@]}" >"$scratch/both.log" 2>&1 </dev/null &
 both=$!
-until_true "two hosts" 60 has_steps "$scratch/both" 3
+until_true "two hosts" 60 has_steps "$scratch/both" $steps
 refused "bare, beside two hosts" both 5000 on tpn3
 refused "mpirun on two hosts, beside two hosts" both 5000 hosts_mpirun 2 1
 kill -0 "$both" || fail "two hosts: ended too early to show anything"
+let_go both
 ended "$both"
 equal "two hosts: exit code" "$rc" 0
 same "two hosts, refused beside them" "$scratch/whole" "$scratch/both"
@@ -161,6 +167,7 @@ ended "${pid[requeued]}"
 # came_back NAME TEXT: the old holder wakes up, says why it ends, and writes nothing.
 came_back()
 {
+    let_go "$1"
     kill -CONT "${pid[$1]}"
     ended "${pid[$1]}"
     equal "$1: exit code of the old one" "$rc" 2

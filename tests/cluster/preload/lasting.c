@@ -1,5 +1,5 @@
-/* lasting.c — preloaded into trimpot by lock.sh: a run that lasts, however fast the machine. Each line written to metrics.jsonl,
- * one per step, takes STEP_MS longer. */
+/* lasting.c — preloaded into trimpot by lock.sh: a run that lasts until it is let go, however fast the machine. After
+ * LASTING_LINES lines of metrics.jsonl, one per step, the next is not written while the file LASTING_UNTIL exists. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +19,9 @@ static int is_metrics(int fd)
 
 ssize_t write(int fd, const void *data, size_t n)
 {
-    const char *ms = getenv("STEP_MS");
-    if (ms && is_metrics(fd)) nanosleep(&(struct timespec){.tv_nsec = atol(ms) * 1000000L}, NULL);
+    static int lines;
+    const char *most = getenv("LASTING_LINES"), *until = getenv("LASTING_UNTIL");
+    if (most && until && is_metrics(fd) && ++lines > atoi(most))
+        while (access(until, F_OK) == 0) nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     return syscall(SYS_write, fd, data, n);
 }

@@ -38,6 +38,8 @@
 
 #include "emu_functions.h"
 
+#include "emu_mma.h"
+
 /* ---- launches ---------------------------------------------------------------------------------------------------------------- */
 
 /* cudaSuccess, or what CUDA says of a launch that no device takes. */
