@@ -329,6 +329,12 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
 }
 }
 
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
+{
+    ENTER();
+    return queue_give(queue_elapsed(from, to, ms));
+}
+
 /* ---- names ----------------------------------------------------------------------------------------------------------------- */
 
 static const struct {
