@@ -21,7 +21,9 @@ void memory_info(int device, size_t *free_bytes, size_t *total_bytes);
 bool memory_covers(const void *p, size_t bytes, const char *what);
 enum memory_kind memory_kind_of(const void *p, int *device);
 
-/* Whether device memory can be touched now. A change costs as much as there is memory, so a row of kernels changes it once. */
-void memory_reach(bool within);
+/* Device memory can be touched by `work`, or (NULL) not at all. A change between the two costs as much as there is memory, so a row
+ * of kernels makes it once. When it goes out of reach what surrounds every allocation is looked at: false, with a line on stderr,
+ * if something wrote there. */
+bool memory_reach(const char *work);
 
 #endif
