@@ -214,6 +214,17 @@ bool memory_covers(const void *p, size_t bytes, const char *what)
     return false;
 }
 
+bool memory_for_kernel(const void *p, bool is_pointer, const char *kernel)
+{
+    std::lock_guard hold(memory.lock);
+    const allocation *a = at_or_near(p);
+    if (!p || (a && a->kind == MEMORY_DEVICE && !a->freed) || (!a && !is_pointer)) return true;
+    char what[160];
+    explain(p, what, sizeof what);
+    fprintf(stderr, "emu: kernel %s is given a pointer to %s\n", kernel, what);
+    return false;
+}
+
 memory_kind memory_kind_of(const void *p, int *device)
 {
     std::lock_guard hold(memory.lock);

@@ -133,6 +133,7 @@ void run_head(CUstream_st *s, std::unique_lock<std::mutex> &hold)
         if (w.faults) e = cudaErrorIllegalAddress;
     } else if (w.kind == WORK_RECORDS) {
         w.event->done = true;
+        w.event->at = std::chrono::steady_clock::now();
     }
     if (e)
         fail(e);
@@ -296,8 +297,17 @@ cudaError_t queue_record(CUevent_st *e, CUstream_st *s)
     e->capture = s->capture;
     e->tips = s->tips;
     if (e->captured) return cudaSuccess;
-    e->last = std::make_shared<mark>(mark{false, s, s->number});
+    e->last = std::make_shared<mark>(mark{.stream = s, .number = s->number});
     return add(s, work{.kind = WORK_RECORDS, .what = "event", .event = e->last}, hold);
+}
+
+cudaError_t queue_elapsed(CUevent_st *from, CUevent_st *to, float *ms)
+{
+    std::lock_guard hold(device.lock);
+    if (!from->last || !to->last) return cudaErrorInvalidResourceHandle;
+    if (!from->last->done || !to->last->done) return cudaErrorNotReady;
+    *ms = std::chrono::duration<float, std::milli>(to->last->at - from->last->at).count();
+    return cudaSuccess;
 }
 
 cudaError_t queue_wait(CUevent_st *e, CUstream_st *s)

@@ -4,6 +4,7 @@
 #define TRIMPOT_EMU_QUEUE_H
 
 #include <cstdint>
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -15,7 +16,8 @@
 struct mark {
     bool done = false;
     CUstream_st *stream;
-    uint64_t number; /* of its work on that stream */
+    uint64_t number;                               /* of its work on that stream */
+    std::chrono::steady_clock::time_point at = {}; /* when it was done */
 };
 
 struct graph_node;
@@ -66,6 +68,7 @@ void queue_close(CUstream_st *s);
 cudaError_t queue_put(CUstream_st *s, work w); /* or into the capture */
 cudaError_t queue_record(CUevent_st *e, CUstream_st *s);
 cudaError_t queue_wait(CUevent_st *e, CUstream_st *s);
+cudaError_t queue_elapsed(CUevent_st *from, CUevent_st *to, float *ms);
 
 /* Run what they need to be done, in some legal order, with as much of the rest as the order says. */
 cudaError_t queue_finish_stream(CUstream_st *s);
