@@ -90,8 +90,8 @@ static status choose(const struct backend_place *place)
         return ST_OK;
     }
     if (visible < place->local_size)
-        FAIL(ST_DEVICE, "device: %s: %d ranks on this host, but %d GPUs are visible%s: start at most one rank per GPU", TRIMPOT_CUDA_NAME,
-             place->local_size, visible, visibility());
+        FAIL(ST_DEVICE, "device: %s: %d ranks on this host, but %d GPUs are visible%s: start at most one rank per GPU, or use device=cpu",
+             TRIMPOT_CUDA_NAME, place->local_size, visible, visibility());
     gpu.index = place->local_rank;
     return ST_OK;
 }

@@ -222,6 +222,16 @@ static cudaError_t queue(cudaStream_t s, emu_failure failure, cudaError_t code, 
     return queue_give(queue_put(s, std::move(w)));
 }
 
+cudaError_t emu_argument(const char *kernel, const void *argument, size_t bytes, bool is_pointer)
+{
+    for (size_t i = 0; i + sizeof(void *) <= bytes; i += sizeof(void *)) {
+        const void *word;
+        memcpy(&word, (const char *)argument + i, sizeof word);
+        if (!memory_for_kernel(word, is_pointer, kernel)) return cudaErrorInvalidValue;
+    }
+    return cudaSuccess;
+}
+
 cudaError_t emu_enqueue(cudaStream_t on, const char *what, std::function<cudaError_t()> run)
 {
     return queue(on, FAIL_LAUNCH, cudaErrorLaunchOutOfResources, {.kind = WORK_RUNS, .what = what, .run = std::move(run)});

@@ -1,6 +1,6 @@
 /* settings.h — what the environment says of the emulated machine, and what it makes fail.
  *
- *     TRIMPOT_EMU_ORDER=any|last|first  of streams: any that is legal; what nobody waits for runs last, or first
+ *     TRIMPOT_EMU_ORDER=any|last|first  of streams: any that is legal; everything as late as can be, or at once
  *     TRIMPOT_EMU_DEVICES=n         GPUs of this host (16); CUDA_VISIBLE_DEVICES chooses among them
  *     TRIMPOT_EMU_SM=90             their compute capability
  *     TRIMPOT_EMU_DRIVER=13000      CUDA version of the driver; 0: there is none
