@@ -20,6 +20,7 @@ namespace
 
 constexpr size_t ALIGNED = 256; /* as cudaMalloc's memory is */
 constexpr size_t KEPT = 4096;   /* freed ranges that stay reserved, so that a late use is told from a new allocation's */
+constexpr size_t CONTEXT_BYTES = (size_t)512 << 20;
 constexpr unsigned char FRESH = 0xff, CANARY = 0xa5;
 
 struct allocation {
@@ -37,7 +38,7 @@ struct state {
     std::mutex lock;
     std::map<uintptr_t, allocation> all; /* by map */
     std::deque<uintptr_t> freed;
-    size_t used[MAX_DEVICES] = {};
+    size_t used[MAX_DEVICES] = {}; /* 0: no context yet */
     int numbers = 0;
     const char *work = nullptr; /* that has device memory within reach */
     const char *last = nullptr;
@@ -150,6 +151,14 @@ void forget_oldest()
 }
 
 } // namespace
+
+cudaError_t memory_start(int device)
+{
+    std::lock_guard hold(memory.lock);
+    if (settings().memory < CONTEXT_BYTES) return cudaErrorMemoryAllocation;
+    if (!memory.used[device]) memory.used[device] = CONTEXT_BYTES;
+    return cudaSuccess;
+}
 
 cudaError_t memory_take(memory_kind kind, int device, size_t bytes, void **out)
 {

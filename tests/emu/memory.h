@@ -13,6 +13,7 @@
 
 enum memory_kind { MEMORY_DEVICE, MEMORY_PINNED, MEMORY_HOST /* not of ours */ };
 
+cudaError_t memory_start(int device); /* what a process takes by being there: its context */
 cudaError_t memory_take(enum memory_kind kind, int device, size_t bytes, void **out);
 cudaError_t memory_release(enum memory_kind kind, void *p); /* after everything that could use it has run */
 void memory_info(int device, size_t *free_bytes, size_t *total_bytes);

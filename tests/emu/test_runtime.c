@@ -440,6 +440,9 @@ static void device_is_full(void)
     close_all();
 }
 
+/* As when another process has the memory of the GPU. */
+static void no_room_at_all(void) { says(ST_OOM, "no room for this process", backend_load("emu", &(struct backend_place){0, 1}, &t.be)); }
+
 static void launch_fails(void)
 {
     open_all();
@@ -498,7 +501,8 @@ static void failures_are_told_once_and_where_they_belong(void **state)
     (void)state;
     holds((const char *const[]){"TRIMPOT_EMU_FAIL=alloc:2", NULL}, alloc_fails);
     holds((const char *const[]){"TRIMPOT_EMU_FAIL=pinned:3", NULL}, pinned_fails);
-    holds((const char *const[]){"TRIMPOT_EMU_MEMORY=2M", NULL}, device_is_full);
+    holds((const char *const[]){"TRIMPOT_EMU_MEMORY=513M", NULL}, device_is_full);
+    holds((const char *const[]){"TRIMPOT_EMU_MEMORY=511M", NULL}, no_room_at_all);
     holds((const char *const[]){"TRIMPOT_EMU_FAIL=launch:2", NULL}, launch_fails);
     holds((const char *const[]){"TRIMPOT_EMU_FAIL=copy:2", NULL}, copy_fails);
     holds((const char *const[]){"TRIMPOT_EMU_FAIL=copy:7,host:2", NULL}, host_fails);
