@@ -39,6 +39,7 @@ struct st_set {
  * the same name, the index decides. A directory with only .bin/.pth files is refused with a pointer to the safetensors
  * variant. */
 status st_open(const char *dir_or_file, const char *stem, struct st_set *out);
+bool st_exists(const char *dir, const char *stem); /* there is something that st_open would open */
 void st_close(struct st_set *s);
 const struct st_entry *st_find(const struct st_set *s, const char *name); /* NULL if absent */
 

@@ -364,6 +364,15 @@ static status nothing_to_read(const char *dir, const char *stem)
     FAIL(ST_IO, "%s: has neither %s.safetensors nor %s.safetensors.index.json", dir, stem, stem);
 }
 
+bool st_exists(const char *dir, const char *stem)
+{
+    char *single = mem_printf("%s/%s.safetensors", dir, stem), *index = mem_printf("%s/%s.safetensors.index.json", dir, stem);
+    bool found = file_exists(single) || file_exists(index);
+    free(single);
+    free(index);
+    return found;
+}
+
 status st_open(const char *dir_or_file, const char *stem, struct st_set *out)
 {
     *out = (struct st_set){0};

@@ -41,6 +41,8 @@ const struct cli_option cli_options[] = {
     {"json", 0, CLI_JSON, MEMBER(OPTION_FLAG, json), NULL, "machine-readable output"},
     {"dry-run", 0, CLI_DRY_RUN, MEMBER(OPTION_FLAG, dry_run), NULL, "check everything, print the plan, train nothing"},
     {"print-config", 0, CLI_PRINT_CONFIG, MEMBER(OPTION_FLAG, print_config), NULL, "print the effective configuration, stop"},
+    {"device", 0, CLI_DEVICE, MEMBER(OPTION_TEXT, device), "cpu|cuda", "where to compute (device)"},
+    {"gpu", 0, CLI_GPU, MEMBER(OPTION_TEXT, gpu), "NAME", "plan and predict for this GPU, which need not be here"},
     {"timeout", 0, CLI_TIMEOUT, MEMBER(OPTION_INT, timeout), "SECONDS", "give up after so long (20)", 1, 3600},
     {"force", 0, CLI_FORCE, MEMBER(OPTION_FLAG, force), NULL, "replace an existing file"},
     {"dist", 0, CLI_COMMON, MEMBER(OPTION_TEXT, dist), "self|mpi", "override how the launcher was detected"},

@@ -36,13 +36,15 @@ enum cli_bit {
     CLI_MAX_SEQ_LEN = 1 << 17,
     CLI_CHECKPOINT = 1 << 18,
     CLI_TIMEOUT = 1 << 19,
+    CLI_DEVICE = 1 << 20,
+    CLI_GPU = 1 << 21,
     CLI_COMMON = 1 << 30, /* --help -q -v --dist: every verb */
 };
 
 /* A parsed command line. Options not given: NULL, −1, NAN, false. Strings belong to argv. */
 struct cli {
     const struct verb *verb;
-    const char *config, *model, *data, *output, *adapter, *tokenizer, *prompt, *checkpoint, *dist;
+    const char *config, *model, *data, *output, *adapter, *tokenizer, *prompt, *checkpoint, *device, *gpu, *dist;
     int64_t max_new_tokens, top_k, seed, max_seq_len, timeout;
     double temperature, top_p;
     bool no_special, json, dry_run, force, print_config, help, quiet, verbose;

@@ -8,15 +8,20 @@
 #include "launcher/startup.h"
 #include "launcher/verbs.h"
 #include "worker/header.h"
+#include "worker/predict.h"
 #include "worker/train.h"
 
-static status load(const struct cli *c, struct comm *comm, struct config **out)
+static status load(const struct cli *c, struct comm *comm, bool no_rows, struct config **out)
 {
+    const struct config_setting device = {"device", c->device, "--device"};
     struct config_args args = {.recipe = c->args[0],
                                .config = c->config,
                                .model = c->model,
                                .data = c->data,
                                .output = c->output,
+                               .settings = &device,
+                               .n_settings = 1,
+                               .no_rows = no_rows,
                                .overrides = c->overrides,
                                .override_at = c->override_at,
                                .n_overrides = c->n_overrides,
@@ -33,39 +38,78 @@ static unsigned requests(void)
 
 /* ---- plan ------------------------------------------------------------------------------------------------------------ */
 
-static status show_plan(const struct cli *c, const struct session *x, struct comm *comm)
+static status show_plan(const struct cli *c, const struct session *x, const struct gpu *gpu)
 {
-    struct buf text = {0};
+    struct comm *comm = x->comm;
+    struct buf text = {0}, speed = {0};
     uint64_t mine = plan_total_bytes(&x->plan), *all = mem_alloc((size_t)comm->size * sizeof *all);
     status st = comm->fn->all_gather(comm, &mine, all, sizeof mine);
     if (!st && comm->rank == 0) {
-        plan_text(&x->plan, 0, c->json, &text);
+        buf_text(&speed, "");
+        if (gpu) {
+            struct prediction p = predict(x, gpu);
+            predict_text(&p, gpu, c->json, &speed);
+        }
+        plan_text(&x->plan, 0, c->json, speed.data, &text);
         fputs(text.data, stdout);
         for (int r = 1; r < comm->size && !c->json; r++) printf("rank %d: %s\n", r, text_bytes((double)all[r]));
+        if (!c->json) fputs(speed.data, stdout);
     }
+    buf_release(&speed);
     buf_release(&text);
     free(all);
     return st;
 }
 
-static status plan(const struct cli *c, const struct config *cfg, struct comm *comm)
+/* Without rows, batches are as long as they may be. */
+static status bounds_without_rows(const struct config *cfg, struct batch_bounds *out)
 {
-    struct session x;
-    status st = comm_agree(comm, session_open(&x, cfg, comm, SESSION_TRAIN, NULL, NULL));
+    int64_t length = cfg->tokenizer.max_seq_len, n = cfg->batch_size;
+    if (length <= 0)
+        FAIL(ST_USAGE, "how long are the rows? Give --data FILE, or tokenizer.max_seq_len=N to plan for rows of N tokens each");
+    *out = (struct batch_bounds){.tokens = n * length, .docs = n, .doc_tokens = length, .supervised = n * length};
+    return ST_OK;
+}
+
+static bool has_rows(const struct config *cfg)
+{
+    for (int i = 0; i < cfg->n_dataset; i++)
+        if (cfg->dataset[i].n_data_files) return true;
+    return false;
+}
+
+static status plan_for(const struct cli *c, const struct config *cfg, struct comm *comm, const struct gpu *gpu)
+{
+    struct session x = {0};
+    struct session_start start = {.gpu = gpu};
+    struct batch_bounds bounds;
+    bool rows = has_rows(cfg);
+    if (!rows) TRY(bounds_without_rows(cfg, &bounds));
+    status st = comm_agree(comm, session_open(&x, cfg, comm, SESSION_TRAIN, &start, rows ? NULL : &bounds));
     if (!st) st = session_seed(&x, NULL);
     if (!st) {
         header_print(&x);
-        st = show_plan(c, &x, comm);
+        if (gpu && gpu_estimated()) log_warn("workspace and library rows are estimates: %s", gpu_estimated());
+        st = show_plan(c, &x, gpu);
     }
     if (!st) st = session_check_budget(&x);
     session_close(&x);
     return comm_agree(comm, st);
 }
 
+static status plan(const struct cli *c, const struct config *cfg, struct comm *comm)
+{
+    const struct gpu *gpu = NULL;
+    if (c->gpu && cfg->device != DEVICE_CUDA && cfg->device_set)
+        FAIL(ST_USAGE, "--gpu %s: device is not cuda: leave one of them out", c->gpu);
+    if (c->gpu) TRY(gpu_find(c->gpu, &gpu));
+    return plan_for(c, cfg, comm, gpu);
+}
+
 static status run_plan(const struct cli *c, struct comm *comm)
 {
     struct config *cfg = NULL;
-    status st = load(c, comm, &cfg);
+    status st = load(c, comm, true, &cfg);
     if (!st) st = plan(c, cfg, comm);
     config_free(cfg);
     return st;
@@ -77,7 +121,7 @@ static status run_run(const struct cli *c, struct comm *comm)
 {
     struct config *cfg = NULL;
     static const struct train_hooks hooks = {.requests = requests};
-    status st = load(c, comm, &cfg);
+    status st = load(c, comm, false, &cfg);
     if (st) {
         config_free(cfg);
         return st;
@@ -105,7 +149,7 @@ const struct verb verb_run = {
             "  mpirun -n 8 trimpot run full_finetune --config my.yaml batch_size=4\n"
             "  trimpot run lora_finetune --config my.yaml resume_from_checkpoint=true\n",
     .keys = config_reference,
-    .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_DRY_RUN | CLI_PRINT_CONFIG | CLI_JSON,
+    .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_DRY_RUN | CLI_PRINT_CONFIG | CLI_JSON | CLI_DEVICE,
     .min_args = 1,
     .max_args = 1,
     .overrides = true,
@@ -118,11 +162,14 @@ const struct verb verb_plan = {
     .name = "plan",
     .line = "print every buffer a run would hold, and allocate none",
     .arguments = "RECIPE [key=value | ~key …]",
-    .help = "Takes the same line as `run`. Prints the memory of each rank by category, from the layout code that the run binds; refuses\n"
-            "what does not fit, naming the largest rows and the keys that shrink them.\n\n"
-            "  trimpot plan lora_finetune --model DIR --data rows.jsonl\n"
-            "  trimpot plan full_finetune --config my.yaml memory_budget=16GB\n",
-    .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_JSON,
+    .help =
+        "Takes the same line as `run`. Prints the memory of each rank by category, from the layout code that the run binds; refuses\n"
+        "what does not fit, naming the largest rows and the keys that shrink them. With --gpu it plans for a GPU that need not be here\n"
+        "and predicts the speed. Without rows, a tokenizer.max_seq_len and a folder with a config.json are enough.\n\n"
+        "  trimpot plan lora_finetune --model DIR --data rows.jsonl\n"
+        "  trimpot plan full_finetune --config my.yaml memory_budget=16GB\n"
+        "  trimpot plan lora_finetune --gpu h100 --model DIR tokenizer.max_seq_len=4096\n",
+    .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_JSON | CLI_DEVICE | CLI_GPU,
     .min_args = 1,
     .max_args = 1,
     .overrides = true,

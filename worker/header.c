@@ -28,7 +28,7 @@ static void model_lines(const struct session *x)
              : x->model.plan.nf4 ? "QLoRA"
                                  : "LoRA",
              x->cfg->model.init == INIT_RANDOM ? ", random init" : "");
-    log_note("         %s", tokenizer_describe(x->tok));
+    if (x->tok) log_note("         %s", tokenizer_describe(x->tok));
 }
 
 static void data_lines(const struct session *x)
@@ -49,6 +49,11 @@ void header_print(const struct session *x)
     log_note("trimpot %s (%s) on %s, %d rank%s × %d thread%s", TRIMPOT_VERSION, TRIMPOT_BUILD_ID, x->be->describe(), x->comm->size,
              x->comm->size > 1 ? "s" : "", x->s->threads, x->s->threads > 1 ? "s" : "");
     model_lines(x);
+    if (!x->data) {
+        log_note("data     none is read: every micro-batch is taken as %lld rows of %lld tokens, all trained on",
+                 (long long)x->model.bounds.docs, (long long)x->model.bounds.doc_tokens);
+        return;
+    }
     data_lines(x);
     log_note("batch    %lld = batch_size %lld × accumulation %lld × %d rank%s; %lld steps per epoch, %lld in all; seed %llu%s",
              (long long)x->step_items, (long long)c->batch_size, (long long)x->trainer.accumulation, x->comm->size,

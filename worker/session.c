@@ -17,14 +17,17 @@ enum { MAX_LEAVES = 64, CPU_HEAD_ROWS = 512 };
 
 /* ---- what the configuration asks for ---------------------------------------------------------------------------------- */
 
-static status choose_backend(struct session *x)
+static status choose_backend(struct session *x, const struct gpu *planned)
 {
     const struct config *c = x->cfg;
     static const char *const plugin[] = {[DEVICE_CUDA] = "cuda", [DEVICE_EMU] = "emu", [DEVICE_CPU] = NULL};
     const struct backend_place place = {x->comm->local_rank, x->comm->local_size};
     enum device_kind kind = c->device != DEVICE_AUTO ? c->device : backend_has_gpu() ? DEVICE_CUDA : DEVICE_CPU;
     x->be = backend_host;
-    if (plugin[kind]) TRY(backend_load(plugin[kind], &place, &x->be));
+    if (planned)
+        TRY(gpu_backend(planned, &x->be));
+    else if (plugin[kind])
+        TRY(backend_load(plugin[kind], &place, &x->be));
     TRY(x->be->dev.stream_open(&x->s, omp_get_max_threads()));
     TRY(x->be->dev.stream_open(&x->copy_in, 1));
     x->s->name = "compute";
@@ -136,7 +139,7 @@ static status divide_step(struct session *x, int64_t micro_batches, struct train
     sizes->micro_batches = m;
     sizes->leaves = v;
     x->step_items = c->batch_size * m;
-    int64_t items = dataset_items(x->data);
+    int64_t items = x->data ? dataset_items(x->data) : 0;
     x->steps_per_epoch = (items + x->step_items - 1) / x->step_items;
     if (c->max_steps_per_epoch > 0 && c->max_steps_per_epoch < x->steps_per_epoch) x->steps_per_epoch = c->max_steps_per_epoch;
     x->total_steps = c->epochs * x->steps_per_epoch;
@@ -206,21 +209,28 @@ static status open_training(struct session *x, int64_t micro_batches)
     return trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
 }
 
-status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, const struct session_start *start,
-                    const struct batch_bounds *forward_bounds)
+/* A model that is a config.json and no more can be planned. */
+static bool weights_are_drawn(const struct session *x, bool imagined)
 {
-    *x = (struct session){.cfg = cfg, .comm = comm, .use = use, .started = start ? start->started : time(NULL)};
+    const char *dir = x->cfg->checkpointer.checkpoint_dir;
+    return x->cfg->model.init == INIT_RANDOM || (imagined && !st_exists(dir, "model"));
+}
+
+status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, const struct session_start *start,
+                    const struct batch_bounds *given)
+{
+    *x = (struct session){.cfg = cfg, .comm = comm, .use = use, .started = start && start->started ? start->started : time(NULL)};
     const char *dir = cfg->checkpointer.checkpoint_dir;
-    bool random = cfg->model.init == INIT_RANDOM;
-    TRY(choose_backend(x));
+    bool imagined = use == SESSION_TRAIN && given, random = weights_are_drawn(x, imagined);
+    TRY(choose_backend(x, start ? start->gpu : NULL));
     TRY(family_open(dir, &x->hf, &x->shape));
     if (use == SESSION_TRAIN && comm->rank == 0) hf_config_warn(dir, &x->hf);
     if (!random) TRY(st_open(dir, "model", &x->files));
     family_settle_head(dir, &x->files, &x->shape);
-    TRY(session_tokenizer(cfg, x->hf.model_type, x->started, &x->tok, &x->format));
+    if (!imagined) TRY(session_tokenizer(cfg, x->hf.model_type, x->started, &x->tok, &x->format));
     TRY(adapter_open(x));
-    if (!forward_bounds) TRY(open_data(x));
-    struct batch_bounds bounds = forward_bounds ? *forward_bounds : batch_bounds_of(x->data, cfg->batch_size);
+    if (!given) TRY(open_data(x));
+    struct batch_bounds bounds = given ? *given : batch_bounds_of(x->data, cfg->batch_size);
     if (x->val) bounds = batch_bounds_max(bounds, batch_bounds_of(x->val, cfg->batch_size_val));
     struct model_plan plan = plan_model(x, &bounds);
     bool masters = plan.full && cfg->dtype == CONFIG_BF16 && cfg->master_weights == TRI_FP32;

@@ -9,6 +9,7 @@
 
 #include "collectives/comm.h"
 #include "configs/config.h"
+#include "kernels/gpu.h"
 #include "worker/batch.h"
 #include "worker/data/chat_format.h"
 #include "worker/memory/plan.h"
@@ -51,13 +52,15 @@ struct session {
 
 /* Not collective: one rank's file may be missing, so the ranks agree on the result before anything else.
  * start: what a resumed checkpoint rules, or the ranks agreed on; NULL: as configured, now.
- * forward_bounds (SESSION_FORWARD only, else NULL) says the sizes instead of the data, which is then not opened. */
+ * given: the sizes, instead of the data, which is then not opened: to generate, and to plan from a config.json alone, where neither
+ * weights nor a tokenizer need be there either. NULL: the data says them. */
 struct session_start {
     int64_t micro_batches; /* M; 0 = as configured */
-    int64_t started;       /* when the run began, seconds since 1970 */
+    int64_t started;       /* when the run began, seconds since 1970; 0 = now */
+    const struct gpu *gpu; /* plan for this one, which is not here; NULL: what is configured and here */
 };
 status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, const struct session_start *start,
-                    const struct batch_bounds *forward_bounds);
+                    const struct batch_bounds *given);
 /* The run's seed: of the resumed checkpoint, as configured, or drawn by rank 0. Collective; before session_bind. */
 status session_seed(struct session *x, const uint64_t *resumed);
 /* ST_OOM when the plan exceeds memory_budget, or what this rank may have of the machine. */

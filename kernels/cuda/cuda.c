@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/stream.h"
+#include "kernels/gpu.h"
 
 #define CUDA_LAUNCHER(name, args) op_##name##_fn name##_cuda __attribute__((weak));
 TRIMPOT_OPS(CUDA_LAUNCHER)
@@ -13,16 +14,30 @@ TRIMPOT_OPS(CUDA_LAUNCHER)
 #define CUDA_WORKSPACE(name) cuda_workspace_fn name##_cuda_workspace __attribute__((weak));
 CUDA_WORKSPACES(CUDA_WORKSPACE)
 
-static status prepare(struct stream *s, const struct work_bounds *w)
+static size_t workspace_of(const struct work_bounds *w)
 {
 #define CUDA_WORKSPACE_SLOT(name) name##_cuda_workspace,
     cuda_workspace_fn *const needs[] = {CUDA_WORKSPACES(CUDA_WORKSPACE_SLOT)};
-    s->workspace_bytes = 0;
+    size_t most = 0;
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
         size_t bytes = needs[i] ? needs[i](w) : 0;
-        if (bytes > s->workspace_bytes) s->workspace_bytes = bytes;
+        if (bytes > most) most = bytes;
     }
+    return most;
+}
+
+static status prepare(struct stream *s, const struct work_bounds *w)
+{
+    s->workspace_bytes = workspace_of(w);
     return ST_OK;
+}
+
+/* The plugin's second symbol (kernels/gpu.h): for plans, before and without a device. */
+backend_sizes_fn trimpot_backend_sizes;
+void trimpot_backend_sizes(const struct work_bounds *w, size_t *workspace, size_t *library)
+{
+    *workspace = workspace_of(w);
+    *library = cuda_library_bytes(w);
 }
 
 static struct backend backend = {

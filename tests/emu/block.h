@@ -26,8 +26,8 @@ struct place {
 
 struct thread {
     uint3 index;
-    int16_t stack; /* −1: not begun */
     bool at_barrier;
+    struct fiber *on; /* nullptr: not begun */
 };
 
 struct meeting {
@@ -60,15 +60,16 @@ struct block {
     struct grid *grid;
     struct fiber home; /* the OS thread's own stack */
     struct fiber stacks[EMU_MAX_THREADS];
-    uint16_t free_stacks[EMU_MAX_THREADS];
+    struct fiber *free_stacks[EMU_MAX_THREADS];
     int stack_count, free_count;
-    int running;       /* stack; −1: home */
+    struct fiber *running;
     int current, next; /* the thread that runs; that a stack was switched to for */
     struct thread threads[EMU_MAX_THREADS];
     struct warp warps[EMU_MAX_THREADS / 32];
     int thread_count, warp_count, live;
     uint16_t ready[EMU_MAX_THREADS];
     int ready_count;
+    uint32_t drawn; /* whose turn is next, in ready */
     bool newest_first, broken;
     uint64_t random;
     struct place barrier;
@@ -77,7 +78,9 @@ struct block {
     bool copying;             /* one of them is not empty */
     struct emu_counts counts; /* of the last barrier that opened */
     char *shared;             /* static shared memory of all kernels */
+    char *kept;               /* what was there before the grid */
     size_t shared_bytes;
+    struct emu_here *here;
     unsigned char *dynamic;
 };
 

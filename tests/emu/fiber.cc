@@ -11,14 +11,12 @@
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
 enum { STACK_BYTES = 256 << 10 };
 #else
 enum { STACK_BYTES = 64 << 10 };
 #endif
 
 /* What System V lets a function keep: rbx, rbp, r12–r15 and the stack. Rounding modes are never changed, so not kept. */
-extern "C" void emu_swap(void **from_sp, void *to_sp);
 asm(R"(
     .text
     .type emu_swap, @function
@@ -80,18 +78,3 @@ void fiber_of_thread(struct fiber *f)
     pthread_attr_destroy(&attr);
     f->bottom = (char *)bottom;
 }
-
-#ifdef __SANITIZE_ADDRESS__
-void fiber_switch(struct fiber *from, struct fiber *to)
-{
-    __sanitizer_start_switch_fiber(&from->fake, to->bottom, to->bytes);
-    emu_swap(&from->sp, to->sp);
-    __sanitizer_finish_switch_fiber(from->fake, nullptr, nullptr);
-}
-
-void fiber_entered(void) { __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr); }
-#else
-void fiber_switch(struct fiber *from, struct fiber *to) { emu_swap(&from->sp, to->sp); }
-
-void fiber_entered(void) {}
-#endif

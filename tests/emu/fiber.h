@@ -20,10 +20,30 @@ void fiber_reset(struct fiber *f, unsigned number, void (*entry)(void));
 /* The stack of the calling OS thread, so that it can be switched from and to. */
 void fiber_of_thread(struct fiber *f);
 
+extern "C" void emu_swap(void **from_sp, void *to_sp);
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 /* Leaves `from`, which runs; goes on where `to` was left. */
-void fiber_switch(struct fiber *from, struct fiber *to);
+static inline void fiber_switch(struct fiber *from, struct fiber *to)
+{
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_start_switch_fiber(&from->fake, to->bottom, to->bytes);
+    emu_swap(&from->sp, to->sp);
+    __sanitizer_finish_switch_fiber(from->fake, nullptr, nullptr);
+#else
+    emu_swap(&from->sp, to->sp);
+#endif
+}
 
 /* The first words of an entry(). */
-void fiber_entered(void);
+static inline void fiber_entered(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+#endif
+}
 
 #endif

@@ -75,7 +75,7 @@ static bool fault_begins(struct block *b)
 [[noreturn]] static void leave_block(struct block *b)
 {
     b->broken = true;
-    fiber_switch(&b->stacks[b->running], &b->home);
+    fiber_switch(b->running, &b->home);
     abort();
 }
 
@@ -94,6 +94,7 @@ static bool fault_begins(struct block *b)
 
 static bool same_place(const struct place *a, const char *what, emu_where w)
 {
+    if (!memcmp(&a->where, &w, sizeof w)) return a->what == what;
     return a->what == what && a->where.line() == w.line() && a->where.column() == w.column() &&
            (a->where.file_name() == w.file_name() || !strcmp(a->where.file_name(), w.file_name()));
 }
@@ -127,45 +128,58 @@ static void tell_deadlock(struct block *b)
     }
 }
 
+[[noreturn]] static void leave_in_deadlock(struct block *b)
+{
+    tell_deadlock(b);
+    leave_block(b);
+}
+
 /* ---- who runs next ----------------------------------------------------------------------------------------------------------- */
 
 static void make_ready(struct block *b, int thread) { b->ready[b->ready_count++] = (uint16_t)thread; }
 
-/* Any ready thread, or −1. In half of the blocks, one of those that became ready last, so that a warp runs far ahead of others. */
-static int take_ready(struct block *b)
+/* Any ready thread, or −1. In half of the blocks, one of those that became ready last, so that a warp runs far ahead of others.
+ * Whose turn is next is drawn one turn ahead: by then its stack is in the cache. */
+static inline int take_ready(struct block *b)
 {
     if (!b->ready_count) return -1;
-    uint32_t n = (uint32_t)b->ready_count, from = b->newest_first && n > 32 ? n - 32 : 0;
-    uint32_t at = from + emu_below(b, n - from);
+    uint32_t n = (uint32_t)b->ready_count, at = b->drawn < n ? b->drawn : n - 1;
     int thread = b->ready[at];
-    b->ready[at] = b->ready[--b->ready_count];
+    b->ready[at] = b->ready[--n];
+    b->ready_count = (int)n;
+    uint32_t from = b->newest_first && n > 32 ? n - 32 : 0;
+    b->drawn = from + emu_below(b, n - from);
+    struct fiber *f = b->threads[b->ready[b->drawn]].on;
+    if (f) __builtin_prefetch(f->sp);
     return thread;
 }
 
-static void stand_in(struct block *b, int thread)
+static inline void stand_in(struct block *b, int thread)
 {
     b->current = thread;
-    emu_here.thread = b->threads[thread].index;
+    b->here->thread = b->threads[thread].index;
 }
 
 static void thread_ends(struct block *b);
 static void fiber_main(void);
 
+static struct fiber *free_stack(struct block *b)
+{
+    if (b->free_count) return b->free_stacks[--b->free_count];
+    struct fiber *f = &b->stacks[b->stack_count];
+    fiber_open(f, (unsigned)b->stack_count++, fiber_main);
+    return f;
+}
+
 /* Leaves the running stack for `thread`, which waits on another or has not begun. */
-static void go_to(struct block *b, int thread)
+static inline void go_to(struct block *b, int thread)
 {
     struct thread *t = &b->threads[thread];
-    int from = b->running;
-    if (t->stack < 0) {
-        if (!b->free_count) {
-            fiber_open(&b->stacks[b->stack_count], (unsigned)b->stack_count, fiber_main);
-            b->free_stacks[b->free_count++] = (uint16_t)b->stack_count++;
-        }
-        t->stack = b->free_stacks[--b->free_count];
-    }
-    b->running = t->stack;
+    struct fiber *from = b->running;
+    if (!t->on) t->on = free_stack(b);
+    b->running = t->on;
     b->next = thread;
-    fiber_switch(from < 0 ? &b->home : &b->stacks[from], &b->stacks[t->stack]);
+    fiber_switch(from, t->on);
 }
 
 /* What every stack does: it is switched to with a thread to begin (block->next). */
@@ -173,33 +187,28 @@ static void fiber_main(void)
 {
     fiber_entered();
     struct block *b = block;
+    struct fiber *mine = b->running;
     for (int thread = b->next;;) {
         stand_in(b, thread);
-        b->threads[thread].stack = (int16_t)b->running;
+        b->threads[thread].on = mine;
         (*b->grid->thread)();
         thread_ends(b);
         thread = take_ready(b);
-        if (thread >= 0 && b->threads[thread].stack < 0) continue;
-        int mine = b->running;
-        b->free_stacks[b->free_count++] = (uint16_t)mine;
+        if (thread >= 0 && !b->threads[thread].on) continue;
+        b->free_stacks[b->free_count++] = mine;
         if (thread >= 0)
             go_to(b, thread);
-        else {
-            b->running = -1;
-            fiber_switch(&b->stacks[mine], &b->home);
-        }
+        else
+            fiber_switch(mine, &b->home);
         thread = b->next; /* back, because this stack was free */
     }
 }
 
-/* The running thread waits: another goes on, until somebody has made this one ready and it is taken. */
-static void wait_turn(struct block *b)
+/* The running thread waits: another goes on, until somebody has made this one ready and its turn comes. */
+static inline void wait_turn(struct block *b)
 {
     int me = b->current, next = take_ready(b);
-    if (next < 0) {
-        tell_deadlock(b);
-        leave_block(b);
-    }
+    if (next < 0) leave_in_deadlock(b);
     if (next != me) go_to(b, next);
     stand_in(b, me);
 }
@@ -287,8 +296,8 @@ static void thread_ends(struct block *b)
 
 /* ---- a block ----------------------------------------------------------------------------------------------------------------- */
 
-/* The static shared variables of all kernels are thread-local variables of this module (emu_threads.h): on an OS thread of the
- * crew, which runs nothing but kernels, its whole thread-local segment but what this file keeps there. */
+/* The static shared variables of all kernels are thread-local variables of this module (emu_threads.h): its whole thread-local segment,
+ * but what this file keeps there. */
 static int find_shared(struct dl_phdr_info *info, size_t, void *out)
 {
     for (int i = 0; i < info->dlpi_phnum; i++) {
@@ -306,10 +315,9 @@ static int find_shared(struct dl_phdr_info *info, size_t, void *out)
 static void poison_shared(struct block *b)
 {
     struct emu_here here = emu_here;
-    struct block *mine = block;
     memset(b->shared, EMU_POISON, b->shared_bytes);
     emu_here = here;
-    block = mine;
+    block = b;
     memset(b->dynamic, EMU_POISON, b->grid->shared_bytes);
 }
 
@@ -321,7 +329,7 @@ static void begin_threads(struct block *b)
     b->ready_count = 0;
     for (int i = 0; i < b->thread_count; i++) {
         unsigned u = (unsigned)i;
-        b->threads[i] = {.index = {u % size.x, u / size.x % size.y, u / size.x / size.y}, .stack = -1, .at_barrier = false};
+        b->threads[i] = {.index = {u % size.x, u / size.x % size.y, u / size.x / size.y}, .at_barrier = false, .on = nullptr};
         make_ready(b, i);
     }
     for (int w = 0; w < b->warp_count; w++) {
@@ -343,7 +351,7 @@ static void forget_stacks(struct block *b)
     b->free_count = 0;
     for (int i = 0; i < b->stack_count; i++) {
         fiber_reset(&b->stacks[i], (unsigned)i, fiber_main);
-        b->free_stacks[b->free_count++] = (uint16_t)i;
+        b->free_stacks[b->free_count++] = &b->stacks[i];
     }
 }
 
@@ -358,7 +366,7 @@ static void run_block(struct block *b, uint64_t number)
     b->newest_first = b->random & 1;
     poison_shared(b);
     begin_threads(b);
-    b->running = -1;
+    b->running = &b->home;
     b->broken = false;
     go_to(b, take_ready(b));
     if (!b->broken && b->live) tell_deadlock(b); /* the last to run ended, and nobody is ready */
@@ -367,6 +375,9 @@ static void run_block(struct block *b, uint64_t number)
 
 /* ---- the crew ---------------------------------------------------------------------------------------------------------------- */
 
+enum { WORTH_A_CREW = 4096 }; /* threads: waking another OS thread costs as much as some hundred of them */
+
+/* OS threads that help the caller of emu_grid with a large grid, one grid at a time. */
 static struct {
     pthread_mutex_t one_grid, lock;
     pthread_cond_t work, done;
@@ -375,34 +386,62 @@ static struct {
     int size, busy;
 } crew = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, nullptr, 0, 0, 0};
 
-/* Blocks in random order: number·step + start, step and the count without common factor. */
-static void run_blocks(struct block *b)
+static struct block *block_of_this_thread(void)
 {
-    struct grid *g = b->grid;
+    if (block) return block;
+    struct block *b = block = new struct block();
+    b->here = &emu_here;
+    b->dynamic = (unsigned char *)aligned_alloc(128, EMU_MAX_SHARED);
+    fiber_of_thread(&b->home);
+    dl_iterate_phdr(find_shared, b);
+    b->kept = (char *)malloc(b->shared_bytes);
+    return b;
+}
+
+/* Blocks in random order: number·step + start, step and the count without common factor. What else this OS thread keeps beside the
+ * shared variables is as it was when this returns. */
+static void run_blocks(struct grid *g)
+{
+    struct block *b = block_of_this_thread();
+    b->grid = g;
+    memcpy(b->kept, b->shared, b->shared_bytes);
     for (;;) {
         uint64_t i = __atomic_fetch_add(&g->taken, 1, __ATOMIC_RELAXED);
-        if (i >= g->blocks || __atomic_load_n(&g->failed, __ATOMIC_RELAXED)) return;
+        if (i >= g->blocks || __atomic_load_n(&g->failed, __ATOMIC_RELAXED)) break;
         run_block(b, (uint64_t)(((unsigned __int128)i * g->step + g->start) % g->blocks));
     }
+    memcpy(b->shared, b->kept, b->shared_bytes);
 }
 
 static void *crew_main(void *)
 {
-    struct block *b = block = new struct block();
-    b->dynamic = (unsigned char *)aligned_alloc(128, EMU_MAX_SHARED);
-    fiber_of_thread(&b->home);
-    dl_iterate_phdr(find_shared, b);
     pthread_mutex_lock(&crew.lock);
     for (uint64_t seen = 0;;) {
         while (crew.round == seen) pthread_cond_wait(&crew.work, &crew.lock);
         seen = crew.round;
-        b->grid = crew.grid;
+        struct grid *g = crew.grid;
         pthread_mutex_unlock(&crew.lock);
-        run_blocks(b);
+        run_blocks(g);
         pthread_mutex_lock(&crew.lock);
         if (!--crew.busy) pthread_cond_signal(&crew.done);
     }
     return nullptr;
+}
+
+static void run_with_crew(struct grid *g)
+{
+    static const int wanted = (int)environment("TRIMPOT_EMU_THREADS", 2) - 1;
+    pthread_mutex_lock(&crew.lock);
+    for (pthread_t id; crew.size < wanted && !pthread_create(&id, nullptr, crew_main, nullptr); crew.size++) pthread_detach(id);
+    crew.grid = g;
+    crew.round++;
+    crew.busy = crew.size;
+    pthread_cond_broadcast(&crew.work);
+    pthread_mutex_unlock(&crew.lock);
+    run_blocks(g);
+    pthread_mutex_lock(&crew.lock);
+    while (crew.busy) pthread_cond_wait(&crew.done, &crew.lock);
+    pthread_mutex_unlock(&crew.lock);
 }
 
 static uint64_t no_common_factor(uint64_t wanted, uint64_t n)
@@ -432,17 +471,12 @@ cudaError_t emu_grid(const char *kernel, dim3 grid, dim3 block_size, size_t shar
                      .start = random % blocks,
                      .taken = 0,
                      .failed = 0};
-    pthread_mutex_lock(&crew.one_grid);
-    pthread_mutex_lock(&crew.lock);
-    static const int wanted = (int)environment("TRIMPOT_EMU_THREADS", 2);
-    for (pthread_t id; crew.size < wanted && !pthread_create(&id, nullptr, crew_main, nullptr); crew.size++) pthread_detach(id);
-    crew.grid = &g;
-    crew.round++;
-    crew.busy = crew.size;
-    pthread_cond_broadcast(&crew.work);
-    while (crew.busy) pthread_cond_wait(&crew.done, &crew.lock);
-    pthread_mutex_unlock(&crew.lock);
-    pthread_mutex_unlock(&crew.one_grid);
+    bool large = blocks > 1 && blocks * block_size.x * block_size.y * block_size.z >= WORTH_A_CREW;
+    if (large && !pthread_mutex_trylock(&crew.one_grid)) {
+        run_with_crew(&g);
+        pthread_mutex_unlock(&crew.one_grid);
+    } else
+        run_blocks(&g);
     return g.failed ? cudaErrorLaunchFailure : cudaSuccess;
 }
 

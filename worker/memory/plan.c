@@ -133,21 +133,24 @@ static void text_table(const struct plan *p, const struct line *lines, int n, in
     buf_printf(out, "  %-16s %-44s %7s %10s  (%zu bytes)\n", "total", "", "", text_bytes((double)plan_total_bytes(p)), plan_total_bytes(p));
 }
 
-static void json_table(const struct plan *p, const struct line *lines, int n, int rank, struct buf *out)
+static void json_table(const struct plan *p, const struct line *lines, int n, int rank, const char *more, struct buf *out)
 {
     static const char *const KINDS[MEM_KINDS] = {[MEM_HOST] = "host", [MEM_PINNED] = "pinned", [MEM_DEVICE] = "device"};
     buf_printf(out, "{\"rank\":%d,\"bound_bytes\":%zu,\"total_bytes\":%zu,\"rows\":[", rank, plan_arena_bytes(p), plan_total_bytes(p));
     for (int i = 0; i < n; i++)
         buf_printf(out, "%s{\"category\":\"%s\",\"name\":\"%s\",\"memory\":\"%s\",\"count\":%d,\"bytes\":%zu}", i ? "," : "",
                    lines[i].category, lines[i].name, KINDS[lines[i].kind], lines[i].count, lines[i].bytes);
-    buf_text(out, "]}\n");
+    buf_printf(out, "]%s}\n", more);
 }
 
-void plan_text(const struct plan *p, int rank, bool json, struct buf *out)
+void plan_text(const struct plan *p, int rank, bool json, const char *more, struct buf *out)
 {
     struct line *lines;
     int n = collect(p, &lines);
-    (json ? json_table : text_table)(p, lines, n, rank, out);
+    if (json)
+        json_table(p, lines, n, rank, more, out);
+    else
+        text_table(p, lines, n, rank, out);
     free(lines);
 }
 
@@ -210,7 +213,7 @@ static size_t number_in(const char *path, const char *key)
 size_t plan_machine_bytes(const struct backend *be, enum mem_kind kind, int local_ranks)
 {
     size_t available = 0, all;
-    if (kind == MEM_DEVICE) return be->dev.mem_info(kind, &available, &all) ? 0 : available;
+    if (kind == MEM_DEVICE || be->elsewhere) return be->dev.mem_info(kind, &available, &all) ? 0 : available;
     available = number_in("/proc/meminfo", "MemAvailable:") * 1024;
     size_t group = number_in("/sys/fs/cgroup/memory.max", NULL);
     if (group && group < available) available = group;

@@ -55,8 +55,9 @@ void plan_extra(struct plan *p, enum mem_kind kind, const char *category, const 
 size_t plan_arena_bytes(const struct plan *p); /* what plan_bind allocates, exactly */
 size_t plan_total_bytes(const struct plan *p); /* with the rows beside the arenas */
 
-/* The table: one line per category and name with how many and how much; `json`: an object instead. Appends to out. */
-void plan_text(const struct plan *p, int rank, bool json, struct buf *out);
+/* The table: one line per category and name with how many and how much; `json`: an object instead, which `more` (",\"key\":…", or
+ * "") goes on. Appends to out. */
+void plan_text(const struct plan *p, int rank, bool json, const char *more, struct buf *out);
 
 /* ST_OOM when the rows of one memory exceed what there is of it, naming the largest and the keys that shrink them.
  * budget: of the memory where tensors live, ≥ 0 in bytes, else what plan_machine_bytes says. */

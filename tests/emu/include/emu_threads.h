@@ -8,7 +8,7 @@ struct emu_here {
     uint3 thread, block, block_dim, grid_dim;
     unsigned char *dynamic; /* the block's dynamic shared memory */
 };
-extern __thread struct emu_here emu_here __attribute__((tls_model("initial-exec")));
+extern __thread struct emu_here emu_here;
 
 #define threadIdx (static_cast<const uint3 &>(emu_here.thread))
 #define blockIdx  (static_cast<const uint3 &>(emu_here.block))

@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# plan_gpu.sh BUILD_DIR: `trimpot plan --gpu NAME` plans and predicts for a GPU that is not here, from a config.json alone. The
+# prediction is the speed model's table, the rows are the memory accounting's; what cannot be planned is refused.
+. "$(dirname "$0")/../lib.sh"
+built trimpot
+need python3
+models=$scratch/models
+
+python3 - "$models" <<'END'
+import json, os, sys
+
+def write(name, **shape):
+    os.makedirs(f"{sys.argv[1]}/{name}")
+    base = {"rope_theta": 500000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 131072, "hidden_act": "silu"}
+    with open(f"{sys.argv[1]}/{name}/config.json", "w") as f:
+        json.dump({**base, **shape}, f)
+
+def sizes(c, f, l, h, k, d, v):
+    return {"hidden_size": c, "intermediate_size": f, "num_hidden_layers": l, "num_attention_heads": h, "num_key_value_heads": k,
+            "head_dim": d, "vocab_size": v}
+
+write("llama3-8b", model_type="llama", tie_word_embeddings=False, **sizes(4096, 14336, 32, 32, 8, 128, 128256))
+write("llama3.2-1b", model_type="llama", tie_word_embeddings=True, **sizes(2048, 8192, 16, 32, 8, 64, 128256))
+write("qwen2.5-0.5b", model_type="qwen2", tie_word_embeddings=True, **sizes(896, 4864, 24, 14, 2, 64, 151936))
+write("qwen2.5-7b", model_type="qwen2", tie_word_embeddings=False, **sizes(3584, 18944, 28, 28, 4, 128, 152064))
+write("qwen3-8b", model_type="qwen3", tie_word_embeddings=False, **sizes(4096, 12288, 36, 32, 8, 128, 151936))
+write("qwen3-0.6b", model_type="qwen3", tie_word_embeddings=True, **sizes(1024, 3072, 28, 16, 8, 128, 151936))
+END
+
+lora=(lora_finetune model.lora_rank=16 'model.lora_attn_modules=[q_proj,k_proj,v_proj,output_proj]' model.apply_lora_to_mlp=true)
+
+# planned MODEL TOKENS ROWS ACCUMULATION GPU arguments…: the plan as JSON, whether or not it fits.
+planned()
+{
+    local model=$1 length=$2 rows=$3 steps=$4 gpu=$5 rc=0
+    shift 5
+    "$trimpot" plan "$@" --model "$models/$model" --gpu "$gpu" --json -q tokenizer.max_seq_len="$length" batch_size="$rows" \
+        gradient_accumulation_steps="$steps" 2>"$scratch/planned.log" </dev/null || rc=$?
+    [ $rc = 0 ] || [ $rc = 11 ] || { cat "$scratch/planned.log" >&2; return 1; }
+}
+
+# ---- speed ---------------------------------------------------------------------------------------------------------------
+# The table: thousands of tokens/s on an H100: LoRA, QLoRA (micro-batches of 8192 tokens), LoRA with recomputation, full (steps of
+# 65536 tokens), full with recomputation; then MFU in % of LoRA and of full.
+while read -r model length l q la f fa ml mf; do
+    for row in "1 lora $l ${lora[*]}" "$((8192 / length)) qlora $q ${lora[*]} model.quantize_base=true" \
+        "1 lora+ac $la ${lora[*]} enable_activation_checkpointing=true" "1 full $f full_finetune" \
+        "1 full+ac $fa full_finetune enable_activation_checkpointing=true"; do
+        read -r rows kind want words <<<"$row"
+        read -r -a words <<<"$words"
+        planned "$model" "$length" "$rows" $((65536 / length / rows)) h100 "${words[@]}" >"$scratch/plan.json" || fail "$model $kind"
+        mfu=-
+        [ "$kind" = lora ] && mfu=$ml
+        [ "$kind" = full ] && mfu=$mf
+        say "$model T $length $kind $want $mfu $(cat "$scratch/plan.json")"
+    done
+done >"$scratch/rows" <<'END'
+llama3-8b    2048 18.3 17.7 12.9 13.2 10.2 59 62
+llama3-8b    4096 17.4 16.9 12.4 12.8  9.9 59 62
+llama3-8b    8192 15.8 15.4 11.4 11.9  9.2 59 62
+llama3.2-1b  2048 89.5 87.7 67.3 68.5 54.7 49 54
+llama3.2-1b  4096 81.8 80.3 61.8 63.9 51.0 48 53
+llama3.2-1b  8192 69.4 68.4 52.8 56.1 44.8 46 51
+qwen2.5-0.5b 2048  164  162  128  135  110 38 44
+qwen2.5-0.5b 4096  147  146  115  123  100 38 44
+qwen2.5-0.5b 8192  122  121   95  105   85 38 43
+END
+for row in "qwen3-8b 2048 17.8" "qwen3-8b 2048 12.7 enable_activation_checkpointing=true" "qwen2.5-7b 4096 18.8" "qwen3-0.6b 2048 126" \
+    "qwen3-0.6b 2048 98 enable_activation_checkpointing=true"; do
+    read -r model length want words <<<"$row"
+    # shellcheck disable=SC2086
+    planned "$model" "$length" 1 1 h100 "${lora[@]}" $words >"$scratch/plan.json" || fail "$model"
+    say "$model T $length ceiling $want - $(cat "$scratch/plan.json")"
+done >>"$scratch/rows"
+python3 - "$scratch/rows" <<'END' || fail "the prediction is not the speed model's"
+import json, sys
+
+bad = n = 0
+for line in open(sys.argv[1]):
+    model, _, length, kind, want, mfu, plan = line.split(None, 6)
+    p = json.loads(plan)["prediction"]
+    off = p["tokens_per_s"] / (1000 * float(want)) - 1
+    share = sum(p["shares"].values())
+    wrong = abs(off) > 0.02 or abs(share - 1) > 0.001 or p["measured"] or (mfu != "-" and abs(100 * p["mfu"] / float(mfu) - 1) > 0.02)
+    wrong = wrong or (p["shares"]["nf4"] > 0) != (kind == "qlora") or p["shares"]["communication"] != 0
+    print(f"{model} T {length} {kind}: {p['tokens_per_s'] / 1000:.1f}k, the table has {want}k ({100 * off:+.1f} %){'  WRONG' if wrong else ''}")
+    bad += wrong
+    n += 1
+sys.exit(bad > 0 or n != 50)
+END
+
+# ---- memory --------------------------------------------------------------------------------------------------------------
+planned llama3-8b 4096 2 1 h100 "${lora[@]}" >"$scratch/plan.json"
+python3 - "$scratch/plan.json" <<'END' || fail "the rows do not add up"
+import json, sys
+
+plan = json.load(open(sys.argv[1]))
+rows, tokens, layers = plan["rows"], 8192, 32
+C, q, kv, F, H, R, N, A, V = 4096, 4096, 1024, 14336, 32, 16, 8030261248, 41943040, 128256
+
+def total(category, *names):
+    return sum(r["bytes"] for r in rows if r["category"] == category and (not names or r["name"] in names))
+
+def check(what, got, want, slack):
+    print(f"{what}: {got}, accounted {want}")
+    return 0 if want <= got <= want + slack else 1
+
+page = 65536  # small tensors share pages, large ones begin on one
+rows_of_adapters = 7 * layers * 2
+bad = check("frozen, bf16", total("frozen weights"), 2 * N, 300 * 64)
+bad += check("trained, f32 and working copies", total("trained"), 6 * A, 6 * page * rows_of_adapters)
+bad += check("gradients, f32", total("gradients"), 4 * A, 4 * page * rows_of_adapters)
+bad += check("moments, f32", total("optimizer"), 8 * A, 8 * page * rows_of_adapters)
+kept = 2 * (2 * C + 2 * q + 2 * kv + 2 * F) + 4 * (H + 2) + 2 * 7 * R  # norms and products are recomputed; x·Aᵀ of each adapter
+bad += check("activations, 8192 tokens", total("activations"), layers * tokens * kept, layers * 20 * 64)
+bad += check("a chunk of logits, bf16", total("scratch", "logits chunk") % (2 * V), 0, 0)
+bad += check("workspace", total("workspace"), 1, 2**30)
+bad += check("driver and libraries", total("library"), 2 * 10**8, 10**9)
+bad += check("all rows", sum(r["bytes"] for r in rows), plan["total_bytes"], 0)
+sys.exit(bad)
+END
+
+# Ranks exchange gradients: a row of memory, a part of the step.
+if command -v mpirun >/dev/null && [ -e "$build/trimpot_mpi.so" ]; then
+    ranks 2 "$trimpot" plan "${lora[@]}" --model "$models/llama3.2-1b" --gpu h100 --json -q tokenizer.max_seq_len=2048 >"$scratch/two.json" 2>&1
+    python3 -c 'import json, sys
+p = json.loads(sys.stdin.readlines()[-1])
+sys.exit(not (p["prediction"]["shares"]["communication"] > 0 and any(r["category"] == "communication" for r in p["rows"])))' \
+        <"$scratch/two.json" || fail "two ranks exchange nothing: $(tail -3 "$scratch/two.json")"
+fi
+
+# ---- without CUDA, and what is refused -----------------------------------------------------------------------------------
+mkdir "$scratch/alone"
+cp "$trimpot" "$scratch/alone/"
+one=(--model "$models/llama3-8b" tokenizer.max_seq_len=4096 batch_size=1)
+expect 0 'are estimates: this trimpot was built without CUDA' "$scratch/alone/trimpot" plan "${lora[@]}" --gpu h100 "${one[@]}"
+expect 0 'not measured' "$trimpot" plan "${lora[@]}" --device cuda --gpu a100-80g "${one[@]}"
+expect 11 'the plan needs' "$trimpot" plan full_finetune --gpu 4090 "${one[@]}"
+expect 11 'of device memory' "$trimpot" plan full_finetune --gpu 4090 "${one[@]}"
+expect 2 'there are h100, ' "$trimpot" plan "${lora[@]}" --gpu h1000 "${one[@]}"
+expect 2 'leave one of them out' "$trimpot" plan "${lora[@]}" --device cpu --gpu h100 "${one[@]}"
+expect 2 'tokenizer.max_seq_len=N' "$trimpot" plan "${lora[@]}" --gpu h100 --model "$models/llama3-8b"
+expect 2 'no such option' "$trimpot" run "${lora[@]}" --gpu h100 "${one[@]}" --output "$scratch/out"
+finish
