@@ -12,7 +12,8 @@ struct host_calls;   /* device.c's: failures of host_call on their way to the ne
 struct cuda_stream {
     struct stream base; /* first */
     cudaStream_t on;
-    struct gemm_context *gemm;
+    struct gemm_context *gemm; /* and what gives it back when the stream closes: both set by gemm.c */
+    void (*gemm_close)(struct gemm_context *g);
     struct host_calls *calls;
 };
 

@@ -4,7 +4,8 @@
 # comes out in the end equals the undisturbed run bit for bit.
 . "$(dirname "$0")/../lib.sh"
 built trimpot trimpot_mpi.so
-need mpirun
+need mpirun cc
+cc -O1 -shared -fPIC -o "$scratch/lasting.so" "$source/tests/cluster/preload/lasting.c" || die "lasting.c does not compile"
 . "$source/tests/e2e/libe2e.sh"
 
 # Saves all the time: the commit is where it matters.
@@ -17,13 +18,14 @@ line() { command=("$trimpot" run "${job[0]}" "${common[@]}" --output "$2" gradie
 
 steps_in() { cat "$1/metrics.jsonl" 2>/dev/null | wc -l || true; }
 
-# hold RANKS OUTPUT: a run in the background that has made a few steps; $launcher, and $holder: its rank 0.
+# hold RANKS OUTPUT: a run in the background that has made a few steps; $launcher, and $holder: its rank 0. $lasting: its variables.
+lasting=()
 hold()
 {
     local before
     before=$(steps_in "$2")
     line "$@"
-    "${command[@]}" >"$2.log" 2>&1 </dev/null &
+    env "${lasting[@]}" "${command[@]}" >"$2.log" 2>&1 </dev/null &
     launcher=$!
     for _ in $(seq 2000); do
         [ "$(steps_in "$2")" -ge $((before + 3)) ] && break
@@ -59,10 +61,13 @@ refused()
     say "$what: refused in $ms ms"
 }
 
-# ---- a second run -------------------------------------------------------------------------------------------------------------
+# ---- a second run, beside one that lasts until it is let go -----------------------------------------------------------------
 for ranks in 1 2; do
     out=$scratch/held$ranks
+    touch "$scratch/lasts"
+    lasting=(LASTING_LINES=12 LASTING_UNTIL="$scratch/lasts" LD_PRELOAD="$scratch/lasting.so")
     hold $ranks "$out"
+    lasting=()
     line 1 "$out" resume_from_checkpoint=true
     began=$(now_ms)
     refused "bare beside $ranks rank(s)" "pid $holder on $(hostname).*its process lives" "${command[@]}"
@@ -74,6 +79,7 @@ for ranks in 1 2; do
     refused "export into its folder" "export writes into .*pid $holder on" "$trimpot" export "$out" -q
     "$trimpot" export "$out" --output "$scratch/export$ranks" -q || fail "an export to another folder"
     kill -0 "$launcher" 2>/dev/null || fail "$ranks rank(s): the run ended too early to show anything"
+    rm "$scratch/lasts"
     ended
     equal "$ranks rank(s): exit of the first run" "$rc" 0
     same "$ranks rank(s), refused beside it" "$scratch/whole" "$out"

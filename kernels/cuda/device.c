@@ -1,0 +1,350 @@
+/* device.c — the device table over the CUDA runtime: this rank's GPU, memory, streams, events, calls of the host.
+ *
+ * Any thread may call: the runtime keeps a current device per thread, and `here` makes ours that. */
+#include "kernels/cuda/device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <pthread.h>
+
+#include "kernels/base/text.h"
+#include "kernels/cuda/gpu.h"
+#include "kernels/cuda/stream.h"
+
+const struct backend *cuda_backend;
+
+/* ---- errors -------------------------------------------------------------------------------------------------------------- */
+
+/* CUDA keeps an error until it is asked for: without that the next launch would be blamed. (A sticky one stays all the same.) */
+status cuda_status(cudaError_t e, const char *what)
+{
+    if (!e) return ST_OK;
+    cudaGetLastError();
+    FAIL(e == cudaErrorMemoryAllocation ? ST_OOM : ST_DEVICE, "%s: %s: %s (%s)", what, cudaGetErrorName(e), cudaGetErrorString(e),
+         gpu_name());
+}
+
+static status here(void)
+{
+    static _Thread_local bool is;
+    if (is) return ST_OK;
+    TRY(cuda_status(cudaSetDevice(gpu_index()), "choosing the GPU"));
+    is = true;
+    return ST_OK;
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------------------------- */
+
+static status out_of_memory(cudaError_t e, enum mem_kind kind, size_t bytes)
+{
+    size_t left = 0, all = 0;
+    cudaGetLastError();
+    if (e != cudaErrorMemoryAllocation) return cuda_status(e, kind == MEM_DEVICE ? "allocating GPU memory" : "allocating pinned memory");
+    if (kind == MEM_PINNED)
+        FAIL(ST_OOM, "cannot allocate %s of pinned host memory: the host or its limits (ulimit -l, the job's memory) have no more",
+             text_bytes((double)bytes));
+    cudaMemGetInfo(&left, &all);
+    FAIL(ST_OOM, "cannot allocate %s of GPU memory: %s of %s are free on %s; does another process use it?", text_bytes((double)bytes),
+         text_bytes((double)left), text_bytes((double)all), gpu_name());
+}
+
+static status device_alloc(enum mem_kind kind, size_t bytes, void **out)
+{
+    *out = NULL;
+    if (kind == MEM_HOST) return backend_cpu.dev.alloc(kind, bytes, out);
+    TRY(here());
+    if (!bytes) bytes = 1;
+    cudaError_t e = kind == MEM_DEVICE ? cudaMalloc(out, bytes) : cudaMallocHost(out, bytes);
+    return e ? out_of_memory(e, kind, bytes) : ST_OK;
+}
+
+/* Nothing to be done about a failure here: it is a sticky one, and the next sync's. */
+static void device_free(enum mem_kind kind, void *p, size_t bytes)
+{
+    if (kind == MEM_HOST) {
+        backend_cpu.dev.free(kind, p, bytes);
+        return;
+    }
+    if (!p || here()) return;
+    if (kind == MEM_DEVICE)
+        cudaFree(p);
+    else
+        cudaFreeHost(p);
+}
+
+static status device_mem_info(enum mem_kind kind, size_t *free_bytes, size_t *total_bytes)
+{
+    if (kind != MEM_DEVICE) return backend_cpu.dev.mem_info(kind, free_bytes, total_bytes);
+    TRY(here());
+    return cuda_status(cudaMemGetInfo(free_bytes, total_bytes), "asking for free GPU memory");
+}
+
+status cuda_workspace(struct stream *s, size_t bytes, const char *op, void **out)
+{
+    *out = s->workspace;
+    if (bytes > s->workspace_bytes)
+        FAIL(ST_FAIL, "%s needs %zu bytes of workspace, the stream has %zu: the plan's work bounds were too small", op, bytes,
+             s->workspace_bytes);
+    return ST_OK;
+}
+
+/* ---- calls of the host ----------------------------------------------------------------------------------------------------
+ *
+ * They run on a thread of the driver, so a failure travels as text. After the first one of a stream, its further calls are not
+ * made until a sync (or an event_sync of something recorded on it) has returned that failure: what stands behind a call that failed
+ * must not act on what it did not do. */
+
+struct host_call {
+    struct host_call *next;
+    struct host_calls *of;
+    status (*fn)(void *arg);
+    void *arg;
+};
+
+/* Of one stream; lives while the stream or an event recorded on it does. */
+struct host_calls {
+    pthread_mutex_t lock;
+    int users;
+    struct host_call *spare; /* made and free again: calls allocate until there are as many as a step has in flight */
+    status failed;
+    char message[2048];
+};
+
+static struct host_calls *calls_open(void)
+{
+    struct host_calls *c = mem_alloc(sizeof *c);
+    pthread_mutex_init(&c->lock, NULL);
+    c->users = 1;
+    return c;
+}
+
+static struct host_calls *calls_share(struct host_calls *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->users++;
+    pthread_mutex_unlock(&c->lock);
+    return c;
+}
+
+static void calls_done(struct host_calls *c)
+{
+    if (!c) return;
+    pthread_mutex_lock(&c->lock);
+    bool last = !--c->users;
+    pthread_mutex_unlock(&c->lock);
+    if (!last) return;
+    while (c->spare) {
+        struct host_call *call = c->spare;
+        c->spare = call->next;
+        free(call);
+    }
+    pthread_mutex_destroy(&c->lock);
+    free(c);
+}
+
+static struct host_call *call_take(struct host_calls *c)
+{
+    pthread_mutex_lock(&c->lock);
+    struct host_call *call = c->spare;
+    if (call) c->spare = call->next;
+    pthread_mutex_unlock(&c->lock);
+    return call ? call : mem_alloc(sizeof *call);
+}
+
+static void call_give(struct host_call *call)
+{
+    struct host_calls *c = call->of;
+    call->next = c->spare;
+    c->spare = call;
+}
+
+/* On a thread of the driver: no function of CUDA may be called from here. */
+static void CUDART_CB call_now(void *data)
+{
+    struct host_call *call = data;
+    struct host_calls *c = call->of;
+    pthread_mutex_lock(&c->lock);
+    bool skip = c->failed != ST_OK;
+    pthread_mutex_unlock(&c->lock);
+    status st = skip ? ST_OK : call->fn(call->arg);
+    pthread_mutex_lock(&c->lock);
+    if (st) {
+        c->failed = st;
+        snprintf(c->message, sizeof c->message, "%s", status_message());
+    }
+    call_give(call);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static status calls_taken(struct host_calls *c)
+{
+    char message[sizeof c->message];
+    if (!c) return ST_OK;
+    pthread_mutex_lock(&c->lock);
+    status st = c->failed;
+    c->failed = ST_OK;
+    if (st) memcpy(message, c->message, sizeof message);
+    pthread_mutex_unlock(&c->lock);
+    if (st) FAIL(st, "%s", message);
+    return ST_OK;
+}
+
+static status device_host_call(struct stream *s, status (*fn)(void *arg), void *arg)
+{
+    struct host_calls *c = cuda_stream(s)->calls;
+    TRY(here());
+    struct host_call *call = call_take(c);
+    *call = (struct host_call){.of = c, .fn = fn, .arg = arg};
+    status st = cuda_status(cudaLaunchHostFunc(cuda_on(s), call_now, call), "queueing a call of the host");
+    if (st) {
+        pthread_mutex_lock(&c->lock);
+        call_give(call);
+        pthread_mutex_unlock(&c->lock);
+    }
+    return st;
+}
+
+/* ---- streams ------------------------------------------------------------------------------------------------------------- */
+
+/* No stream of ours waits for the null stream, which nobody uses. */
+static status device_stream_open(struct stream **out, int threads)
+{
+    *out = NULL;
+    TRY(here());
+    struct cuda_stream *s = mem_alloc(sizeof *s);
+    s->base = (struct stream){.be = cuda_backend, .name = "stream", .threads = threads};
+    status st = cuda_status(cudaStreamCreateWithFlags(&s->on, cudaStreamNonBlocking), "making a stream");
+    if (st) {
+        free(s);
+        return st;
+    }
+    s->calls = calls_open();
+    *out = &s->base;
+    return ST_OK;
+}
+
+static void device_stream_close(struct stream *s)
+{
+    if (!s) return;
+    if (!here()) {
+        cudaStreamSynchronize(cuda_on(s)); /* what still runs may call the host */
+        if (cuda_stream(s)->gemm) cuda_stream(s)->gemm_close(cuda_stream(s)->gemm);
+        cudaStreamDestroy(cuda_on(s));
+    }
+    calls_done(cuda_stream(s)->calls);
+    free(s);
+}
+
+/* An error of the device names the place that noticed it; where it happened, nobody can say. A call of the host that failed came
+ * first: none is made once the device has an error. */
+static status waited(cudaError_t e, struct host_calls *calls, const char *stream, const char *label)
+{
+    status st = calls_taken(calls);
+    if (st) {
+        cudaGetLastError();
+        return st;
+    }
+    if (!e) return ST_OK;
+    char what[256];
+    snprintf(what, sizeof what, "%s: the GPU's work%s%s failed, at this point or earlier", label, stream ? " on stream " : "",
+             stream ? stream : "");
+    return cuda_status(e, what);
+}
+
+static status device_sync(struct stream *s, const char *label)
+{
+    TRY(here());
+    return waited(cudaStreamSynchronize(cuda_on(s)), cuda_stream(s)->calls, s->name, label);
+}
+
+/* ---- events -------------------------------------------------------------------------------------------------------------- */
+
+struct event {
+    cudaEvent_t on;
+    struct host_calls *calls; /* of the stream that it was last recorded on */
+};
+
+static status device_event_open(struct event **out)
+{
+    *out = NULL;
+    TRY(here());
+    struct event *e = mem_alloc(sizeof *e);
+    /* Blocking: the host waits seldom and long (its numbers are a step late), and has other threads for the core. */
+    status st = cuda_status(cudaEventCreateWithFlags(&e->on, cudaEventDisableTiming | cudaEventBlockingSync), "making an event");
+    if (st) {
+        free(e);
+        return st;
+    }
+    *out = e;
+    return ST_OK;
+}
+
+static void device_event_close(struct event *e)
+{
+    if (!e) return;
+    if (!here()) cudaEventDestroy(e->on);
+    calls_done(e->calls);
+    free(e);
+}
+
+static status device_event_record(struct event *e, struct stream *s)
+{
+    TRY(here());
+    TRY(cuda_status(cudaEventRecord(e->on, cuda_on(s)), "recording an event"));
+    if (e->calls == cuda_stream(s)->calls) return ST_OK;
+    calls_done(e->calls);
+    e->calls = calls_share(cuda_stream(s)->calls);
+    return ST_OK;
+}
+
+/* CUDA takes a wait for an event never recorded for no wait, as backend.h does. */
+static status device_event_wait(struct event *e, struct stream *s, const char *label)
+{
+    TRY(here());
+    return cuda_status(cudaStreamWaitEvent(cuda_on(s), e->on, 0), label);
+}
+
+/* After an error everything is done: the next sync tells, and nobody polls for ever. */
+static bool device_event_done(struct event *e) { return here() || cudaEventQuery(e->on) != cudaErrorNotReady; }
+
+static status device_event_sync(struct event *e, const char *label)
+{
+    TRY(here());
+    return waited(cudaEventSynchronize(e->on), e->calls, NULL, label);
+}
+
+/* ---- copies -------------------------------------------------------------------------------------------------------------- */
+
+static status device_copy(struct stream *s, void *dst, const void *src, size_t bytes)
+{
+    if (!bytes) return ST_OK;
+    TRY(here());
+    return cuda_status(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, cuda_on(s)), "queueing a copy");
+}
+
+static status device_zero(struct stream *s, void *dst, size_t bytes)
+{
+    if (!bytes) return ST_OK;
+    TRY(here());
+    return cuda_status(cudaMemsetAsync(dst, 0, bytes, cuda_on(s)), "queueing zeros");
+}
+
+const struct device cuda_device = {
+    .alloc = device_alloc,
+    .free = device_free,
+    .stream_open = device_stream_open,
+    .stream_close = device_stream_close,
+    .event_open = device_event_open,
+    .event_close = device_event_close,
+    .event_record = device_event_record,
+    .event_wait = device_event_wait,
+    .event_done = device_event_done,
+    .event_sync = device_event_sync,
+    .host_call = device_host_call,
+    .copy = device_copy,
+    .zero = device_zero,
+    .sync = device_sync,
+    .mem_info = device_mem_info,
+};

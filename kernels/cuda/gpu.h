@@ -1,0 +1,8 @@
+/* gpu.h — which GPU this rank has (gpu.c; the checks of it are cuda_device_open's, device.h). */
+#ifndef TRIMPOT_CUDA_GPU_H
+#define TRIMPOT_CUDA_GPU_H
+
+int gpu_index(void);        /* among the visible ones */
+const char *gpu_name(void); /* "GPU 0, NVIDIA H100 80GB HBM3": for messages */
+
+#endif
