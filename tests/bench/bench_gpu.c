@@ -72,16 +72,27 @@ static tensor made(dtype dt, int64_t lines, int64_t cols)
 
 static tensor flat(tensor t) { return tensor_1d(t.data, t.dt, tensor_count(&t)); }
 
+/* The same bytes on the device; streams read no ordinary memory. */
+static void *brought(const void *host, size_t bytes)
+{
+    void *there = memory(bytes), *pinned;
+    if (s->be->dev.alloc(MEM_PINNED, bytes, &pinned)) die();
+    memcpy(pinned, host, bytes);
+    if (s->be->dev.copy(s, there, pinned, bytes) || s->be->dev.sync(s, "setting up")) die();
+    s->be->dev.free(MEM_PINNED, pinned, bytes);
+    return there;
+}
+
 /* Element i is first + step·i, modulo wrap where that is not 0; on the device. */
 static void *counted(int64_t n, size_t size, int64_t first, int64_t step, int64_t wrap)
 {
-    void *host = mem_alloc((size_t)n * size), *there = memory((size_t)n * size);
+    void *host = mem_alloc((size_t)n * size);
     for (int64_t i = 0; i < n; i++) {
         int64_t v = first + step * i;
         if (wrap) v %= wrap;
         memcpy((char *)host + (size_t)i * size, &v, size);
     }
-    if (s->be->dev.copy(s, there, host, (size_t)n * size) || s->be->dev.sync(s, "setting up")) die();
+    void *there = brought(host, (size_t)n * size);
     free(host);
     return there;
 }
@@ -300,18 +311,14 @@ static void step(void)
 {
     int64_t n = m->product < 1000 ? FLAT_PAGE : (int64_t)1 << 28;
     const struct seg one = {0, n, 0, 1, 1, 0};
-    struct seg *there = memory(sizeof one);
     const struct step_scalars scalars = {.usable = 1, .applied = 1, .gscale = 1, .lr = 1e-9, .rate = 1e-9, .c2 = 1};
-    void *at = memory(sizeof scalars);
-    if (s->be->dev.copy(s, there, &one, sizeof one) || s->be->dev.copy(s, at, &scalars, sizeof scalars) || s->be->dev.sync(s, "step"))
-        die();
     struct update_args u = {.kind = OPTIM_ADAMW,
                             .g = flat(made(DT_F32, 1, n)),
                             .w = flat(made(DT_BF16, 1, n)),
                             .m = flat(made(DT_BF16, 1, n)),
                             .v = flat(made(DT_BF16, 1, n)),
-                            .scalars = tensor_1d(at, DT_F64, STEP_SCALARS),
-                            .segs = {&one, there, 1},
+                            .scalars = tensor_1d(brought(&scalars, sizeof scalars), DT_F64, STEP_SCALARS),
+                            .segs = {&one, brought(&one, sizeof one), 1},
                             .beta1 = 0.9f,
                             .beta2 = 0.999f,
                             .eps = 1e-8f,
