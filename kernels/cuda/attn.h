@@ -62,6 +62,13 @@ static inline bool attn_whole(const tensor &t, int64_t d)
     return d % per == 0 && t.ld % per == 0 && (uintptr_t)t.data % 16 == 0;
 }
 
+/* Without the host's twins: a kernel is given no pointer that it may not read. */
+static inline struct attn_fwd_args attn_of_device(struct attn_fwd_args a)
+{
+    a.docs.start.host = a.docs.past.host = a.key_start.host = NULL;
+    return a;
+}
+
 /* Windows as wide as all positions are none. */
 static inline struct attn_common attn_common_of(const struct attn_fwd_args *a)
 {

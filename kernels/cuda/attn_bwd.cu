@@ -243,8 +243,10 @@ template <class T> static status launch_row_sums(struct stream *s, const struct 
     return LAUNCH(attn_row_sums<T>, (unsigned)((threads + 255) / 256), 256, 0, s, *b, *c, lanes, stats);
 }
 
-status attn_bwd_cuda(struct stream *s, const struct attn_bwd_args *b)
+status attn_bwd_cuda(struct stream *s, const struct attn_bwd_args *args)
 {
+    struct attn_bwd_args device = *args, *b = &device;
+    device.fwd = attn_of_device(args->fwd);
 #define LAUNCHER(D) launch<T, D>,
     typedef status launcher(struct stream *, const struct attn_bwd_args *, const struct attn_common *, const float *);
     const struct attn_fwd_args *f = &b->fwd;
