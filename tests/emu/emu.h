@@ -20,6 +20,10 @@
  * cudaSuccess. `run` is called later, once (or once per replay of a graph), on the thread that has to wait for it. */
 cudaError_t emu_enqueue(cudaStream_t on, const char *what, std::function<cudaError_t()> run);
 
+/* The same for what speaks with other processes: run returns cudaErrorNotReady while it waits for one of them, and is tried again; it
+ * runs without being waited for, too (queue_talk). */
+cudaError_t emu_talk(cudaStream_t on, const char *what, std::function<cudaError_t()> run);
+
 /* Runs a grid to its end. thread(): what one thread does; threadIdx and the others are set around it. Returns
  * cudaErrorLaunchFailure, after saying kernel, block, threads and source lines on stderr, for what no GPU may do: a barrier some
  * threads of the block do not reach, a warp primitive under a mask its lane is not in, … */

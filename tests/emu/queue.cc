@@ -118,8 +118,9 @@ bool run_node(work &w, cudaError_t &e, std::unique_lock<std::mutex> &hold)
 
 bool ready(const CUstream_st *s) { return !s->queue.empty() && (s->queue.front().kind != WORK_WAITS || s->queue.front().event->done); }
 
-/* The head of s. Only the holder of `running` takes from a queue, so the head stays what it is while it runs; others may add. */
-void run_head(CUstream_st *s, std::unique_lock<std::mutex> &hold)
+/* The head of s; false: it waits for another process. Only the holder of `running` takes from a queue, so the head stays what it is while
+ * it runs; others may add. */
+bool run_head(CUstream_st *s, std::unique_lock<std::mutex> &hold)
 {
     work &w = s->queue.front();
     cudaError_t e = cudaSuccess;
@@ -128,6 +129,7 @@ void run_head(CUstream_st *s, std::unique_lock<std::mutex> &hold)
         hold.unlock();
         e = run_work(w);
         hold.lock();
+        if (w.talks && e == cudaErrorNotReady) return false;
     } else if (w.kind == WORK_GRAPH) {
         over = w.faults || run_node(w, e, hold);
         if (w.faults) e = cudaErrorIllegalAddress;
@@ -139,6 +141,7 @@ void run_head(CUstream_st *s, std::unique_lock<std::mutex> &hold)
         fail(e);
     else if (over)
         s->queue.pop_front();
+    return true;
 }
 
 /* ---- which piece ------------------------------------------------------------------------------------------------------------- */
@@ -164,7 +167,8 @@ bool reached(const goals &g)
     return std::all_of(g.begin(), g.end(), [](auto &of) { return done_of(of.first) >= of.second; });
 }
 
-CUstream_st *choose(const goals &g, bool only_needed)
+/* stalled: what ran last waits for another process, perhaps for one that waits for what nobody here needs. */
+CUstream_st *choose(const goals &g, bool only_needed, bool stalled)
 {
     std::vector<CUstream_st *> needed, others;
     for (CUstream_st *s : device.streams) {
@@ -173,7 +177,7 @@ CUstream_st *choose(const goals &g, bool only_needed)
         (it != g.end() && done_of(s) < it->second ? needed : others).push_back(s);
     }
     if (settings().order == ORDER_FIRST && !others.empty()) return others[emu_random(EMU_STREAMS) % others.size()];
-    if (!only_needed && settings().order == ORDER_ANY) needed.insert(needed.end(), others.begin(), others.end());
+    if (stalled || (!only_needed && settings().order == ORDER_ANY)) needed.insert(needed.end(), others.begin(), others.end());
     return needed[emu_random(EMU_STREAMS) % needed.size()];
 }
 
@@ -182,7 +186,13 @@ void run_towards(const goals &g, long steps, std::unique_lock<std::mutex> &hold)
 {
     bool only_needed = emu_random(EMU_STREAMS) % 2;
     inside = true;
-    for (; steps && !device.sticky && !reached(g); steps--) run_head(choose(g, only_needed), hold);
+    for (bool stalled = false; steps && !device.sticky && !reached(g); steps--) {
+        stalled = !run_head(choose(g, only_needed, stalled), hold);
+        if (!stalled) continue;
+        hold.unlock();
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+        hold.lock();
+    }
     memory_reach(false);
     inside = false;
 }
@@ -299,6 +309,18 @@ cudaError_t queue_finish_stream(CUstream_st *s) { return until_stream(s, -1); }
 cudaError_t queue_finish_event(CUevent_st *e) { return until_event(e, -1); }
 cudaError_t queue_ask_stream(CUstream_st *s) { return until_stream(s, a_little()); }
 cudaError_t queue_ask_event(CUevent_st *e) { return until_event(e, a_little()); }
+
+void queue_talk()
+{
+    run_until(1 + a_little(), [](goals &g) {
+        for (CUstream_st *s : device.streams)
+            for (size_t i = s->queue.size(); i; i--)
+                if (s->queue[i - 1].talks) {
+                    need(g, s, done_of(s) + i);
+                    break;
+                }
+    });
+}
 
 cudaError_t queue_finish_all()
 {
