@@ -284,7 +284,7 @@ void talk()
     std::thread([] {
         for (;;) {
             queue_talk();
-            usleep(200);
+            usleep(500);
         }
     }).detach();
     pthread_sigmask(SIG_SETMASK, &old, nullptr);
