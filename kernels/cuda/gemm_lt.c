@@ -93,9 +93,11 @@ bool gemm_lt_takes(const struct gemm_args *g)
     return g->c.dt == DT_F32 || g->a.dt == DT_BF16;
 }
 
+/* Of its rows, as far as it counts. */
 static uint32_t aligned(const tensor *t)
 {
     uintptr_t p = (uintptr_t)t->data | ALIGNED;
+    if (t->dim[0] > 1) p |= (uintptr_t)t->ld * dtype_bytes(t->dt);
     return (uint32_t)(p & -p);
 }
 
