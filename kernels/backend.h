@@ -78,6 +78,7 @@ struct backend {
     size_t (*library_bytes)(const struct work_bounds *w);             /* held by its libraries outside our arenas: an estimate … */
     const char *library;                                              /* … and what that is, for the plan */
     const char *(*describe)(void);                                    /* "cpu: AVX-512 bf16, oneDNN 2.6.3" */
+    const char *(*identity)(void);                                    /* of a device that one rank may use; NULL: any number may */
     bool elsewhere;                                                   /* of a machine that is not here (gpu.h): sizes only */
     bool accepts_f64; /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
 };

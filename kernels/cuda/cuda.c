@@ -47,6 +47,7 @@ static struct backend backend = {
     .library_bytes = cuda_library_bytes,
     .library = "CUDA context, cuBLASLt, cuDNN",
     .describe = cuda_describe,
+    .identity = cuda_identity,
 };
 
 /* The plugin's one symbol (kernels/backend.h). */

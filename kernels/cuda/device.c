@@ -74,11 +74,15 @@ static void device_free(enum mem_kind kind, void *p, size_t bytes)
         cudaFreeHost(p);
 }
 
+/* The context has its memory already, and is a row of the plan all the same (cuda_library_bytes): so it counts as free. */
 static status device_mem_info(enum mem_kind kind, size_t *free_bytes, size_t *total_bytes)
 {
     if (kind != MEM_DEVICE) return backend_cpu.dev.mem_info(kind, free_bytes, total_bytes);
     TRY(here());
-    return cuda_status(cudaMemGetInfo(free_bytes, total_bytes), "asking for free GPU memory");
+    TRY(cuda_status(cudaMemGetInfo(free_bytes, total_bytes), "asking for free GPU memory"));
+    size_t used = *total_bytes - *free_bytes;
+    *free_bytes += used < GPU_CONTEXT_BYTES ? used : GPU_CONTEXT_BYTES;
+    return ST_OK;
 }
 
 status cuda_workspace(struct stream *s, size_t bytes, const char *op, void **out)
@@ -97,7 +101,7 @@ status cuda_workspace(struct stream *s, size_t bytes, const char *op, void **out
  * must not act on what it did not do. */
 
 struct host_call {
-    struct host_call *next;
+    struct host_call *made, *spare; /* next of each list */
     struct host_calls *of;
     status (*fn)(void *arg);
     void *arg;
@@ -107,7 +111,7 @@ struct host_call {
 struct host_calls {
     pthread_mutex_t lock;
     int users;
-    struct host_call *spare; /* made and free again: calls allocate until there are as many as a step has in flight */
+    struct host_call *made, *spare; /* all of them; those free again: as many are made as a step has in flight */
     status failed;
     char message[2048];
 };
@@ -135,9 +139,9 @@ static void calls_done(struct host_calls *c)
     bool last = !--c->users;
     pthread_mutex_unlock(&c->lock);
     if (!last) return;
-    while (c->spare) {
-        struct host_call *call = c->spare;
-        c->spare = call->next;
+    while (c->made) {
+        struct host_call *call = c->made;
+        c->made = call->made;
         free(call);
     }
     pthread_mutex_destroy(&c->lock);
@@ -148,16 +152,23 @@ static struct host_call *call_take(struct host_calls *c)
 {
     pthread_mutex_lock(&c->lock);
     struct host_call *call = c->spare;
-    if (call) c->spare = call->next;
+    if (call) {
+        c->spare = call->spare;
+    } else {
+        call = mem_alloc(sizeof *call);
+        call->of = c;
+        call->made = c->made;
+        c->made = call;
+    }
     pthread_mutex_unlock(&c->lock);
-    return call ? call : mem_alloc(sizeof *call);
+    return call;
 }
 
+/* Under the lock. */
 static void call_give(struct host_call *call)
 {
-    struct host_calls *c = call->of;
-    call->next = c->spare;
-    c->spare = call;
+    call->spare = call->of->spare;
+    call->of->spare = call;
 }
 
 /* On a thread of the driver: no function of CUDA may be called from here. */
@@ -196,7 +207,8 @@ static status device_host_call(struct stream *s, status (*fn)(void *arg), void *
     struct host_calls *c = cuda_stream(s)->calls;
     TRY(here());
     struct host_call *call = call_take(c);
-    *call = (struct host_call){.of = c, .fn = fn, .arg = arg};
+    call->fn = fn;
+    call->arg = arg;
     status st = cuda_status(cudaLaunchHostFunc(cuda_on(s), call_now, call), "queueing a call of the host");
     if (st) {
         pthread_mutex_lock(&c->lock);

@@ -12,6 +12,7 @@ extern const struct device cuda_device;
 extern const struct backend *cuda_backend; /* what a stream's `be` points to */
 
 size_t cuda_library_bytes(const struct work_bounds *w); /* context, cuBLASLt, cuDNN: an estimate */
+const char *cuda_identity(void);                        /* "GPU-4f6a…": the same for two processes on one GPU, and for no others */
 const char *cuda_describe(void);                        /* "cuda: NVIDIA H100 80GB HBM3, sm_90, driver 13.0, cuBLASLt 13.0.2" */
 
 #endif

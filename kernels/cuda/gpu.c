@@ -20,11 +20,13 @@ static struct {
     int index;
     char name[320]; /* of messages */
     char text[512]; /* of describe */
+    char uuid[48];
 } gpu = {.name = "no GPU", .text = "no GPU"};
 
 int gpu_index(void) { return gpu.index; }
 const char *gpu_name(void) { return gpu.name; }
 const char *cuda_describe(void) { return gpu.text; }
+const char *cuda_identity(void) { return gpu.uuid; }
 
 /* ---- the driver ---------------------------------------------------------------------------------------------------------- */
 
@@ -90,8 +92,8 @@ static status choose(const struct backend_place *place)
         return ST_OK;
     }
     if (visible < place->local_size)
-        FAIL(ST_DEVICE, "device: %s: %d ranks on this host, but %d GPUs are visible%s: start at most one rank per GPU", TRIMPOT_CUDA_NAME,
-             place->local_size, visible, visibility());
+        FAIL(ST_DEVICE, "device: %s: %d ranks on this host, but %d GPUs are visible%s: start at most one rank per GPU, or use device=cpu",
+             TRIMPOT_CUDA_NAME, place->local_size, visible, visibility());
     gpu.index = place->local_rank;
     return ST_OK;
 }
@@ -111,9 +113,26 @@ static status inspect(const struct cudaDeviceProp *p)
 
 static void describe(const struct cudaDeviceProp *p, int driver)
 {
+    const unsigned char *u = (const unsigned char *)p->uuid.bytes;
+    int n = snprintf(gpu.uuid, sizeof gpu.uuid, "GPU");
+    for (int i = 0; i < 16; i++)
+        n += snprintf(gpu.uuid + n, sizeof gpu.uuid - (size_t)n, "%s%02x", !(i % 2) && i < 12 && i != 2 ? "-" : "", u[i]);
     bool own_code = p->major == OLDEST_MAJOR || (p->major == HOPPER_MAJOR && p->minor == 0);
     snprintf(gpu.text, sizeof gpu.text, "%s: %s, sm_%d%d%s, driver %s", TRIMPOT_CUDA_NAME, p->name, p->major, p->minor,
              own_code ? "" : " running through JIT", driver_text(driver));
+}
+
+/* Makes the context now, so that a GPU which others fill or have for themselves is refused here. */
+static status start(void)
+{
+    cudaError_t e = cudaSetDevice(gpu.index);
+    if (!e) e = cudaFree(NULL);
+    if (!e) return ST_OK;
+    cudaGetLastError();
+    if (e == cudaErrorMemoryAllocation)
+        FAIL(ST_OOM, "device: %s: %s has no room for this process: others use its memory (nvidia-smi shows them)", TRIMPOT_CUDA_NAME,
+             gpu.name);
+    return cuda_status(e, "device: " TRIMPOT_CUDA_NAME ": starting on the GPU");
 }
 
 status cuda_device_open(const struct backend_place *place)
@@ -124,17 +143,15 @@ status cuda_device_open(const struct backend_place *place)
     TRY(choose(place));
     TRY(cuda_status(cudaGetDeviceProperties(&p, gpu.index), "asking for the GPU's properties"));
     TRY(inspect(&p));
-    TRY(cuda_status(cudaSetDevice(gpu.index), "choosing the GPU"));
-    /* Makes the context now: a GPU that another process has for itself is refused here, and mem_info counts the context as used. */
-    TRY(cuda_status(cudaFree(NULL), "starting on the GPU"));
+    TRY(start());
     describe(&p, driver);
     return ST_OK;
 }
 
-/* Beyond the context, which has taken its memory before anyone asks how much is free: code of our kernels, cuBLASLt's and cuDNN's
- * (loaded when first used) and their handles. An estimate from NVIDIA's sizes; a GPU run has yet to confirm it. */
+/* The context; code of our kernels, cuBLASLt's and cuDNN's (loaded when first used), and their handles. Estimates from NVIDIA's
+ * sizes: a GPU run has yet to confirm them. */
 size_t cuda_library_bytes(const struct work_bounds *w)
 {
     (void)w;
-    return (size_t)384 << 20;
+    return GPU_CONTEXT_BYTES + ((size_t)384 << 20);
 }

@@ -2,6 +2,10 @@
 #ifndef TRIMPOT_CUDA_GPU_H
 #define TRIMPOT_CUDA_GPU_H
 
+#include <stddef.h>
+
+#define GPU_CONTEXT_BYTES ((size_t)512 << 20)
+
 int gpu_index(void);        /* among the visible ones */
 const char *gpu_name(void); /* "GPU 0, NVIDIA H100 80GB HBM3": for messages */
 

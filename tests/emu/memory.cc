@@ -20,6 +20,7 @@ namespace
 
 constexpr size_t ALIGNED = 256; /* as cudaMalloc's memory is */
 constexpr size_t KEPT = 4096;   /* freed ranges that stay reserved, so that a late use is told from a new allocation's */
+constexpr size_t CONTEXT_BYTES = (size_t)512 << 20;
 constexpr unsigned char FRESH = 0xff, CANARY = 0xa5;
 
 struct allocation {
@@ -37,9 +38,10 @@ struct state {
     std::mutex lock;
     std::map<uintptr_t, allocation> all; /* by map */
     std::deque<uintptr_t> freed;
-    size_t used[MAX_DEVICES] = {};
+    size_t used[MAX_DEVICES] = {}; /* 0: no context yet */
     int numbers = 0;
-    bool within = false;
+    const char *work = nullptr; /* that has device memory within reach */
+    const char *last = nullptr;
 };
 
 state &memory = *new state; /* outlives everything that runs at exit */
@@ -95,7 +97,7 @@ void on_fault(int signal, siginfo_t *info, void *)
     char what[160], line[256];
     if (at_or_near(info->si_addr)) {
         explain(info->si_addr, what, sizeof what);
-        int n = snprintf(line, sizeof line, "emu: %s touched %s\n", memory.within ? "work of the device" : "the host", what);
+        int n = snprintf(line, sizeof line, "emu: '%s' touched %s\n", memory.work ? memory.work : "the host", what);
         if (write(STDERR_FILENO, line, (size_t)n) < 0) _exit(128 + signal);
     }
     sigaction(signal, &before[signal == SIGBUS], nullptr);
@@ -121,19 +123,22 @@ void fill_guards(const allocation &a)
     memset(a.at + a.bytes, CANARY, inner_bytes(a) - a.bytes - (size_t)(a.at - inner(a)));
 }
 
-/* What no page guards, at most a page before and 255 bytes behind. */
+const char *first_written(const char *from, const char *to)
+{
+    while (from < to && *(const unsigned char *)from == CANARY) from++;
+    return from < to ? from : nullptr;
+}
+
+/* What no page guards: less than a page before, less than 256 bytes behind. */
 bool guards_whole(const allocation &a)
 {
-    for (const char *c = inner(a); c < inner(a) + inner_bytes(a); c++) {
-        if (c == a.at) c += a.bytes;
-        if (c == inner(a) + inner_bytes(a)) break;
-        if (*(const unsigned char *)c == CANARY) continue;
-        char what[160];
-        explain(c, what, sizeof what);
-        fprintf(stderr, "emu: something wrote %s\n", what);
-        return false;
-    }
-    return true;
+    const char *bad = first_written(inner(a), a.at);
+    if (!bad) bad = first_written(a.at + a.bytes, inner(a) + inner_bytes(a));
+    if (!bad) return true;
+    char what[160];
+    explain(bad, what, sizeof what);
+    fprintf(stderr, "emu: something, at last '%s', wrote %s\n", memory.last ? memory.last : "the host", what);
+    return false;
 }
 
 void forget_oldest()
@@ -146,6 +151,14 @@ void forget_oldest()
 }
 
 } // namespace
+
+cudaError_t memory_start(int device)
+{
+    std::lock_guard hold(memory.lock);
+    if (settings().memory < CONTEXT_BYTES) return cudaErrorMemoryAllocation;
+    if (!memory.used[device]) memory.used[device] = CONTEXT_BYTES;
+    return cudaSuccess;
+}
 
 cudaError_t memory_take(memory_kind kind, int device, size_t bytes, void **out)
 {
@@ -163,7 +176,7 @@ cudaError_t memory_take(memory_kind kind, int device, size_t bytes, void **out)
     fill_guards(a);
     if (kind == MEMORY_DEVICE) {
         memory.used[device] += bytes;
-        if (!memory.within) protect(a, PROT_NONE);
+        if (!memory.work) protect(a, PROT_NONE);
     }
     memory.all[(uintptr_t)map] = a;
     *out = a.at;
@@ -181,8 +194,7 @@ cudaError_t memory_release(memory_kind kind, void *p)
         return cudaErrorInvalidValue;
     }
     allocation &a = memory.all[(uintptr_t)found->map];
-    protect(a, PROT_READ | PROT_WRITE);
-    bool whole = guards_whole(a);
+    bool whole = kind == MEMORY_DEVICE || guards_whole(a);
     a.freed = true;
     if (kind == MEMORY_DEVICE) memory.used[a.device] -= a.bytes;
     if (mmap(a.map, a.map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) abort();
@@ -211,6 +223,17 @@ bool memory_covers(const void *p, size_t bytes, const char *what)
     return false;
 }
 
+bool memory_for_kernel(const void *p, bool is_pointer, const char *kernel)
+{
+    std::lock_guard hold(memory.lock);
+    const allocation *a = at_or_near(p);
+    if (!p || (a && a->kind == MEMORY_DEVICE && !a->freed) || (!a && !is_pointer)) return true;
+    char what[160];
+    explain(p, what, sizeof what);
+    fprintf(stderr, "emu: kernel %s is given a pointer to %s\n", kernel, what);
+    return false;
+}
+
 memory_kind memory_kind_of(const void *p, int *device)
 {
     std::lock_guard hold(memory.lock);
@@ -220,11 +243,17 @@ memory_kind memory_kind_of(const void *p, int *device)
     return a->kind;
 }
 
-void memory_reach(bool within)
+bool memory_reach(const char *work)
 {
     std::lock_guard hold(memory.lock);
-    if (memory.within == within) return;
-    memory.within = within;
-    for (auto &[map, a] : memory.all)
-        if (a.kind == MEMORY_DEVICE && !a.freed) protect(a, within ? PROT_READ | PROT_WRITE : PROT_NONE);
+    bool whole = true, was = memory.work, is = work;
+    memory.work = work;
+    if (work) memory.last = work;
+    if (was == is) return whole;
+    for (auto &[map, a] : memory.all) {
+        if (a.kind != MEMORY_DEVICE || a.freed) continue;
+        if (!is) whole = guards_whole(a) && whole;
+        protect(a, is ? PROT_READ | PROT_WRITE : PROT_NONE);
+    }
+    return whole;
 }

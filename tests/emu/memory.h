@@ -13,15 +13,19 @@
 
 enum memory_kind { MEMORY_DEVICE, MEMORY_PINNED, MEMORY_HOST /* not of ours */ };
 
+cudaError_t memory_start(int device); /* what a process takes by being there: its context */
 cudaError_t memory_take(enum memory_kind kind, int device, size_t bytes, void **out);
 cudaError_t memory_release(enum memory_kind kind, void *p); /* after everything that could use it has run */
 void memory_info(int device, size_t *free_bytes, size_t *total_bytes);
 
 /* What p points to; false with a line on stderr when the bytes from p are not all in one live allocation: WHAT names their use. */
 bool memory_covers(const void *p, size_t bytes, const char *what);
+bool memory_for_kernel(const void *p, bool is_pointer, const char *kernel); /* emu_argument's word of each */
 enum memory_kind memory_kind_of(const void *p, int *device);
 
-/* Whether device memory can be touched now. A change costs as much as there is memory, so a row of kernels changes it once. */
-void memory_reach(bool within);
+/* Device memory can be touched by `work`, or (NULL) not at all. A change between the two costs as much as there is memory, so a row
+ * of kernels makes it once. When it goes out of reach what surrounds every allocation is looked at: false, with a line on stderr,
+ * if something wrote there. */
+bool memory_reach(const char *work);
 
 #endif

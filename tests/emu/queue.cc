@@ -92,7 +92,7 @@ void fail(cudaError_t e)
 cudaError_t run_work(const work &w)
 {
     if (w.faults) return cudaErrorIllegalAddress;
-    memory_reach(!w.on_host);
+    if (!memory_reach(w.on_host ? nullptr : w.what)) return cudaErrorIllegalAddress;
     return w.on_host ? the_driver.make(w.run) : w.run();
 }
 
@@ -164,57 +164,76 @@ bool reached(const goals &g)
     return std::all_of(g.begin(), g.end(), [](auto &of) { return done_of(of.first) >= of.second; });
 }
 
-CUstream_st *choose(const goals &g, bool only_needed)
+/* What may run now; nullptr: nothing. */
+CUstream_st *choose(const goals *g, bool only_needed)
 {
     std::vector<CUstream_st *> needed, others;
     for (CUstream_st *s : device.streams) {
         if (!ready(s)) continue;
-        auto it = g.find(s);
-        (it != g.end() && done_of(s) < it->second ? needed : others).push_back(s);
+        auto it = g ? g->find(s) : goals::const_iterator{};
+        (g && it != g->end() && done_of(s) < it->second ? needed : others).push_back(s);
     }
-    if (settings().order == ORDER_FIRST && !others.empty()) return others[emu_random(EMU_STREAMS) % others.size()];
-    if (!only_needed && settings().order == ORDER_ANY) needed.insert(needed.end(), others.begin(), others.end());
-    return needed[emu_random(EMU_STREAMS) % needed.size()];
+    if (!only_needed || needed.empty()) needed.insert(needed.end(), others.begin(), others.end());
+    return needed.empty() ? nullptr : needed[emu_random(EMU_STREAMS) % needed.size()];
 }
 
-/* Under `running` and `hold`. steps < 0: until the goals are reached. */
-void run_towards(const goals &g, long steps, std::unique_lock<std::mutex> &hold)
+/* Under `running` and `hold`: up to `most` pieces (< 0: as many as there are), until the goals (nullptr: none) are reached. */
+void run_pieces(const goals *g, long most, bool only_needed, std::unique_lock<std::mutex> &hold)
 {
-    bool only_needed = emu_random(EMU_STREAMS) % 2;
+    CUstream_st *s;
     inside = true;
-    for (; steps && !device.sticky && !reached(g); steps--) run_head(choose(g, only_needed), hold);
-    memory_reach(false);
+    for (; most && !device.sticky && !(g && reached(*g)); most--) {
+        if (!(s = choose(g, only_needed))) break;
+        run_head(s, hold);
+    }
+    if (!memory_reach(nullptr)) fail(cudaErrorIllegalAddress);
     inside = false;
 }
 
+/* What a device does by itself, while the host goes on: nothing mostly, so that its memory seldom changes hands. */
+void run_ahead(int one_in)
+{
+    bool everything = settings().order == ORDER_FIRST;
+    if (!everything && (settings().order == ORDER_LAST || emu_random(EMU_STREAMS) % one_in)) return;
+    std::unique_lock run(device.running, std::try_to_lock);
+    if (!run) return; /* another thread's wait runs something */
+    std::unique_lock hold(device.lock);
+    run_pieces(nullptr, everything ? -1 : 1 + (long)(emu_random(EMU_STREAMS) % 4), false, hold);
+}
+
 /* make_goals under the lock, as the queues are then. */
-template <class F> cudaError_t run_until(long steps, F make_goals)
+template <class F> cudaError_t run_until(F make_goals)
+{
+    run_ahead(2);
+    std::lock_guard run(device.running);
+    std::unique_lock hold(device.lock);
+    goals g;
+    make_goals(g);
+    run_pieces(&g, -1, settings().order == ORDER_LAST || emu_random(EMU_STREAMS) % 2, hold);
+    return device.sticky;
+}
+
+/* Asking lets the device get a little further, or not: it neither runs everything nor can be done for ever. */
+template <class F> cudaError_t run_a_little(F make_goals)
 {
     std::lock_guard run(device.running);
     std::unique_lock hold(device.lock);
-    if (device.sticky) return device.sticky;
     goals g;
     make_goals(g);
-    if (!reached(g)) run_towards(g, steps, hold);
-    if (device.sticky) return device.sticky;
-    return reached(g) ? cudaSuccess : cudaErrorNotReady;
+    run_pieces(&g, (long)(emu_random(EMU_STREAMS) % 3), true, hold);
+    return device.sticky ? device.sticky.load() : reached(g) ? cudaSuccess : cudaErrorNotReady;
 }
 
-/* Some pieces, none at times, so that asking neither runs everything nor goes on for ever. */
-long a_little() { return (long)(emu_random(EMU_STREAMS) % 3); }
-
-cudaError_t until_stream(CUstream_st *s, long steps)
+auto all_of(CUstream_st *s)
 {
-    if (s->capture) return capture_broken(*s->capture);
-    return run_until(steps, [&](goals &g) { need(g, s, s->number); });
+    return [s](goals &g) { need(g, s, s->number); };
 }
 
-cudaError_t until_event(CUevent_st *e, long steps)
+auto all_before(CUevent_st *e)
 {
-    if (e->captured) return cudaErrorCapturedEvent;
-    return run_until(steps, [&](goals &g) {
+    return [e](goals &g) {
         if (e->last && !e->last->done) need(g, e->last->stream, e->last->number + 1);
-    });
+    };
 }
 
 } // namespace
@@ -253,26 +272,33 @@ void queue_close(CUstream_st *s)
     delete s;
 }
 
-cudaError_t queue_put(CUstream_st *s, work w)
+/* Under `hold`, which it gives up. */
+static cudaError_t add(CUstream_st *s, work w, std::unique_lock<std::mutex> &hold)
 {
-    std::lock_guard hold(device.lock);
-    w.faults = fails_now(FAIL_STREAM);
-    if (s->capture) return capture_node(s, std::move(w));
     s->queue.push_back(std::move(w));
     s->number++;
+    hold.unlock();
+    run_ahead(16);
     return cudaSuccess;
+}
+
+cudaError_t queue_put(CUstream_st *s, work w)
+{
+    std::unique_lock hold(device.lock);
+    w.faults = fails_now(FAIL_STREAM);
+    if (s->capture) return capture_node(s, std::move(w));
+    return add(s, std::move(w), hold);
 }
 
 cudaError_t queue_record(CUevent_st *e, CUstream_st *s)
 {
-    std::lock_guard hold(device.lock);
+    std::unique_lock hold(device.lock);
     e->captured = s->capture != nullptr;
     e->capture = s->capture;
     e->tips = s->tips;
     if (e->captured) return cudaSuccess;
-    e->last = std::make_shared<mark>(mark{.stream = s, .number = s->number++});
-    s->queue.push_back(work{.kind = WORK_RECORDS, .what = "event", .event = e->last});
-    return cudaSuccess;
+    e->last = std::make_shared<mark>(mark{.stream = s, .number = s->number});
+    return add(s, work{.kind = WORK_RECORDS, .what = "event", .event = e->last}, hold);
 }
 
 cudaError_t queue_elapsed(CUevent_st *from, CUevent_st *to, float *ms)
@@ -286,23 +312,21 @@ cudaError_t queue_elapsed(CUevent_st *from, CUevent_st *to, float *ms)
 
 cudaError_t queue_wait(CUevent_st *e, CUstream_st *s)
 {
-    std::lock_guard hold(device.lock);
+    std::unique_lock hold(device.lock);
     if (e->captured) return capture_join(e, s);
     if (s->capture) return e->last ? cudaErrorStreamCaptureIsolation : cudaSuccess;
     if (!e->last || e->last->done) return cudaSuccess;
-    s->queue.push_back(work{.kind = WORK_WAITS, .what = "wait", .event = e->last});
-    s->number++;
-    return cudaSuccess;
+    return add(s, work{.kind = WORK_WAITS, .what = "wait", .event = e->last}, hold);
 }
 
-cudaError_t queue_finish_stream(CUstream_st *s) { return until_stream(s, -1); }
-cudaError_t queue_finish_event(CUevent_st *e) { return until_event(e, -1); }
-cudaError_t queue_ask_stream(CUstream_st *s) { return until_stream(s, a_little()); }
-cudaError_t queue_ask_event(CUevent_st *e) { return until_event(e, a_little()); }
+cudaError_t queue_finish_stream(CUstream_st *s) { return s->capture ? capture_broken(*s->capture) : run_until(all_of(s)); }
+cudaError_t queue_finish_event(CUevent_st *e) { return e->captured ? cudaErrorCapturedEvent : run_until(all_before(e)); }
+cudaError_t queue_ask_stream(CUstream_st *s) { return s->capture ? capture_broken(*s->capture) : run_a_little(all_of(s)); }
+cudaError_t queue_ask_event(CUevent_st *e) { return e->captured ? cudaErrorCapturedEvent : run_a_little(all_before(e)); }
 
 cudaError_t queue_finish_all()
 {
-    return run_until(-1, [](goals &g) {
+    return run_until([](goals &g) {
         for (CUstream_st *s : device.streams) need(g, s, s->number);
     });
 }

@@ -3,6 +3,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <string>
+
+#include <unistd.h>
 
 #include "tests/emu/emu.h"
 #include "tests/emu/memory.h"
@@ -76,7 +79,7 @@ cudaError_t cudaSetDevice(int device)
     ENTER();
     if (cudaError_t e = device_of_host(device, &host)) return queue_give(e);
     current = device;
-    return cudaSuccess;
+    return queue_give(memory_start(device));
 }
 
 cudaError_t cudaGetDevice(int *out)
@@ -92,7 +95,10 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
     if (cudaError_t e = device_of_host(device, &host)) return queue_give(e);
     *p = cudaDeviceProp{};
     snprintf(p->name, sizeof p->name, "emulated GPU");
-    snprintf(p->uuid.bytes, sizeof p->uuid.bytes, "emulated %d", host);
+    char name[256] = "";
+    gethostname(name, sizeof name - 1);
+    const size_t id[2] = {std::hash<std::string>()(name), (size_t)host};
+    memcpy(p->uuid.bytes, id, sizeof id);
     p->totalGlobalMem = settings().memory;
     p->major = settings().sm / 10;
     p->minor = settings().sm % 10;
@@ -220,6 +226,16 @@ static cudaError_t queue(cudaStream_t s, emu_failure failure, cudaError_t code, 
     if (cudaError_t e = on_stream(s)) return queue_give(e);
     if (fails_now(failure)) return queue_give(code);
     return queue_give(queue_put(s, std::move(w)));
+}
+
+cudaError_t emu_argument(const char *kernel, const void *argument, size_t bytes, bool is_pointer)
+{
+    for (size_t i = 0; i + sizeof(void *) <= bytes; i += sizeof(void *)) {
+        const void *word;
+        memcpy(&word, (const char *)argument + i, sizeof word);
+        if (!memory_for_kernel(word, is_pointer, kernel)) return cudaErrorInvalidValue;
+    }
+    return cudaSuccess;
 }
 
 cudaError_t emu_enqueue(cudaStream_t on, const char *what, std::function<cudaError_t()> run)

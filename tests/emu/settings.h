@@ -1,10 +1,10 @@
 /* settings.h — what the environment says of the emulated machine, and what it makes fail.
  *
- *     TRIMPOT_EMU_ORDER=any|last|first  of streams: any that is legal; what nobody waits for runs last, or first
+ *     TRIMPOT_EMU_ORDER=any|last|first  of streams: any that is legal; everything as late as can be, or at once
  *     TRIMPOT_EMU_DEVICES=n         GPUs of this host (16); CUDA_VISIBLE_DEVICES chooses among them
  *     TRIMPOT_EMU_SM=90             their compute capability
  *     TRIMPOT_EMU_DRIVER=13000      CUDA version of the driver; 0: there is none
- *     TRIMPOT_EMU_MEMORY=bytes      of each GPU (8 GiB; 16G and 500M are understood)
+ *     TRIMPOT_EMU_MEMORY=bytes      of each GPU (8 GiB; 16G and 500M are understood), 512 MiB of it the context
  *     TRIMPOT_EMU_FAIL=what:n,…     the n-th such call of this process fails:
  *         alloc    cudaMalloc: out of memory          pinned  cudaMallocHost: out of memory
  *         launch   a kernel is not launched           copy    a copy or memset is not queued
