@@ -304,11 +304,25 @@ static __device__ inline bool attn_nowhere(int q, int queries, int k, int keys, 
 {
     return k > q + queries - 1 || (window && q - (k + keys - 1) >= window);
 }
-/* The keys [low, high] that a query sees, counted from the first of a tile. */
+/* Columns [low, high] of a tile: the keys from k on that a query sees, or the queries from q on that see a key. */
 struct attn_span {
     int low, high;
 };
 static __device__ inline struct attn_span attn_seen(int q, int k, int window) { return {window ? q - k - window + 1 : 0, q - k}; }
+static __device__ inline struct attn_span attn_seeing(int k, int q, int window)
+{
+    return {k - q, window ? k - q + window - 1 : 0x7fffffff};
+}
+
+/* Hides what is outside from one of a lane's two rows; the span counts from the lane's first column. */
+template <int N> static __device__ inline void attn_hide(float (&s)[N][4], int half, struct attn_span seen)
+{
+#pragma unroll
+    for (int i = 0; i < 2 * N; i++) {
+        int column = i / 2 * 8 + i % 2;
+        if (column < seen.low || column > seen.high) s[i / 2][half * 2 + i % 2] = ATTN_MASKED;
+    }
+}
 
 /* The first key, at a multiple of `keys`, that queries from q on see. */
 static __device__ inline int attn_first_key(int q, int keys, int window)
