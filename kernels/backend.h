@@ -44,6 +44,7 @@ struct work_bounds {
     float attn_cap;                                             /* soft cap of scores, 0 = none */
     int64_t qkv;                                                /* row length of q, k, v side by side in one buffer; 0: apart */
     bool deterministic;                                         /* attention too, whose sums a GPU else adds in any order */
+    size_t attn_workspace;                                      /* bytes of scores that it may then keep; 0: 512 MiB */
     int64_t width, ffn, heads, kv_heads, head_dim, vocab, rank; /* C F H K D V R */
     int64_t head_rows;                                          /* rows of a logits chunk */
     int threads;

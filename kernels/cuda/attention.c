@@ -6,9 +6,6 @@
 
 #include "kernels/cuda/device.h"
 
-/* Scores that a deterministic call may keep at a time. */
-static const size_t scores_cap = (size_t)512 << 20;
-
 /* One process has one device, and one plan of memory. */
 static struct {
     struct sdpa *with; /* NULL: not asked yet, or there is none */
@@ -29,6 +26,9 @@ static struct sdpa *library(void)
 }
 
 const char *attention_describe(void) { return library() ? sdpa_describe(here.with) : "own attention"; }
+
+/* Bytes of scores that a deterministic call may keep at a time. */
+static size_t scores_cap(const struct work_bounds *w) { return w->attn_workspace ? w->attn_workspace : (size_t)512 << 20; }
 
 /* ---- shapes ------------------------------------------------------------------------------------------------------------------- */
 
@@ -107,7 +107,7 @@ static size_t most_of(const struct work_bounds *w, enum sdpa_way way)
         else
             s.docs = w->doc_tokens ? w->tokens / w->doc_tokens : 0, s.tokens = w->doc_tokens;
         struct sdpa_bytes b = sdpa_bytes_of(&s, w->tokens, here.major);
-        if (way == SDPA_DETERMINISTIC && b.engine > scores_cap) b.engine = scores_cap;
+        if (way == SDPA_DETERMINISTIC && b.engine > scores_cap(w)) b.engine = scores_cap(w);
         struct attention_slots t = slots_of(&s, s.docs);
         if (ragged) t.calls = s.docs, t.slots = 1, t.lengths_pitch = 4, t.offsets_pitch = 2; /* cut to the last: the most room */
         size_t bytes = sdpa_bytes_sum(&b) + (ragged ? slots_bytes(&t) : 0);
@@ -124,7 +124,7 @@ size_t attn_fwd_cuda_workspace(const struct work_bounds *w)
 
 size_t attn_bwd_cuda_workspace(const struct work_bounds *w)
 {
-    size_t own = attn_bwd_own_workspace ? attn_bwd_own_workspace(w) : 0;
+    size_t own = attn_bwd_own_workspace(w);
     size_t most = most_of(w, w->deterministic ? SDPA_DETERMINISTIC : SDPA_BACKWARD);
     here.bounds = *w;
     return own > most ? own : most;
@@ -169,7 +169,7 @@ static bool taken(struct stream *s, const struct attn_fwd_args *a, enum sdpa_way
     for (int i = SDPA_DQ; i < n; i++)
         if (p->whole.ld[i] != p->whole.ld[i - SDPA_DQ]) return false;
     struct sdpa_shape piece = p->whole;
-    if (!slice(&piece, scores_cap) || sdpa_plan(with, &piece, &p->plan)) return false;
+    if (!slice(&piece, scores_cap(w)) || sdpa_plan(with, &piece, &p->plan)) return false;
     struct sdpa_bytes b = sdpa_bytes_of(&piece, d->n_tokens, here.major);
     b.engine = p->plan->bytes.engine;
     p->slots = slots_of(&piece, d->n_docs);

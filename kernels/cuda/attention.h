@@ -13,9 +13,9 @@
 extern "C" {
 #endif
 
-op_attn_fwd_fn attn_fwd_own __attribute__((weak));
-op_attn_bwd_fn attn_bwd_own __attribute__((weak));
-cuda_workspace_fn attn_bwd_own_workspace __attribute__((weak));
+op_attn_fwd_fn attn_fwd_own;
+op_attn_bwd_fn attn_bwd_own;
+cuda_workspace_fn attn_bwd_own_workspace;
 
 /* Ragged arrays of `calls` calls of `slots` documents each, 16-byte aligned, pitches in elements:
  * lengths [calls][pitch], offsets [calls][SDPA_OPERANDS][pitch]. */

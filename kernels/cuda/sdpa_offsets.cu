@@ -1,7 +1,8 @@
 /* sdpa_offsets.cu — where the documents of a micro-batch lie, as cuDNN's ragged tensors have it (attention.h). Moves a few bytes per
  * document. */
-#include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda.h"
+
+#include "kernels/cuda/attention.h"
 
 static __global__ void sdpa_offsets(struct attention_slots t, const int32_t *start, int32_t n_docs)
 {
