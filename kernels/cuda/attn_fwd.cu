@@ -4,6 +4,8 @@
  * Per q head and block of queries: moves (2·queries + 2·keys seen)·D elements; 4·D products and one 2^x per pair seen. */
 #include "kernels/cuda/attn.h"
 
+#include "kernels/cuda/attention.h"
+
 template <class T, int D> struct shape {
     static constexpr int warps = 4, threads = warps * WARP;
     static constexpr int m = sizeof(T) == 2 && D <= 128 ? 2 : 1; /* times 16 rows of a warp */
@@ -123,7 +125,7 @@ template <class T, int D> static status launch(struct stream *s, const struct at
     return LAUNCH((attn_fwd<T, D>), grid, shape::threads, shape::shared, s, attn_of_device(*a), attn_common_of(a));
 }
 
-status attn_fwd_cuda(struct stream *s, const struct attn_fwd_args *a)
+status attn_fwd_own(struct stream *s, const struct attn_fwd_args *a)
 {
 #define LAUNCHER(D) launch<T, D>,
     int size = attn_size(a->head_dim);
