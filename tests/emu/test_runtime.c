@@ -304,6 +304,121 @@ static void calls_fail_at_the_next_sync(void **state)
     holds(NULL, calls_have_a_thread);
 }
 
+/* ---- graphs -------------------------------------------------------------------------------------------------------------- */
+
+/* a, then b on this stream and x, y on another, then c. */
+static struct graph *fork_and_join(void)
+{
+    struct graph *g;
+    struct event *back;
+    OK(dev().event_open(&back));
+    OK(dev().graph_begin(t.a));
+    NOTE(t.a, "a");
+    OK(dev().event_record(t.e, t.a));
+    OK(dev().event_wait(t.e, t.b, "fork"));
+    NOTE(t.a, "b");
+    NOTE(t.b, "x");
+    NOTE(t.b, "y");
+    OK(dev().event_record(back, t.b));
+    OK(dev().event_wait(back, t.a, "join"));
+    NOTE(t.a, "c");
+    OK(dev().graph_end(t.a, &g));
+    OK(dev().sync(t.b, "nothing ran"));
+    OK(dev().sync(t.a, "nothing ran"));
+    CHECK(!n_happened);
+    dev().event_close(back);
+    return g;
+}
+
+/* Exit status 10 and on: the order of the second of three launches. */
+static void graph_replays(void)
+{
+    static const char *const ORDERS[] = {"abxyc", "axbyc", "axybc"};
+    open_all();
+    struct graph *g = fork_and_join();
+    for (int i = 0; i < 3; i++) OK(dev().graph_launch(g, t.a));
+    OK(dev().sync(t.a, "launches"));
+    CHECK(strlen(happened) == 15);
+    dev().graph_close(g);
+    close_all();
+    for (int i = 0; i < 3; i++)
+        if (!strncmp(happened + 5, ORDERS[i], 5)) _exit(10 + i);
+    CHECK(!"an order that the graph does not allow");
+}
+
+/* The arguments are those of then, what they point to is what is there now. */
+static void graph_moves_data(void)
+{
+    struct graph *g;
+    open_all();
+    OK(dev().graph_begin(t.a));
+    OK(dev().copy(t.a, t.device, t.pinned, BYTES));
+    OK(t.be->ops.soft_cap(t.a, &(struct soft_cap_args){tensor_2d(t.device, DT_F32, 1, N), 1e9f}));
+    OK(dev().copy(t.a, t.back, t.device, BYTES));
+    OK(dev().graph_end(t.a, &g));
+    for (int round = 1; round < 4; round++) {
+        t.pinned[5] = (float)round;
+        OK(dev().graph_launch(g, t.a));
+        OK(dev().sync(t.a, "round"));
+        CHECK(t.back[5] == (float)round);
+    }
+    dev().graph_close(g);
+    close_all();
+}
+
+static void graph_refuses(void)
+{
+    struct graph *g;
+    open_all();
+    OK(dev().graph_begin(t.a));
+    says(ST_DEVICE, "cudaErrorStreamCaptureUnsupported", dev().sync(t.a, "in a graph"));
+    says(ST_DEVICE, "cudaErrorStreamCaptureInvalidated", dev().graph_end(t.a, &g));
+    CHECK(!g);
+    OK(dev().graph_begin(t.a)); /* a branch that does not come back */
+    OK(dev().event_record(t.e, t.a));
+    OK(dev().event_wait(t.e, t.b, "fork"));
+    NOTE(t.b, "x");
+    says(ST_DEVICE, "cudaErrorStreamCaptureUnjoined", dev().graph_end(t.a, &g));
+    NOTE(t.b, "y"); /* and both are streams again */
+    OK(dev().event_record(t.e, t.b));
+    OK(dev().graph_begin(t.a));
+    says(ST_DEVICE, "cudaErrorStreamCaptureIsolation", dev().event_wait(t.e, t.a, "of outside"));
+    OK(dev().graph_end(t.a, &g));
+    dev().graph_close(g);
+    OK(dev().sync(t.b, "b"));
+    CHECK(!strcmp(happened, "y"));
+    close_all();
+}
+
+static void graph_faults(void)
+{
+    open_all();
+    struct graph *g = fork_and_join(); /* five pieces; a launch is the sixth */
+    OK(dev().graph_launch(g, t.a));
+    OK(dev().sync(t.a, "first"));
+    OK(dev().graph_launch(g, t.a));
+    says(ST_DEVICE, "second: ", dev().sync(t.a, "second"));
+    dev().graph_close(g);
+    close_all();
+}
+
+static void graphs_are_kept_and_replayed(void **state)
+{
+    (void)state;
+    int seen = 0;
+    for (int seed = 0; seed < 40; seed++) {
+        char name[40];
+        snprintf(name, sizeof name, "TRIMPOT_EMU_SEED=%d", seed);
+        int code = in_child((const char *const[]){name, NULL}, graph_replays);
+        if (code < 10 || code > 12) fail_msg("exit status %d: %s", code, said);
+        seen |= 1 << (code - 10);
+    }
+    assert_int_equal(seen, 7);
+    holds(NULL, graph_moves_data);
+    holds(NULL, graph_refuses);
+    holds((const char *const[]){"TRIMPOT_EMU_FAIL=stream:7", NULL}, graph_faults);
+}
+
 /* ---- memory -------------------------------------------------------------------------------------------------------------- */
 
 static void outside(void)
@@ -590,6 +705,7 @@ int main(void)
         cmocka_unit_test(the_rest_stays_pending),
         cmocka_unit_test(events_are_what_backend_h_says),
         cmocka_unit_test(calls_fail_at_the_next_sync),
+        cmocka_unit_test(graphs_are_kept_and_replayed),
         cmocka_unit_test(memory_is_guarded),
         cmocka_unit_test(failures_are_told_once_and_where_they_belong),
         cmocka_unit_test(a_gpu_that_does_not_serve_is_refused),
