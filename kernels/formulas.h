@@ -108,6 +108,42 @@ BOTH optim_state formula_sgd(optim_state s, vf g, const struct update_rates *o)
     return s;
 }
 
+/* ---- the scalars of a step, in f64 --------------------------------------------------------------------------- */
+BOTH double formula_mean_factor(const struct step_plan *p) { return p->supervised > 0 ? 1 / p->supervised : 0; }
+
+/* Of an update that multiplies gradients by gscale, as the step's number among the applied ones has them. */
+BOTH void formula_step_rates(struct step_scalars *c, const struct step_plan *p, double gscale)
+{
+    int which = c->applied > p->applied;
+    c->gscale = (double)(float)gscale;
+    c->lr = p->lr;
+    c->lw = p->lw;
+    c->rate = p->rate[which];
+    c->c2 = p->c2[which];
+    c->first = c->applied == 0;
+}
+
+/* op_step_decide, from its sums. */
+BOTH void formula_decide(struct step_scalars *c, const struct step_plan *p, double loss, double squares)
+{
+    c->loss = p->supervised > 0 ? loss / p->supervised : 0;
+    c->grad_norm = formula_mean_factor(p) * sqrt(squares);
+    c->usable = p->supervised > 0 && isfinite(c->loss) && isfinite(c->grad_norm) && c->refused == 0;
+    formula_step_rates(c, p, formula_mean_factor(p) * fmin(1.0, p->max_norm / (c->grad_norm + 1e-6)));
+    c->applied += c->usable;
+}
+
+/* op_step_admit of tensor `number`, whose partials are finite or not. */
+BOTH void formula_admit(struct step_scalars *c, const struct step_plan *p, int64_t number, bool finite)
+{
+    if (!finite && c->refused == 0) {
+        c->refused = (double)(number + 1);
+        c->refused_step = p->step;
+    }
+    c->usable = p->supervised > 0 && c->refused == 0;
+    formula_step_rates(c, p, formula_mean_factor(p));
+}
+
 /* ---- random numbers to floats --------------------------------------------------------------------------------- */
 
 /* Uniform in (−1, 1), symmetric, exact: odd multiples of 2^-23. */

@@ -14,7 +14,7 @@
 
 enum {
     SUM_BYTES = 32 << 20, /* of f32 rows in the workspace */
-    SUM_ROWS = 128,       /* chunks are cut in multiples, as the library's tiles are */
+    TILE_ROWS = 128,      /* the library's: chunks are cut in multiples */
     SKINNY = 32,          /* a second product of this depth costs the last pass less than another pass would */
 };
 
@@ -79,9 +79,9 @@ static status summed_in_chunks(struct stream *s, const struct gemm_args *g, floa
     int64_t m = g->c.dim[0], n = g->c.dim[1], ld = (n + 3) / 4 * 4; /* rows of 16 bytes */
     int64_t most = SUM_BYTES / (4 * ld);
     if (most < 1) FAIL(ST_SHAPE, "gemm: C is %s: a row of more than %d elements is not summed", tensor_text(&g->c), SUM_BYTES / 4);
-    if (most > SUM_ROWS) most = most / SUM_ROWS * SUM_ROWS;
-    int64_t pieces = (m + most - 1) / most, step = (m + pieces - 1) / pieces;
-    step = step < SUM_ROWS ? step : (step + SUM_ROWS - 1) / SUM_ROWS * SUM_ROWS;
+    int64_t unit = most >= TILE_ROWS ? TILE_ROWS : most >= 8 ? 8 : 1;
+    most -= most % unit;
+    int64_t pieces = (m + most - 1) / most, step = ((m + pieces - 1) / pieces + unit - 1) / unit * unit;
     for (int64_t at = 0; at < m; at += step) {
         int64_t rows = m - at < step ? m - at : step;
         struct gemm_args part = *g;

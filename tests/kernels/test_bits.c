@@ -1,9 +1,10 @@
 /* Bitwise invariances: the number of threads never changes a bit of any op, and the instruction set changes none of
- * the ops whose arithmetic is ours alone. */
+ * the ops whose arithmetic is ours alone. `test_bits NAME`: nor does the plugin of that name, where no sum has an order of its own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -85,8 +86,48 @@ static void test_instruction_sets(void **state)
     assert_int_equal(failures, 0);
 }
 
-int main(void)
+static const char *plugin;
+
+/* Elementwise ops, and sums whose order ops.h states or kernels/cuda keeps. */
+static bool same_order(const char *op)
 {
+    static const char *const own[] = {"gemm", "rmsnorm_fwd", "rmsnorm_bwd", "attn_fwd", "attn_bwd", "loss", "colsum", "embed_bwd"};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (!strcmp(op, own[i])) return false;
+    return true;
+}
+
+static void test_plugin(void **state)
+{
+    (void)state;
+    const char *only = getenv("TRIMPOT_TEST_OP");
+    const struct backend *be;
+    struct stream *cpu, *other;
+    if (backend_load(plugin, &(struct backend_place){0, 1}, &be) || kit_stream_open(be, 2, &other)) fail_msg("%s", status_message());
+    assert_int_equal(kit_stream_open(&backend_cpu, 2, &cpu), ST_OK);
+    for (int i = 0; i < n_op_cases; i++)
+        for (const char *d = op_cases[i].dtypes; *d; d++)
+            for (int64_t pad = 0; pad <= 5; pad += 5) {
+                if (!same_order(op_cases[i].op) || (only && strcmp(only, op_cases[i].op))) continue;
+                struct kit a, b;
+                kit_build(&a, &op_cases[i], dtype_of(*d), false, pad);
+                kit_build(&b, &op_cases[i], dtype_of(*d), false, pad);
+                assert_int_equal(kit_run(cpu, &a), ST_OK);
+                if (kit_run(other, &b)) fail_msg("%s: %s", kit_text(&b), status_message());
+                same_bits(&a, &b, "between the CPU and the plugin");
+                kit_release(&a), kit_release(&b);
+            }
+    kit_stream_close(cpu), kit_stream_close(other);
+    assert_int_equal(failures, 0);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest across[] = {cmocka_unit_test(test_plugin)};
+    if (argc > 1) {
+        plugin = argv[1];
+        return cmocka_run_group_tests(across, NULL, NULL);
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_instruction_sets),

@@ -23,6 +23,7 @@ write("llama3-8b", model_type="llama", tie_word_embeddings=False, **sizes(4096, 
 write("llama3.2-1b", model_type="llama", tie_word_embeddings=True, **sizes(2048, 8192, 16, 32, 8, 64, 128256))
 write("qwen2.5-0.5b", model_type="qwen2", tie_word_embeddings=True, **sizes(896, 4864, 24, 14, 2, 64, 151936))
 write("qwen2.5-7b", model_type="qwen2", tie_word_embeddings=False, **sizes(3584, 18944, 28, 28, 4, 128, 152064))
+write("tiny", model_type="qwen2", tie_word_embeddings=True, **sizes(64, 160, 2, 4, 2, 16, 512))
 write("qwen3-8b", model_type="qwen3", tie_word_embeddings=False, **sizes(4096, 12288, 36, 32, 8, 128, 151936))
 write("qwen3-0.6b", model_type="qwen3", tie_word_embeddings=True, **sizes(1024, 3072, 28, 16, 8, 128, 151936))
 END
@@ -119,6 +120,19 @@ bad += check("driver and libraries", total("library"), 2 * 10**8, 10**9)
 bad += check("all rows", sum(r["bytes"] for r in rows), plan["total_bytes"], 0)
 sys.exit(bad)
 END
+
+# What is planned for a GPU that is not here is what a run on one that is here plans: the emulated one, by the same code.
+if [ -e "$build/trimpot_emu.so" ] && [ -e "$build/trimpot_cuda.so" ]; then
+    for words in full_finetune "${lora[*]}" "${lora[*]} model.quantize_base=true enable_activation_checkpointing=true"; do
+        for where in "device=emu" "--gpu h100"; do
+            # shellcheck disable=SC2086
+            "$trimpot" plan $words $where --model "$models/tiny" --json -q tokenizer.max_seq_len=300 batch_size=3 seed=1 \
+                2>"$scratch/log" | sed 's/,"prediction".*}}}/}/' >"$scratch/rows.${where##* }" || fail "$where: $(cat "$scratch/log")"
+        done
+        grep -q '"workspace"' "$scratch/rows.h100" || fail "no rows: $words"
+        cmp "$scratch/rows.h100" "$scratch/rows.device=emu" || fail "two plans of one run: $words"
+    done
+fi
 
 # Ranks exchange gradients: a row of memory, a part of the step.
 if command -v mpirun >/dev/null && [ -e "$build/trimpot_mpi.so" ]; then

@@ -496,16 +496,16 @@ static void bound_colsum(const struct kit *in, const struct kit *ref, struct mat
     mat_free(x);
 }
 
-/* ---- the ordered sum: {K, n, first, n_mine, in place, shape} -----------------------------------------------------------
+/* ---- the ordered sum: {K, n, first, n_mine, in place, shape, elements between rows} -----------------------------------------------------------
  */
 
-/* shape 0: one after the other; 1: as a binary counter does, the rest in the end. */
+/* shape 0: one after the other; 1: as a binary counter does, the rest in the end; 2: all in the end. */
 static void set_merges(struct tree_sum_args *t, int64_t n, int64_t shape)
 {
     int open = 0;
     for (int64_t k = 0; k < n; k++) {
-        if (shape) t->merges[k] = (unsigned char)__builtin_ctzll((uint64_t)k + 1);
-        else t->merges[k] = k > 0;
+        if (shape == 1) t->merges[k] = (unsigned char)__builtin_ctzll((uint64_t)k + 1);
+        else t->merges[k] = shape == 0 && k > 0;
         open += 1 - t->merges[k];
     }
     t->merges[n - 1] += (unsigned char)(open - 1);
@@ -514,7 +514,8 @@ static void set_merges(struct tree_sum_args *t, int64_t n, int64_t shape)
 static void build_tree_sum(struct kit *k, const int64_t *p)
 {
     struct tree_sum_args *t = &k->args.tree_sum;
-    *t = (struct tree_sum_args){.rows = kit_f32(k, p[0], p[1], 1), .first = (int)p[2], .n_mine = (int)p[3]};
+    *t = (struct tree_sum_args){.rows = kit_f32(k, p[0], p[1] + p[6], 1), .first = (int)p[2], .n_mine = (int)p[3]};
+    t->rows.dim[1] = p[1];
     for (int i = 0; i < t->n_mine; i++) t->mine[i] = kit_f32(k, 0, p[1], 1);
     t->out = p[4] ? t->mine[t->n_mine - 1] : kit_f32(k, 0, p[1], 0);
     set_merges(t, p[0], p[5]);
@@ -589,6 +590,12 @@ const struct op_case op_cases[] = {
     PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 3, 4, 2, 16, 3, 0, 0, 1),
     PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 97, 2, 1, 64, 3, 0, 0, 70),
     PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 70, 3, 3, 24, 2, 33, 30, 101),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 129, 4, 1, 80, 1),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 127, 2, 2, 128, 1),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 70, 2, 1, 256, 2),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 200, 2, 1, 16, 71),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 330, 2, 1, 32, 2, 70),
+    PRODUCT(attn_fwd, build_attn_fwd, bound_attn_fwd, 5, 2, 1, 40, 2, 20, 0, 150),
     PRODUCT(attn_bwd, build_attn_bwd, bound_attn_bwd, 1, 1, 1, 1, 1),
     PRODUCT(attn_bwd, build_attn_bwd, bound_attn_bwd, 37, 4, 2, 16, 3),
     PRODUCT(attn_bwd, build_attn_bwd, bound_attn_bwd, 150, 2, 1, 64, 2, 0, 30),
@@ -628,17 +635,24 @@ const struct op_case op_cases[] = {
     CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 13, 20011, 4, 3, 1, 1),
     CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 48, 1024, 47, 1, 0, 1),
     CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", TREE_SUM_NODES, 67, 0, 3, 0, 1),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", 13, 1001, 4, 3, 0, 1, 7),
+    CASE(tree_sum, build_tree_sum, bound_tree_sum, "f", TREE_SUM_OPEN, 260, 0, 1, 0, 2),
     CASE(loss_sum, build_loss_sum, bound_step, "f", 1),
     CASE(loss_sum, build_loss_sum, bound_step, "f", 1003),
     CASE(sumsq_segs, build_sumsq_segs, bound_sumsq_segs, "fb", 4 * FLAT_PAGE + 10),
     CASE(sumsq_segs, build_sumsq_segs, bound_sumsq_segs, "fb", 2 * FLAT_PAGE + 99, FLAT_PAGE),
     CASE(sumsq_segs, build_sumsq_segs, bound_sumsq_segs, "fb", 1000, 3 * FLAT_PAGE + 256),
+    CASE(sumsq_segs, build_sumsq_segs, bound_sumsq_segs, "fb", 4000, 4 * FLAT_PAGE),
     CASE(step_decide, build_step_decide, bound_step, "f", 100),
     CASE(step_decide, build_step_decide, bound_step, "f", 100, 7, 1),
     CASE(step_decide, build_step_decide, bound_step, "f", 0, 7),
     CASE(step_decide, build_step_decide, bound_step, "f", 50, 0, 0, 3),
+    CASE(step_decide, build_step_decide, bound_step, "f", 100, 7, 0, 0, 1024),
+    CASE(step_decide, build_step_decide, bound_step, "f", 100, 7, 1, 0, 5003),
     CASE(step_admit, build_step_admit, bound_step, "f", 100),
     CASE(step_admit, build_step_admit, bound_step, "f", 100, 7, 1, 5),
+    CASE(step_admit, build_step_admit, bound_step, "f", 100, 0, 0, 0, 300, 299),
+    CASE(step_admit, build_step_admit, bound_step, "f", 100, 0, 0, 2, 300, 31),
     CASE(step_admit, build_step_admit, bound_step, "f", 0),
     CASE(update, build_update, bound_update, "fb", 1, OPTIM_ADAMW, O_SR),
     CASE(update, build_update, bound_update, "fb", 1031, OPTIM_ADAMW, O_SR, 5),
@@ -653,6 +667,7 @@ const struct op_case op_cases[] = {
     CASE(update, build_update, bound_update, "fb", 333, OPTIM_SGD, O_PLAIN | O_SR, (1ll << 35) - 16),
     CASE(nf4_quantize, build_nf4_quantize, bound_nf4_quantize, "fb", 1),
     CASE(nf4_quantize, build_nf4_quantize, bound_nf4_quantize, "fb", 3 * 16384 + 64 * 5 + 7),
+    CASE(nf4_quantize, build_nf4_quantize, bound_nf4_quantize, "fb", 130, 1),
     CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 1),
     CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 2 * 16384 + 64 * 3 + 29),
     CASE(init, build_init, bound_init, "fb", 1),

@@ -14,15 +14,16 @@ static struct segs kit_segs(struct kit *k, const struct seg *table, int64_t n)
     return (struct segs){copy, kit_twin(k, copy, (size_t)n * sizeof *copy), n};
 }
 
-/* {elements, lo} of four tensors in five pages, numbered backwards. */
+/* {elements, lo} of tensors in five pages, numbered backwards: three pages, two tensors in one, many in the last. */
 void build_sumsq_segs(struct kit *k, const int64_t *p)
 {
-    enum { P = FLAT_PAGE, N = 4 };
-    static const struct seg table[N] = {{0, 3 * P, 3, 1, 1, 0},
-                                        {3 * P, 77, 2, 1, 1, 0},
-                                        {3 * P + 256, 1000, 1, 1, 1, 0},
-                                        {4 * P, 10, 0, 1, 1, 0}};
-    k->args.sumsq_segs = (struct sumsq_segs_args){kit_act(k, 0, p[0], 1), kit_f32(k, 0, 6, 1), kit_segs(k, table, N), p[1]};
+    enum { P = FLAT_PAGE, N = 9 };
+    static const struct seg table[N] = {{0, 3 * P, 8, 1, 1, 0},          {3 * P, 77, 7, 1, 1, 0},
+                                        {3 * P + 256, 1000, 6, 1, 1, 0}, {4 * P, 10, 5, 1, 1, 0},
+                                        {4 * P + 256, 1, 4, 1, 1, 0},    {4 * P + 512, 31, 3, 1, 1, 0},
+                                        {4 * P + 768, 33, 2, 1, 1, 0},   {4 * P + 1024, 512, 1, 1, 1, 0},
+                                        {4 * P + 1536, 2053, 0, 1, 1, 0}};
+    k->args.sumsq_segs = (struct sumsq_segs_args){kit_act(k, 0, p[0], 1), kit_f32(k, 0, 11, 1), kit_segs(k, table, N), p[1]};
     kit_output(k, "partial", k->args.sumsq_segs.partial, DT_F32);
 }
 
@@ -49,7 +50,7 @@ void build_loss_sum(struct kit *k, const int64_t *p)
     kit_output(k, "out", k->args.loss_sum.out, DT_F64);
 }
 
-/* {supervised, max_norm or 0, applied since the plan, refused} */
+/* {supervised, max_norm or 0, applied since the plan, refused, partials or 0, the one that is not finite or 0} */
 static tensor kit_plan(struct kit *k, const int64_t *p)
 {
     struct step_plan plan = {.step = 6,
@@ -72,7 +73,7 @@ static tensor kit_scalars(struct kit *k, const int64_t *p)
 void build_step_decide(struct kit *k, const int64_t *p)
 {
     struct step_decide_args *d = &k->args.step_decide;
-    *d = (struct step_decide_args){kit_plan(k, p), kit_scalars(k, p), kit_f64(k, 3, 5, NULL), kit_f32(k, 0, 37, 1)};
+    *d = (struct step_decide_args){kit_plan(k, p), kit_scalars(k, p), kit_f64(k, 3, 5, NULL), kit_f32(k, 0, p[4] ? p[4] : 37, 1)};
     struct mat m = mat_load(&d->partial);
     for (int64_t i = 0; i < m.cols; i++) m.v[i] = fabs(m.v[i]);
     mat_store(&d->partial, m), mat_free(m);
@@ -81,7 +82,10 @@ void build_step_decide(struct kit *k, const int64_t *p)
 
 void build_step_admit(struct kit *k, const int64_t *p)
 {
-    k->args.step_admit = (struct step_admit_args){kit_plan(k, p), kit_scalars(k, p), kit_f32(k, 0, 5, 1), 11};
+    k->args.step_admit = (struct step_admit_args){kit_plan(k, p), kit_scalars(k, p), kit_f32(k, 0, p[4] ? p[4] : 5, 1), 11};
+    struct mat m = mat_load(&k->args.step_admit.partial);
+    if (p[5]) m.v[p[5]] = INFINITY;
+    mat_store(&k->args.step_admit.partial, m), mat_free(m);
     kit_output(k, "scalars", k->args.step_admit.scalars, DT_F64);
 }
 
@@ -182,7 +186,7 @@ void bound_init(const struct kit *in, const struct kit *ref, struct mat bounds[]
     for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] = 8 * EPS * fabs(bounds[0].v[i]);
 }
 
-/* ---- NF4: {n} ------------------------------------------------------------------------------------------------------
+/* ---- NF4: {n, of zeros} ------------------------------------------------------------------------------------------------------
  */
 
 static void nf4_operands(struct kit *k, int64_t n, double scale, struct nf4_args *q)
@@ -195,7 +199,7 @@ static void nf4_operands(struct kit *k, int64_t n, double scale, struct nf4_args
 void build_nf4_quantize(struct kit *k, const int64_t *p)
 {
     struct nf4_args *q = &k->args.nf4_quantize;
-    nf4_operands(k, p[0], 1, q);
+    nf4_operands(k, p[0], p[1] ? 0 : 1, q);
     kit_output(k, "codes", q->codes, DT_U8);
     kit_output(k, "absmax_q", q->absmax_q, DT_U8);
     kit_output(k, "nested", q->nested, DT_F32);

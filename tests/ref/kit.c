@@ -40,10 +40,12 @@ static tensor blank(struct kit *k, int64_t rows, int64_t cols, dtype value)
 {
     dtype dt = k->f64 ? DT_F64 : value;
     int64_t ld = rows ? cols + k->pad : cols;
-    void *data = kit_memory(k, (size_t)((rows ? rows : 1) * ld) * dtype_bytes(dt));
-    tensor t = rows ? tensor_2d(data, dt, rows, cols) : tensor_1d(data, dt, cols);
-    t.ld = ld;
-    return t;
+    if (rows) {
+        tensor t = tensor_2d(kit_memory(k, (size_t)(rows * ld) * dtype_bytes(dt)), dt, rows, cols);
+        t.ld = ld;
+        return t;
+    }
+    return tensor_part(tensor_1d(kit_memory(k, (size_t)(k->pad + cols) * dtype_bytes(dt)), dt, k->pad + cols), k->pad, cols);
 }
 
 static tensor filled(struct kit *k, int64_t rows, int64_t cols, dtype value, double scale)
@@ -68,7 +70,7 @@ tensor kit_grid(struct kit *k, int64_t rows, int64_t cols)
 
 tensor kit_u8(struct kit *k, int64_t n)
 {
-    tensor t = tensor_1d(kit_memory(k, (size_t)n), DT_U8, n);
+    tensor t = tensor_part(tensor_1d(kit_memory(k, (size_t)(k->pad + n)), DT_U8, k->pad + n), k->pad, n);
     for (int64_t i = 0; i < n; i++) ((uint8_t *)t.data)[i] = (uint8_t)rng_mix(k->state++);
     return t;
 }

@@ -19,7 +19,7 @@ struct kit {
     const struct op_case *which;
     dtype value; /* what inputs are rounded to: f32 or bf16 */
     bool f64;    /* stored as f64 whatever `value` is */
-    int64_t pad; /* extra elements between rows */
+    int64_t pad; /* extra elements between rows, and before vectors */
     uint64_t state;
     union op_args args;
     int n_outs;
