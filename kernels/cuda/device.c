@@ -22,8 +22,8 @@ status cuda_status(cudaError_t e, const char *what)
 {
     if (!e) return ST_OK;
     cudaGetLastError();
-    FAIL(e == cudaErrorMemoryAllocation ? ST_OOM : ST_DEVICE, "%s: %s: %s (%s)", what, cudaGetErrorName(e), cudaGetErrorString(e),
-         gpu_name());
+    FAIL(e == cudaErrorMemoryAllocation ? ST_OOM : ST_DEVICE, "%s: %s: %s (GPU %d, %s)", what, cudaGetErrorName(e), cudaGetErrorString(e),
+         gpu_index(), gpu_name());
 }
 
 static status here(void)

@@ -20,8 +20,8 @@
  * cudaSuccess. `run` is called later, once (or once per replay of a graph), on the thread that has to wait for it. */
 cudaError_t emu_enqueue(cudaStream_t on, const char *what, std::function<cudaError_t()> run);
 
-/* Whether a kernel may be given this argument: a pointer, into device memory; anything else, without pointers to pinned or to freed
- * memory among its bytes. cudaErrorInvalidValue after saying what it is. Weak: the emulation's own tests have no such memory. */
+/* Whether a kernel may be given this argument: a pointer, into device memory; anything else, without pointers to freed memory
+ * among its bytes (arguments of an op have pointers of the host, which no kernel follows). cudaErrorInvalidValue after saying what it is. Weak: the emulation's own tests have no such memory. */
 cudaError_t emu_argument(const char *kernel, const void *argument, size_t bytes, bool is_pointer) __attribute__((weak));
 
 /* Runs a grid to its end. thread(): what one thread does; threadIdx and the others are set around it. Returns

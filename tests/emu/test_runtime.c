@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -490,10 +491,20 @@ static void kernel_uses_freed(void)
     (void)dev().sync(t.a, "kernel");
 }
 
-static void kernel_reads_pinned(void)
+static void kernel_is_given_pinned(void)
 {
     open_all();
     says(ST_DEVICE, "soft_cap", t.be->ops.soft_cap(t.a, &(struct soft_cap_args){tensor_2d(t.pinned, DT_F32, 1, N), 30.0f}));
+}
+
+/* From the middle of a tensor that begins in device memory. */
+static void kernel_reads_pinned(void)
+{
+    open_all();
+    struct soft_cap_args a = {tensor_2d(t.device, DT_F32, 2, N), 30.0f};
+    a.z.ld = t.pinned - t.device;
+    OK(t.be->ops.soft_cap(t.a, &a));
+    (void)dev().sync(t.a, "kernel");
 }
 
 static void kernel_reads_stack(void)
@@ -522,7 +533,8 @@ static void memory_is_guarded(void **state)
     dies(kernel_uses_freed, "byte 0 of device allocation 3 (4096 bytes, freed)");
     holds(NULL, kernel_runs_over_a_little);
     assert_non_null(strstr(said, "0 bytes past the end of device allocation 4 (20 bytes)"));
-    holds(NULL, kernel_reads_pinned);
+    holds(NULL, kernel_is_given_pinned);
+    dies(kernel_reads_pinned, "touched byte 0 of pinned allocation 1 (4096 bytes)");
     holds(NULL, kernel_reads_stack);
 }
 
@@ -651,7 +663,7 @@ static void a_gpu_that_does_not_serve_is_refused(void **state)
     refuses("CUDA_VISIBLE_DEVICES=", 0, 1, "shows no GPU (CUDA_VISIBLE_DEVICES is '')");
     refuses("TRIMPOT_EMU_DEVICES=3", 1, 4, "4 ranks on this host, but 3 GPUs are visible");
     refuses("CUDA_VISIBLE_DEVICES=4,5", 1, 4, "4 ranks on this host, but 2 GPUs are visible (CUDA_VISIBLE_DEVICES is '4,5')");
-    refuses("TRIMPOT_EMU_SM=75", 0, 1, "GPU 0, emulated GPU has compute capability 7.5; 8.0 or newer is needed");
+    refuses("TRIMPOT_EMU_SM=75", 0, 1, "emulated GPU has compute capability 7.5; 8.0 or newer is needed");
 }
 
 /* A thread that has not been here before works on this rank's GPU too. */
@@ -664,6 +676,43 @@ static void *other_thread(void *arg)
     OK(dev().sync(t.a, "other thread"));
     dev().free(MEM_DEVICE, p, 100);
     return NULL;
+}
+
+/* Copies there and back, on a stream of its own. */
+static void *works_alone(void *arg)
+{
+    struct stream *s;
+    struct event *e;
+    float *pinned, *device;
+    OK(dev().stream_open(&s, 1));
+    OK(dev().event_open(&e));
+    OK(dev().alloc(MEM_PINNED, 2 * BYTES, (void **)&pinned));
+    OK(dev().alloc(MEM_DEVICE, BYTES, (void **)&device));
+    for (int round = 0; round < 300; round++) {
+        for (int i = 0; i < N; i++) pinned[i] = (float)(*(const int *)arg + round + i);
+        OK(dev().copy(s, device, pinned, BYTES));
+        OK(dev().copy(s, pinned + N, device, BYTES));
+        OK(dev().event_record(e, s));
+        if (round % 3)
+            OK(dev().event_sync(e, "round"));
+        else
+            while (!dev().event_done(e)) sched_yield();
+        for (int i = 0; i < N; i++) CHECK(pinned[N + i] == pinned[i]);
+    }
+    dev().free(MEM_DEVICE, device, BYTES);
+    dev().free(MEM_PINNED, pinned, 2 * BYTES);
+    dev().event_close(e);
+    dev().stream_close(s);
+    return NULL;
+}
+
+static void threads_side_by_side(void)
+{
+    pthread_t id[3];
+    int number[3] = {1000, 2000, 3000};
+    OK(backend_load("emu", &(struct backend_place){0, 1}, &t.be));
+    for (int i = 0; i < 3; i++) CHECK(!pthread_create(&id[i], NULL, works_alone, &number[i]));
+    for (int i = 0; i < 3; i++) CHECK(!pthread_join(id[i], NULL));
 }
 
 static void third_of_four(void)
@@ -688,6 +737,7 @@ static void each_rank_has_its_own(void **state)
 {
     (void)state;
     holds(NULL, third_of_four);
+    holds(NULL, threads_side_by_side);
     holds((const char *const[]){"TRIMPOT_EMU_SM=86", NULL}, described);
     assert_string_equal(said, "emu: emulated GPU, sm_86, driver CUDA 13.0");
     holds((const char *const[]){"TRIMPOT_EMU_SM=120", NULL}, described);
