@@ -5,9 +5,9 @@
 built trimpot trimpot_emu.so trimpot_mpi.so
 need mpirun
 . "$source/tests/e2e/libe2e.sh"
-head -16 "$rows" >"$scratch/few.jsonl"
+head -8 "$rows" >"$scratch/few.jsonl"
 run=("$trimpot" run "${lora[@]}" device=emu dtype=fp32 seed=7 batch_size=1 optimizer.lr=2e-3 --data "$scratch/few.jsonl" --model "$model" -q
-     gradient_accumulation_steps=2 save_every_n_steps=1 checkpointer.keep_last_n_checkpoints=9)
+     epochs=1 save_every_n_steps=1 checkpointer.keep_last_n_checkpoints=9)
 out=$scratch/out
 
 # ended CODE 'words' LOG RC: how a run ended that has written LOG.
@@ -60,4 +60,45 @@ one_bad()
 one_bad 16 'emulated GPU has compute capability 7.5' TRIMPOT_EMU_SM=75
 one_bad 11 'emulated GPU has no room for this process' TRIMPOT_EMU_MEMORY=500M
 one_bad 11 'of GPU memory: ' TRIMPOT_EMU_FAIL=alloc:3
+
+# ---- in the middle ------------------------------------------------------------------------------------------------------------
+
+# on RANKS OUTPUT key=value …; the last rank has $fault in its environment.
+fault=
+on()
+{
+    local n=$1 to=$2 each=("${run[@]}" --output "$2" gradient_accumulation_steps=$((2 / $1)))
+    shift 2
+    case $n in
+    1) env $fault "${each[@]}" "$@" </dev/null ;;
+    2) mpirun -n 1 "${each[@]}" "$@" : -n 1 env $fault "${each[@]}" "$@" </dev/null ;;
+    esac >"$to.log" 2>&1
+}
+
+# breaks CODE RANKS WHAT FIRST 'words': the FIRST-th call of that kind fails, or a later one, so that there is a checkpoint by then. The
+# run ends as it must, and its continuation is the run that nothing happened to.
+breaks()
+{
+    local code=$1 n=$2 what=$3 at=$4 words=$5 rc
+    for (( ; ; at += $4)); do
+        rm -rf "$out"
+        rc=0
+        fault=TRIMPOT_EMU_FAIL=$what:$at
+        on "$n" "$out" || rc=$?
+        fault=
+        [ $rc != 0 ] || die "$what: no call fails between the first checkpoint and the end"
+        ended "$code" "$words" "$out.log" $rc
+        [ ! -d "$out/checkpoints/step-0000001" ] || break
+    done
+    say "$n rank(s): $what $at fails, at $(ls "$out/checkpoints" | grep -c .) of 4 checkpoints"
+    on "$n" "$out" resume_from_checkpoint=true || { fail "$what: resume"; tail -n 3 "$out.log"; }
+    same "$n rank(s), after $what $at" "$scratch/whole" "$out"
+}
+
+on 1 "$scratch/whole" || die "the run that nothing happens to"
+for n in 1 2; do
+    breaks 16 $n stream 700 "the GPU's work"
+    breaks 16 $n launch 700 'cudaErrorLaunchOutOfResources: too many resources requested for launch (GPU '
+done
+breaks 11 2 host 12 'queueing a call of the host: cudaErrorMemoryAllocation: out of memory (GPU '
 finish
