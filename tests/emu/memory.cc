@@ -41,6 +41,7 @@ struct state {
     size_t used[MAX_DEVICES] = {}; /* 0: no context yet */
     int numbers = 0;
     memory_user user = USER_HOST;
+    bool beside_host = false;
     const char *work = "the host"; /* what that runs now */
     const char *last = "the host"; /* that touched device memory */
 };
@@ -116,7 +117,11 @@ void watch_faults()
     sigaction(SIGBUS, &a, &before[1]);
 }
 
-bool within(memory_kind kind, memory_user user) { return user == USER_COPY || (kind == MEMORY_DEVICE) == (user == USER_KERNEL); }
+bool within(memory_kind kind, memory_user user)
+{
+    if (kind == MEMORY_PINNED) return user != USER_KERNEL || memory.beside_host;
+    return user != USER_HOST;
+}
 
 /* ---- guards --------------------------------------------------------------------------------------------------------------- */
 
@@ -260,4 +265,13 @@ bool memory_reach(memory_user user, const char *what)
         protect(a, now ? PROT_READ | PROT_WRITE : PROT_NONE);
     }
     return whole;
+}
+
+void memory_beside_host()
+{
+    std::lock_guard hold(memory.lock);
+    if (memory.beside_host) return;
+    memory.beside_host = true;
+    for (auto &[map, a] : memory.all)
+        if (!a.freed && a.kind == MEMORY_PINNED) protect(a, PROT_READ | PROT_WRITE);
 }

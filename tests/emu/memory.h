@@ -29,5 +29,7 @@ enum memory_kind memory_kind_of(const void *p, int *device);
  * allocation is looked at: false, with a line on stderr, if something wrote there. */
 enum memory_user { USER_HOST, USER_KERNEL, USER_COPY };
 bool memory_reach(enum memory_user user, const char *what);
+/* From now on work runs beside the host (emu_talk), which may be using pinned memory: that stays within reach. */
+void memory_beside_host(void);
 
 #endif

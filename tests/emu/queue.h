@@ -32,6 +32,7 @@ struct work {
     const char *what;
     std::function<cudaError_t()> run = {};
     memory_user user = USER_KERNEL;                            /* of run; USER_HOST: a call of the host, made on the driver's thread */
+    bool talks = false;                                        /* run waits for other processes: not over at cudaErrorNotReady */
     std::shared_ptr<mark> event = {};                          /* of WORK_RECORDS and WORK_WAITS */
     std::shared_ptr<const std::vector<graph_node>> graph = {}; /* of WORK_GRAPH */
     std::vector<char> ran = {};                                /* which of its nodes have */
@@ -79,5 +80,7 @@ cudaError_t queue_finish_all(void);
 /* cudaErrorNotReady, or cudaSuccess; every question lets the device get a little further. */
 cudaError_t queue_ask_stream(CUstream_st *s);
 cudaError_t queue_ask_event(CUevent_st *e);
+/* Lets work that talks, and what stands before it, get a little further: others wait for it even if nobody here does. */
+void queue_talk(void);
 
 #endif
