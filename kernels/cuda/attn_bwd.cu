@@ -145,7 +145,7 @@ static __device__ inline void put_out(const tensor &out, T *to, const struct wal
 }
 
 template <class T, int D, bool KEYS>
-static __global__ void __launch_bounds__(shape<T, D, KEYS>::threads)
+static __global__ void __launch_bounds__(shape<T, D, KEYS>::threads, 1)
     attn_bwd(const struct attn_bwd_args b, const struct attn_common c, const float *stats)
 {
     typedef shape<T, D, KEYS> shape;
