@@ -10,6 +10,7 @@
 
 struct gpu {
     const char *name, *full; /* as typed, as on the box */
+    const char *device;      /* a part of the name that its driver says, which no other's has */
     double memory_gib;       /* that CUDA shows of it */
     double tflops;           /* of bf16 products summed in f32, dense, as published: what MFU is a share of */
     double gemm_tflops;      /* the best product that was measured; an estimate unless … */
@@ -22,8 +23,11 @@ struct gpu {
 extern const struct gpu gpu_table[];
 extern const int gpu_count;
 
-/* ST_USAGE with the names there are. */
+/* By its name here, or by its driver's. ST_USAGE with the names there are. */
 status gpu_find(const char *name, const struct gpu **out);
+
+/* The row of the device that a driver's name, or a text with it, stands for; NULL: it is not in the table. */
+const struct gpu *gpu_known(const char *device);
 
 /* The describing backend of one GPU; one at a time. */
 status gpu_backend(const struct gpu *g, const struct backend **out);

@@ -13,34 +13,37 @@
 
 /* clang-format off */
 const struct gpu gpu_table[] = {
-    /* name         full                   GiB   TFLOP/s   GEMM  measured  HBM  PCIe NVLink */
-    {"h100",      "H100 SXM 80 GB",       79.1,   989.4,  798.0,  true,  3.350,  54,  450},
-    {"h100-pcie", "H100 PCIe 80 GB",      79.1,   756.0,  612.0,  false, 2.000,  54,    0},
-    {"h200",      "H200 SXM 141 GB",     139.8,   989.4,  794.5,  true,  4.800,  54,  450},
-    {"b200",      "B200 SXM 180 GB",     178.3,  2250.0, 1745.0,  true,  8.000,  54,  900},
-    {"a100-80g",  "A100 SXM 80 GB",       79.2,   312.0,  271.2,  true,  2.039,  25,  300},
-    {"a100-40g",  "A100 SXM 40 GB",       39.4,   312.0,  271.2,  true,  1.555,  25,  300},
-    {"l40s",      "L40S 48 GB",           44.4,   362.0,  293.0,  false, 0.864,  25,    0},
-    {"5090",      "GeForce RTX 5090",     31.4,   209.5,  193.0,  false, 1.792,  54,    0},
-    {"4090",      "GeForce RTX 4090",     23.6,   165.2,  152.0,  false, 1.008,  25,    0},
-    {"3090",      "GeForce RTX 3090",     23.6,    71.0,   65.0,  false, 0.936,  25,    0},
+    /* name         full                    device              GiB   TFLOP/s   GEMM  measured  HBM  PCIe NVLink */
+    {"h100",      "H100 SXM 80 GB",         "H100 80GB HBM3",  79.1,   989.4,  798.0,  true,  3.350,  54,  450},
+    {"h100-pcie", "H100 PCIe 80 GB",        "H100 PCIe",       79.1,   756.0,  612.0,  false, 2.000,  54,    0},
+    {"h200",      "H200 SXM 141 GB",        "H200",           139.8,   989.4,  794.5,  true,  4.800,  54,  450},
+    {"b200",      "B200 SXM 180 GB",        "NVIDIA B200",    178.3,  2250.0, 1745.0,  true,  8.000,  54,  900},
+    {"a100-80g",  "A100 SXM 80 GB",         "A100-SXM4-80GB",  79.2,   312.0,  271.2,  true,  2.039,  25,  300},
+    {"a100-40g",  "A100 SXM 40 GB",         "A100-SXM4-40GB",  39.4,   312.0,  271.2,  true,  1.555,  25,  300},
+    {"l40s",      "L40S 48 GB",             "L40S",            44.4,   362.0,  293.0,  false, 0.864,  25,    0},
+    {"5090",      "GeForce RTX 5090",       "RTX 5090",        31.4,   209.5,  193.0,  false, 1.792,  54,    0},
+    {"4090",      "GeForce RTX 4090",       "RTX 4090",        23.6,   165.2,  152.0,  false, 1.008,  25,    0},
+    {"3090",      "GeForce RTX 3090",       "RTX 3090",        23.6,    71.0,   65.0,  false, 0.936,  25,    0},
 };
 /* clang-format on */
 const int gpu_count = sizeof gpu_table / sizeof *gpu_table;
 
+const struct gpu *gpu_known(const char *device)
+{
+    for (int i = 0; i < gpu_count; i++)
+        if (strstr(device, gpu_table[i].device)) return &gpu_table[i];
+    return NULL;
+}
+
 status gpu_find(const char *name, const struct gpu **out)
 {
     struct buf names = {0};
-    for (int i = 0; i < gpu_count; i++) {
-        *out = &gpu_table[i];
-        if (strcmp(gpu_table[i].name, name) == 0) goto found;
+    *out = gpu_known(name);
+    for (int i = 0; i < gpu_count && !*out; i++) {
+        if (strcmp(gpu_table[i].name, name) == 0) *out = &gpu_table[i];
         buf_printf(&names, "%s%s", i ? ", " : "", gpu_table[i].name);
     }
-    *out = NULL;
-    status st = status_fail(ST_USAGE, "--gpu '%s': no such GPU in the table; there are %s", name, names.data);
+    status st = *out ? ST_OK : status_fail(ST_USAGE, "--gpu '%s': no such GPU in the table; there are %s", name, names.data);
     buf_release(&names);
     return st;
-found:
-    buf_release(&names);
-    return ST_OK;
 }

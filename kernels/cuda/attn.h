@@ -62,6 +62,13 @@ static inline bool attn_whole(const tensor &t, int64_t d)
     return d % per == 0 && t.ld % per == 0 && (uintptr_t)t.data % 16 == 0;
 }
 
+/* Without the host's twins: a kernel is given no pointer that it may not read. */
+static inline struct attn_fwd_args attn_of_device(struct attn_fwd_args a)
+{
+    a.docs.start.host = a.docs.past.host = a.key_start.host = NULL;
+    return a;
+}
+
 /* Windows as wide as all positions are none. */
 static inline struct attn_common attn_common_of(const struct attn_fwd_args *a)
 {
@@ -90,12 +97,10 @@ template <class T, int D> struct tile {
 
     static constexpr int swizzled = chunks % 8 == 0 ? 7 : chunks % 4 == 0 ? 3 : 1; /* bits of a chunk's number */
 
+    static __device__ constexpr int swizzle(int row) { return swizzled == 7 ? row & 7 : swizzled == 3 ? row >> 1 & 3 : row >> 2 & 1; }
+
     /* Bytes from the tile's begin. */
-    static __device__ inline int place(int row, int chunk)
-    {
-        int f = swizzled == 7 ? row & 7 : swizzled == 3 ? row >> 1 & 3 : row >> 2 & 1;
-        return (row * chunks + (chunk ^ f)) * 16;
-    }
+    static __device__ inline int place(int row, int chunk) { return (row * chunks + (chunk ^ swizzle(row))) * 16; }
     /* The place of chunk + more from that of chunk 0 or 1; more is even: one instruction, because the rest is known. */
     static __device__ inline int further(int place, int more) { return (place ^ (more & swizzled) * 16) + (more & ~swizzled) * 16; }
 
@@ -250,7 +255,10 @@ template <int D, int M, int N, int K>
 static __device__ inline void product_columns(float (&acc)[M][N][4], float (&p)[M][K][4], const float *b, int column)
 {
     static_assert(M == 1, "the f32 product is written for 16 rows");
+    typedef tile<float, D> tile;
     int lane = threadIdx.x % WARP, t = lane % 4;
+    /* The lane's half of an even pair of chunks, as an even or an odd swizzle leaves it: all the rest of an address is known. */
+    const float *halves[2] = {b + column + t / 2 * 4 + t % 2 * 2, b + column + (t / 2 ^ 1) * 4 + t % 2 * 2};
 #pragma unroll 1
     for (int k = 0; k < 8 * K; k += 8) {
 #pragma unroll
@@ -259,8 +267,8 @@ static __device__ inline void product_columns(float (&acc)[M][N][4], float (&p)[
             float high = __shfl_sync(0xffffffffu, p[0][0][2 + i % 2], lane - t + i / 2);
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                int c = column + 8 * j + 2 * t;
-                float2 y = *(const float2 *)(tile<float, D>::at(b, k + i, c / 4) + c % 4);
+                int f = tile::swizzle(i), chunk = 2 * j ^ (f & ~1);
+                float2 y = *(const float2 *)(halves[f & 1] + k * D + i * D + chunk * 4);
                 acc[0][j][0] = fmaf(low, y.x, acc[0][j][0]);
                 acc[0][j][1] = fmaf(low, y.y, acc[0][j][1]);
                 acc[0][j][2] = fmaf(high, y.x, acc[0][j][2]);
@@ -304,11 +312,25 @@ static __device__ inline bool attn_nowhere(int q, int queries, int k, int keys, 
 {
     return k > q + queries - 1 || (window && q - (k + keys - 1) >= window);
 }
-/* The keys [low, high] that a query sees, counted from the first of a tile. */
+/* Columns [low, high] of a tile: the keys from k on that a query sees, or the queries from q on that see a key. */
 struct attn_span {
     int low, high;
 };
 static __device__ inline struct attn_span attn_seen(int q, int k, int window) { return {window ? q - k - window + 1 : 0, q - k}; }
+static __device__ inline struct attn_span attn_seeing(int k, int q, int window)
+{
+    return {k - q, window ? k - q + window - 1 : 0x7fffffff};
+}
+
+/* Hides what is outside from one of a lane's two rows; the span counts from the lane's first column. */
+template <int N> static __device__ inline void attn_hide(float (&s)[N][4], int half, struct attn_span seen)
+{
+#pragma unroll
+    for (int i = 0; i < 2 * N; i++) {
+        int column = i / 2 * 8 + i % 2;
+        if (column < seen.low || column > seen.high) s[i / 2][half * 2 + i % 2] = ATTN_MASKED;
+    }
+}
 
 /* The first key, at a multiple of `keys`, that queries from q on see. */
 static __device__ inline int attn_first_key(int q, int keys, int window)

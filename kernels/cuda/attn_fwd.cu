@@ -22,14 +22,7 @@ static __device__ inline void softmax(float (&s)[M][N][4], float (&o)[M][C][4], 
     attn_scores(s, c);
     if (attn_partly(q, 16 * M, k, 8 * N, c.window)) {
 #pragma unroll
-        for (int r = 0; r < 2 * M; r++) {
-            struct attn_span seen = attn_seen(q + 8 * r + g, k + 2 * t, c.window);
-#pragma unroll
-            for (int i = 0; i < 2 * N; i++) {
-                int at = i / 2 * 8 + i % 2;
-                if (at < seen.low || at > seen.high) s[r / 2][i / 2][r % 2 * 2 + i % 2] = ATTN_MASKED;
-            }
-        }
+        for (int r = 0; r < 2 * M; r++) attn_hide(s[r / 2], r % 2, attn_seen(q + 8 * r + g, k + 2 * t, c.window));
     }
 #pragma unroll
     for (int m = 0; m < M; m++)
@@ -127,7 +120,7 @@ template <class T, int D> static status launch(struct stream *s, const struct at
 {
     typedef shape<T, D> shape;
     unsigned grid = (unsigned)(attn_slots(&a->docs, shape::queries) * a->heads);
-    return LAUNCH((attn_fwd<T, D>), grid, shape::threads, shape::shared, s, *a, attn_common_of(a));
+    return LAUNCH((attn_fwd<T, D>), grid, shape::threads, shape::shared, s, attn_of_device(*a), attn_common_of(a));
 }
 
 status attn_fwd_cuda(struct stream *s, const struct attn_fwd_args *a)
