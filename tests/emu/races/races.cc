@@ -100,7 +100,7 @@ static void say_line(uint32_t at)
     if (!races.code || !dladdr(races.code, &info)) return;
     snprintf(command, sizeof command, "addr2line -e '%s' 0x%x 2>/dev/null", info.dli_fname, at - 1);
     FILE *f = popen(command, "r");
-    if (f && fgets(line, sizeof line, f)) line[strcspn(line, "\n")] = 0;
+    if (f && fgets(line, sizeof line, f)) line[strcspn(line, " \n")] = 0;
     if (f) pclose(f);
     fprintf(stderr, "%s\n", *line ? line : "(no addr2line)");
 }
