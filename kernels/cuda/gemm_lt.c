@@ -25,6 +25,7 @@
 #include "kernels/base/philox.h"
 
 enum { CALLS = 1024, CANDIDATES = 8, ALIGNED = 16 };
+#define SLOW_FLOP 1e9 /* from here on a product that the library does not take is worth a word */
 
 struct call_key {
     int64_t m, n, k, lda, ldb, ldc;
@@ -42,6 +43,7 @@ struct call {
 struct gemm_context {
     cublasLtHandle_t lt;
     struct gemm_choices *choices;
+    bool warned; /* that a product is slow: once */
     int n_calls;
     struct call call[CALLS]; /* open addressing; all are forgotten when three quarters are taken */
 };
@@ -93,9 +95,11 @@ bool gemm_lt_takes(const struct gemm_args *g)
     return g->c.dt == DT_F32 || g->a.dt == DT_BF16;
 }
 
+/* Of its rows, as far as it counts. */
 static uint32_t aligned(const tensor *t)
 {
     uintptr_t p = (uintptr_t)t->data | ALIGNED;
+    if (t->dim[0] > 1) p |= (uintptr_t)t->ld * dtype_bytes(t->dt);
     return (uint32_t)(p & -p);
 }
 
@@ -295,7 +299,14 @@ static status choose(struct stream *s, struct gemm_context *x, struct call *c, c
     if (chosen(x, c)) return ST_OK;
     TRY(offers(x, c, g, offer, &n));
     c->none = n == 0;
-    if (c->none) return ST_OK;
+    if (c->none) {
+        double flop = 2.0 * (double)q.m * (double)q.n * (double)q.k;
+        if (flop > SLOW_FLOP && !x->warned)
+            log_warn("cuBLASLt has no algorithm for %s = %s · %s: a slow kernel computes it", tensor_text(&g->c), tensor_text(&g->a),
+                     tensor_text(&g->b));
+        x->warned |= flop > SLOW_FLOP;
+        return ST_OK;
+    }
     c->algo = offer[0].algo;
     if (!gemm_choices_wants(x->choices, &q)) return ST_OK;
     TRY(cuda_status(cudaStreamIsCapturing(cuda_on(s), &capturing), "cudaStreamIsCapturing"));

@@ -145,7 +145,7 @@ std::vector<algo> offers(const call &q, const preference &p)
     struct {
         uint32_t reduction, splits;
     } kinds[] = {
-        {CUBLASLT_REDUCTION_SCHEME_INPLACE, 2},      {CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE, 2},  {CUBLASLT_REDUCTION_SCHEME_NONE, 1},
+        {CUBLASLT_REDUCTION_SCHEME_INPLACE, 4},      {CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE, 2},  {CUBLASLT_REDUCTION_SCHEME_NONE, 1},
         {CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, 2}, {CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, 4},
     };
     if (q.k >= 4096 && q.m * q.n <= 256 * 256) std::swap(kinds[2], kinds[4]);

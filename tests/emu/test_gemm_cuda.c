@@ -31,14 +31,43 @@ static void *its(const char *name)
     return at;
 }
 
+enum { ALGO = 64, TAKEN = 0, INVALID = 7 };  /* bytes of an algorithm; CUBLAS_STATUS_… */
+static unsigned char used[ALGO], slow[ALGO]; /* the last algorithm; one that takes its time */
+static bool slowing, probing, careless;
+
 typedef int matmul_fn(void *, void *, const void *, const void *, void *, const void *, void *, const void *, const void *, void *, void *,
                       void *, const void *, void *, size_t, void *);
 matmul_fn cublasLtMatmul;
 int cublasLtMatmul(void *lt, void *desc, const void *alpha, const void *a, void *al, const void *b, void *bl, const void *beta,
                    const void *c, void *cl, void *d, void *dl, const void *algo, void *workspace, size_t bytes, void *stream)
 {
+    matmul_fn *f = (matmul_fn *)its("cublasLtMatmul");
     products++;
-    return ((matmul_fn *)its("cublasLtMatmul"))(lt, desc, alpha, a, al, b, bl, beta, c, cl, d, dl, algo, workspace, bytes, stream);
+    memcpy(used, algo, ALGO);
+    if (probing) { /* what the library would not take, the emulated one does not either, and nothing is queued */
+        char none[ALGO] = {0};
+        const char *odd = (const char *)a + 2;
+        char *odd_d = (char *)d + 2;
+        assert_int_equal(f(lt, desc, alpha, odd, al, b, bl, beta, c, cl, d, dl, algo, workspace, bytes, stream), INVALID);
+        assert_int_equal(f(lt, desc, alpha, a, al, b, bl, beta, c, cl, odd_d, dl, algo, workspace, bytes, stream), INVALID);
+        assert_int_equal(f(lt, desc, alpha, a, bl, b, al, beta, c, cl, d, dl, algo, workspace, bytes, stream), INVALID);
+        assert_int_equal(f(lt, desc, alpha, a, al, b, bl, beta, c, cl, d, dl, none, workspace, bytes, stream), INVALID);
+        assert_int_equal(f(lt, desc, alpha, a, al, b, bl, beta, c, cl, d, dl, algo, workspace, 64, stream), INVALID);
+        assert_int_equal(f(lt, desc, alpha, a, al, b, bl, beta, c, cl, d, dl, algo, (char *)workspace + 4, bytes, stream), INVALID);
+    }
+    for (int i = 0; slowing && !memcmp(slow, algo, ALGO) && i < 30; i++)
+        assert_int_equal(f(lt, desc, alpha, a, al, b, bl, beta, c, cl, d, dl, algo, workspace, bytes, stream), TAKEN);
+    return f(lt, desc, alpha, a, al, b, bl, beta, c, cl, d, dl, algo, workspace, bytes, stream);
+}
+
+typedef int prefer_fn(void *, int, const void *, size_t);
+prefer_fn cublasLtMatmulPreferenceSetAttribute;
+int cublasLtMatmulPreferenceSetAttribute(void *p, int attribute, const void *value, size_t bytes)
+{
+    enum { REDUCTION_SCHEME_MASK = 3 };
+    return careless && attribute == REDUCTION_SCHEME_MASK
+               ? TAKEN
+               : ((prefer_fn *)its("cublasLtMatmulPreferenceSetAttribute"))(p, attribute, value, bytes);
 }
 
 typedef status plain_fn(struct stream *s, const struct gemm_args *g, const float *sum, int64_t sum_ld);
@@ -84,6 +113,12 @@ static void stream_close(void)
 {
     be->dev.free(MEM_DEVICE, s->workspace, s->workspace_bytes);
     be->dev.stream_close(s);
+}
+
+static void stream_anew(void)
+{
+    stream_close();
+    stream_open();
 }
 
 static void device_open(void)
@@ -298,12 +333,30 @@ static void test_routes(void **unused)
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check(&shapes[i]);
 }
 
-/* More calls than are remembered, twice. */
+/* More calls than are remembered, twice; each has rows of C of its own. */
 static void test_many_calls(void **unused)
 {
     (void)unused;
-    for (int round = 0; round < 2; round++)
-        for (int64_t m = 1; m <= 800; m++) check(&(struct shape){"many", m % 40 + 1, 1 + m / 40, 9, 0, "fff-", TB, 0, 1, 0});
+    enum { CALLS = 800, M = 40, N = 20, K = 9 };
+    struct shape q = {"many", M, N, K, 0, "fff-", TB, 0, 1, 0};
+    struct operands x = operands(&q);
+    struct matrix all = matrix(2 * CALLS * M, N, 'f', 0);
+    for (int i = 0; i < 2 * CALLS; i++) {
+        struct gemm_args g = x.g;
+        g.a.dim[0] = g.c.dim[0] = i % M + 1;
+        g.b.dim[0] = g.c.dim[1] = i % CALLS / M + 1;
+        g.c.data = tensor_rows(&all.t, (int64_t)i * M, 1).data;
+        ok(op_gemm(s, &g));
+    }
+    fetch(&all);
+    struct operands part = x;
+    for (int i = 0; i < 2 * CALLS; i++) {
+        part.c.host = all.host + (size_t)(i * M * N) * sizeof(float);
+        for (int m = 0; m <= i % M; m++)
+            for (int n = 0; n <= i % CALLS / M; n++) judge(&q, &part, m, n, 0);
+    }
+    release(&all);
+    operands_release(&x);
 }
 
 /* ---- algorithms that were timed ---------------------------------------------------------------------------------------------- */
@@ -311,8 +364,7 @@ static void test_many_calls(void **unused)
 /* C of one call on a stream of its own, as bytes. */
 static void result_of(const struct shape *q, char *out, size_t bytes)
 {
-    stream_close();
-    stream_open();
+    stream_anew();
     struct operands x = operands(q);
     ok(op_gemm(s, &x.g));
     ok(be->dev.sync(s, "gemm"));
@@ -322,43 +374,133 @@ static void result_of(const struct shape *q, char *out, size_t bytes)
     operands_release(&x);
 }
 
+static void hex(const unsigned char *bytes, char *text)
+{
+    for (int i = 0; i < ALGO; i++) sprintf(text + 2 * i, "%02x", bytes[i]);
+}
+
 static void test_choices(void **unused)
 {
     (void)unused;
     enum { BYTES = 40 * 36 * 4 };
     static const struct shape q = {"choices", 40, 36, 1000, 0, "bbf-", TB, 0, 1, 0};
-    char path[] = "/tmp/choices_XXXXXX", plain[BYTES], other[BYTES], *text;
+    char path[] = "/tmp/choices_XXXXXX", plain[BYTES], other[BYTES], name[2 * ALGO + 1], *text, *now;
     size_t bytes, again;
     close(mkstemp(path));
     result_of(&q, plain, BYTES);
+    memcpy(slow, used, ALGO); /* so that another one is the fastest */
+    slowing = true;
     setenv("TRIMPOT_GEMM_TIME", path, 1);
     products = 0;
     result_of(&q, other, BYTES);
-    assert_true(products > 10);               /* candidates were run … */
-    assert_memory_equal(plain, other, BYTES); /* … and the first of them counts */
-    ok(file_read(path, 1 << 20, &text, &bytes));
-    assert_true(bytes > 150 && strchr(text, '\n') == text + bytes - 1);
+    slowing = false;
+    assert_true(products > 10);            /* candidates were run … */
+    assert_memory_equal(used, slow, ALGO); /* … and the first of them counts */
+    assert_memory_equal(plain, other, BYTES);
     products = 0;
     result_of(&q, other, BYTES);
     assert_int_equal(products, 1); /* the file has it */
     unsetenv("TRIMPOT_GEMM_TIME");
 
-    /* Of another algorithm, in a line that is whole: K split by two is the second that the emulated library offers. */
+    ok(file_read(path, 1 << 20, &text, &bytes));
+    assert_ptr_equal(strchr(text, '\n'), text + bytes - 1);
     setenv("TRIMPOT_GEMM_CHOICES", path, 1);
+    result_of(&(struct shape){"choices", 39, 36, 992, 0, "bbf-", TB, 0, 1, 0}, other, 1); /* a neighbour */
+    hex(used, name);
+    assert_non_null(strstr(text, name));
     result_of(&q, other, BYTES);
-    result_of(&q, plain, BYTES);
-    assert_memory_equal(plain, other, BYTES);
-    text[bytes / 2] ^= 1; /* torn: passed over */
+    hex(used, name);
+    assert_non_null(strstr(text, name));
+    assert_memory_not_equal(used, slow, ALGO);
+    result_of(&(struct shape){"choices", 60, 36, 1000, 0, "bbf-", TB, 0, 1, 0}, other, 1); /* not in the file */
+    hex(used, name);
+    assert_null(strstr(text, name));
+    ok(file_read(path, 1 << 20, &now, &again));
+    assert_string_equal(text, now); /* never written */
+    free(now);
+
+    text[bytes / 2] ^= 1; /* torn, and of another machine: passed over, with a warning */
     ok(file_replace(path, text, bytes));
     result_of(&q, other, BYTES);
-    free(text);
-    ok(file_read(path, 1 << 20, &text, &again));
-    assert_int_equal(again, bytes); /* never written */
-    unsetenv("TRIMPOT_GEMM_CHOICES");
-    result_of(&q, plain, BYTES);
     assert_memory_equal(plain, other, BYTES);
+    unsetenv("TRIMPOT_GEMM_CHOICES");
+    stream_anew();
     free(text);
     unlink(path);
+}
+
+static void test_choices_that_are_not_there(void **unused)
+{
+    (void)unused;
+    struct operands x = operands(&shapes[0]);
+    stream_anew();
+    setenv("TRIMPOT_GEMM_CHOICES", "/nowhere/choices", 1);
+    assert_int_equal(op_gemm(s, &x.g), ST_IO);
+    assert_non_null(strstr(status_message(), "/nowhere/choices"));
+    unsetenv("TRIMPOT_GEMM_CHOICES");
+    stream_anew();
+    operands_release(&x);
+}
+
+/* Timing waits for the device and takes memory: never while a graph is captured. */
+static void test_not_timed_in_a_graph(void **unused)
+{
+    (void)unused;
+    typedef int begin_fn(void *, int);
+    typedef int end_fn(void *, void **);
+    typedef int destroy_fn(void *);
+    struct operands x = operands(&shapes[0]);
+    void *graph;
+    stream_anew();
+    setenv("TRIMPOT_GEMM_TIME", "/nowhere/choices", 1);
+    void *on = ((struct {
+                   struct stream base;
+                   void *on;
+               } *)(void *)s)
+                   ->on;
+    assert_int_equal(((begin_fn *)its("cudaStreamBeginCapture"))(on, 1), 0);
+    products = 0;
+    ok(op_gemm(s, &x.g));
+    assert_int_equal(products, 1);
+    assert_int_equal(((end_fn *)its("cudaStreamEndCapture"))(on, &graph), 0);
+    ((destroy_fn *)its("cudaGraphDestroy"))(graph);
+    unsetenv("TRIMPOT_GEMM_TIME");
+    stream_anew();
+    operands_release(&x);
+}
+
+/* ---- the emulated library is no more lenient than the real one ------------------------------------------------------------------ */
+
+static void test_what_is_refused(void **unused)
+{
+    (void)unused;
+    probing = true;
+    check(&(struct shape){"long K", 24, 40, 5000, 0, "bbb-", TB, 0, 1, 0}); /* whose parts need a workspace */
+    probing = false;
+}
+
+/* How many of eight equal calls differ from the first. */
+static int differ(void)
+{
+    enum { BYTES = 40 * 36 * 4 };
+    static const struct shape q = {"repeated", 40, 36, 1000, 0, "bbf-", TB, 0, 1, 0};
+    char first[BYTES], next[BYTES];
+    int n = 0;
+    result_of(&q, first, BYTES);
+    for (int i = 0; i < 7; i++) {
+        result_of(&q, next, BYTES);
+        n += memcmp(first, next, BYTES) != 0;
+    }
+    return n;
+}
+
+static void test_sums_in_place_would_be_seen(void **unused)
+{
+    (void)unused;
+    assert_int_equal(differ(), 0);
+    careless = true; /* the mask of reductions never arrives */
+    assert_true(differ() > 0);
+    careless = false;
 }
 
 /* ---- failures ------------------------------------------------------------------------------------------------------------------ */
@@ -415,6 +557,10 @@ int main(void)
         cmocka_unit_test(test_routes),
         cmocka_unit_test(test_many_calls),
         cmocka_unit_test(test_choices),
+        cmocka_unit_test(test_choices_that_are_not_there),
+        cmocka_unit_test(test_not_timed_in_a_graph),
+        cmocka_unit_test(test_what_is_refused),
+        cmocka_unit_test(test_sums_in_place_would_be_seen),
         cmocka_unit_test(test_too_little_workspace),
     };
     if (!backend_built("emu")) return 77;

@@ -14,7 +14,8 @@ static void bound_exact(const struct kit *in, const struct kit *ref, struct mat 
 
 /* ---- matrix product: {M, N, K, flags, K2} --------------------------------------------------------------------- */
 
-enum { G_TA = 1, G_TB = 2, G_BIAS = 4, G_BETA = 8, G_MIXED = 16, G_F32_OUT = 32 };
+/* G_JOINED: A2 lies right behind A's columns, B2 behind B's depth. G_ACT_BIAS: bias is act. */
+enum { G_TA = 1, G_TB = 2, G_BIAS = 4, G_BETA = 8, G_MIXED = 16, G_F32_OUT = 32, G_JOINED = 64, G_ACT_BIAS = 128 };
 
 static void build_gemm(struct kit *k, const int64_t *p)
 {
@@ -24,11 +25,16 @@ static void build_gemm(struct kit *k, const int64_t *p)
     g->a = kit_act(k, ta ? p[2] : p[0], ta ? p[0] : p[2], 1);
     g->b = (p[3] & G_MIXED ? kit_f32 : kit_act)(k, tb ? p[1] : p[2], tb ? p[2] : p[1], 1);
     g->c = (wide ? kit_f32 : kit_act)(k, p[0], p[1], 1);
-    if (p[4]) {
+    if (p[3] & G_JOINED) {
+        tensor a = kit_act(k, p[0], p[2] + p[4], 1), b = kit_act(k, tb ? p[1] : p[2] + p[4], tb ? p[2] + p[4] : p[1], 1);
+        g->a = tensor_columns(&a, 0, p[2]), g->a2 = tensor_columns(&a, p[2], p[4]);
+        g->b = tb ? tensor_columns(&b, 0, p[2]) : tensor_rows(&b, 0, p[2]);
+        g->b2 = tb ? tensor_columns(&b, p[2], p[4]) : tensor_rows(&b, p[2], p[4]);
+    } else if (p[4]) {
         g->a2 = kit_act(k, p[0], p[4], 1);
         g->b2 = kit_act(k, tb ? p[1] : p[4], tb ? p[4] : p[1], 1);
     }
-    if (p[3] & G_BIAS) g->bias = kit_f32(k, 0, p[1], 1);
+    if (p[3] & (G_BIAS | G_ACT_BIAS)) g->bias = (p[3] & G_ACT_BIAS ? kit_act : kit_f32)(k, 0, p[1], 1);
     kit_output(k, "c", g->c, wide ? DT_F32 : k->value);
 }
 
@@ -562,6 +568,13 @@ const struct op_case op_cases[] = {
     PRODUCT(gemm, build_gemm, bound_gemm, 31, 40, 129, 0, 3),
     PRODUCT(gemm, build_gemm, bound_gemm, 29, 16, 300, G_TB | G_MIXED | G_F32_OUT),
     PRODUCT(gemm, build_gemm, bound_gemm, 16, 61, 200, G_TA | G_MIXED),
+    PRODUCT(gemm, build_gemm, bound_gemm, 40, 72, 64, G_TB | G_ACT_BIAS | G_BETA),
+    PRODUCT(gemm, build_gemm, bound_gemm, 45, 136, 128, G_TB | G_ACT_BIAS | G_JOINED, 16),
+    PRODUCT(gemm, build_gemm, bound_gemm, 45, 67, 61, G_JOINED, 7),
+    PRODUCT(gemm, build_gemm, bound_gemm, 45, 72, 64, G_TB | G_JOINED | G_BETA, 48),
+    PRODUCT(gemm, build_gemm, bound_gemm, 45, 72, 64, G_BETA, 48),
+    PRODUCT(gemm, build_gemm, bound_gemm, 37, 72, 64, G_TB | G_BETA | G_F32_OUT | G_ACT_BIAS, 16),
+    PRODUCT(gemm, build_gemm, bound_gemm, 23, 40, 4500, G_TA | G_BETA | G_F32_OUT),
     CASE(embed_fwd, build_embed_fwd, bound_embed_fwd, "fb", 1, 1, 1),
     CASE(embed_fwd, build_embed_fwd, bound_embed_fwd, "fb", 37, 67, 11, 1),
     CASE(embed_fwd, build_embed_fwd, bound_embed_fwd, "fb", 50, 512, 300),
