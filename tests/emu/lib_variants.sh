@@ -1,29 +1,33 @@
 # lib_variants.sh — sourced behind ../lib.sh by tests that build the emulated device once more, differently: some units changed or
 # compiled with other flags, the rest linked as the build left it. The commands are the build's own (compile_commands.json).
 
-objects=$build/CMakeFiles/trimpot_emu.dir
+# The plugin that variants start from: the one that seeks races.
 commands=$build/compile_commands.json
+objects=("$build"/CMakeFiles/{emu_runtime,emu_kernels_races,trimpot_emu_races}.dir)
 
 need_variants() {
-    built trimpot_emu.so test_ops compile_commands.json
-    [ -d "$objects" ] || skip "no objects of trimpot_emu in $build"
-    ! grep -q 'fsanitize=' <(command_of soft_cap) || skip "in a sanitized build"
+    built trimpot_emu_races.so test_ops test_bits compile_commands.json
+    for folder in "${objects[@]}"; do [ -d "$folder" ] || skip "no objects in $folder"; done
 }
 
-# The command that compiles a unit (NAME of kernels/cuda/NAME.cu, or a .cc file of tests/emu), up to its -o.
+# The command that compiles a kernel, up to its -o.
 command_of() {
-    local file="/emu/$1.cc"
-    grep "\"command\": .*$file\"" "$commands" | grep 'trimpot_emu.dir' | head -n 1 |
+    grep "\"command\": .*emu_kernels_races.dir.*/emu/$1\.cc\"" "$commands" | head -n 1 |
         sed 's/^ *"command": "//; s/",* *$//; s/ -o [^ ]* -c .*//; s/\\"/"/g; s/\\\\/\\/g'
 }
 
-# variant_compile NAME SOURCE OBJECT [flag…]: as the unit NAME is compiled, but SOURCE, with the flags first.
+# variant_compile NAME SOURCE OBJECT [flag…]: as the kernel NAME is compiled, but SOURCE, with the flags behind the build's, but -I.
 variant_compile() {
-    local name=$1 source_file=$2 object=$3 compiler rest
+    local name=$1 source_file=$2 object=$3 command flag first=() last=()
     shift 3
-    read -r compiler rest <<<"$(command_of "$name")"
-    eval "set -- \"\$@\" $rest"
-    "$compiler" "$@" -o "$object" -x c++ -c "$source_file"
+    for flag; do case $flag in -I*) first+=("$flag") ;; *) last+=("$flag") ;; esac; done
+    command=$(command_of "$name")
+    [ -n "$command" ] || { say "no command for $name in $commands"; return 1; }
+    eval "set -- $command"
+    while [ "${1##*/}" = ccache ]; do shift; done
+    command=$1
+    shift
+    "$command" "${first[@]}" "$@" "${last[@]}" -o "$object" -x c++ -c "$source_file"
 }
 
 # variant_link PLUGIN OBJECT…: OBJECTs, and what the build has of every unit whose object's name is not among theirs.
@@ -32,15 +36,13 @@ variant_link() {
     shift
     while read -r object; do
         case " ${*##*/} " in *" ${object##*/} "*) ;; *) rest+=("$object") ;; esac
-    done < <(find "$objects" -name '*.o')
+    done < <(find "${objects[@]}" -name '*.o')
     g++ -shared -o "$plugin" "$@" "${rest[@]}" -lpthread -ldl
 }
 
 # variant_home FOLDER: programs look for plugins beside themselves, so a variant has programs of its own.
 variant_home() {
-    mkdir -p "$1"
     local program
-    for program in test_ops test_bits; do
-        [ -e "$build/$program" ] && { ln -f "$build/$program" "$1/$program" 2>/dev/null || cp "$build/$program" "$1/$program"; }
-    done
+    mkdir -p "$1"
+    for program in test_ops test_bits; do ln -f "$build/$program" "$1/$program" 2>/dev/null || cp "$build/$program" "$1/$program"; done
 }

@@ -20,10 +20,10 @@ judge() {
     local home=$1 op=$2 seed rc bits=
     for seed in 1 2 3; do
         rc=0
-        TRIMPOT_EMU_SEED=$seed TRIMPOT_TEST_OP=$op timeout 120 "$home/test_ops" emu >"$home/log" 2>&1 || rc=$?
+        TRIMPOT_EMU_SEED=$seed TRIMPOT_TEST_OP=$op timeout 120 "$home/test_ops" emu_races >"$home/log" 2>&1 || rc=$?
         [ $rc = 0 ] || { said "$home/log" $rc; return 0; }
         rc=0
-        TRIMPOT_EMU_SEED=$seed TRIMPOT_TEST_OP=$op timeout 120 "$home/test_bits" emu >"$home/log.bits" 2>&1 || rc=$?
+        TRIMPOT_EMU_SEED=$seed TRIMPOT_TEST_OP=$op timeout 120 "$home/test_bits" emu_races >"$home/log.bits" 2>&1 || rc=$?
         [ $rc = 0 ] || { said "$home/log.bits" $rc; return 0; }
         local now
         now=$(grep 'bits of all outputs' "$home/log")
@@ -56,7 +56,7 @@ one() {
     if ! variant_compile "$unit" "$main" "$home/$unit.cc.o" "-I$home" -w >"$home/compile.log" 2>&1; then
         what="the compiler: $(grep -m 1 error "$home/compile.log" || tail -n 1 "$home/compile.log")"
         echo "BROKEN	$shown	$what" >"$result"
-    elif ! variant_link "$home/bin/trimpot_emu.so" "$home/$unit.cc.o" >"$home/link.log" 2>&1; then
+    elif ! variant_link "$home/bin/trimpot_emu_races.so" "$home/$unit.cc.o" >"$home/link.log" 2>&1; then
         echo "BROKEN	$shown	$(tail -n 1 "$home/link.log")" >"$result"
     elif what=$(judge "$home/bin" "$op"); then
         echo "caught	$shown	${what:0:120}" >"$result"
@@ -68,7 +68,7 @@ one() {
 
 # Unchanged, every op of the table passes: what is caught below is caught for its mutation.
 variant_home "$scratch/bin"
-ln -s "$build/trimpot_emu.so" "$scratch/bin/trimpot_emu.so"
+ln -s "$build/trimpot_emu_races.so" "$scratch/bin/trimpot_emu_races.so"
 number=0
 while IFS='|' read -r unit op file nth old new; do
     case $unit in '' | '#'*) continue ;; esac
