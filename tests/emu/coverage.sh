@@ -36,10 +36,11 @@ made=()
 for cu in "$source"/kernels/cuda/*.cu; do
     name=$(basename "$cu" .cu)
     while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || true; done
-    (cd "$scratch" && variant_compile "$name" "$cu" "$scratch/$name.cc.o" -fno-sanitize=thread -O1 -g --coverage -w) || fail "$name does not compile" &
+    (cd "$scratch" && variant_compile "$name" "$cu" "$scratch/$name.cc.o" -fno-sanitize=thread -O1 -g --coverage -w) &
     made+=("$scratch/$name.cc.o")
 done
 wait
+for object in "${made[@]}"; do [ -e "$object" ] || die "${object##*/} was not made"; done
 variant_home "$scratch/bin"
 variant_link "$scratch/bin/trimpot_emu.so" --coverage "${made[@]}"
 export TRIMPOT_EMU_THREADS=1
@@ -50,7 +51,7 @@ cd "$scratch"
 all=0 all_missed=0
 for cu in "$source"/kernels/cuda/*.cu; do
     name=$(basename "$cu" .cu)
-    gcov -o "$scratch" "$name.cc.o" >gcov.log 2>&1 || fail "gcov $name: $(tail -n 3 gcov.log)"
+    gcov "$scratch/$name.cc.gcda" >gcov.log 2>&1 || fail "gcov $name: $(tail -n 3 gcov.log)"
     [ -e "$name.cu.gcov" ] || { fail "$name.cu: nothing of it ran"; continue; }
     read -r lines missed < <(count "$name.cu.gcov" "$name.missed" "$name.cu")
     say "$(printf '%-16s %4d lines %5.1f %%' "$name.cu" "$lines" "$((1000 * (lines - missed) / (lines ? lines : 1)))e-1")"
