@@ -58,7 +58,9 @@ one() {
         echo "BROKEN	$shown	$what" >"$result"
     elif ! variant_link "$home/bin/trimpot_emu_races.so" "$home/$unit.cc.o" >"$home/link.log" 2>&1; then
         echo "BROKEN	$shown	$(tail -n 1 "$home/link.log")" >"$result"
-    elif what=$(judge "$home/bin" "$op"); then
+    elif what=$(judge "$home/bin" "$op"); grep -q 'is missing in a backend' "$home/bin/log"; then
+        echo "BROKEN	$shown	the plugin lacks an op: is it built from these sources?" >"$result"
+    elif [ -n "$what" ]; then
         echo "caught	$shown	${what:0:120}" >"$result"
     else
         echo "MISSED	$shown	$op passes with three seeds" >"$result"
@@ -66,9 +68,7 @@ one() {
     rm -rf "$home"
 }
 
-# Unchanged, every op of the table passes: what is caught below is caught for its mutation.
-variant_home "$scratch/bin"
-ln -s "$build/trimpot_emu_races.so" "$scratch/bin/trimpot_emu_races.so"
+# (That every op passes as it is, is races.sh's to show.)
 number=0
 while IFS='|' read -r unit op file nth old new; do
     case $unit in '' | '#'*) continue ;; esac
@@ -76,13 +76,8 @@ while IFS='|' read -r unit op file nth old new; do
     case "$unit|$op|$file|$old|$new" in *"$pattern"*) ;; *) continue ;; esac
     number=$((number + 1))
     rows[number]=$(printf '%s|%s|%s|%s|%s|%s' "$unit" "$op" "${file:-$unit.cu}" "$nth" "$old" "$new")
-    ops+=("$op")
 done <"$table"
 [ $number -gt 0 ] || die "no row of $table"
-for op in $(printf '%s\n' "${ops[@]}" | sort -u); do
-    ! what=$(judge "$scratch/bin" "$op") || die "$op fails as it is: $what"
-done
-
 for i in "${!rows[@]}"; do
     IFS='|' read -r unit op file nth old new <<<"${rows[i]}"
     while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || true; done
