@@ -62,6 +62,7 @@ struct block {
     struct fiber stacks[EMU_MAX_THREADS];
     struct fiber *free_stacks[EMU_MAX_THREADS];
     int stack_count, free_count;
+    char *stacks_from, *stacks_to;
     struct fiber *running;
     int current, next; /* the thread that runs; that a stack was switched to for */
     struct thread threads[EMU_MAX_THREADS];
@@ -86,6 +87,10 @@ struct block {
 
 struct block *emu_block(void); /* of this OS thread */
 uint32_t emu_below(struct block *b, uint32_t n);
+
+/* Whether this fault of a block's running thread is the grid's first, which is told: the message has begun then. */
+bool emu_fault_begins(struct block *b);
+[[noreturn]] void emu_leave_block(struct block *b);
 
 /* A meeting of all 32 lanes; a fault where one has exited. */
 void emu_meet_whole(const char *what, emu_finish *finish, void *frame, emu_where where);

@@ -56,15 +56,29 @@ void fiber_reset(struct fiber *f, unsigned number, void (*entry)(void))
     f->fake = nullptr;
 }
 
-void fiber_open(struct fiber *f, unsigned number, void (*entry)(void))
+static size_t slot_bytes(void)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    char *p = (char *)mmap(nullptr, page + STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == (char *)MAP_FAILED || mprotect(p, page, PROT_NONE)) {
+    static const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return page + STACK_BYTES;
+}
+
+char *fiber_arena(unsigned stacks, size_t *bytes)
+{
+    *bytes = stacks * slot_bytes();
+    char *p = (char *)mmap(nullptr, *bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p != (char *)MAP_FAILED) return p;
+    perror("emu: address space for the threads of a block");
+    abort();
+}
+
+void fiber_open(struct fiber *f, char *arena, unsigned number, void (*entry)(void))
+{
+    char *bottom = arena + (number + 1) * slot_bytes() - STACK_BYTES;
+    if (mprotect(bottom, STACK_BYTES, PROT_READ | PROT_WRITE)) {
         perror("emu: a stack for a thread of a block");
         abort();
     }
-    *f = {.sp = nullptr, .bottom = p + page, .bytes = STACK_BYTES, .fake = nullptr};
+    *f = {.sp = nullptr, .bottom = bottom, .bytes = STACK_BYTES, .fake = nullptr};
     fiber_reset(f, number, entry);
 }
 

@@ -11,8 +11,11 @@ struct fiber {
     void *fake; /* AddressSanitizer's, while it is left */
 };
 
-/* A new stack (guard page below it) on which entry() runs when it is first switched to. number: spreads stacks over cache sets. */
-void fiber_open(struct fiber *f, unsigned number, void (*entry)(void));
+/* Address space for so many stacks, of which fiber_open takes them by number. */
+char *fiber_arena(unsigned stacks, size_t *bytes);
+
+/* A new stack (guard page below it) on which entry() runs when it is first switched to. */
+void fiber_open(struct fiber *f, char *arena, unsigned number, void (*entry)(void));
 
 /* Forgets what ran on the stack; the next switch to it runs entry() again. */
 void fiber_reset(struct fiber *f, unsigned number, void (*entry)(void));

@@ -15,6 +15,7 @@
 #include <cuda_runtime.h>
 
 #include "tests/emu/block.h"
+#include "tests/emu/races/races.h"
 
 __thread struct emu_here emu_here;
 static __thread struct block *block; /* of this OS thread */
@@ -64,7 +65,7 @@ static void say_place(const char *word, emu_where w, const struct thread *t)
 }
 
 /* The first fault of a grid is told; the others are its echo. */
-static bool fault_begins(struct block *b)
+bool emu_fault_begins(struct block *b)
 {
     if (__atomic_exchange_n(&b->grid->failed, 1, __ATOMIC_RELAXED)) return false;
     fprintf(stderr, "emu: kernel %s, block (%u,%u,%u): ", b->grid->kernel, emu_here.block.x, emu_here.block.y, emu_here.block.z);
@@ -72,7 +73,7 @@ static bool fault_begins(struct block *b)
 }
 
 /* Ends the block from within one of its threads: nothing of it is ever switched to again. */
-[[noreturn]] static void leave_block(struct block *b)
+[[noreturn]] void emu_leave_block(struct block *b)
 {
     b->broken = true;
     fiber_switch(b->running, &b->home);
@@ -82,14 +83,14 @@ static bool fault_begins(struct block *b)
 [[noreturn]] void emu_fault(emu_where where, const char *fmt, ...)
 {
     struct block *b = block;
-    if (fault_begins(b)) {
+    if (emu_fault_begins(b)) {
         va_list list;
         va_start(list, fmt);
         vfprintf(stderr, fmt, list);
         va_end(list);
         say_place("\n  thread", where, &b->threads[b->current]);
     }
-    leave_block(b);
+    emu_leave_block(b);
 }
 
 static bool same_place(const struct place *a, const char *what, emu_where w)
@@ -101,19 +102,19 @@ static bool same_place(const struct place *a, const char *what, emu_where w)
 
 [[noreturn]] static void fault_between(struct block *b, const struct place *first, const char *what, emu_where where)
 {
-    if (fault_begins(b)) {
+    if (emu_fault_begins(b)) {
         fprintf(stderr, "threads of one rendezvous are at different places\n  %s: ", first->what);
         say_place("thread", first->where, &b->threads[first->thread]);
         fprintf(stderr, "  %s: ", what);
         say_place("thread", where, &b->threads[b->current]);
     }
-    leave_block(b);
+    emu_leave_block(b);
 }
 
 /* Nobody can go on, and not all are done. */
 static void tell_deadlock(struct block *b)
 {
-    if (!fault_begins(b)) return;
+    if (!emu_fault_begins(b)) return;
     fprintf(stderr, "every thread waits\n");
     if (b->barrier_came) {
         fprintf(stderr, "  %s, with %d of %d threads: ", b->barrier.what, b->barrier_came, b->live);
@@ -131,7 +132,7 @@ static void tell_deadlock(struct block *b)
 [[noreturn]] static void leave_in_deadlock(struct block *b)
 {
     tell_deadlock(b);
-    leave_block(b);
+    emu_leave_block(b);
 }
 
 /* ---- who runs next ----------------------------------------------------------------------------------------------------------- */
@@ -167,7 +168,7 @@ static struct fiber *free_stack(struct block *b)
 {
     if (b->free_count) return b->free_stacks[--b->free_count];
     struct fiber *f = &b->stacks[b->stack_count];
-    fiber_open(f, (unsigned)b->stack_count++, fiber_main);
+    fiber_open(f, b->stacks_from, (unsigned)b->stack_count++, fiber_main);
     return f;
 }
 
@@ -217,6 +218,7 @@ static inline void wait_turn(struct block *b)
 
 static void open_barrier(struct block *b)
 {
+    races_barrier();
     b->counts = {b->barrier_came, b->barrier_set};
     b->barrier_came = b->barrier_set = 0;
     for (int i = 0; i < b->thread_count; i++) {
@@ -244,6 +246,7 @@ struct emu_counts emu_barrier(const char *what, bool predicate, emu_where where)
 static void hold_meeting(struct block *b, int w, struct meeting *m)
 {
     struct warp *warp = &b->warps[w];
+    if (!strcmp(m->place.what, "__syncwarp")) races_syncwarp(w, m->came);
     m->finish(m->came, warp->frames);
     for (uint32_t left = m->came; left; left &= left - 1) make_ready(b, w * 32 + __builtin_ctz(left));
     *m = warp->meeting[--warp->meetings];
@@ -366,6 +369,7 @@ static void run_block(struct block *b, uint64_t number)
     b->newest_first = b->random & 1;
     poison_shared(b);
     begin_threads(b);
+    races_begin_block(b);
     b->running = &b->home;
     b->broken = false;
     go_to(b, take_ready(b));
@@ -393,6 +397,9 @@ static struct block *block_of_this_thread(void)
     b->here = &emu_here;
     b->dynamic = (unsigned char *)aligned_alloc(128, EMU_MAX_SHARED);
     fiber_of_thread(&b->home);
+    size_t bytes;
+    b->stacks_from = fiber_arena(EMU_MAX_THREADS, &bytes);
+    b->stacks_to = b->stacks_from + bytes;
     dl_iterate_phdr(find_shared, b);
     b->kept = (char *)malloc(b->shared_bytes);
     return b;
@@ -430,7 +437,7 @@ static void *crew_main(void *)
 
 static void run_with_crew(struct grid *g)
 {
-    static const int wanted = (int)environment("TRIMPOT_EMU_THREADS", 2) - 1;
+    static const int wanted = RACES_ARE_SOUGHT ? 0 : (int)environment("TRIMPOT_EMU_THREADS", 2) - 1;
     pthread_mutex_lock(&crew.lock);
     for (pthread_t id; crew.size < wanted && !pthread_create(&id, nullptr, crew_main, nullptr); crew.size++) pthread_detach(id);
     crew.grid = g;
@@ -471,12 +478,14 @@ cudaError_t emu_grid(const char *kernel, dim3 grid, dim3 block_size, size_t shar
                      .start = random % blocks,
                      .taken = 0,
                      .failed = 0};
+    races_begin_grid();
     bool large = blocks > 1 && blocks * block_size.x * block_size.y * block_size.z >= WORTH_A_CREW;
     if (large && !pthread_mutex_trylock(&crew.one_grid)) {
         run_with_crew(&g);
         pthread_mutex_unlock(&crew.one_grid);
     } else
         run_blocks(&g);
+    races_end_grid();
     return g.failed ? cudaErrorLaunchFailure : cudaSuccess;
 }
 

@@ -2,11 +2,14 @@
 #include <cuda_runtime.h>
 
 #include "tests/emu/block.h"
+#include "tests/emu/races/races.h"
 
 /* ---- cp.async ---------------------------------------------------------------------------------------------------------------- */
 
 static void arrive(const struct copy *c)
 {
+    races_touch(c->from, (size_t)c->bytes, false);
+    races_touch(c->to, 16, true);
     memcpy(c->to, c->from, (size_t)c->bytes);
     memset((char *)c->to + c->bytes, 0, 16 - (size_t)c->bytes);
 }
@@ -71,6 +74,7 @@ void emu_ldmatrix(unsigned (&r)[4], const void *row, bool transposed, emu_where 
 {
     struct matrices frame = {(const uint16_t *)row, transposed, r};
     if ((uintptr_t)row % 16) emu_fault(where, "ldmatrix of a row at %p: not aligned to 16", row);
+    races_touch(row, 16, false);
     emu_meet_whole(transposed ? "ldmatrix.trans" : "ldmatrix", finish_ldmatrix, &frame, where);
 }
 

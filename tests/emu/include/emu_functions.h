@@ -48,9 +48,9 @@ template <class T> static inline T atomicCAS(T *p, emu_value<T> compare, emu_val
     return old;
 }
 
-static inline void __threadfence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-static inline void __threadfence_block(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-static inline void __threadfence_system(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+static inline void __threadfence(void) { asm volatile("mfence" ::: "memory"); }
+static inline void __threadfence_block(void) { asm volatile("mfence" ::: "memory"); }
+static inline void __threadfence_system(void) { asm volatile("mfence" ::: "memory"); }
 
 /* ---- loads and stores with hints: a GPU faults where a vector is not aligned to its size ------------------------------------- */
 

@@ -1,0 +1,48 @@
+# lib_variants.sh — sourced behind ../lib.sh by tests that build the emulated device once more, differently: some units changed or
+# compiled with other flags, the rest linked as the build left it. The commands are the build's own (compile_commands.json).
+
+# The plugin that variants start from: the one that seeks races.
+commands=$build/compile_commands.json
+objects=("$build"/CMakeFiles/{emu_runtime,emu_kernels_races,trimpot_emu_races}.dir)
+
+need_variants() {
+    built trimpot_emu_races.so test_ops test_bits compile_commands.json
+    for folder in "${objects[@]}"; do [ -d "$folder" ] || skip "no objects in $folder"; done
+}
+
+# The command that compiles a kernel, up to its -o.
+command_of() {
+    grep "\"command\": .*emu_kernels_races.dir.*/emu/$1\.cc\"" "$commands" | head -n 1 |
+        sed 's/^ *"command": "//; s/",* *$//; s/ -o [^ ]* -c .*//; s/\\"/"/g; s/\\\\/\\/g'
+}
+
+# variant_compile NAME SOURCE OBJECT [flag…]: as the kernel NAME is compiled, but SOURCE, with the flags behind the build's, but -I.
+variant_compile() {
+    local name=$1 source_file=$2 object=$3 command flag first=() last=()
+    shift 3
+    for flag; do case $flag in -I*) first+=("$flag") ;; *) last+=("$flag") ;; esac; done
+    command=$(command_of "$name")
+    [ -n "$command" ] || { say "no command for $name in $commands"; return 1; }
+    eval "set -- $command"
+    while [ "${1##*/}" = ccache ]; do shift; done
+    command=$1
+    shift
+    "$command" "${first[@]}" "$@" "${last[@]}" -o "$object" -x c++ -c "$source_file"
+}
+
+# variant_link PLUGIN OBJECT…: OBJECTs, and what the build has of every unit whose object's name is not among theirs.
+variant_link() {
+    local plugin=$1 object rest=()
+    shift
+    while read -r object; do
+        case " ${*##*/} " in *" ${object##*/} "*) ;; *) rest+=("$object") ;; esac
+    done < <(find "${objects[@]}" -name '*.o')
+    g++ -shared -o "$plugin" "$@" "${rest[@]}" -lpthread -ldl
+}
+
+# variant_home FOLDER: programs look for plugins beside themselves, so a variant has programs of its own.
+variant_home() {
+    local program
+    mkdir -p "$1"
+    for program in test_ops test_bits; do ln -f "$build/$program" "$1/$program" 2>/dev/null || cp "$build/$program" "$1/$program"; done
+}
