@@ -62,6 +62,13 @@ static inline bool attn_whole(const tensor &t, int64_t d)
     return d % per == 0 && t.ld % per == 0 && (uintptr_t)t.data % 16 == 0;
 }
 
+/* Without the host's twins: a kernel is given no pointer that it may not read. */
+static inline struct attn_fwd_args attn_of_device(struct attn_fwd_args a)
+{
+    a.docs.start.host = a.docs.past.host = a.key_start.host = NULL;
+    return a;
+}
+
 /* Windows as wide as all positions are none. */
 static inline struct attn_common attn_common_of(const struct attn_fwd_args *a)
 {
@@ -90,12 +97,10 @@ template <class T, int D> struct tile {
 
     static constexpr int swizzled = chunks % 8 == 0 ? 7 : chunks % 4 == 0 ? 3 : 1; /* bits of a chunk's number */
 
+    static __device__ constexpr int swizzle(int row) { return swizzled == 7 ? row & 7 : swizzled == 3 ? row >> 1 & 3 : row >> 2 & 1; }
+
     /* Bytes from the tile's begin. */
-    static __device__ inline int place(int row, int chunk)
-    {
-        int f = swizzled == 7 ? row & 7 : swizzled == 3 ? row >> 1 & 3 : row >> 2 & 1;
-        return (row * chunks + (chunk ^ f)) * 16;
-    }
+    static __device__ inline int place(int row, int chunk) { return (row * chunks + (chunk ^ swizzle(row))) * 16; }
     /* The place of chunk + more from that of chunk 0 or 1; more is even: one instruction, because the rest is known. */
     static __device__ inline int further(int place, int more) { return (place ^ (more & swizzled) * 16) + (more & ~swizzled) * 16; }
 
@@ -250,7 +255,10 @@ template <int D, int M, int N, int K>
 static __device__ inline void product_columns(float (&acc)[M][N][4], float (&p)[M][K][4], const float *b, int column)
 {
     static_assert(M == 1, "the f32 product is written for 16 rows");
+    typedef tile<float, D> tile;
     int lane = threadIdx.x % WARP, t = lane % 4;
+    /* The lane's half of an even pair of chunks, as an even or an odd swizzle leaves it: all the rest of an address is known. */
+    const float *halves[2] = {b + column + t / 2 * 4 + t % 2 * 2, b + column + (t / 2 ^ 1) * 4 + t % 2 * 2};
 #pragma unroll 1
     for (int k = 0; k < 8 * K; k += 8) {
 #pragma unroll
@@ -259,8 +267,8 @@ static __device__ inline void product_columns(float (&acc)[M][N][4], float (&p)[
             float high = __shfl_sync(0xffffffffu, p[0][0][2 + i % 2], lane - t + i / 2);
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                int c = column + 8 * j + 2 * t;
-                float2 y = *(const float2 *)(tile<float, D>::at(b, k + i, c / 4) + c % 4);
+                int f = tile::swizzle(i), chunk = 2 * j ^ (f & ~1);
+                float2 y = *(const float2 *)(halves[f & 1] + k * D + i * D + chunk * 4);
                 acc[0][j][0] = fmaf(low, y.x, acc[0][j][0]);
                 acc[0][j][1] = fmaf(low, y.y, acc[0][j][1]);
                 acc[0][j][2] = fmaf(high, y.x, acc[0][j][2]);

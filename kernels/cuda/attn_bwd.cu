@@ -15,7 +15,7 @@ template <class T, int D, bool KEYS> struct shape {
     static constexpr int splits = KEYS && D > 128 ? 2 : 1; /* warps with the same rows, each with its part of the channels to sum */
     static constexpr int threads = row_warps * splits * WARP, channels = D / splits;
     static constexpr int owned = 16 * row_warps;
-    static constexpr int walked = sizeof(T) == 2 ? D <= 128 ? 64 : 32 : D <= 128 ? 32 : 16;
+    static constexpr int walked = sizeof(T) == 2 ? D <= 96 ? 64 : 32 : D <= 128 ? 32 : 16;
     static constexpr int stages = sizeof(T) == 2 && D <= 128 ? 2 : 1; /* the next pair of tiles comes while this one is used */
     static constexpr size_t tiles = 2 * (size_t)(owned + stages * walked) * D * sizeof(T);
     static constexpr size_t shared = tiles + (KEYS ? 2 * stages * walked * sizeof(float) : 0);
@@ -243,8 +243,10 @@ template <class T> static status launch_row_sums(struct stream *s, const struct 
     return LAUNCH(attn_row_sums<T>, (unsigned)((threads + 255) / 256), 256, 0, s, *b, *c, lanes, stats);
 }
 
-status attn_bwd_cuda(struct stream *s, const struct attn_bwd_args *b)
+status attn_bwd_cuda(struct stream *s, const struct attn_bwd_args *args)
 {
+    struct attn_bwd_args device = *args, *b = &device;
+    device.fwd = attn_of_device(args->fwd);
 #define LAUNCHER(D) launch<T, D>,
     typedef status launcher(struct stream *, const struct attn_bwd_args *, const struct attn_common *, const float *);
     const struct attn_fwd_args *f = &b->fwd;

@@ -120,7 +120,7 @@ template <class T, int D> static status launch(struct stream *s, const struct at
 {
     typedef shape<T, D> shape;
     unsigned grid = (unsigned)(attn_slots(&a->docs, shape::queries) * a->heads);
-    return LAUNCH((attn_fwd<T, D>), grid, shape::threads, shape::shared, s, *a, attn_common_of(a));
+    return LAUNCH((attn_fwd<T, D>), grid, shape::threads, shape::shared, s, attn_of_device(*a), attn_common_of(a));
 }
 
 status attn_fwd_cuda(struct stream *s, const struct attn_fwd_args *a)
