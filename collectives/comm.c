@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "collectives/comm_self.h"
+#include "collectives/transport.h"
 #include "collectives/watch.h"
 #include "kernels/base/log.h"
 #include "kernels/base/plugin.h"
@@ -198,6 +199,7 @@ int comm_end(struct comm *c, status st)
         say_end(c, st, false, false);
         comm_fail(c, st);
     }
+    transport_unlink(c, code == 0);
     watch_close();
     c->fn->close(c);
     return code;

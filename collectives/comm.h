@@ -1,6 +1,6 @@
 /* comm.h — what crosses ranks. One table, implementations `self` (a bare run: no MPI symbol is touched) and `mpi`
- * (a plugin, trimpot_mpi.so beside the binary, loaded only when a launcher is detected); `nccl` later, behind the same
- * table. All calls are collective and made in one program order on every rank: by the main thread, or by host calls of one stream.
+ * (a plugin, trimpot_mpi.so beside the binary, loaded only when a launcher is detected). What moves between the ranks'
+ * GPUs is a transport's (transport.h). All calls are collective and made in one program order on every rank: by the main thread, or by host calls of one stream.
  * While such a call may be queued the main thread makes none: it first waits for the stream (worker/trainer.h). */
 #ifndef TRIMPOT_COMM_H
 #define TRIMPOT_COMM_H
@@ -14,6 +14,7 @@
 enum comm_op { COMM_MIN, COMM_MAX, COMM_SUM_I64, COMM_OR };
 
 struct comm;
+struct device_links;
 struct comm_table {
     const char *name;
     status (*barrier)(struct comm *c);
@@ -43,6 +44,7 @@ struct comm {
         bool silent;            /* a lower rank prints it in the same words */
         bool alone;             /* no other rank says it */
     } agreed;
+    struct device_links *links; /* between the ranks' devices (transport.h); NULL: through the hosts */
     void *impl;
 };
 

@@ -7,7 +7,11 @@
  * Where tensors are host memory the transport reads and writes them, and the op what the transport brought. Elsewhere three
  * pinned buffers stand between them; a stream runs in order, so that one of each is enough:
  *
- *   node ─copy▶ send ═exchange▶ rows ─▶ landing ─copy▶ rows ─op▶ out ─copy▶ spread ─▶ sum ═gather▶ spread ─copy▶ out  */
+ *   node ─copy▶ send ═exchange▶ rows ─▶ landing ─copy▶ rows ─op▶ out ─copy▶ spread ─▶ sum ═gather▶ spread ─copy▶ out
+ *
+ * Where the ranks' devices are joined nothing leaves them, and the host only queues; sums are spread when all rounds are over:
+ *
+ *   node ═exchange▶ rows ─op▶ out, for each round; out ═gather▶ out */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,20 +62,22 @@ void tree_reduce_init(struct tree_reduce *t, struct comm *c, const struct backen
         .comm = c, .leaves = leaves, .dt = dt, .longest = longest > 0 ? longest : 1, .direct = be->tensors_in == MEM_HOST};
     if (c->size == 1) return;
     size_t P = (size_t)c->size;
+    const struct transport_table *fn = c->links ? c->links->fn : &transport_messages;
     t->ranks = mem_alloc(P * sizeof *t->ranks);
     arrange(t);
     t->here = mem_alloc(2 * P * sizeof *t->here);
     t->there = mem_alloc(2 * P * sizeof *t->there);
-    t->by = (struct transport){.fn = &transport_messages,
+    t->by = (struct transport){.fn = fn,
                                .comm = c,
                                .ranks = t->ranks,
                                .n_nodes = t->n_nodes,
                                .max_nodes = t->max_nodes,
-                               .each = slice(t, &transport_messages),
+                               .each = slice(t, fn),
                                .element = dtype_bytes(dt),
                                .threads = 1,
                                .parts = mem_alloc(P * sizeof(void *)),
-                               .extent = mem_alloc(4 * P * sizeof(size_t))};
+                               .extent = mem_alloc(4 * P * sizeof(size_t)),
+                               .links = c->links};
     t->sum.first = t->ranks[c->rank].first;
     t->sum.n_mine = t->ranks[c->rank].n;
 }
@@ -92,7 +98,7 @@ void tree_reduce_layout(struct tree_reduce *t, struct arena *tensors, struct are
     size_t row = (size_t)t->by.each * t->by.element, P = (size_t)t->comm->size;
     t->rows = arena_take(tensors, (size_t)t->n_nodes * row, "reduction: partials");
     t->by.landing = t->rows;
-    if (t->direct) return;
+    if (t->direct || t->by.fn->queued) return;
     t->send = arena_take(pinned, (size_t)t->ranks[t->comm->rank].n * P * row, "reduction: partials to send");
     t->landing = t->by.landing = arena_take(pinned, (size_t)t->n_nodes * row, "reduction: partials received");
     t->spread = arena_take(pinned, P * row, "reduction: sums");
@@ -109,6 +115,7 @@ static status connect(struct tree_reduce *t)
              "that are a multiple of the ranks and a power of two",
              t->comm->size, t->n_nodes, TREE_SUM_NODES);
     t->connected = true;
+    if (t->by.fn->queued) return ST_OK;
     shared.fn = &transport_shared;
     shared.each = slice(t, &transport_shared);
     status st = transport_share(&shared);
@@ -201,23 +208,30 @@ static status send_round(struct stream *s, struct tree_job *j, int64_t k)
     return s->be->dev.host_call(s, send_now, j);
 }
 
+/* out = the sum of elements [lo, lo + n): of the rows, and of my nodes where they are. */
+static status add(struct stream *s, const struct tree_job *j, void *rows, int64_t lo, int64_t n, void *out)
+{
+    const struct tree_reduce *t = j->t;
+    struct tree_sum_args sum = t->sum;
+    sum.rows = (tensor){.data = rows, .dt = t->dt, .rank = 2, .dim = {t->n_nodes, n, 1, 1}, .ld = t->by.each};
+    sum.out = tensor_1d(out, t->dt, n);
+    for (int i = 0; i < sum.n_mine; i++) sum.mine[i] = tensor_1d(plus(t, j->node[i], lo), t->dt, n);
+    return n ? op_tree_sum(s, &sum) : ST_OK;
+}
+
 static status sum_round(struct stream *s, struct tree_job *j, int64_t k)
 {
     struct tree_reduce *t = j->t;
     struct round r = round_of(j, k, false, t->here);
-    struct tree_sum_args sum = t->sum;
     int me = t->comm->rank;
     int64_t n = r.count[me], lo = r.at[me];
     void *rows = t->direct ? t->by.fn->rows(&t->by, k) : t->rows;
     void *out = t->direct ? t->by.fn->sum(&t->by, &r, j->out) : plus(t, j->out, lo);
-    sum.rows = (tensor){.data = rows, .dt = t->dt, .rank = 2, .dim = {t->n_nodes, n, 1, 1}, .ld = t->by.each};
-    sum.out = tensor_1d(out, t->dt, n);
-    for (int i = 0; i < sum.n_mine; i++) sum.mine[i] = tensor_1d(plus(t, j->node[i], lo), t->dt, n);
     if (!t->direct) {
         TRY(s->be->dev.host_call(s, land_now, j));
         TRY(s->be->dev.copy(s, rows, t->landing, (size_t)(t->n_nodes * t->by.each) * t->by.element));
     }
-    if (n) TRY(op_tree_sum(s, &sum));
+    TRY(add(s, j, rows, lo, n, out));
     if (t->direct) return ST_OK;
     TRY(s->be->dev.copy(s, plus(t, t->spread, me * t->by.each), out, (size_t)n * t->by.element));
     return s->be->dev.host_call(s, put_now, j);
@@ -267,6 +281,43 @@ static status run(struct stream *s, struct tree_job *j)
     return ST_OK;
 }
 
+/* ---- between devices ------------------------------------------------------------------------------------------------- */
+
+/* This rank's own nodes in the order of its cover, then the library's sum over ranks. */
+static status run_fast(struct stream *s, const struct tree_job *j)
+{
+    struct tree_reduce *t = j->t;
+    int64_t n = range_count(j->part);
+    struct tree_sum_args sum = {.n_mine = t->sum.n_mine};
+    char *out = plus(t, j->out, j->part.lo);
+    sum.rows = (tensor){.data = out, .dt = t->dt, .rank = 2, .dim = {sum.n_mine, n, 1, 1}, .ld = n}; /* none is read: all are mine */
+    sum.out = tensor_1d(out, t->dt, n);
+    for (int i = 0; i < sum.n_mine; i++) sum.mine[i] = tensor_1d(plus(t, j->node[i], j->part.lo), t->dt, n), sum.merges[i] = i > 0;
+    if (!n) return ST_OK;
+    if (sum.n_mine > 1 || j->out != j->node[0]) TRY(op_tree_sum(s, &sum));
+    return t->by.fn->add(&t->by, out, n);
+}
+
+static status run_queued(struct stream *s, const struct tree_job *j)
+{
+    struct tree_reduce *t = j->t;
+    int P = t->comm->size, me = t->comm->rank;
+    t->by.stream = s;
+    if (t->by.links->fast) return run_fast(s, j);
+    for (int64_t k = 0; k < j->rounds; k++) {
+        struct round r = round_of(j, k, false, t->here);
+        TRY(t->by.fn->exchange(&t->by, &r, j->node));
+        TRY(add(s, j, t->rows, r.at[me], r.count[me], plus(t, j->out, r.at[me])));
+    }
+    struct round all = {.at = t->here, .count = t->here + P};
+    for (int r = 0; r < P; r++) {
+        struct range mine = range_meet(own(j->count, r, P), j->part);
+        all.at[r] = mine.lo;
+        all.count[r] = range_count(mine);
+    }
+    return t->by.fn->gather(&t->by, &all, j->out);
+}
+
 status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, int n_nodes, void *out, int64_t count, struct range part)
 {
     int expected = t->comm->size == 1 ? 1 : t->sum.n_mine;
@@ -286,6 +337,10 @@ status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, 
     *j = (struct tree_job){.t = t, .out = out, .count = count, .part = part, .threads = s->threads > 0 ? s->threads : 1};
     memcpy(j->node, nodes, (size_t)n_nodes * sizeof *nodes);
     j->rounds = rounds_of(j);
+    if (t->by.fn->queued) {
+        j->taken = j->rounds; /* nothing of it is the host's */
+        return run_queued(s, j);
+    }
     TRY(run(s, j));
     /* Messages are the library's own order of calls: nobody may come between. */
     return t->by.fn->lag == 0 && !t->direct ? s->be->dev.sync(s, "reduction") : ST_OK;

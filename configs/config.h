@@ -17,6 +17,7 @@ enum recipe { RECIPE_FULL, RECIPE_LORA };
 enum adapt { ADAPT_NONE, ADAPT_LORA, ADAPT_QLORA }; /* from recipe, model._component_ and quantize_base */
 enum device_kind { DEVICE_CUDA, DEVICE_EMU, DEVICE_CPU, DEVICE_AUTO }; /* AUTO: not written; device_set is false */
 enum config_dtype { CONFIG_BF16, CONFIG_FP32 };
+enum reduce_kind { REDUCE_TREE, REDUCE_FAST };
 enum tri { TRI_AUTO, TRI_BF16, TRI_FP32 };
 enum data_kind { DATA_AUTO, DATA_INSTRUCT, DATA_ALPACA, DATA_QA, DATA_CHAT, DATA_COMPLETION };
 enum masking { MASK_DEFAULT, MASK_TRAIN_ON_ALL, MASK_TRAIN_ON_ASSISTANT, MASK_TRAIN_ON_LAST };
@@ -93,7 +94,7 @@ struct config {
     bool enable_activation_checkpointing;    /* resolved: ac_mode == AC_FULL */
     bool enable_activation_offloading;
     bool stochastic_rounding; enum tri master_weights, state_dtype; /* master: TRI_AUTO = none */
-    int64_t virtual_ranks; int64_t memory_budget; /* bytes, -1 = what the machine has */
+    enum reduce_kind reduce; int64_t virtual_ranks; int64_t memory_budget; /* bytes, -1 = what the machine has */
     int64_t max_skipped_steps; bool warmup_start_one;
     int64_t peer_timeout; /* seconds, 0 = never */
     int64_t head_chunk_rows;

@@ -78,9 +78,7 @@ static const struct choice grad_choices[] = {
     {"auto"}, {"fp32"},
     {"bf16", 0, "gradients are summed in fp32, so that the bits do not depend on how many are added on a rank"},
 };
-static const struct choice reduce_choices[] = {
-    {"tree"}, {"fast", 0, "the library's own sum is not built yet; the tree gives the same bits everywhere"},
-};
+static const struct choice reduce_choices[] = {{"tree", REDUCE_TREE}, {"fast", REDUCE_FAST}};
 static const struct choice warmup_choices[] = {{"zero", false}, {"one", true}};
 static const struct choice level_choices[] = {{"DEBUG"}, {"INFO"}, {"WARN"}, {"WARNING"}, {"ERROR"}, {"CRITICAL"}};
 static const struct choice format_choices[] = {{"jsonl"}, {"txt"}};
@@ -307,8 +305,9 @@ const struct row schema[] = {
     SILENT("grad_dtype", T_TEXT, "auto", "Gradients of full fine-tuning; auto: fp32.", CHOICES(grad_choices)),
     {"state_dtype", T_CHOICE, C(state_dtype), .def = "auto", CHOICES(width_choices),
      .sentence = "Full fine-tuning in bf16: optimizer states; auto: bf16, rounded at random."},
-    SILENT("reduce", T_TEXT, "tree", "How gradients are added over ranks; tree: the same bits on any number of them.",
-           CHOICES(reduce_choices)),
+    {"reduce", T_CHOICE, C(reduce), .def = "tree", CHOICES(reduce_choices),
+     .sentence = "How gradients are added over ranks. tree: the same bits on any number of them; fast: on GPUs NCCL's own sum, "
+                 "whose bits depend on the ranks."},
     {"virtual_ranks", T_INT, C(virtual_ranks), OPTIONAL, RANGE(1, 65536),
      .sentence = "Leaves of the reduction tree: how many ranks the bits hold for; fewer need less memory; null: every micro-batch."},
     {"memory_budget", T_BYTES, C(memory_budget), OPTIONAL, FROM(1), .unit = "bytes", .resume = RESUME_FREE,

@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 
+#include "collectives/transport.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
@@ -62,7 +63,9 @@ void header_print(const struct session *x)
     log_note("memory   %s per rank planned, %s of it bound at start (`trimpot plan` lists every row)",
              text_bytes((double)plan_total_bytes(&x->plan)), text_bytes((double)plan_arena_bytes(&x->plan)));
     int64_t leaves = x->trainer.sizes.leaves;
-    if (leaves > 1)
+    if (x->comm->links && x->comm->links->fast)
+        log_note("promise  NCCL adds (reduce=fast): the bits depend on the ranks, and may from run to run; reduce=tree has them the same");
+    else if (leaves > 1)
         log_note("promise  the same bits on every number of ranks that divides %lld, with every memory technique on or off, and "
                  "across resume",
                  (long long)leaves);

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "collectives/transport.h"
 #include "collectives/watch.h"
 #include "kernels/base/log.h"
 #include "worker/adapter.h"
@@ -35,6 +36,14 @@ static status choose_backend(struct session *x, const struct gpu *planned)
     x->copy_in->name = "copy in";
     TRY(batcher_init(&x->batcher, x->s, x->copy_in));
     return ST_OK;
+}
+
+/* The GPUs of all ranks, once every rank has its own: those of a plan for another machine are not here. */
+static status join_devices(const struct session *x, status chosen, bool planned)
+{
+    if (x->use != SESSION_TRAIN || x->comm->size == 1) return chosen;
+    TRY(comm_agree(x->comm, chosen));
+    return planned ? ST_OK : transport_link(x->comm, x->be, x->cfg->reduce == REDUCE_FAST);
 }
 
 status session_tokenizer(const struct config *c, const char *model_type, int64_t now, struct tokenizer **tok, struct chat_format *format)
@@ -223,7 +232,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     *x = (struct session){.cfg = cfg, .comm = comm, .use = use, .started = start && start->started ? start->started : time(NULL)};
     const char *dir = cfg->checkpointer.checkpoint_dir;
     bool imagined = use == SESSION_TRAIN && given, random = weights_are_drawn(x, imagined);
-    TRY(choose_backend(x, start ? start->gpu : NULL));
+    TRY(join_devices(x, choose_backend(x, start ? start->gpu : NULL), start && start->gpu));
     TRY(family_open(dir, &x->hf, &x->shape));
     if (use == SESSION_TRAIN && comm->rank == 0) hf_config_warn(dir, &x->hf);
     if (!random) TRY(st_open(dir, "model", &x->files));

@@ -10,13 +10,13 @@ golden=$source/tests/truth/golden
 head -16 "$rows" >"$scratch/few.jsonl"
 common=(seed=7 batch_size=1 optimizer.lr=2e-3 --data "$scratch/few.jsonl" -q epochs=1)
 
-# on DEVICE SEED RANKS OUTPUT RECIPE key=value …
+# on DEVICE SEED RANKS OUTPUT RECIPE key=value …: $items, or 8, of a step
 on()
 {
     local device=$1 seed=$2 n=$3 out=$4
     shift 4
     TRIMPOT_EMU_SEED=$seed ranks "$n" "$trimpot" run "$@" "device=$device" "${common[@]}" --output "$out" \
-        gradient_accumulation_steps=$((8 / n)) >"$out.log" 2>&1 || { fail "$device, seed $seed, $n ranks: $*"; tail -n 3 "$out.log"; }
+        gradient_accumulation_steps=$((${items:-8} / n)) >"$out.log" 2>&1 || { fail "$device, seed $seed, $n ranks: $*"; tail -n 3 "$out.log"; }
 }
 
 # near WHAT A B BOUND: losses of every step.
@@ -60,7 +60,7 @@ for dtype in fp32 bf16; do
     each "NF4 $dtype" $bound "${qlora[@]}" dtype=$dtype "${untied[@]}"
 done
 also=1 each "full, masters, checkpointed" 1e-2 "${full[@]}" dtype=bf16 master_weights=fp32 "${untied[@]}" enable_activation_checkpointing=true
-also=1 each "optimizer_in_bwd" 1e-5 "${full[@]}" dtype=fp32 "${untied[@]}" optimizer_in_bwd=true
+items=1 also=1 each "optimizer_in_bwd" 1e-5 "${full[@]}" dtype=fp32 "${untied[@]}" optimizer_in_bwd=true
 also=1 each "random init, clipped" 1e-5 "${full[@]}" dtype=fp32 "${tied[@]}" model.init=random clip_grad_norm=0.5
 
 # ---- saved here, resumed there ------------------------------------------------------------------------------------------------

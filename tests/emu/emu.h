@@ -20,6 +20,10 @@
  * cudaSuccess. `run` is called later, once (or once per replay of a graph), on the thread that has to wait for it. */
 cudaError_t emu_enqueue(cudaStream_t on, const char *what, std::function<cudaError_t()> run);
 
+/* The same for what speaks with other processes: run returns cudaErrorNotReady while it waits for one of them, and is tried again; it
+ * runs without being waited for, too (queue_talk). */
+cudaError_t emu_talk(cudaStream_t on, const char *what, std::function<cudaError_t()> run);
+
 /* Whether a kernel may be given this argument: a pointer, into device memory; anything else, without pointers to pinned or to freed
  * memory among its bytes. cudaErrorInvalidValue after saying what it is. Weak: the emulation's own tests have no such memory. */
 cudaError_t emu_argument(const char *kernel, const void *argument, size_t bytes, bool is_pointer) __attribute__((weak));

@@ -118,8 +118,9 @@ bool run_node(work &w, cudaError_t &e, std::unique_lock<std::mutex> &hold)
 
 bool ready(const CUstream_st *s) { return !s->queue.empty() && (s->queue.front().kind != WORK_WAITS || s->queue.front().event->done); }
 
-/* The head of s. Only the holder of `running` takes from a queue, so the head stays what it is while it runs; others may add. */
-void run_head(CUstream_st *s, std::unique_lock<std::mutex> &hold)
+/* The head of s; false: it waits for another process. Only the holder of `running` takes from a queue, so the head stays what it is
+ * while it runs; others may add. */
+bool run_head(CUstream_st *s, std::unique_lock<std::mutex> &hold)
 {
     work &w = s->queue.front();
     cudaError_t e = cudaSuccess;
@@ -128,6 +129,7 @@ void run_head(CUstream_st *s, std::unique_lock<std::mutex> &hold)
         hold.unlock();
         e = run_work(w);
         hold.lock();
+        if (w.talks && e == cudaErrorNotReady) return false;
     } else if (w.kind == WORK_GRAPH) {
         over = w.faults || run_node(w, e, hold);
         if (w.faults) e = cudaErrorIllegalAddress;
@@ -139,6 +141,7 @@ void run_head(CUstream_st *s, std::unique_lock<std::mutex> &hold)
         fail(e);
     else if (over)
         s->queue.pop_front();
+    return true;
 }
 
 /* ---- which piece ------------------------------------------------------------------------------------------------------------- */
@@ -177,14 +180,20 @@ CUstream_st *choose(const goals *g, bool only_needed)
     return needed.empty() ? nullptr : needed[emu_random(EMU_STREAMS) % needed.size()];
 }
 
-/* Under `running` and `hold`: up to `most` pieces (< 0: as many as there are), until the goals (nullptr: none) are reached. */
+/* Under `running` and `hold`: up to `most` pieces (< 0: as many as there are), until the goals (nullptr: none) are reached. Where another
+ * process is waited for, that one may be waiting for what nobody here needs. */
 void run_pieces(const goals *g, long most, bool only_needed, std::unique_lock<std::mutex> &hold)
 {
     CUstream_st *s;
     inside = true;
-    for (; most && !device.sticky && !(g && reached(*g)); most--) {
-        if (!(s = choose(g, only_needed))) break;
-        run_head(s, hold);
+    for (bool stalled = false; most && !device.sticky && !(g && reached(*g)); most--) {
+        if (!(s = choose(g, only_needed && !stalled))) break;
+        stalled = !run_head(s, hold);
+        if (!stalled) continue;
+        if (!g) break;
+        hold.unlock();
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+        hold.lock();
     }
     if (!memory_reach(nullptr)) fail(cudaErrorIllegalAddress);
     inside = false;
@@ -323,6 +332,18 @@ cudaError_t queue_finish_stream(CUstream_st *s) { return s->capture ? capture_br
 cudaError_t queue_finish_event(CUevent_st *e) { return e->captured ? cudaErrorCapturedEvent : run_until(all_before(e)); }
 cudaError_t queue_ask_stream(CUstream_st *s) { return s->capture ? capture_broken(*s->capture) : run_a_little(all_of(s)); }
 cudaError_t queue_ask_event(CUevent_st *e) { return e->captured ? cudaErrorCapturedEvent : run_a_little(all_before(e)); }
+
+void queue_talk()
+{
+    run_a_little([](goals &g) {
+        for (CUstream_st *s : device.streams)
+            for (size_t i = s->queue.size(); i; i--)
+                if (s->queue[i - 1].talks) {
+                    need(g, s, done_of(s) + i);
+                    break;
+                }
+    });
+}
 
 cudaError_t queue_finish_all()
 {

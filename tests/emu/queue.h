@@ -29,6 +29,7 @@ struct work {
     work_kind kind;
     const char *what;
     std::function<cudaError_t()> run = {};
+    bool talks = false;                                        /* run waits for other processes: not over at cudaErrorNotReady */
     bool on_host = false;                                      /* run is a call of the host, made on the driver's thread */
     std::shared_ptr<mark> event = {};                          /* of WORK_RECORDS and WORK_WAITS */
     std::shared_ptr<const std::vector<graph_node>> graph = {}; /* of WORK_GRAPH */
@@ -77,5 +78,7 @@ cudaError_t queue_finish_all(void);
 /* cudaErrorNotReady, or cudaSuccess; every question lets the device get a little further. */
 cudaError_t queue_ask_stream(CUstream_st *s);
 cudaError_t queue_ask_event(CUevent_st *e);
+/* Lets work that talks, and what stands before it, get a little further: others wait for it even if nobody here does. */
+void queue_talk(void);
 
 #endif

@@ -243,6 +243,11 @@ cudaError_t emu_enqueue(cudaStream_t on, const char *what, std::function<cudaErr
     return queue(on, FAIL_LAUNCH, cudaErrorLaunchOutOfResources, {.kind = WORK_RUNS, .what = what, .run = std::move(run)});
 }
 
+cudaError_t emu_talk(cudaStream_t on, const char *what, std::function<cudaError_t()> run)
+{
+    return queue(on, FAIL_LAUNCH, cudaErrorLaunchOutOfResources, {.kind = WORK_RUNS, .what = what, .run = std::move(run), .talks = true});
+}
+
 extern "C" {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t s)

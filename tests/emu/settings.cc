@@ -38,7 +38,7 @@ template <size_t N> static int word(const char *variable, const char *text, cons
 
 static void read_failures(long (&fail)[FAILURES])
 {
-    static const char *const NAMES[FAILURES] = {"alloc", "pinned", "launch", "copy", "host", "stream"};
+    static const char *const NAMES[FAILURES] = {"alloc", "pinned", "launch", "copy", "host", "stream", "nccl", "join"};
     for (const char *at = getenv("TRIMPOT_EMU_FAIL"); at && *at; at += *at == ',') {
         int what = word("TRIMPOT_EMU_FAIL", at, ":", NAMES);
         char *end;

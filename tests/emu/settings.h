@@ -8,7 +8,8 @@
  *     TRIMPOT_EMU_FAIL=what:n,…     the n-th such call of this process fails:
  *         alloc    cudaMalloc: out of memory          pinned  cudaMallocHost: out of memory
  *         launch   a kernel is not launched           copy    a copy or memset is not queued
- *         host     a call of the host is not queued   stream  the n-th piece of work faults when it runs: a later sync tells */
+ *         host     a call of the host is not queued   stream  the n-th piece of work faults when it runs: a later sync tells
+ *         nccl     a group of NCCL never ends         join    a communicator of NCCL waits for ever (nccl.cc) */
 #ifndef TRIMPOT_EMU_SETTINGS_H
 #define TRIMPOT_EMU_SETTINGS_H
 
@@ -18,7 +19,7 @@
 constexpr int MAX_DEVICES = 64;
 
 enum emu_order { ORDER_ANY, ORDER_LAST, ORDER_FIRST };
-enum emu_failure { FAIL_ALLOC, FAIL_PINNED, FAIL_LAUNCH, FAIL_COPY, FAIL_HOST, FAIL_STREAM, FAILURES };
+enum emu_failure { FAIL_ALLOC, FAIL_PINNED, FAIL_LAUNCH, FAIL_COPY, FAIL_HOST, FAIL_STREAM, FAIL_NCCL, FAIL_JOIN, FAILURES };
 
 struct emu_settings {
     emu_order order;
