@@ -107,6 +107,7 @@ status gpu_backend(const struct gpu *g, const struct backend **out)
     static const struct backend backend = {
         .name = "plan",
         .tensors_in = MEM_DEVICE,
+        .joins_products = true,
         .dev = {.alloc = no_memory,
                 .stream_open = open_stream,
                 .stream_close = close_stream,
