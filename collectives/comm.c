@@ -199,7 +199,7 @@ int comm_end(struct comm *c, status st)
         say_end(c, st, false, false);
         comm_fail(c, st);
     }
-    transport_unlink(c, code == 0);
+    transport_unlink(c, !code || is_common((status)code));
     watch_close();
     c->fn->close(c);
     return code;

@@ -1,7 +1,8 @@
 /* comm.h — what crosses ranks. One table, implementations `self` (a bare run: no MPI symbol is touched) and `mpi`
  * (a plugin, trimpot_mpi.so beside the binary, loaded only when a launcher is detected). What moves between the ranks'
- * GPUs is a transport's (transport.h). All calls are collective and made in one program order on every rank: by the main thread, or by host calls of one stream.
- * While such a call may be queued the main thread makes none: it first waits for the stream (worker/trainer.h). */
+ * GPUs is a transport's (transport.h). All calls are collective and made in one program order on every rank: by the main
+ * thread, or by host calls of one stream. While such a call may be queued the main thread makes none: it first waits for
+ * the stream (worker/trainer.h). */
 #ifndef TRIMPOT_COMM_H
 #define TRIMPOT_COMM_H
 

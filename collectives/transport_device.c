@@ -1,9 +1,49 @@
 /* transport_device.c — finds and loads what joins the ranks' devices. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "collectives/transport.h"
 #include "kernels/base/log.h"
 #include "kernels/base/plugin.h"
+#include "kernels/base/text.h"
+
+/* Every way of every call once, with an element or two: connections are made and their memory is taken here, not in the first step. */
+static status warm_up(struct comm *c, const struct backend *be, struct stream *s, float *memory)
+{
+    struct device_links *l = c->links;
+    int64_t P = c->size;
+    struct tree_rank *ranks = mem_alloc((size_t)P * sizeof *ranks);
+    int64_t *at = mem_alloc(2 * (size_t)P * sizeof *at), *count = at + P;
+    struct transport x = {
+        .fn = l->fn, .comm = c, .ranks = ranks, .n_nodes = (int)P, .max_nodes = 1, .each = 1, .landing = memory, .links = l, .stream = s};
+    struct round r = {.at = at, .count = count};
+    void *mine = memory + P;
+    for (int i = 0; i < c->size; i++) ranks[i] = (struct tree_rank){i, 1}, at[i] = i, count[i] = 1;
+    status st = be->dev.zero(s, memory, (size_t)(4 * P) * sizeof *memory);
+    if (!st) st = l->fn->exchange(&x, &r, &mine);
+    if (!st) st = l->fn->gather(&x, &r, mine);
+    for (int i = 0; i < c->size; i++) at[i] = 2 * i;
+    if (!st) st = l->fn->gather(&x, &r, mine); /* none behind the other */
+    if (!st && l->fast) st = l->fn->add(&x, memory, P);
+    if (!st) st = be->dev.sync(s, "joining the GPUs of all ranks");
+    free(ranks);
+    free(at);
+    return st;
+}
+
+static status try_links(struct comm *c, const struct backend *be)
+{
+    struct stream *s = NULL;
+    void *memory = NULL;
+    size_t bytes = 4 * (size_t)c->size * sizeof(float);
+    status st = be->dev.stream_open(&s, 1);
+    if (!st) st = be->dev.alloc(MEM_DEVICE, bytes, &memory);
+    st = comm_agree(c, st); /* all ranks warm up, or none */
+    if (!st) st = comm_agree(c, warm_up(c, be, s, memory));
+    if (memory) be->dev.free(MEM_DEVICE, memory, bytes);
+    if (s) be->dev.stream_close(s);
+    return st;
+}
 
 status transport_link(struct comm *c, const struct backend *be, bool fast)
 {
@@ -21,6 +61,7 @@ status transport_link(struct comm *c, const struct backend *be, bool fast)
                                       "install NCCL where the dynamic linker finds libnccl.so.2, or run one rank", &link)));
     TRY(comm_agree(c, link(c, &c->links)));
     c->links->fast = fast;
+    TRY(try_links(c, be));
     log_debug("gradients cross ranks through %s", c->links->what);
     return ST_OK;
 }

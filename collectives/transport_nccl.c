@@ -45,12 +45,14 @@ static status failed(struct nccl *n, ncclResult_t r, const char *what)
     FAIL(st, "%s: %s%s%s; NCCL_DEBUG=INFO says more", what, ncclGetErrorString(r), more && *more ? ": " : "", more ? more : "");
 }
 
-/* What a call returned, once it is done. Under the lock. */
+/* What became of a call that returned r, once it is done; asked at least once, for "no error" may mean that it was begun well. Under
+ * the lock. */
 static status settle(struct nccl *n, ncclResult_t r, const char *what)
 {
-    for (double start = now_s(); r == ncclInProgress;) {
+    bool first = true;
+    for (double start = now_s(); r == ncclInProgress || (first && r == ncclSuccess); first = false) {
         struct timespec pause = {.tv_nsec = ASK_US * 1000};
-        nanosleep(&pause, NULL);
+        if (!first) nanosleep(&pause, NULL);
         ncclResult_t asked = ncclCommGetAsyncError(n->comm, &r);
         if (asked != ncclSuccess) r = asked;
         if (r == ncclInProgress && n->limit_s > 0 && now_s() - start > n->limit_s)

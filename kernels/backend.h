@@ -42,6 +42,9 @@ struct work_bounds {
     int64_t doc_tokens;                                         /* longest document */
     int64_t window;                                             /* tokens that a sliding layer sees, 0 = none slides */
     float attn_cap;                                             /* soft cap of scores, 0 = none */
+    int64_t qkv;                                                /* row length of q, k, v side by side in one buffer; 0: apart */
+    bool deterministic;                                         /* attention too, whose sums a GPU else adds in any order */
+    size_t attn_workspace;                                      /* bytes of scores that it may then keep; 0: 512 MiB */
     int64_t width, ffn, heads, kv_heads, head_dim, vocab, rank; /* C F H K D V R */
     int64_t head_rows;                                          /* rows of a logits chunk */
     int threads;

@@ -199,6 +199,8 @@ static struct work_bounds work_of(const struct session *x)
                                 .doc_tokens = b->doc_tokens,
                                 .window = m->window,
                                 .attn_cap = m->attn_cap,
+                                .qkv = m->fused_qkv ? (m->heads + 2 * m->kv_heads) * m->head_dim : 0,
+                                .deterministic = x->cfg->deterministic,
                                 .width = m->width,
                                 .ffn = m->ffn,
                                 .heads = m->heads,

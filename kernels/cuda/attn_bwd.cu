@@ -10,6 +10,8 @@
  * Moves, per head: q, k, v, o, dO, dq, dk, dv once, and the walked pair once per block of owned rows: 2·walked·D elements each. */
 #include "kernels/cuda/attn.h"
 
+#include "kernels/cuda/attention.h"
+
 template <class T, int D, bool KEYS> struct shape {
     static constexpr int row_warps = sizeof(T) == 2 || D <= 128 ? 4 : 2;
     static constexpr int splits = KEYS && D > 128 ? 2 : 1; /* warps with the same rows, each with its part of the channels to sum */
@@ -143,7 +145,7 @@ static __device__ inline void put_out(const tensor &out, T *to, const struct wal
 }
 
 template <class T, int D, bool KEYS>
-static __global__ void __launch_bounds__(shape<T, D, KEYS>::threads)
+static __global__ void __launch_bounds__(shape<T, D, KEYS>::threads, 1)
     attn_bwd(const struct attn_bwd_args b, const struct attn_common c, const float *stats)
 {
     typedef shape<T, D, KEYS> shape;
@@ -243,7 +245,7 @@ template <class T> static status launch_row_sums(struct stream *s, const struct 
     return LAUNCH(attn_row_sums<T>, (unsigned)((threads + 255) / 256), 256, 0, s, *b, *c, lanes, stats);
 }
 
-status attn_bwd_cuda(struct stream *s, const struct attn_bwd_args *args)
+status attn_bwd_own(struct stream *s, const struct attn_bwd_args *args)
 {
     struct attn_bwd_args device = *args, *b = &device;
     device.fwd = attn_of_device(args->fwd);
@@ -265,4 +267,4 @@ status attn_bwd_cuda(struct stream *s, const struct attn_bwd_args *args)
     return ST_OK;
 }
 
-extern "C" size_t attn_bwd_cuda_workspace(const struct work_bounds *w) { return stats_bytes(w->tokens, w->heads); }
+extern "C" size_t attn_bwd_own_workspace(const struct work_bounds *w) { return stats_bytes(w->tokens, w->heads); }

@@ -4,6 +4,8 @@
  * Per q head and block of queries: moves (2·queries + 2·keys seen)·D elements; 4·D products and one 2^x per pair seen. */
 #include "kernels/cuda/attn.h"
 
+#include "kernels/cuda/attention.h"
+
 template <class T, int D> struct shape {
     static constexpr int warps = 4, threads = warps * WARP;
     static constexpr int m = sizeof(T) == 2 && D <= 128 ? 2 : 1; /* times 16 rows of a warp */
@@ -85,7 +87,6 @@ static __global__ void __launch_bounds__(shape<T, D>::threads) attn_fwd(const st
     int q0 = past + block, end = q0 + rows;
     int key_row = a.key_start.dev ? a.key_start.dev[at.doc] : at.start;
     attn_rows<T> q = attn_rows_of<T>(a.q, at.start + block, head, c.d);
-    attn_rows<T> k = attn_rows_of<T>(a.k, key_row, kv_head, c.d), v = attn_rows_of<T>(a.v, key_row, kv_head, c.d);
     int my_q = q0 + (int)(threadIdx.x / WARP) * 16 * shape::m;
 
     float o[shape::m][D / 8][4] = {}, top[shape::m][2], sum[shape::m][2] = {};
@@ -93,25 +94,26 @@ static __global__ void __launch_bounds__(shape<T, D>::threads) attn_fwd(const st
     for (int m = 0; m < shape::m; m++) top[m][0] = top[m][1] = ATTN_MASKED;
     int k0 = attn_first_key(q0, shape::keys, c.window);
     tile_load<T, D, shape::queries, shape::threads>(q_tile, q, rows, c.d, c.whole);
-    tile_load<T, D, shape::keys, shape::threads>(k_tile, {k.data + (int64_t)k0 * k.ld, k.ld}, end - k0, c.d, c.whole);
+    tile_load<T, D, shape::keys, shape::threads>(k_tile, attn_rows_of<T>(a.k, key_row + k0, kv_head, c.d), end - k0, c.d, c.whole);
     cp_async_commit();
     for (; k0 < end; k0 += shape::keys) {
         float s[shape::m][shape::keys / 8][4];
         bool mine = my_q < end && !attn_nowhere(my_q, 16 * shape::m, k0, shape::keys, c.window);
         cp_async_wait<0>();
         __syncthreads(); /* k is here, and nobody reads the v before */
-        tile_load<T, D, shape::keys, shape::threads>(v_tile, {v.data + (int64_t)k0 * v.ld, v.ld}, end - k0, c.d, c.whole);
+        tile_load<T, D, shape::keys, shape::threads>(v_tile, attn_rows_of<T>(a.v, key_row + k0, opaque(kv_head), c.d), end - k0, c.d,
+                                                     c.whole);
         cp_async_commit();
         if (mine) product_rows<D>(s, q_tile, my_q - q0, k_tile);
         cp_async_wait<0>();
         __syncthreads();
+        if (mine) softmax(s, o, top, sum, c, my_q, k0);
         int next = k0 + shape::keys;
         if (next < end)
-            tile_load<T, D, shape::keys, shape::threads>(k_tile, {k.data + (int64_t)next * k.ld, k.ld}, end - next, c.d, c.whole);
+            tile_load<T, D, shape::keys, shape::threads>(k_tile, attn_rows_of<T>(a.k, key_row + next, opaque(kv_head), c.d), end - next,
+                                                         c.d, c.whole);
         cp_async_commit();
-        if (!mine) continue;
-        softmax(s, o, top, sum, c, my_q, k0);
-        product_columns<D>(o, s, v_tile, 0);
+        if (mine) product_columns<D>(o, s, v_tile, 0);
     }
     if (my_q < end) finish<T, D>(a, c, q_tile, o, top, sum, at.start + block, rows, head);
 }
@@ -123,7 +125,7 @@ template <class T, int D> static status launch(struct stream *s, const struct at
     return LAUNCH((attn_fwd<T, D>), grid, shape::threads, shape::shared, s, attn_of_device(*a), attn_common_of(a));
 }
 
-status attn_fwd_cuda(struct stream *s, const struct attn_fwd_args *a)
+status attn_fwd_own(struct stream *s, const struct attn_fwd_args *a)
 {
 #define LAUNCHER(D) launch<T, D>,
     int size = attn_size(a->head_dim);

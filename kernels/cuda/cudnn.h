@@ -6,10 +6,12 @@
 
 #include "kernels/base/status.h"
 
-#define CUDNN_CALLS(X)                                                                                                                     \
-    X(GetVersion)                                                                                                                          \
-    X(GetErrorString) X(GetLastErrorString) X(Create) X(Destroy) X(SetStream) X(BackendCreateDescriptor) X(BackendDestroyDescriptor)       \
-        X(BackendFinalize) X(BackendSetAttribute) X(BackendGetAttribute) X(BackendExecute)
+/* clang-format off */
+#define CUDNN_CALLS(X)                                                                                  \
+    X(GetVersion) X(GetErrorString) X(GetLastErrorString) X(Create) X(Destroy) X(SetStream)             \
+    X(BackendCreateDescriptor) X(BackendDestroyDescriptor) X(BackendFinalize) X(BackendSetAttribute)    \
+    X(BackendGetAttribute) X(BackendExecute)
+/* clang-format on */
 
 struct cudnn {
 #define CUDNN_CALL(name) __typeof__(cudnn##name) *name;

@@ -8,6 +8,7 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/base/log.h"
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/stream.h"
 
@@ -25,7 +26,12 @@ static struct {
 
 int gpu_index(void) { return gpu.index; }
 const char *gpu_name(void) { return gpu.name; }
-const char *cuda_describe(void) { return gpu.text; }
+const char *cuda_describe(void)
+{
+    static char text[sizeof gpu.text + 64];
+    snprintf(text, sizeof text, "%s, %s", gpu.text, attention_describe());
+    return text;
+}
 const char *cuda_identity(void) { return gpu.uuid; }
 
 /* ---- the driver ---------------------------------------------------------------------------------------------------------- */

@@ -74,6 +74,13 @@ static __device__ inline float reciprocal_quick(float x)
     return y;
 }
 
+/* x, of which the compiler foresees nothing: what follows from it is made again where it is used, and holds no register over a loop. */
+static __device__ inline int opaque(int x)
+{
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 #else
 
 typedef const char *shared_at;
@@ -86,6 +93,7 @@ static inline void ldmatrix_transposed(unsigned (&r)[4], shared_at row) { emu_ld
 static inline void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) { emu_mma(c, a, b0, b1); }
 static inline float exp2_quick(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
 static inline float reciprocal_quick(float x) { return 1.0f / x; }
+static inline int opaque(int x) { return x; }
 
 #endif
 

@@ -68,7 +68,7 @@ struct spread {
 static node tensor_of(struct sdpa_graph *g, int64_t uid, cudnnDataType_t type, struct spread at, node offsets)
 {
     bool is_virtual = !uid, by_value = uid >= UID_SCALE && uid < UIDS;
-    int64_t align = by_value ? 4 : 16;
+    int64_t align = by_value || uid == UID_OPERANDS + SDPA_LSE ? 4 : 16; /* slices of heads begin anywhere in a row of lse */
     if (is_virtual)
         uid = UID_VIRTUAL + g->next_virtual++;
     else

@@ -1,7 +1,8 @@
 /* sumsq_segs.cu — moves sizeof(g) bytes per element, and 4 per (segment, page).
  *
  * A block has a page, its warps take turns at the segments in it, and lane l of a warp sums elements l, l + 32, …: the order of
- * kernels/cpu/elem.h, so the same bits. A page is mostly one segment: one busy warp a block, as many blocks as pages. */
+ * kernels/cpu/elem.h, so the same bits; each load of a warp is 128 bytes in a row, 64 of bf16. A page is mostly one segment: one
+ * busy warp a block, as many blocks as pages. */
 #include "kernels/cuda/cuda.h"
 
 enum { THREADS = 128, AHEAD = 16, LANES = 32 }; /* AHEAD: loads under way in each lane */

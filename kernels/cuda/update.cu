@@ -89,5 +89,7 @@ status update_cuda(struct stream *s, const struct update_args *u)
 {
     int64_t hi = u->lo + tensor_count(&u->w), pieces = (hi + PIECE - 1) / PIECE - u->lo / PIECE;
     if (!tensor_count(&u->w)) return ST_OK;
-    return LAUNCH(update, (unsigned)pieces, THREADS, 0, s, *u);
+    struct update_args there = *u;
+    there.segs.host = NULL;
+    return LAUNCH(update, (unsigned)pieces, THREADS, 0, s, there);
 }

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # nccl.sh BUILD_DIR: gradients that go from GPU to GPU by NCCL, on emulated GPUs under mpirun: the same bits on 1, 2, 3 and 4 ranks, with
-# any order of what may happen in any, as through the hosts; NCCL's own sum; what becomes of a job whose NCCL fails or whose rank dies.
+# any order of what may happen in any, as through the hosts; NCCL's own sum; what becomes of a job whose NCCL fails or whose rank dies: of
+# whole runs too, which go on from the last step that was saved.
 . "$(dirname "$0")/../lib.sh"
 need mpirun
-built test_comm trimpot_mpi.so
+built trimpot test_comm trimpot_mpi.so
 [ -e "$build/trimpot_emu_nccl.so" ] || skip "no emulated NCCL: it is built where CUDA's and NCCL's headers are"
 export TRIMPOT_INIT_TIMEOUT=30
 
 for way in "1 1 any" "2 1 any" "2 2 last" "3 1 any" "4 3 first"; do
     read -r n seed order <<<"$way"
-    TRIMPOT_EMU_SEED=$seed TRIMPOT_EMU_ORDER=$order ranks "$n" "$build/test_comm" gpu emu >"$scratch/out" 2>&1 || fail "$way: $(tail -5 "$scratch/out")"
+    TRIMPOT_EMU_SEED=$seed TRIMPOT_EMU_ORDER=$order ranks "$n" "$build/test_comm" gpu emu >"$scratch/out" 2>&1 ||
+        fail "$way: $(tail -5 "$scratch/out")"
     grep '^hash' "$scratch/out" | while read -r _ leaves hash _; do echo "$hash" >>"$scratch/$leaves"; done
     [ "$n" = 1 ] || equal "$way: reductions through NCCL" "$(grep -c '^hash.*NCCL$' "$scratch/out")" "$([ "$n" = 3 ] && say 3 || say 7)"
 done
@@ -32,9 +34,30 @@ ends()
     done
 }
 lost='remote process exited or there was a network error; NCCL_DEBUG=INFO says more (rank'
-for group in 1 3; do # while the host asks whether a call is done, or later, when the guard does
+for group in 1 4; do # at the start, and in reductions: while the host asks whether a call is done, or when the guard does
     TRIMPOT_EMU_FAIL=nccl:$group ends 17 "$lost" mpirun -n 2 "$build/test_comm" gpu emu
 done
-TRIMPOT_INIT_TIMEOUT=2 TRIMPOT_EMU_FAIL=join:1 ends 21 'joining the GPUs of all ranks: not done after 2 s' mpirun -n 2 "$build/test_comm" gpu emu
+TRIMPOT_INIT_TIMEOUT=2 TRIMPOT_EMU_FAIL=join:1 \
+    ends 21 'joining the GPUs of all ranks: not done after 2 s' mpirun -n 2 "$build/test_comm" gpu emu
 ends 137 'ended without a word' mpirun -n 3 "$build/test_comm" killed 1 emu
+
+# A run of four steps of two groups each, behind three of the start. The third step's first one never ends.
+. "$source/tests/e2e/libe2e.sh"
+head -16 "$rows" >"$scratch/few.jsonl"
+# train_on_gpus RANKS …
+train_on_gpus()
+{
+    mpirun -n "$1" "$trimpot" run lora_finetune device=emu dtype=fp32 seed=7 batch_size=1 epochs=1 optimizer.lr=2e-3 \
+        gradient_accumulation_steps=$((4 / $1)) --data "$scratch/few.jsonl" --model "$model" -q "${@:2}" </dev/null
+}
+train_on_gpus 2 --output "$scratch/whole" >"$scratch/log" 2>&1 || fail "a run: $(tail -3 "$scratch/log")"
+TRIMPOT_EMU_FAIL=nccl:8 ends 17 "$lost" train_on_gpus 2 --output "$scratch/broken" save_every_n_steps=1
+[ "$(curve "$scratch/broken" | tail -n 1 | cut -d' ' -f1)" -le 2 ] || fail 'a step was made whose gradients never arrived'
+train_on_gpus 2 --output "$scratch/broken" save_every_n_steps=1 resume_from_checkpoint=true >"$scratch/log" 2>&1 ||
+    fail "going on: $(tail -3 "$scratch/log")"
+same 'broken off and gone on' "$scratch/whole" "$scratch/broken"
+train_on_gpus 4 --output "$scratch/added" reduce=fast >"$scratch/log" 2>&1 || fail "reduce=fast: $(tail -3 "$scratch/log")"
+cmp -s <(curve "$scratch/whole") <(curve "$scratch/added") && fail 'reduce=fast has the bits of reduce=tree: NCCL did not add'
+rounded() { curve "$1" | awk '{ printf "%d %.3f\n", $1, $2 }'; }
+equal 'losses of reduce=fast' "$(rounded "$scratch/added")" "$(rounded "$scratch/whole")"
 finish

@@ -18,6 +18,10 @@ with open(out + ".json", "w") as f:
     f.write("\n")
 
 
+def number(r, key):
+    return r[key] if isinstance(r.get(key), (int, float)) else float("nan")
+
+
 def share(r, of):
     return f"{100 * r[of]:6.1f} %" if of in r else " " * 8
 
@@ -30,7 +34,11 @@ with open(out + ".txt", "w") as f:
         print(f"{s['part']:12} {s['state']:8} {s['spent_s']:4} s  {s['why']}", file=f)
         for r in (r for r in rows if r["part"] == s["part"] and "failed" in r):
             print(f"             {r['failed']}", file=f)
+    shape = None
     for r in (r["result"] for r in rows if "result" in r):
+        if r.get("shape") == shape and shape:
+            continue
+        shape = r.get("shape", shape)
         if "device" in r:
             print(f"\n{r['shape']}: copy {r['copy_gbs']:.0f} GB/s, product {r['product_tflops']:.0f} TFLOP/s; kernels: of those, of published",
                   file=f)
@@ -44,4 +52,4 @@ with open(out + ".txt", "w") as f:
     if speeds:
         print("\nrun                          tokens/s  predicted  MFU", file=f)
     for r in speeds:
-        print(f"  {r['run']:26} {r['tokens_per_s']:9.0f} {r['predicted']:9.0f}  {100 * r['mfu']:.1f} %", file=f)
+        print(f"  {r['run']:26} {number(r, 'tokens_per_s'):9.0f} {number(r, 'predicted'):9.0f}  {100 * number(r, 'mfu'):.1f} %", file=f)

@@ -37,7 +37,7 @@ cuda_toolkit "$at" >/dev/null || fail "no toolkit of another version"
 [ ! -e "$at/old" ] && grep -q 13.0.99 "$at/wheels" || fail "another version is not another toolkit"
 cuda_wheels "$scratch/none" nvidia-nothing==1 >/dev/null 2>&1 && fail "pip failed and nobody said so"
 [ ! -e "$scratch/none" ] && [ ! -e "$scratch/none.part" ] || fail "a failed fetch leaves something"
-grep -qE -- '--index-url|--extra-index-url|-i ' "$CALLS" && fail "an index of somebody's own"
+grep -qE 'https?:|[[:space:]]-i[[:space:]]' "$CALLS" && fail "wheels come from PyPI as pip is set up, from no address of our own"
 
 # smi DRIVER CAPABILITY…: what nvidia-smi will say.
 smi()

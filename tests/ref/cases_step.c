@@ -18,11 +18,9 @@ static struct segs kit_segs(struct kit *k, const struct seg *table, int64_t n)
 void build_sumsq_segs(struct kit *k, const int64_t *p)
 {
     enum { P = FLAT_PAGE, N = 9 };
-    static const struct seg table[N] = {{0, 3 * P, 8, 1, 1, 0},          {3 * P, 77, 7, 1, 1, 0},
-                                        {3 * P + 256, 1000, 6, 1, 1, 0}, {4 * P, 10, 5, 1, 1, 0},
-                                        {4 * P + 256, 1, 4, 1, 1, 0},    {4 * P + 512, 31, 3, 1, 1, 0},
-                                        {4 * P + 768, 33, 2, 1, 1, 0},   {4 * P + 1024, 512, 1, 1, 1, 0},
-                                        {4 * P + 1536, 2053, 0, 1, 1, 0}};
+    static const struct seg table[N] = {{0, 3 * P, 8, 1, 1, 0},        {3 * P, 77, 7, 1, 1, 0},         {3 * P + 256, 1000, 6, 1, 1, 0},
+                                        {4 * P, 10, 5, 1, 1, 0},       {4 * P + 256, 1, 4, 1, 1, 0},    {4 * P + 512, 31, 3, 1, 1, 0},
+                                        {4 * P + 768, 33, 2, 1, 1, 0}, {4 * P + 1024, 512, 1, 1, 1, 0}, {4 * P + 1536, 2053, 0, 1, 1, 0}};
     k->args.sumsq_segs = (struct sumsq_segs_args){kit_act(k, 0, p[0], 1), kit_f32(k, 0, 11, 1), kit_segs(k, table, N), p[1]};
     kit_output(k, "partial", k->args.sumsq_segs.partial, DT_F32);
 }

@@ -1,5 +1,6 @@
 #include "tests/ref/kit.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -254,6 +255,12 @@ status kit_stream_open(const struct backend *be, int threads, struct stream **ou
                             .rank = 64,
                             .head_rows = 600,
                             .threads = 4};
+    /* "tokens doc_tokens deterministic attn_workspace", which attention's choices follow. */
+    const char *work = getenv("TRIMPOT_TEST_WORK");
+    int deterministic = 0;
+    if (work && sscanf(work, "%" SCNd64 " %" SCNd64 " %d %zu", &w.tokens, &w.doc_tokens, &deterministic, &w.attn_workspace) != 4)
+        FAIL(ST_USAGE, "TRIMPOT_TEST_WORK=%s", work);
+    w.deterministic = deterministic;
     TRY(be->dev.stream_open(out, threads));
     TRY(be->prepare(*out, &w));
     size_t bytes = (*out)->workspace_bytes;
