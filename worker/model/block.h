@@ -114,10 +114,10 @@ struct block {
         int64_t width, room; /* room: elements behind them in every row */
     } grads[BLOCK_MAX_GRADS];
     int n_grads;
-    int lora[LINEAR_PER_LAYER]; /* slots of x·Aᵀ */
-    int all[LINEAR_PER_LAYER];  /* columns behind x, of x·Aᵀ of all that read x; -1: they lie elsewhere */
+    int lora[LINEAR_PER_LAYER];       /* slots of x·Aᵀ */
+    int all[LINEAR_PER_LAYER];        /* columns behind x, of x·Aᵀ of all that read x; -1: they lie elsewhere */
     int64_t column[LINEAR_PER_LAYER]; /* of lora in `all` */
-    int x, x2, delta;           /* the residual stream: into the block, after attention, and what its end adds */
+    int x, x2, delta;                 /* the residual stream: into the block, after attention, and what its end adds */
 };
 
 /* What of it concerns one layer; layers differ in what is trained. */
