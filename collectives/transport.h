@@ -61,6 +61,9 @@ extern const struct transport_table transport_messages, transport_shared;
 /* Maps the memory that all ranks share. ST_NOT_BUILT on all of them where there is none. */
 status transport_share(struct transport *x);
 
+/* `piece` between devices: messages of 4 MB at 8 ranks. */
+enum { TRANSPORT_QUEUED_PIECE = 8 * 1024 * 1024 };
+
 /* What joins the ranks' devices, opened by all ranks together: a library's communicator, in a plugin. */
 struct device_links {
     const struct transport_table *fn;
@@ -74,5 +77,7 @@ typedef status transport_link_fn(struct comm *c, struct device_links **out); /* 
  * Called by all ranks, with their GPUs chosen; until transport_unlink reductions of `c` go this way. */
 status transport_link(struct comm *c, const struct backend *be, bool fast);
 void transport_unlink(struct comm *c, bool well);
+/* The same for a plan, where the devices are elsewhere: reductions have the memory that they would have with NCCL. */
+void transport_imagine(struct comm *c, bool fast);
 
 #endif

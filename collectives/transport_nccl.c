@@ -148,7 +148,7 @@ static status nccl_add(struct transport *x, void *data, int64_t count)
 
 static const struct transport_table transport_nccl = {
     .name = "NCCL",
-    .piece = 8 * 1024 * 1024, /* messages of 4 MB at 8 ranks */
+    .piece = TRANSPORT_QUEUED_PIECE,
     .queued = true,
     .exchange = nccl_exchange,
     .gather = nccl_gather,

@@ -40,6 +40,21 @@ static status open_event(struct event **out)
 
 static void close_event(struct event *e) { free(e); }
 
+/* Nothing is queued on it: whoever waits, waits for nothing; whoever queues learns why it cannot. */
+static status no_work(void) { FAIL(ST_FAIL, "work for a %s that is not here: only its plan is", described->full); }
+static status no_copy(struct stream *s, void *dst, const void *src, size_t bytes)
+{
+    return (void)s, (void)dst, (void)src, (void)bytes, no_work();
+}
+static status no_zero(struct stream *s, void *dst, size_t bytes) { return (void)s, (void)dst, (void)bytes, no_work(); }
+static status no_record(struct event *e, struct stream *s) { return (void)e, (void)s, no_work(); }
+static status no_wait(struct event *e, struct stream *s, const char *label) { return (void)e, (void)s, (void)label, no_work(); }
+static status no_call(struct stream *s, status (*fn)(void *arg), void *arg) { return (void)s, (void)fn, (void)arg, no_work(); }
+static status idle_stream(struct stream *s, const char *label) { return (void)s, (void)label, ST_OK; }
+static status idle_event(struct event *e, const char *label) { return (void)e, (void)label, ST_OK; }
+static bool event_done(struct event *e) { return (void)e, true; }
+static void no_free(enum mem_kind kind, void *p, size_t bytes) { (void)kind, (void)p, (void)bytes; }
+
 /* The host's memory is that of another machine too: nothing is known of it. */
 static status memory_there(enum mem_kind kind, size_t *free_bytes, size_t *total_bytes)
 {
@@ -109,10 +124,19 @@ status gpu_backend(const struct gpu *g, const struct backend **out)
         .tensors_in = MEM_DEVICE,
         .joins_products = true,
         .dev = {.alloc = no_memory,
+                .free = no_free,
                 .stream_open = open_stream,
                 .stream_close = close_stream,
                 .event_open = open_event,
                 .event_close = close_event,
+                .event_record = no_record,
+                .event_wait = no_wait,
+                .event_done = event_done,
+                .event_sync = idle_event,
+                .host_call = no_call,
+                .copy = no_copy,
+                .zero = no_zero,
+                .sync = idle_stream,
                 .mem_info = memory_there},
         .prepare = prepare,
         .library_bytes = library_bytes,

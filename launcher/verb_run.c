@@ -46,7 +46,8 @@ static status show_plan(const struct cli *c, const struct session *x, const stru
     status st = comm->fn->all_gather(comm, &mine, all, sizeof mine);
     if (!st && comm->rank == 0) {
         buf_text(&speed, "");
-        if (gpu) {
+        if (gpu && x->model.act != DT_BF16) log_note("no prediction: its rates are those of bf16, and dtype is not");
+        if (gpu && x->model.act == DT_BF16) {
             struct prediction p = predict(x, gpu);
             predict_text(&p, gpu, c->json, &speed);
         }

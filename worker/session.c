@@ -43,7 +43,10 @@ static status join_devices(const struct session *x, status chosen, bool planned)
 {
     if (x->use != SESSION_TRAIN || x->comm->size == 1) return chosen;
     TRY(comm_agree(x->comm, chosen));
-    return planned ? ST_OK : transport_link(x->comm, x->be, x->cfg->reduce == REDUCE_FAST);
+    bool fast = x->cfg->reduce == REDUCE_FAST;
+    if (!planned) return transport_link(x->comm, x->be, fast);
+    transport_imagine(x->comm, fast);
+    return ST_OK;
 }
 
 status session_tokenizer(const struct config *c, const char *model_type, int64_t now, struct tokenizer **tok, struct chat_format *format)

@@ -44,6 +44,8 @@ template <class... P> static inline void cuda_allow_shared(void (*kernel)(P...),
     extern __shared__ __align__(16) unsigned char dynamic_shared_[];                                                                       \
     T *name = (T *)dynamic_shared_
 
+#define ALIGNED(p) (p) /* the address of an access of 16 bytes: a GPU faults where it is none, and the emulated device says so */
+
 #endif
 
 /* ---- storage: f32 and bf16 (and f16 to read) ------------------------------------------------------------------------------ */

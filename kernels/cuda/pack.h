@@ -24,7 +24,7 @@ template <class T, int N> struct alignas(PACK_BYTES) pack {
 template <bool V, int N, class T> static __device__ inline pack<T, N> take(const T *p, int left)
 {
     if constexpr (V) {
-        return *(const pack<T, N> *)p;
+        return *(const pack<T, N> *)ALIGNED(p);
     } else {
         pack<T, N> x = {};
         for (int i = 0; i < N; i++)
@@ -36,7 +36,7 @@ template <bool V, int N, class T> static __device__ inline pack<T, N> take(const
 template <bool V, class T, int N> static __device__ inline void put(T *p, const pack<T, N> &x, int left)
 {
     if constexpr (V) {
-        *(pack<T, N> *)p = x;
+        *(pack<T, N> *)ALIGNED(p) = x;
     } else {
         for (int i = 0; i < N; i++)
             if (i < left) p[i] = x.at[i];
@@ -87,7 +87,7 @@ static inline bool is_aligned(const tensor *t, bool flat, int lanes)
 /* Of those that are there. may_cut: rows mean nothing to the op. */
 static inline struct layout layout_of(std::initializer_list<const tensor *> operands, bool may_cut)
 {
-    struct layout l = {may_cut, true, 0};
+    struct layout l = {may_cut, true, 1};
     for (const tensor *t : operands) {
         int lanes = PACK_BYTES / (int)dtype_bytes(t->dt);
         if (t->data && lanes > l.lanes) l.lanes = lanes;

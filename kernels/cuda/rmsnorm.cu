@@ -299,7 +299,7 @@ template <class T, class W> static status backward_of(struct stream *s, const st
                         k.held};
     bool aligned = l.aligned && is_aligned(&a->w, false, l.lanes), sums = a->dw.data && !k.rest;
     if (a->dw.data && k.rest) TRY(long_dw<T>(s, a, l)); /* dx may be dy: first */
-    if (sums) p.rows_each = ceil_div(ceil_div(rows, NORM_GROUPS), k.block.y) * k.block.y;
+    if (sums) p.rows_each = ceil_div(ceil_div(rows, NORM_GROUPS), 4 * k.block.y) * 4 * k.block.y;
     int64_t groups = ceil_div(rows, p.rows_each);
     size_t shared = sums && k.block.y > 1 ? k.block.y * (size_t)k.held * sizeof(float) : 0;
     if (sums) TRY(cuda_workspace(s, (size_t)groups * (size_t)k.held * sizeof(float), "rmsnorm_bwd", (void **)&p.partial));

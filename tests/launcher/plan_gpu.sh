@@ -125,21 +125,33 @@ sys.exit(bad)
 END
 
 # What is planned for a GPU that is not here is what a run on one that is here plans: the emulated one, by the same code.
-if [ -e "$build/trimpot_emu.so" ] && [ -e "$build/trimpot_cuda.so" ]; then
-    for words in full_finetune "${lora[*]}" "${lora[*]} model.quantize_base=true enable_activation_checkpointing=true"; do
-        for where in "device=emu" "--gpu h100"; do
-            # shellcheck disable=SC2086
-            "$trimpot" plan $words $where --model "$models/tiny" --json -q tokenizer.max_seq_len=300 batch_size=3 seed=1 \
-                2>"$scratch/log" | sed 's/,"prediction".*}}}/}/' >"$scratch/rows.${where##* }" || fail "$where: $(cat "$scratch/log")"
-        done
-        grep -q '"workspace"' "$scratch/rows.h100" || fail "no rows: $words"
-        cmp "$scratch/rows.h100" "$scratch/rows.device=emu" || fail "two plans of one run: $words"
+# twins RANKS RECIPE key=value …
+twins()
+{
+    local n=$1 where
+    shift
+    for where in "device=emu" "--gpu h100"; do
+        # shellcheck disable=SC2086
+        ranks "$n" "$trimpot" plan "$@" $where --model "$models/tiny" --json -q tokenizer.max_seq_len=300 batch_size=3 seed=1 \
+            2>"$scratch/log" | sed 's/,"prediction".*}}}/}/' >"$scratch/rows.${where##* }" || fail "$where: $(cat "$scratch/log")"
     done
+    grep -q '"workspace"' "$scratch/rows.h100" || fail "no rows: $*"
+    cmp "$scratch/rows.h100" "$scratch/rows.device=emu" || fail "two plans of one run, $n ranks: $*"
+}
+if [ -e "$build/trimpot_emu.so" ] && [ -e "$build/trimpot_cuda.so" ]; then
+    twins 1 full_finetune
+    twins 1 "${lora[@]}"
+    twins 1 "${lora[@]}" model.quantize_base=true enable_activation_checkpointing=true
+    if command -v mpirun >/dev/null && [ -e "$build/trimpot_mpi.so" ] && [ -e "$build/trimpot_emu_nccl.so" ]; then
+        twins 2 full_finetune
+        twins 2 full_finetune reduce=fast
+    fi
 fi
 
 # Ranks exchange gradients: a row of memory, a part of the step.
 if command -v mpirun >/dev/null && [ -e "$build/trimpot_mpi.so" ]; then
-    ranks 2 "$trimpot" plan "${lora[@]}" --model "$models/llama3.2-1b" --gpu h100 --json -q tokenizer.max_seq_len=2048 >"$scratch/two.json" 2>&1
+    ranks 2 "$trimpot" plan "${lora[@]}" --model "$models/llama3.2-1b" --gpu h100 --json -q tokenizer.max_seq_len=2048 >"$scratch/two.json" 2>&1 ||
+        fail "two ranks: $(tail -5 "$scratch/two.json")"
     python3 -c 'import json, sys
 p = json.loads(sys.stdin.readlines()[-1])
 sys.exit(not (p["prediction"]["shares"]["communication"] > 0 and any(r["category"] == "communication" for r in p["rows"])))' \
@@ -152,6 +164,7 @@ cp "$trimpot" "$scratch/alone/"
 one=(--model "$models/llama3-8b" tokenizer.max_seq_len=4096 batch_size=1)
 expect 0 'are estimates: this trimpot was built without CUDA' "$scratch/alone/trimpot" plan "${lora[@]}" --gpu h100 "${one[@]}"
 expect 0 'not measured' "$trimpot" plan "${lora[@]}" --device cuda --gpu a100-80g "${one[@]}"
+expect 0 'no prediction: its rates are those of bf16' "$trimpot" plan "${lora[@]}" --gpu h200 "${one[@]}" dtype=fp32
 expect 11 'the plan needs' "$trimpot" plan full_finetune --gpu 4090 "${one[@]}"
 expect 11 'of device memory' "$trimpot" plan full_finetune --gpu 4090 "${one[@]}"
 expect 2 'there are h100, ' "$trimpot" plan "${lora[@]}" --gpu h1000 "${one[@]}"

@@ -243,10 +243,10 @@ done:
 status kit_stream_open(const struct backend *be, int threads, struct stream **out)
 {
     struct work_bounds w = {.dt = DT_F32,
-                            .tokens = 600,
+                            .tokens = 4096,
                             .docs = 64,
                             .doc_tokens = 600,
-                            .width = 1024,
+                            .width = 16640,
                             .ffn = 2048,
                             .heads = 8,
                             .kv_heads = 8,

@@ -67,6 +67,8 @@ static inline cudaError_t emu_launch(const char *name, void (*kernel)(P...), dim
 #define LAUNCH(kernel, grid, block, shared, s, ...)                                                                                        \
     cuda_status(emu_launch(#kernel, kernel, grid, block, shared, cuda_on(s) __VA_OPT__(, ) __VA_ARGS__), #kernel)
 
+#define ALIGNED(p) emu_aligned_16(p, emu_where::current())
+
 #define DYNAMIC_SHARED(T, name) T *name = (T *)emu_here.dynamic
 
 #endif

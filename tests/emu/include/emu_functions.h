@@ -60,6 +60,12 @@ template <class T> static inline const T *emu_aligned(const T *p, emu_where wher
     return p;
 }
 
+template <class T> static inline T *emu_aligned_16(T *p, emu_where where)
+{
+    if ((uintptr_t)p % 16) emu_fault(where, "16 bytes at %p: not aligned", (const void *)p);
+    return p;
+}
+
 #define EMU_LOAD(name)                                                                                                                     \
     template <class T> static inline T name(const T *p, emu_where where = emu_where::current()) { return *emu_aligned(p, where); }
 EMU_LOAD(__ldg)
