@@ -123,7 +123,8 @@ bool param_load_widens(const struct param *p);         /* it passes through `wid
 /* Working copies follow the parameters: after load and resume (optimizer steps write both). */
 status param_store_refresh(struct param_store *ps, struct stream *s, int id);
 status param_store_refresh_all(struct param_store *ps, struct stream *s);
-status param_store_second_copies(struct param_store *ps, struct stream *s, int64_t lo, int64_t hi); /* second copies in this range of the index */
+/* The second copies of what lies in this range of the index; whoever steps it calls this. */
+status param_store_second_copies(struct param_store *ps, struct stream *s, int64_t lo, int64_t hi);
 
 /* Who walks a layer says so, forward and backward; between the two the layer's parameters are borrowed, what is done with them
  * is enqueued on `s`. A store that keeps weights elsewhere (NF4, host memory, shards of other ranks) fills one of two layer
