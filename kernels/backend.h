@@ -23,6 +23,7 @@ enum mem_kind {
 };
 
 struct event; /* opaque, the backend's */
+struct graph;
 
 /* Backends embed this as the first member of their own stream. */
 struct stream {
@@ -68,6 +69,14 @@ struct device {
     status (*zero)(struct stream *s, void *dst, size_t bytes);
     status (*sync)(struct stream *s, const char *label); /* later faults are reported with the label */
     status (*mem_info)(enum mem_kind kind, size_t *free_bytes, size_t *total_bytes);
+    /* What is queued on s between begin and end becomes a graph instead of running; so does what is queued on streams that wait for
+     * an event recorded in between, and s waits for them before the end. Launched, all of it runs as one piece of work of s, with
+     * the arguments of then. In between: ops, copies, zeros, calls of the host, records and waits only; events recorded there mean
+     * nothing outside. Closed before its streams are. NULL: the backend has no graphs. */
+    status (*graph_begin)(struct stream *s);
+    status (*graph_end)(struct stream *s, struct graph **out);
+    status (*graph_launch)(struct graph *g, struct stream *s);
+    void (*graph_close)(struct graph *g);
 };
 
 struct backend {
