@@ -90,7 +90,9 @@ struct backend {
     const char *(*describe)(void);                                    /* "cpu: AVX-512 bf16, oneDNN 2.6.3" */
     const char *(*identity)(void);                                    /* of a device that one rank may use; NULL: any number may */
     bool elsewhere;                                                   /* of a machine that is not here (gpu.h): sizes only */
-    bool accepts_f64; /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
+    bool joins_products; /* A·B + A2·B2 is one product where a2 lies right behind a's columns and b2 right behind b's depth, and two
+                          * passes elsewhere: the worker lays memory out for it */
+    bool accepts_f64;    /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
 };
 
 extern const struct backend backend_cpu;
