@@ -89,6 +89,7 @@ struct backend {
     const char *library;                                              /* … and what that is, for the plan */
     const char *(*describe)(void);                                    /* "cpu: AVX-512 bf16, oneDNN 2.6.3" */
     const char *(*identity)(void);                                    /* of a device that one rank may use; NULL: any number may */
+    bool (*unordered)(const struct work_bounds *w);                   /* two runs of one op may differ within these bounds; NULL: never */
     bool elsewhere;                                                   /* of a machine that is not here (gpu.h): sizes only */
     bool joins_products; /* A·B + A2·B2 is one product where a2 lies right behind a's columns and b2 right behind b's depth, and two
                           * passes elsewhere: the worker lays memory out for it */

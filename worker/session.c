@@ -257,6 +257,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     TRY(stage_init(&x->stage, x->s, piece > load ? piece : load));
     struct work_bounds work = work_of(x);
     TRY(x->be->prepare(x->s, &work));
+    x->unordered = use == SESSION_TRAIN && x->be->unordered && x->be->unordered(&work);
     plan_init(&x->plan, x->be);
     layout(x);
     plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);

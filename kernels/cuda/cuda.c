@@ -1,6 +1,7 @@
 /* cuda.c — the table of the CUDA backend, and its opening. The emulated device is the same table under another name. */
 #include <string.h>
 
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/stream.h"
 #include "kernels/gpu.h"
@@ -48,6 +49,7 @@ static struct backend backend = {
     .library_bytes = cuda_library_bytes,
     .library = "CUDA context, cuBLASLt, cuDNN",
     .describe = cuda_describe,
+    .unordered = attention_unordered,
     .identity = cuda_identity,
 };
 
