@@ -12,7 +12,7 @@ jobs=${TRIMPOT_MUTATION_JOBS:-$(nproc)}
 # One line of what a failed run said: the emulation's own words, else the first failed check, else how it died.
 said() {
     local log=$1 rc=$2
-    grep -h -m 1 -e '^emu: [^e]' "$log" || grep -h -m 1 -e '^ERROR: ' "$log" || grep -h -m 1 -e 'LINE' "$log" || echo "exit $rc"
+    grep -h -m 1 -e '^emu: [^e]' "$log" || grep -h -m 1 -e ' off by ' -e 'ERROR: ' -e 'changed what' -e 'exception' -e 'is [-0-9.naif]*, ' "$log" || grep -h -m 1 -e 'LINE' "$log" || echo "exit $rc"
 }
 
 # judge FOLDER OP: runs the op's cases with one seed after the other, until something is seen. Prints what.
