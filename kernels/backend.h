@@ -23,6 +23,7 @@ enum mem_kind {
 };
 
 struct event; /* opaque, the backend's */
+struct graph;
 
 /* Backends embed this as the first member of their own stream. */
 struct stream {
@@ -68,6 +69,14 @@ struct device {
     status (*zero)(struct stream *s, void *dst, size_t bytes);
     status (*sync)(struct stream *s, const char *label); /* later faults are reported with the label */
     status (*mem_info)(enum mem_kind kind, size_t *free_bytes, size_t *total_bytes);
+    /* What is queued on s between begin and end becomes a graph instead of running; so does what is queued on streams that wait for
+     * an event recorded in between, and s waits for them before the end. Launched, all of it runs as one piece of work of s, with
+     * the arguments of then. In between: ops, copies, zeros, calls of the host, records and waits only; events recorded there mean
+     * nothing outside. Closed before its streams are. NULL: the backend has no graphs. */
+    status (*graph_begin)(struct stream *s);
+    status (*graph_end)(struct stream *s, struct graph **out);
+    status (*graph_launch)(struct graph *g, struct stream *s);
+    void (*graph_close)(struct graph *g);
 };
 
 struct backend {
@@ -80,8 +89,11 @@ struct backend {
     const char *library;                                              /* … and what that is, for the plan */
     const char *(*describe)(void);                                    /* "cpu: AVX-512 bf16, oneDNN 2.6.3" */
     const char *(*identity)(void);                                    /* of a device that one rank may use; NULL: any number may */
+    bool (*unordered)(const struct work_bounds *w);                   /* two runs of one op may differ within these bounds; NULL: never */
     bool elsewhere;                                                   /* of a machine that is not here (gpu.h): sizes only */
-    bool accepts_f64; /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
+    bool joins_products; /* A·B + A2·B2 is one product where a2 lies right behind a's columns and b2 right behind b's depth, and two
+                          * passes elsewhere: the worker lays memory out for it */
+    bool accepts_f64;    /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
 };
 
 extern const struct backend backend_cpu;

@@ -122,6 +122,7 @@ status gpu_backend(const struct gpu *g, const struct backend **out)
     static const struct backend backend = {
         .name = "plan",
         .tensors_in = MEM_DEVICE,
+        .joins_products = true,
         .dev = {.alloc = no_memory,
                 .free = no_free,
                 .stream_open = open_stream,

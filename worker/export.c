@@ -54,6 +54,9 @@ static status to_f32(struct session *x, const struct param *p, const struct piec
         struct nf4_args q = nf4_rows(&p->nf4, r);
         q.w = wide;
         return op_nf4_dequantize(x->s, &q);
+    } else if (p->beside) {
+        a.x = tensor_rows(&p->value, r->first, r->n);
+        a.y = tensor_2d(wide.data, wide.dt, r->n, r->cols);
     } else
         a.x = rows_of(p->master.data ? p->master : p->value, r);
     return op_axpy(x->s, &a);

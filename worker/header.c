@@ -65,6 +65,9 @@ void header_print(const struct session *x)
     int64_t leaves = x->trainer.sizes.leaves;
     if (x->comm->links && x->comm->links->fast)
         log_note("promise  NCCL adds (reduce=fast): the bits depend on the ranks, and may from run to run; reduce=tree has them the same");
+    else if (x->unordered)
+        log_note("promise  attention's gradients are summed in any order: bits may differ from run to run; deterministic=true has them the "
+                 "same, on any number of ranks and across resume");
     else if (leaves > 1)
         log_note("promise  the same bits on every number of ranks that divides %lld, with every memory technique on or off, and "
                  "across resume",

@@ -257,6 +257,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     TRY(stage_init(&x->stage, x->s, piece > load ? piece : load));
     struct work_bounds work = work_of(x);
     TRY(x->be->prepare(x->s, &work));
+    x->unordered = use == SESSION_TRAIN && x->be->unordered && x->be->unordered(&work);
     plan_init(&x->plan, x->be);
     layout(x);
     plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
@@ -302,8 +303,20 @@ status session_bind(struct session *x)
     return x->be->dev.sync(x->s, "load");
 }
 
+/* After a failure work may be queued still, calls of the host too, and use what is about to be released. What comes of it is told to
+ * nobody: the message is that of the failure. */
+static void settle(struct session *x)
+{
+    char *message = mem_strdup(status_message());
+    if (x->copy_in) (void)x->be->dev.sync(x->copy_in, "end");
+    if (x->s) (void)x->be->dev.sync(x->s, "end");
+    (void)status_fail(ST_OK, "%s", message);
+    free(message);
+}
+
 void session_close(struct session *x)
 {
+    settle(x);
     trainer_release(&x->trainer);
     if (x->model.layers) model_release(&x->model);
     plan_release(&x->plan);

@@ -22,6 +22,7 @@ struct session {
     struct comm *comm;
     enum session_use use;
     const struct backend *be;
+    bool unordered;             /* its bits may differ from run to run, in what this run asks of it */
     struct stream *s, *copy_in; /* compute; micro-batches on their way to it */
 
     struct hf_config hf;

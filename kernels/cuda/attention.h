@@ -27,6 +27,9 @@ struct attention_slots {
 };
 status attention_offsets(struct stream *s, const struct attention_slots *t, const struct docs *docs); /* sdpa_offsets.cu */
 
+/* Backward passes may be cuDNN's that sum by atomics; for the backend's `unordered`. */
+bool attention_unordered(const struct work_bounds *w);
+
 /* "cuDNN 9.19.0" once it has been found, else "own attention"; for cuda_describe. */
 const char *attention_describe(void);
 

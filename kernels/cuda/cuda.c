@@ -1,6 +1,7 @@
 /* cuda.c — the table of the CUDA backend, and its opening. The emulated device is the same table under another name. */
 #include <string.h>
 
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/stream.h"
 #include "kernels/gpu.h"
@@ -42,11 +43,13 @@ void trimpot_backend_sizes(const struct work_bounds *w, size_t *workspace, size_
 
 static struct backend backend = {
     .tensors_in = MEM_DEVICE,
+    .joins_products = true,
     .ops = {TRIMPOT_OPS(CUDA_SLOT)},
     .prepare = prepare,
     .library_bytes = cuda_library_bytes,
     .library = "CUDA context, cuBLASLt, cuDNN",
     .describe = cuda_describe,
+    .unordered = attention_unordered,
     .identity = cuda_identity,
 };
 

@@ -22,8 +22,8 @@ status cuda_status(cudaError_t e, const char *what)
 {
     if (!e) return ST_OK;
     cudaGetLastError();
-    FAIL(e == cudaErrorMemoryAllocation ? ST_OOM : ST_DEVICE, "%s: %s: %s (%s)", what, cudaGetErrorName(e), cudaGetErrorString(e),
-         gpu_name());
+    FAIL(e == cudaErrorMemoryAllocation ? ST_OOM : ST_DEVICE, "%s: %s: %s (GPU %d, %s)", what, cudaGetErrorName(e), cudaGetErrorString(e),
+         gpu_index(), gpu_name());
 }
 
 static status here(void)
@@ -105,6 +105,7 @@ struct host_call {
     struct host_calls *of;
     status (*fn)(void *arg);
     void *arg;
+    bool stays; /* part of a graph, and made again */
 };
 
 /* Of one stream; lives while the stream or an event recorded on it does. */
@@ -185,7 +186,7 @@ static void CUDART_CB call_now(void *data)
         c->failed = st;
         snprintf(c->message, sizeof c->message, "%s", status_message());
     }
-    call_give(call);
+    if (!call->stays) call_give(call);
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -205,8 +206,11 @@ static status calls_taken(struct host_calls *c)
 static status device_host_call(struct stream *s, status (*fn)(void *arg), void *arg)
 {
     struct host_calls *c = cuda_stream(s)->calls;
+    enum cudaStreamCaptureStatus how;
     TRY(here());
+    TRY(cuda_status(cudaStreamIsCapturing(cuda_on(s), &how), "queueing a call of the host"));
     struct host_call *call = call_take(c);
+    call->stays = how != cudaStreamCaptureStatusNone;
     call->fn = fn;
     call->arg = arg;
     status st = cuda_status(cudaLaunchHostFunc(cuda_on(s), call_now, call), "queueing a call of the host");
@@ -343,6 +347,48 @@ static status device_zero(struct stream *s, void *dst, size_t bytes)
     return cuda_status(cudaMemsetAsync(dst, 0, bytes, cuda_on(s)), "queueing zeros");
 }
 
+/* ---- graphs -------------------------------------------------------------------------------------------------------------- */
+
+struct graph {
+    cudaGraphExec_t exec;
+};
+
+static status device_graph_begin(struct stream *s)
+{
+    TRY(here());
+    return cuda_status(cudaStreamBeginCapture(cuda_on(s), cudaStreamCaptureModeThreadLocal), "beginning a graph");
+}
+
+static status device_graph_end(struct stream *s, struct graph **out)
+{
+    cudaGraph_t made = NULL;
+    *out = NULL;
+    TRY(here());
+    TRY(cuda_status(cudaStreamEndCapture(cuda_on(s), &made), "ending a graph"));
+    struct graph *g = mem_alloc(sizeof *g);
+    status st = cuda_status(cudaGraphInstantiate(&g->exec, made, 0), "making a graph");
+    cudaGraphDestroy(made);
+    if (st) {
+        free(g);
+        return st;
+    }
+    *out = g;
+    return ST_OK;
+}
+
+static status device_graph_launch(struct graph *g, struct stream *s)
+{
+    TRY(here());
+    return cuda_status(cudaGraphLaunch(g->exec, cuda_on(s)), "launching a graph");
+}
+
+static void device_graph_close(struct graph *g)
+{
+    if (!g) return;
+    if (!here()) cudaGraphExecDestroy(g->exec);
+    free(g);
+}
+
 const struct device cuda_device = {
     .alloc = device_alloc,
     .free = device_free,
@@ -359,4 +405,8 @@ const struct device cuda_device = {
     .zero = device_zero,
     .sync = device_sync,
     .mem_info = device_mem_info,
+    .graph_begin = device_graph_begin,
+    .graph_end = device_graph_end,
+    .graph_launch = device_graph_launch,
+    .graph_close = device_graph_close,
 };

@@ -108,7 +108,7 @@ static status choose(const struct backend_place *place)
 
 static status inspect(const struct cudaDeviceProp *p)
 {
-    snprintf(gpu.name, sizeof gpu.name, "GPU %d, %s", gpu.index, p->name);
+    snprintf(gpu.name, sizeof gpu.name, "%s", p->name);
     if (p->major < OLDEST_MAJOR)
         FAIL(ST_DEVICE,
              "device: %s: %s has compute capability %d.%d; %d.0 or newer is needed (A100, RTX 30 and later): choose another through "

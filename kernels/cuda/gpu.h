@@ -7,6 +7,6 @@
 #define GPU_CONTEXT_BYTES ((size_t)512 << 20)
 
 int gpu_index(void);        /* among the visible ones */
-const char *gpu_name(void); /* "GPU 0, NVIDIA H100 80GB HBM3": for messages */
+const char *gpu_name(void); /* "NVIDIA H100 80GB HBM3" */
 
 #endif

@@ -18,8 +18,7 @@ template <class V> static __device__ inline const V *vector_at(const struct tree
 
 /* `groups` V's from element `at` on. Shared: [open sums − 1][THREADS] V. `out` may be one of the vectors: it is written when all
  * have been read. */
-template <class V>
-static __global__ void __launch_bounds__(THREADS) tree_sum(const struct tree_sum_args t, int64_t at, int64_t groups)
+template <class V> static __global__ void __launch_bounds__(THREADS) tree_sum(const struct tree_sum_args t, int64_t at, int64_t groups)
 {
     DYNAMIC_SHARED(V, open);
     int64_t e = blockIdx.x * (int64_t)THREADS + threadIdx.x;

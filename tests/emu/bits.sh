@@ -58,6 +58,8 @@ for dtype in fp32 bf16; do
     each "full $dtype" $bound "${full[@]}" dtype=$dtype "${untied[@]}"
     each "LoRA $dtype" $bound "${lora[@]}" dtype=$dtype "${tied[@]}"
     each "NF4 $dtype" $bound "${qlora[@]}" dtype=$dtype "${untied[@]}"
+    # Nothing is dropped: adapters lie beside weights and activations (joins_products, kernels/backend.h).
+    also="1 2" each "LoRA, joined, $dtype" $bound "${lora[@]}" dtype=$dtype "${tied[@]}" model.lora_dropout=0
 done
 also=1 each "full, masters, checkpointed" 1e-2 "${full[@]}" dtype=bf16 master_weights=fp32 "${untied[@]}" enable_activation_checkpointing=true
 items=1 also=1 each "optimizer_in_bwd" 1e-5 "${full[@]}" dtype=fp32 "${untied[@]}" optimizer_in_bwd=true

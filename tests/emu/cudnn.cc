@@ -144,6 +144,7 @@ struct execution {
     std::map<int64_t, float> scalar;      /* by value, read when the call was made */
     std::map<int64_t, int64_t> offset_ld; /* of an array of offsets: the row its elements are counted in */
     std::map<int64_t, std::shared_ptr<values>> made;
+    std::vector<std::shared_ptr<values>> read; /* references to them are about */
     bool wrong = false;
 
     void complain(const char *what, int64_t uid)
@@ -188,8 +189,9 @@ struct execution {
     {
         tensor_words t(d);
         auto &there = made[t.uid];
-        if (there && (t.is_virtual || memcmp(there->dim, t.dim, sizeof t.dim) == 0)) return *there;
-        there = std::make_shared<values>(t.dim);
+        if (there && (t.is_virtual || t.by_value)) return *there;
+        there = std::make_shared<values>(t.dim); /* what is in memory is read there, also what this call has put there */
+        read.push_back(there);
         if (t.by_value)
             there->v[0] = scalar[t.uid];
         else if (t.is_virtual)

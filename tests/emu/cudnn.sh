@@ -39,4 +39,9 @@ graphs 23 6 attn_bwd "100 100 1 120000" "100 6 3 32 1"    # dense, one group of 
 graphs 21 14 attn_bwd "100 100 1 40000" "100 7 7 32 1"    # rows of lse begin anywhere
 graphs '' '' attn_bwd "600 600 1 60000" "150 8 4 32 3"    # nothing fits: our own kernel
 TRIMPOT_CUDNN=off graphs '' '' attn_fwd "600 600 0 0" "150 4 2 64 3"
+# A run says what it promises: bits only where every sum has its order.
+. "$source/tests/e2e/libe2e.sh"
+promise() { "$trimpot" run "${lora[@]}" device=emu seed=7 dtype=bf16 --data "$rows" --model "$model" --output "$scratch/out$1" max_steps_per_epoch=1 deterministic="$1" 2>&1 </dev/null | grep promise || true; }
+case $(promise false) in *'summed in any order'*) ;; *) fail "promised bits that cuDNN does not give" ;; esac
+case $(promise true) in *'the same bits'*) ;; *) fail "no promise of bits with deterministic=true" ;; esac
 finish

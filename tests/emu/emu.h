@@ -24,8 +24,9 @@ cudaError_t emu_enqueue(cudaStream_t on, const char *what, std::function<cudaErr
  * runs without being waited for, too (queue_talk). */
 cudaError_t emu_talk(cudaStream_t on, const char *what, std::function<cudaError_t()> run);
 
-/* Whether a kernel may be given this argument: a pointer, into device memory; anything else, without pointers to pinned or to freed
- * memory among its bytes. cudaErrorInvalidValue after saying what it is. Weak: the emulation's own tests have no such memory. */
+/* Whether a kernel may be given this argument: a pointer, into device memory; anything else, without pointers to freed memory among
+ * its bytes (an op's arguments have some of the host's, which no kernel follows). cudaErrorInvalidValue after saying what it is.
+ * Weak: the emulation's own tests have no such memory. */
 cudaError_t emu_argument(const char *kernel, const void *argument, size_t bytes, bool is_pointer) __attribute__((weak));
 
 /* Runs a grid to its end. thread(): what one thread does; threadIdx and the others are set around it. Returns

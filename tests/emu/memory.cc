@@ -40,8 +40,10 @@ struct state {
     std::deque<uintptr_t> freed;
     size_t used[MAX_DEVICES] = {}; /* 0: no context yet */
     int numbers = 0;
-    const char *work = nullptr; /* that has device memory within reach */
-    const char *last = nullptr;
+    memory_user user = USER_HOST;
+    bool beside_host = false;
+    const char *work = "the host"; /* what that runs now */
+    const char *last = "the host"; /* that touched device memory */
 };
 
 state &memory = *new state; /* outlives everything that runs at exit */
@@ -97,7 +99,7 @@ void on_fault(int signal, siginfo_t *info, void *)
     char what[160], line[256];
     if (at_or_near(info->si_addr)) {
         explain(info->si_addr, what, sizeof what);
-        int n = snprintf(line, sizeof line, "emu: '%s' touched %s\n", memory.work ? memory.work : "the host", what);
+        int n = snprintf(line, sizeof line, "emu: '%s' touched %s\n", memory.work, what);
         if (write(STDERR_FILENO, line, (size_t)n) < 0) _exit(128 + signal);
     }
     sigaction(signal, &before[signal == SIGBUS], nullptr);
@@ -113,6 +115,12 @@ void watch_faults()
     a.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigaction(SIGSEGV, &a, &before[0]);
     sigaction(SIGBUS, &a, &before[1]);
+}
+
+bool within(memory_kind kind, memory_user user)
+{
+    if (kind == MEMORY_PINNED) return user != USER_KERNEL || memory.beside_host;
+    return user != USER_HOST;
 }
 
 /* ---- guards --------------------------------------------------------------------------------------------------------------- */
@@ -137,7 +145,7 @@ bool guards_whole(const allocation &a)
     if (!bad) return true;
     char what[160];
     explain(bad, what, sizeof what);
-    fprintf(stderr, "emu: something, at last '%s', wrote %s\n", memory.last ? memory.last : "the host", what);
+    fprintf(stderr, "emu: something, at last '%s', wrote %s\n", memory.last, what);
     return false;
 }
 
@@ -174,10 +182,8 @@ cudaError_t memory_take(memory_kind kind, int device, size_t bytes, void **out)
     protect(a, PROT_READ | PROT_WRITE);
     memset(inner(a), FRESH, inner_bytes(a));
     fill_guards(a);
-    if (kind == MEMORY_DEVICE) {
-        memory.used[device] += bytes;
-        if (!memory.work) protect(a, PROT_NONE);
-    }
+    if (kind == MEMORY_DEVICE) memory.used[device] += bytes;
+    protect(a, within(kind, memory.user) ? PROT_READ | PROT_WRITE : PROT_NONE);
     memory.all[(uintptr_t)map] = a;
     *out = a.at;
     return cudaSuccess;
@@ -227,7 +233,7 @@ bool memory_for_kernel(const void *p, bool is_pointer, const char *kernel)
 {
     std::lock_guard hold(memory.lock);
     const allocation *a = at_or_near(p);
-    if (!p || (a && a->kind == MEMORY_DEVICE && !a->freed) || (!a && !is_pointer)) return true;
+    if (!p || (a && !a->freed && (a->kind == MEMORY_DEVICE || !is_pointer)) || (!a && !is_pointer)) return true;
     char what[160];
     explain(p, what, sizeof what);
     fprintf(stderr, "emu: kernel %s is given a pointer to %s\n", kernel, what);
@@ -243,17 +249,29 @@ memory_kind memory_kind_of(const void *p, int *device)
     return a->kind;
 }
 
-bool memory_reach(const char *work)
+bool memory_reach(memory_user user, const char *what)
 {
     std::lock_guard hold(memory.lock);
-    bool whole = true, was = memory.work, is = work;
-    memory.work = work;
-    if (work) memory.last = work;
-    if (was == is) return whole;
+    memory_user was = memory.user;
+    bool whole = true;
+    memory.user = user;
+    memory.work = what;
+    if (user != USER_HOST) memory.last = what;
+    if (user == was) return whole;
     for (auto &[map, a] : memory.all) {
-        if (a.kind != MEMORY_DEVICE || a.freed) continue;
-        if (!is) whole = guards_whole(a) && whole;
-        protect(a, is ? PROT_READ | PROT_WRITE : PROT_NONE);
+        bool before = within(a.kind, was), now = within(a.kind, user);
+        if (a.freed || before == now) continue;
+        if (a.kind == MEMORY_DEVICE && before) whole = guards_whole(a) && whole;
+        protect(a, now ? PROT_READ | PROT_WRITE : PROT_NONE);
     }
     return whole;
+}
+
+void memory_beside_host()
+{
+    std::lock_guard hold(memory.lock);
+    if (memory.beside_host) return;
+    memory.beside_host = true;
+    for (auto &[map, a] : memory.all)
+        if (!a.freed && a.kind == MEMORY_PINNED) protect(a, PROT_READ | PROT_WRITE);
 }

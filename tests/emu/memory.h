@@ -3,7 +3,8 @@
  *     │ no access │ canary … │ the allocation, at its end on a multiple of 256 │ canary │ no access │
  *
  * Fresh memory is 0xff, freed memory is out of reach. Device memory can be touched while work of the device runs only, as on a
- * machine with a GPU, where the host cannot touch it at all; what touches it or a guard dies by a signal and is told what it was. */
+ * machine with a GPU, where the host cannot touch it at all, and pinned memory not by kernels; what touches what it may not, or a
+ * guard, dies by a signal and is told what it was. */
 #ifndef TRIMPOT_EMU_MEMORY_H
 #define TRIMPOT_EMU_MEMORY_H
 
@@ -23,9 +24,12 @@ bool memory_covers(const void *p, size_t bytes, const char *what);
 bool memory_for_kernel(const void *p, bool is_pointer, const char *kernel); /* emu_argument's word of each */
 enum memory_kind memory_kind_of(const void *p, int *device);
 
-/* Device memory can be touched by `work`, or (NULL) not at all. A change between the two costs as much as there is memory, so a row
- * of kernels makes it once. When it goes out of reach what surrounds every allocation is looked at: false, with a line on stderr,
- * if something wrote there. */
-bool memory_reach(const char *work);
+/* Who runs now, and may touch: what kernels may is device memory, copies both kinds, the host (calls of it too) pinned memory.
+ * A change costs as much as there is memory, so a row of kernels makes one. When device memory goes out of reach what surrounds every
+ * allocation is looked at: false, with a line on stderr, if something wrote there. */
+enum memory_user { USER_HOST, USER_KERNEL, USER_COPY };
+bool memory_reach(enum memory_user user, const char *what);
+/* From now on work runs beside the host (emu_talk), which may be using pinned memory: that stays within reach. */
+void memory_beside_host(void);
 
 #endif

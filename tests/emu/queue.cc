@@ -92,8 +92,8 @@ void fail(cudaError_t e)
 cudaError_t run_work(const work &w)
 {
     if (w.faults) return cudaErrorIllegalAddress;
-    if (!memory_reach(w.on_host ? nullptr : w.what)) return cudaErrorIllegalAddress;
-    return w.on_host ? the_driver.make(w.run) : w.run();
+    if (!memory_reach(w.user, w.what)) return cudaErrorIllegalAddress;
+    return w.user == USER_HOST ? the_driver.make(w.run) : w.run();
 }
 
 /* Some node of the graph whose predecessors have run; true when that was the last. */
@@ -195,7 +195,7 @@ void run_pieces(const goals *g, long most, bool only_needed, std::unique_lock<st
         std::this_thread::sleep_for(std::chrono::microseconds(50));
         hold.lock();
     }
-    if (!memory_reach(nullptr)) fail(cudaErrorIllegalAddress);
+    if (!memory_reach(USER_HOST, "the host")) fail(cudaErrorIllegalAddress);
     inside = false;
 }
 

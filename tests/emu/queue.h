@@ -12,6 +12,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include "tests/emu/memory.h"
+
 /* One record of an event: what waits for it waits for this one, whatever the event is used for later. */
 struct mark {
     bool done = false;
@@ -29,8 +31,8 @@ struct work {
     work_kind kind;
     const char *what;
     std::function<cudaError_t()> run = {};
+    memory_user user = USER_KERNEL;                            /* of run; USER_HOST: a call of the host, made on the driver's thread */
     bool talks = false;                                        /* run waits for other processes: not over at cudaErrorNotReady */
-    bool on_host = false;                                      /* run is a call of the host, made on the driver's thread */
     std::shared_ptr<mark> event = {};                          /* of WORK_RECORDS and WORK_WAITS */
     std::shared_ptr<const std::vector<graph_node>> graph = {}; /* of WORK_GRAPH */
     std::vector<char> ran = {};                                /* which of its nodes have */

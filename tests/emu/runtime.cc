@@ -245,6 +245,7 @@ cudaError_t emu_enqueue(cudaStream_t on, const char *what, std::function<cudaErr
 
 cudaError_t emu_talk(cudaStream_t on, const char *what, std::function<cudaError_t()> run)
 {
+    memory_beside_host();
     return queue(on, FAIL_LAUNCH, cudaErrorLaunchOutOfResources, {.kind = WORK_RUNS, .what = what, .run = std::move(run), .talks = true});
 }
 
@@ -277,10 +278,8 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpy
     if (kind != cudaMemcpyDefault || !memory_covers(dst, bytes, "the target of a copy") ||
         !memory_covers(src, bytes, "the source of a copy"))
         return queue_give(cudaErrorInvalidValue);
-    return queue(s, FAIL_COPY, cudaErrorInvalidValue, {.kind = WORK_RUNS, .what = "copy", .run = [=] {
-                                                           memmove(dst, src, bytes);
-                                                           return cudaSuccess;
-                                                       }});
+    auto run = [=] { return memmove(dst, src, bytes), cudaSuccess; };
+    return queue(s, FAIL_COPY, cudaErrorInvalidValue, {.kind = WORK_RUNS, .what = "copy", .run = run, .user = USER_COPY});
 }
 
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t s)
@@ -288,23 +287,14 @@ cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t s)
     ENTER();
     if (!bytes) return cudaSuccess;
     if (!memory_covers(dst, bytes, "the target of a memset")) return queue_give(cudaErrorInvalidValue);
-    return queue(s, FAIL_COPY, cudaErrorInvalidValue, {.kind = WORK_RUNS, .what = "memset", .run = [=] {
-                                                           memset(dst, value, bytes);
-                                                           return cudaSuccess;
-                                                       }});
+    auto run = [=] { return memset(dst, value, bytes), cudaSuccess; };
+    return queue(s, FAIL_COPY, cudaErrorInvalidValue, {.kind = WORK_RUNS, .what = "memset", .run = run, .user = USER_COPY});
 }
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t s, cudaHostFn_t fn, void *arg)
 {
-    return queue(s, FAIL_HOST, cudaErrorMemoryAllocation,
-                 {.kind = WORK_RUNS,
-                  .what = "call of the host",
-                  .run =
-                      [=] {
-                          fn(arg);
-                          return cudaSuccess;
-                      },
-                  .on_host = true});
+    auto run = [=] { return fn(arg), cudaSuccess; };
+    return queue(s, FAIL_HOST, cudaErrorMemoryAllocation, {.kind = WORK_RUNS, .what = "call of the host", .run = run, .user = USER_HOST});
 }
 
 /* ---- events ---------------------------------------------------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -304,6 +305,121 @@ static void calls_fail_at_the_next_sync(void **state)
     holds(NULL, calls_have_a_thread);
 }
 
+/* ---- graphs -------------------------------------------------------------------------------------------------------------- */
+
+/* a, then b on this stream and x, y on another, then c. */
+static struct graph *fork_and_join(void)
+{
+    struct graph *g;
+    struct event *back;
+    OK(dev().event_open(&back));
+    OK(dev().graph_begin(t.a));
+    NOTE(t.a, "a");
+    OK(dev().event_record(t.e, t.a));
+    OK(dev().event_wait(t.e, t.b, "fork"));
+    NOTE(t.a, "b");
+    NOTE(t.b, "x");
+    NOTE(t.b, "y");
+    OK(dev().event_record(back, t.b));
+    OK(dev().event_wait(back, t.a, "join"));
+    NOTE(t.a, "c");
+    OK(dev().graph_end(t.a, &g));
+    OK(dev().sync(t.b, "nothing ran"));
+    OK(dev().sync(t.a, "nothing ran"));
+    CHECK(!n_happened);
+    dev().event_close(back);
+    return g;
+}
+
+/* Exit status 10 and on: the order of the second of three launches. */
+static void graph_replays(void)
+{
+    static const char *const ORDERS[] = {"abxyc", "axbyc", "axybc"};
+    open_all();
+    struct graph *g = fork_and_join();
+    for (int i = 0; i < 3; i++) OK(dev().graph_launch(g, t.a));
+    OK(dev().sync(t.a, "launches"));
+    CHECK(strlen(happened) == 15);
+    dev().graph_close(g);
+    close_all();
+    for (int i = 0; i < 3; i++)
+        if (!strncmp(happened + 5, ORDERS[i], 5)) _exit(10 + i);
+    CHECK(!"an order that the graph does not allow");
+}
+
+/* The arguments are those of then, what they point to is what is there now. */
+static void graph_moves_data(void)
+{
+    struct graph *g;
+    open_all();
+    OK(dev().graph_begin(t.a));
+    OK(dev().copy(t.a, t.device, t.pinned, BYTES));
+    OK(t.be->ops.soft_cap(t.a, &(struct soft_cap_args){tensor_2d(t.device, DT_F32, 1, N), 1e9f}));
+    OK(dev().copy(t.a, t.back, t.device, BYTES));
+    OK(dev().graph_end(t.a, &g));
+    for (int round = 1; round < 4; round++) {
+        t.pinned[5] = (float)round;
+        OK(dev().graph_launch(g, t.a));
+        OK(dev().sync(t.a, "round"));
+        CHECK(t.back[5] == (float)round);
+    }
+    dev().graph_close(g);
+    close_all();
+}
+
+static void graph_refuses(void)
+{
+    struct graph *g;
+    open_all();
+    OK(dev().graph_begin(t.a));
+    says(ST_DEVICE, "cudaErrorStreamCaptureUnsupported", dev().sync(t.a, "in a graph"));
+    says(ST_DEVICE, "cudaErrorStreamCaptureInvalidated", dev().graph_end(t.a, &g));
+    CHECK(!g);
+    OK(dev().graph_begin(t.a)); /* a branch that does not come back */
+    OK(dev().event_record(t.e, t.a));
+    OK(dev().event_wait(t.e, t.b, "fork"));
+    NOTE(t.b, "x");
+    says(ST_DEVICE, "cudaErrorStreamCaptureUnjoined", dev().graph_end(t.a, &g));
+    NOTE(t.b, "y"); /* and both are streams again */
+    OK(dev().event_record(t.e, t.b));
+    OK(dev().graph_begin(t.a));
+    says(ST_DEVICE, "cudaErrorStreamCaptureIsolation", dev().event_wait(t.e, t.a, "of outside"));
+    OK(dev().graph_end(t.a, &g));
+    dev().graph_close(g);
+    OK(dev().sync(t.b, "b"));
+    CHECK(!strcmp(happened, "y"));
+    close_all();
+}
+
+static void graph_faults(void)
+{
+    open_all();
+    struct graph *g = fork_and_join(); /* five pieces; a launch is the sixth */
+    OK(dev().graph_launch(g, t.a));
+    OK(dev().sync(t.a, "first"));
+    OK(dev().graph_launch(g, t.a));
+    says(ST_DEVICE, "second: ", dev().sync(t.a, "second"));
+    dev().graph_close(g);
+    close_all();
+}
+
+static void graphs_are_kept_and_replayed(void **state)
+{
+    (void)state;
+    int seen = 0;
+    for (int seed = 0; seed < 40; seed++) {
+        char name[40];
+        snprintf(name, sizeof name, "TRIMPOT_EMU_SEED=%d", seed);
+        int code = in_child((const char *const[]){name, NULL}, graph_replays);
+        if (code < 10 || code > 12) fail_msg("exit status %d: %s", code, said);
+        seen |= 1 << (code - 10);
+    }
+    assert_int_equal(seen, 7);
+    holds(NULL, graph_moves_data);
+    holds(NULL, graph_refuses);
+    holds((const char *const[]){"TRIMPOT_EMU_FAIL=stream:7", NULL}, graph_faults);
+}
+
 /* ---- memory -------------------------------------------------------------------------------------------------------------- */
 
 static void outside(void)
@@ -375,10 +491,20 @@ static void kernel_uses_freed(void)
     (void)dev().sync(t.a, "kernel");
 }
 
-static void kernel_reads_pinned(void)
+static void kernel_is_given_pinned(void)
 {
     open_all();
     says(ST_DEVICE, "soft_cap", t.be->ops.soft_cap(t.a, &(struct soft_cap_args){tensor_2d(t.pinned, DT_F32, 1, N), 30.0f}));
+}
+
+/* From the middle of a tensor that begins in device memory. */
+static void kernel_reads_pinned(void)
+{
+    open_all();
+    struct soft_cap_args a = {tensor_2d(t.device, DT_F32, 2, N), 30.0f};
+    a.z.ld = t.pinned - t.device;
+    OK(t.be->ops.soft_cap(t.a, &a));
+    (void)dev().sync(t.a, "kernel");
 }
 
 static void kernel_reads_stack(void)
@@ -407,7 +533,8 @@ static void memory_is_guarded(void **state)
     dies(kernel_uses_freed, "byte 0 of device allocation 3 (4096 bytes, freed)");
     holds(NULL, kernel_runs_over_a_little);
     assert_non_null(strstr(said, "0 bytes past the end of device allocation 4 (20 bytes)"));
-    holds(NULL, kernel_reads_pinned);
+    holds(NULL, kernel_is_given_pinned);
+    dies(kernel_reads_pinned, "touched byte 0 of pinned allocation 1 (4096 bytes)");
     holds(NULL, kernel_reads_stack);
 }
 
@@ -536,7 +663,7 @@ static void a_gpu_that_does_not_serve_is_refused(void **state)
     refuses("CUDA_VISIBLE_DEVICES=", 0, 1, "shows no GPU (CUDA_VISIBLE_DEVICES is '')");
     refuses("TRIMPOT_EMU_DEVICES=3", 1, 4, "4 ranks on this host, but 3 GPUs are visible");
     refuses("CUDA_VISIBLE_DEVICES=4,5", 1, 4, "4 ranks on this host, but 2 GPUs are visible (CUDA_VISIBLE_DEVICES is '4,5')");
-    refuses("TRIMPOT_EMU_SM=75", 0, 1, "GPU 0, emulated GPU has compute capability 7.5; 8.0 or newer is needed");
+    refuses("TRIMPOT_EMU_SM=75", 0, 1, "emulated GPU has compute capability 7.5; 8.0 or newer is needed");
 }
 
 /* A thread that has not been here before works on this rank's GPU too. */
@@ -549,6 +676,43 @@ static void *other_thread(void *arg)
     OK(dev().sync(t.a, "other thread"));
     dev().free(MEM_DEVICE, p, 100);
     return NULL;
+}
+
+/* Copies there and back, on a stream of its own. */
+static void *works_alone(void *arg)
+{
+    struct stream *s;
+    struct event *e;
+    float *pinned, *device;
+    OK(dev().stream_open(&s, 1));
+    OK(dev().event_open(&e));
+    OK(dev().alloc(MEM_PINNED, 2 * BYTES, (void **)&pinned));
+    OK(dev().alloc(MEM_DEVICE, BYTES, (void **)&device));
+    for (int round = 0; round < 300; round++) {
+        for (int i = 0; i < N; i++) pinned[i] = (float)(*(const int *)arg + round + i);
+        OK(dev().copy(s, device, pinned, BYTES));
+        OK(dev().copy(s, pinned + N, device, BYTES));
+        OK(dev().event_record(e, s));
+        if (round % 3)
+            OK(dev().event_sync(e, "round"));
+        else
+            while (!dev().event_done(e)) sched_yield();
+        for (int i = 0; i < N; i++) CHECK(pinned[N + i] == pinned[i]);
+    }
+    dev().free(MEM_DEVICE, device, BYTES);
+    dev().free(MEM_PINNED, pinned, 2 * BYTES);
+    dev().event_close(e);
+    dev().stream_close(s);
+    return NULL;
+}
+
+static void threads_side_by_side(void)
+{
+    pthread_t id[3];
+    int number[3] = {1000, 2000, 3000};
+    OK(backend_load("emu", &(struct backend_place){0, 1}, &t.be));
+    for (int i = 0; i < 3; i++) CHECK(!pthread_create(&id[i], NULL, works_alone, &number[i]));
+    for (int i = 0; i < 3; i++) CHECK(!pthread_join(id[i], NULL));
 }
 
 static void third_of_four(void)
@@ -573,10 +737,11 @@ static void each_rank_has_its_own(void **state)
 {
     (void)state;
     holds(NULL, third_of_four);
+    holds(NULL, threads_side_by_side);
     holds((const char *const[]){"TRIMPOT_EMU_SM=86", NULL}, described);
-    assert_string_equal(said, "emu: emulated GPU, sm_86, driver CUDA 13.0");
+    assert_ptr_equal(strstr(said, "emu: emulated GPU, sm_86, driver CUDA 13.0, "), said);
     holds((const char *const[]){"TRIMPOT_EMU_SM=120", NULL}, described);
-    assert_string_equal(said, "emu: emulated GPU, sm_120 running through JIT, driver CUDA 13.0");
+    assert_ptr_equal(strstr(said, "emu: emulated GPU, sm_120 running through JIT, driver CUDA 13.0, "), said);
     holds((const char *const[]){"CUDA_VISIBLE_DEVICES=3", NULL}, only_one);
     assert_non_null(strstr(said, "each of the 2 ranks of this host sees one GPU (CUDA_VISIBLE_DEVICES is '3')"));
 }
@@ -590,6 +755,7 @@ int main(void)
         cmocka_unit_test(the_rest_stays_pending),
         cmocka_unit_test(events_are_what_backend_h_says),
         cmocka_unit_test(calls_fail_at_the_next_sync),
+        cmocka_unit_test(graphs_are_kept_and_replayed),
         cmocka_unit_test(memory_is_guarded),
         cmocka_unit_test(failures_are_told_once_and_where_they_belong),
         cmocka_unit_test(a_gpu_that_does_not_serve_is_refused),

@@ -4,7 +4,7 @@
 
 sources() {
     (cd "$1" && find launcher worker checkpoints collectives configs kernels tests CMakeLists.txt -type f \
-        \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.sh' -o -name '*.py' -o -name CMakeLists.txt \) 2>/dev/null || true)
+        \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cc' -o -name '*.sh' -o -name '*.py' -o -name CMakeLists.txt \) 2>/dev/null || true)
 }
 # long_files ROOT MOST
 long_files() { sources "$1" | while read -r f; do n=$(wc -l <"$1/$f"); [ "$n" -le "$2" ] || echo "$f: $n lines"; done; }

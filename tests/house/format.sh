@@ -4,10 +4,10 @@
 need clang-format git
 clang-format --version | grep -q 'version 14\.' || skip "other versions of clang-format say other things"
 git -C "$source" rev-parse >/dev/null 2>&1 || skip "no git: which files are sources is not known"
-mapfile -t files < <(cd "$source" && git ls-files '*.c' '*.h')
+mapfile -t files < <(cd "$source" && git ls-files '*.c' '*.h' '*.cu' '*.cc')
 [ ${#files[@]} -gt 100 ] || die "only ${#files[@]} sources found"
 cd "$source"
 printf '%s\0' "${files[@]}" | xargs -0 -P 2 -n 40 clang-format --dry-run -Werror --style=file >"$scratch/said" 2>&1 ||
-    fail "$(grep -c 'error:' "$scratch/said") places; run: git ls-files '*.c' '*.h' | xargs clang-format -i --style=file
+    fail "$(grep -c 'error:' "$scratch/said") places; run: git ls-files '*.c' '*.h' '*.cu' '*.cc' | xargs clang-format -i --style=file
 $(grep 'error:' "$scratch/said" | head -5)"
 finish

@@ -21,7 +21,7 @@ END
 # violations ROOT: one line per forbidden or dangling include.
 violations() {
     (cd "$1" && find launcher worker checkpoints collectives configs kernels tests -type f \
-        \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' \) -print0 2>/dev/null |
+        \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cc' \) -print0 2>/dev/null |
         xargs -0r grep -HnE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' /dev/null) |
         awk -v root="$1" '
             function under(path, folder) { return path == folder || index(path, folder "/") == 1 }

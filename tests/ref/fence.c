@@ -404,6 +404,7 @@ const struct backend *fence_wrap(const struct backend *inner)
     fence.outer = *inner;
     fence.outer.name = "fence";
     fence.outer.tensors_in = MEM_DEVICE;
+    fence.outer.joins_products = getenv("TRIMPOT_FENCE_JOINS") != NULL;
     fence.outer.describe = fence_describe;
     fence.outer.prepare = fence_prepare;
     fence.outer.ops = (struct ops){TRIMPOT_OPS(FENCE_SLOT)};

@@ -10,6 +10,7 @@
  *   TRIMPOT_FENCE       unset or "now": calls run at once; "any", "last", "first": queued, and run in any order; what the host
  *                       does not wait for as late as possible; or before everything else
  *   TRIMPOT_FENCE_SEED  of the order, a number
+ *   TRIMPOT_FENCE_JOINS set: weights and activations are laid out for products that are joined (joins_products, kernels/backend.h)
  *   TRIMPOT_FENCE_WITHOUT  the label of a wait (event_wait, event_sync, sync) that is left out: a test shows that it is missed */
 #ifndef TRIMPOT_FENCE_H
 #define TRIMPOT_FENCE_H

@@ -24,7 +24,7 @@ void act_store_release(struct act_store *a)
 
 static size_t slot_bytes(const struct act_store *a, int slot)
 {
-    return (size_t)(a->capacity * a->slot[slot].width) * dtype_bytes(a->slot[slot].dt);
+    return (size_t)(a->capacity * (a->slot[slot].width + a->slot[slot].room)) * dtype_bytes(a->slot[slot].dt);
 }
 
 /* Has the slot memory of its own in the layer? */
@@ -73,7 +73,7 @@ tensor act(const struct act_store *a, int64_t layer, int slot)
 {
     const struct act_slot *row = &a->slot[slot], *owner = &a->slot[row->of];
     void *own = a->own[layer * a->n_slots + row->of];
-    tensor t = tensor_2d(own ? own : a->shared[row->of], owner->dt, a->tokens, owner->width);
+    tensor t = tensor_2d(own ? own : a->shared[row->of], owner->dt, a->tokens, owner->width + owner->room);
     return tensor_columns(&t, row->column, row->width);
 }
 

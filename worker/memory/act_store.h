@@ -40,6 +40,7 @@ enum act_rung {
 struct act_slot {
     const char *name;
     int64_t width; /* elements per token; 0 = the slot is not used by this model */
+    int64_t room;  /* elements behind them in every row, for others: columns from `width` on, or a scratch of its gradient */
     dtype dt;
     enum act_rung from; /* recomputed on this rung and above; ACT_RUNG_FORWARD = never */
     int of;             /* the slot whose memory this is: itself, or the owner of … */

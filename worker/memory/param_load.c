@@ -23,7 +23,10 @@ void param_source_forget(const struct param *p, int64_t first, int64_t count)
     if (hi > lo) madvise((void *)lo, hi - lo, MADV_DONTNEED);
 }
 
-bool param_load_widens(const struct param *p) { return p->kind == PARAM_NF4 && (!p->source || p->source->dt == DT_F16); }
+bool param_load_widens(const struct param *p)
+{
+    return (p->kind == PARAM_NF4 && (!p->source || p->source->dt == DT_F16)) || (p->beside && !p->source);
+}
 
 size_t param_load_bytes(const struct param_store *ps)
 {
@@ -34,6 +37,14 @@ size_t param_load_bytes(const struct param_store *ps)
 }
 
 static status convert(struct stream *s, tensor from, tensor to) { return op_axpy(s, &(struct axpy_args){.x = from, .y = to, .scale = 1}); }
+
+/* Elements of a tensor from the flat ones in `from`: whole rows, where rows are apart. */
+static status convert_part(struct stream *s, tensor from, tensor to, int64_t first)
+{
+    if (to.rank == 1 || to.ld == to.dim[1]) return convert(s, from, tensor_part(to, first, from.dim[0]));
+    from = tensor_2d(from.data, from.dt, from.dim[0] / to.dim[1], to.dim[1]);
+    return convert(s, from, tensor_rows(&to, first / to.dim[1], from.dim[0]));
+}
 
 /* Elements of the source as ops can read them: the file promises no alignment, and ops know no f64. *owned is freed when
  * they have. */
@@ -62,7 +73,7 @@ static status put_piece(struct stage *g, const struct param *p, int64_t first, i
     tensor from;
     void *owned;
     TRY(source(g, p->source, first, count, &from, &owned));
-    status st = convert(g->s, from, tensor_part(p->value, first, count));
+    status st = convert_part(g->s, from, p->value, first);
     if (!st && p->master.data) st = convert(g->s, from, tensor_part(p->master, first, count));
     free(owned);
     return st;
@@ -84,6 +95,7 @@ static status quantise(struct param_store *ps, struct stage *g, const struct par
 static status load_one(struct param_store *ps, struct stage *g, const struct param *p)
 {
     int64_t step = p->kind == PARAM_NF4 ? p->count : PIECE;
+    if (p->beside) step = p->dim[1] < PIECE ? PIECE / p->dim[1] * p->dim[1] : p->dim[1];
     for (int64_t first = 0; first < p->count; first += step) {
         int64_t count = p->count - first < step ? p->count - first : step;
         TRY(p->kind == PARAM_NF4 ? quantise(ps, g, p) : put_piece(g, p, first, count));
@@ -120,9 +132,10 @@ static status draw(struct stage *g, const struct param *p, tensor to, uint64_t k
 static status init_one(struct param_store *ps, struct stage *g, const struct param *p, int id, uint64_t seed)
 {
     bool nf4 = p->kind == PARAM_NF4;
-    tensor to = tensor_part(nf4 ? ps->wide : p->master.data ? p->master : p->value, 0, p->count);
+    tensor to = tensor_part(param_load_widens(p) ? ps->wide : p->master.data ? p->master : p->value, 0, p->count);
     TRY(draw(g, p, to, rng_key(seed, RNG_INIT, (uint32_t)id, 0)));
     if (p->master.data) return convert(g->s, to, tensor_part(p->value, 0, p->count));
+    if (p->beside) return convert_part(g->s, to, p->value, 0);
     if (!nf4) return ST_OK;
     struct nf4_args q = p->nf4;
     q.w = to;
@@ -141,6 +154,7 @@ status param_store_load(struct param_store *ps, struct stage *g, uint64_t seed)
         struct param *p = &ps->p[i];
         log_progress("load", i + 1, ps->n);
         if (p->mapped) continue;
+        if (p->beside) TRY(ps->be->dev.zero(g->s, p->value.data, (size_t)((p->dim[0] + p->under) * p->value.ld) * dtype_bytes(ps->act)));
         TRY(p->source ? load_one(ps, g, p) : init_one(ps, g, p, i, seed));
     }
     return param_store_refresh_all(ps, g->s);

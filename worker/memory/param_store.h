@@ -49,6 +49,9 @@ struct param {
     tensor work;                   /* adapters: the working copy */
     tensor master;                 /* f32 master of a bf16 trained parameter; data NULL when none */
     struct nf4_args nf4;
+    int64_t beside, under; /* frozen, joined: columns and rows of its memory that are its adapter's (param_join) */
+    int joins;             /* adapters: the weight beside (B) or under (A) which a second working copy lies, -1 = none … */
+    int64_t column;        /* … of B, from this column of `beside` on */
 };
 
 struct param_store {
@@ -98,6 +101,16 @@ bool param_dtype_loads(const struct st_entry *e); /* F32, F16, BF16; adapters al
  * into what a large one before it has left of a page, if it fits there. */
 void param_store_index(struct param_store *ps);
 
+/* Before the layout: the working copies of A [R, in] and s·B [out, R] of a frozen weight's adapter lie in the weight's own memory as
+ * well, where a product reads them with it; `beside` is as wide as all adapters are that read one input, and zero but for its own:
+ *
+ *     │ W [out, in] │ 0 … s·B … 0 │ pad      rows in + whole(beside, 64) apart
+ *     │ A [R, in]   │             │
+ */
+void param_join(struct param_store *ps, int w, int a, int b, int64_t beside, int64_t column);
+/* The two parts, data NULL where the weight is not joined. */
+void param_joined(const struct param_store *ps, int w, tensor *beside, tensor *under);
+
 /* Layout, measured then bound: frozen copies and NF4 in `frozen`, the flat vectors in `trained`, scratch in `scratch`. */
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch);
 
@@ -110,6 +123,8 @@ bool param_load_widens(const struct param *p);         /* it passes through `wid
 /* Working copies follow the parameters: after load and resume (optimizer steps write both). */
 status param_store_refresh(struct param_store *ps, struct stream *s, int id);
 status param_store_refresh_all(struct param_store *ps, struct stream *s);
+/* The second copies of what lies in this range of the index; whoever steps it calls this. */
+status param_store_second_copies(struct param_store *ps, struct stream *s, int64_t lo, int64_t hi);
 
 /* Who walks a layer says so, forward and backward; between the two the layer's parameters are borrowed, what is done with them
  * is enqueued on `s`. A store that keeps weights elsewhere (NF4, host memory, shards of other ranks) fills one of two layer

@@ -1,7 +1,7 @@
 /* block.c — walking the tables of block.h: forward, recomputation and backward of one layer. */
 #include "worker/model/model.h"
 
-static tensor sized(tensor t, int64_t tokens) { return tensor_2d(t.data, t.dt, tokens, t.dim[1]); }
+static tensor sized(tensor t, int64_t tokens) { return tensor_rows(&t, 0, tokens); }
 
 tensor block_dx(const struct model *m) { return sized(m->grad[GRAD_X], m->acts.tokens); }
 
@@ -12,6 +12,16 @@ tensor block_gradient(const struct model *m, int64_t layer, int slot)
     if (at == GRAD_SELF) return act(&m->acts, layer, slot);
     tensor whole = sized(m->grad[at], m->acts.tokens);
     return tensor_columns(&whole, row->column, row->width);
+}
+
+tensor block_gradient_room(const struct model *m, int64_t layer, int slot, int64_t cols)
+{
+    const struct act_slot *row = &m->block->slot[slot];
+    int at = m->block->grad[slot];
+    int64_t room = at == GRAD_SELF ? row->room : m->block->grads[at].room;
+    if (!cols || room < cols || row->of != slot) return (tensor){0};
+    tensor t = block_gradient(m, layer, slot);
+    return tensor_columns(&t, row->width, cols);
 }
 
 void block_out(const struct model *m, tensor *x, tensor *delta)

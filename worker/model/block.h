@@ -20,6 +20,13 @@
  * layer (rows of param_store.h): one step writes the owner, [ v: R | k: R | q: R ] as the A's lie, and the projections read
  * their columns.
  *
+ * Where the backend joins products that lie side by side (joins_products), x·Aᵀ has its place behind x itself, in the room that
+ * x's rows have, and dy·s·B behind dy:
+ *
+ *   [ x | v: R | k: R | q: R | pad ] · [ W | s·B ]ᵀ          [ dy | dy·s·B ] · [ W ; A ]
+ *
+ * each one product; weights lie so (param_join). What attention reads and writes stays dense, and so does what norms of heads do.
+ *
  * Sets of slots are bits of owners; a step says what its forward reads and writes, and what its backward reads (`saved`).
  * Everything else follows: what of a layer must be recomputed, in which order, and which backward steps are for nothing
  * because nothing trained lies before them (`flows`).
@@ -74,12 +81,13 @@ struct step {
             int64_t heads;   /* norms so many ranges of columns each on its own */
         } norm;
         struct {
-            int x, y, lora;
+            int x, y, lora, all;
             bool adds_dx, lora_there;
-        } linear; /* lora: x·Aᵀ; there: an earlier step writes it */
+        } linear; /* lora: x·Aᵀ; there: an earlier step writes it; all: of all that read x, right behind it, or -1 */
         struct {
-            int x, h, last;
-        } lora; /* last: the LINEAR_* whose A begins the row */
+            int x, h, first, last;
+            bool row;
+        } lora; /* of LINEAR_* first … last; row: their A's lie side by side, that of `last` first */
         struct {
             int q, k;
         } rope; /* in place */
@@ -103,11 +111,13 @@ struct block {
     int n_steps;
     struct {
         const char *name;
-        int64_t width;
+        int64_t width, room; /* room: elements behind them in every row */
     } grads[BLOCK_MAX_GRADS];
     int n_grads;
-    int lora[LINEAR_PER_LAYER]; /* slots of x·Aᵀ */
-    int x, x2, delta;           /* the residual stream: into the block, after attention, and what its end adds */
+    int lora[LINEAR_PER_LAYER];       /* slots of x·Aᵀ */
+    int all[LINEAR_PER_LAYER];        /* columns behind x, of x·Aᵀ of all that read x; -1: they lie elsewhere */
+    int64_t column[LINEAR_PER_LAYER]; /* of lora in `all` */
+    int x, x2, delta;                 /* the residual stream: into the block, after attention, and what its end adds */
 };
 
 /* What of it concerns one layer; layers differ in what is trained. */
@@ -131,6 +141,8 @@ tensor block_dx(const struct model *m); /* gradient of the residual stream, [tok
 
 /* A slot's gradient, [tokens, width]. */
 tensor block_gradient(const struct model *m, int64_t layer, int slot);
+/* `cols` columns right behind it, free between two steps, if there is room for them; else data NULL. */
+tensor block_gradient_room(const struct model *m, int64_t layer, int slot, int64_t cols);
 
 /* Steps' functions, for block_build (block_steps.c). */
 #define BLOCK_STEP_KINDS(X) X(norm) X(linear) X(rope) X(attn) X(glu)

@@ -82,21 +82,24 @@ static int64_t largest_rank(const struct model *m, int linear)
     return most;
 }
 
-/* Is x·Aᵀ of the projections `first` … `last` one product, in every layer the same? Those that no layer adapts do not count. */
-static bool one_product(const struct model *m, int first, int last)
+/* How many of the projections `first` … `last` are adapted, in every layer with the same ranks; 0: they differ, or something is
+ * dropped of x. `row`: their A's lie side by side. Those that no layer adapts do not count. */
+static int alike(const struct model *m, int first, int last, bool *row)
 {
     int members = 0;
+    *row = true;
     for (int64_t l = 0; l < m->shape.layers; l++) {
         members = 0;
         for (int which = last, id = -1; which >= first; which--) {
             const struct linear *x = &m->layers[l].linear[which];
             int64_t rank = largest_rank(m, which);
             if (!rank) continue;
-            if (x->rank != rank || (members++ && x->lora_a != id)) return false;
+            if (x->rank != rank) return 0;
+            if (members++ && x->lora_a != id) *row = false;
             id = m->params.p[x->lora_a].next;
         }
     }
-    return members > 1 && m->plan.dropout <= 0;
+    return m->plan.dropout <= 0 ? members : 0;
 }
 
 static int64_t ranks_of(const struct model *m, int first, int last)
@@ -111,39 +114,63 @@ static int add_lora(struct block *b, const struct model *m, int64_t width)
     return add_slot(b, "adapter x·Aᵀ", width, m->act, ACT_RUNG_BLOCK, GRAD_SELF);
 }
 
+enum { ROOM = 64 }; /* elements: rows stay as aligned as they were */
+
+static int64_t room_for(int64_t cols) { return (cols + ROOM - 1) / ROOM * ROOM; }
+
 /* Before the projections that read x, of which `first` is the first: the slots of their x·Aᵀ, each as wide as the largest rank
- * of any layer (a narrower one is its first columns), and the step that makes all of them where they are one product. */
-static void adapters(struct block *b, const struct model *m, int x, int first)
+ * of any layer (a narrower one is its first columns), and the step that makes all of them where they are one product or lie
+ * behind x. dense: nothing may lie behind x. */
+static void adapters(struct block *b, const struct model *m, int x, int first, bool dense)
 {
     int last = first;
     while (last + 1 < LINEAR_PER_LAYER && linear_first(last + 1) == first) last++;
-    int owner = one_product(m, first, last) ? add_lora(b, m, ranks_of(m, first, last)) : -1;
-    int64_t column = 0;
+    bool row;
+    int members = alike(m, first, last, &row), all = -1;
+    bool joined = members && m->be->joins_products && !m->plan.nf4 && !dense;
+    int64_t column = 0, width = ranks_of(m, first, last);
+    if (joined) {
+        b->slot[x].room = room_for(width);
+        all = add_columns(b, x, b->slot[x].width, width);
+    } else if (members > 1 && row) {
+        all = add_lora(b, m, width);
+    }
     for (int which = last; which >= first; which--) { /* as the A's lie */
         int64_t rank = largest_rank(m, which);
-        b->lora[which] = owner < 0 || !rank ? add_lora(b, m, rank) : add_columns(b, owner, column, rank);
+        b->lora[which] = all < 0 || !rank ? add_lora(b, m, rank) : add_columns(b, b->slot[all].of, b->slot[all].column + column, rank);
+        b->all[which] = joined ? all : -1;
+        b->column[which] = column;
         column += rank;
     }
-    if (owner < 0) return;
+    if (all < 0) return;
     while (!largest_rank(m, last)) last--;
     add_step(b, (struct step){.name = "adapters",
                               .fwd = step_lora_fwd,
                               .linear = -1,
                               .norm = -1,
-                              .at.lora = {.x = x, .h = owner, .last = last},
+                              .at.lora = {.x = x, .h = all, .first = first, .last = last, .row = row},
                               .reads = bit(b, x),
-                              .writes = bit(b, owner)});
+                              .writes = bit(b, all)});
 }
 
-static void linear(struct block *b, const char *name, int which, int x, int y, bool adds_dx)
+/* Where dy of a joined projection has dy·s·B behind it. */
+static void leave_room(struct block *b, int y, int64_t rank)
+{
+    int64_t *room = b->grad[y] == GRAD_SELF ? &b->slot[y].room : &b->grads[b->grad[y]].room;
+    if (room_for(rank) > *room) *room = room_for(rank);
+}
+
+static void linear(struct block *b, const struct model *m, const char *name, int which, int x, int y, bool adds_dx)
 {
     int lora = b->lora[which];
     bool there = b->slot[lora].of != lora; /* columns: `adapters` has made them */
+    bool attended = linear_first(which) == LINEAR_Q;
+    if (b->all[which] >= 0 && !attended) leave_room(b, y, largest_rank(m, which));
     add_step(b, (struct step){.name = name,
                               RUN(linear),
                               .linear = which,
                               .norm = -1,
-                              .at.linear = {.x = x, .y = y, .lora = lora, .adds_dx = adds_dx, .lora_there = there},
+                              .at.linear = {.x = x, .y = y, .lora = lora, .all = b->all[which], .adds_dx = adds_dx, .lora_there = there},
                               .reads = bit(b, x) | (there ? bit(b, lora) : 0),
                               .writes = bit(b, y) | (there ? 0 : bit(b, lora)),
                               .saved = bit(b, x) | bit(b, lora),
@@ -199,10 +226,10 @@ static struct heads project_heads(struct block *b, const struct model *m, int n1
     const struct model_shape *s = &m->shape;
     int64_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
     struct heads h;
-    adapters(b, m, n1, LINEAR_Q);
+    adapters(b, m, n1, LINEAR_Q, false);
     if (s->fused_qkv) {
         int all = add_slot(b, "q, k, v", q + 2 * kv, m->act, ACT_RUNG_BLOCK, add_grad(b, "gradient of q, k, v", q + 2 * kv));
-        linear(b, "q, k, v", LINEAR_Q, n1, all, false);
+        linear(b, m, "q, k, v", LINEAR_Q, n1, all, false);
         h.q = add_columns(b, all, 0, q);
         h.k = add_columns(b, all, q, kv);
         h.v = add_columns(b, all, q + kv, kv);
@@ -211,9 +238,9 @@ static struct heads project_heads(struct block *b, const struct model *m, int n1
     h.q = add_slot(b, "q", q, m->act, ACT_RUNG_BLOCK, add_grad(b, "gradient of q", q));
     h.k = add_slot(b, "k", kv, m->act, ACT_RUNG_BLOCK, add_grad(b, "gradient of k", kv));
     h.v = add_slot(b, "v", kv, m->act, ACT_RUNG_BLOCK, add_grad(b, "gradient of v", kv));
-    linear(b, "q", LINEAR_Q, n1, h.q, true);
-    linear(b, "k", LINEAR_K, n1, h.k, true);
-    linear(b, "v", LINEAR_V, n1, h.v, false);
+    linear(b, m, "q", LINEAR_Q, n1, h.q, true);
+    linear(b, m, "k", LINEAR_K, n1, h.k, true);
+    linear(b, m, "v", LINEAR_V, n1, h.v, false);
     return h;
 }
 
@@ -246,17 +273,17 @@ static int mlp_branch(struct block *b, const struct model *m, int n2)
 {
     const struct model_shape *s = &m->shape;
     int gate, up;
-    adapters(b, m, n2, LINEAR_GATE);
+    adapters(b, m, n2, LINEAR_GATE, false);
     if (s->fused_gate_up) {
         int both = add_slot(b, "gate, up", 2 * s->ffn, m->act, ACT_RUNG_BLOCK, GRAD_SELF);
-        linear(b, "gate, up", LINEAR_GATE, n2, both, false);
+        linear(b, m, "gate, up", LINEAR_GATE, n2, both, false);
         gate = add_columns(b, both, 0, s->ffn);
         up = add_columns(b, both, s->ffn, s->ffn);
     } else {
         gate = add_slot(b, "gate", s->ffn, m->act, ACT_RUNG_BLOCK, GRAD_SELF);
         up = add_slot(b, "up", s->ffn, m->act, ACT_RUNG_BLOCK, GRAD_SELF);
-        linear(b, "gate", LINEAR_GATE, n2, gate, true);
-        linear(b, "up", LINEAR_UP, n2, up, false);
+        linear(b, m, "gate", LINEAR_GATE, n2, gate, true);
+        linear(b, m, "up", LINEAR_UP, n2, up, false);
     }
     int hid = add_slot(b, "product", s->ffn, m->act, ACT_RUNG_PRODUCTS, add_grad(b, "gradient of product", s->ffn));
     product(b, gate, up, hid);
@@ -267,14 +294,14 @@ static int mlp_branch(struct block *b, const struct model *m, int n2)
 static void branch_end(struct block *b, const struct model *m, const char *name, int which, int from, int post, int d_n)
 {
     int64_t c = m->shape.width;
-    adapters(b, m, from, which);
+    adapters(b, m, from, which, which == LINEAR_O /* attention's */);
     if (!m->shape.post_norms) {
-        linear(b, name, which, from, b->delta, false);
+        linear(b, m, name, which, from, b->delta, false);
         return;
     }
     int raw = add_slot(b, "branch before its norm", c, m->act, ACT_RUNG_BLOCK, d_n);
     int rstd = add_slot(b, "branch norm statistics", 1, m->stat, ACT_RUNG_BLOCK, GRAD_SELF);
-    linear(b, name, which, from, raw, false);
+    linear(b, m, name, which, from, raw, false);
     norm(b, "branch norm", post, raw, b->delta, rstd);
 }
 

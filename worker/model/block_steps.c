@@ -61,18 +61,28 @@ static struct linear_io linear_io(const struct pass *p, int64_t layer, const str
     tensor h = slot(p, layer, st->at.linear.lora);
     if (rank) io.h = tensor_columns(&h, 0, rank);
     io.h_there = st->at.linear.lora_there;
+    if (rank && st->at.linear.all >= 0) io.all = slot(p, layer, st->at.linear.all);
     return io;
+}
+
+static status lora(struct pass *p, tensor x, tensor h, tensor a)
+{
+    return op_gemm(p->s, &(struct gemm_args){.a = x, .b = a, .c = h, .tb = true, .alpha = 1});
 }
 
 status step_lora_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want)
 {
     struct param_store *ps = &p->m->params;
-    int first = p->m->layers[layer].linear[st->at.lora.last].lora_a;
-    struct gemm_args product = {.a = slot(p, layer, st->at.lora.x), .c = slot(p, layer, st->at.lora.h), .tb = true, .alpha = 1};
+    tensor x = slot(p, layer, st->at.lora.x), a;
     (void)want;
-    TRY(param_acquire_row(ps, p->s, first, &product.b));
-    TRY(op_gemm(p->s, &product));
-    param_done(ps, first);
+    for (int which = st->at.lora.last; which >= st->at.lora.first; which--) {
+        int id = p->m->layers[layer].linear[which].lora_a;
+        if (id < 0) continue;
+        TRY(st->at.lora.row ? param_acquire_row(ps, p->s, id, &a) : param_acquire(ps, p->s, id, &a));
+        TRY(lora(p, x, slot(p, layer, st->at.lora.row ? st->at.lora.h : p->m->block->lora[which]), a));
+        param_done(ps, id);
+        if (st->at.lora.row) break;
+    }
     return ST_OK;
 }
 
@@ -88,6 +98,7 @@ status step_linear_bwd(struct pass *p, int64_t layer, const struct step *st)
 {
     struct linear_io io = linear_io(p, layer, st);
     io.dy = gradient(p, layer, st->at.linear.y);
+    io.room = block_gradient_room(p->m, layer, st->at.linear.y, p->m->layers[layer].linear[st->linear].rank);
     if (flows(p, layer, st->at.linear.x)) io.dx = gradient(p, layer, st->at.linear.x);
     io.adds_dx = st->at.linear.adds_dx;
     return linear_bwd(p, &p->m->layers[layer].linear[st->linear], &io);

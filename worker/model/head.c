@@ -66,7 +66,7 @@ status head_loss(struct pass *p, tensor sum)
     struct model *m = p->m;
     const struct batch *b = p->batch;
     tensor d_x = block_dx(m);
-    if (p->sink) TRY(m->be->dev.zero(p->s, d_x.data, (size_t)tensor_count(&d_x) * dtype_bytes(d_x.dt)));
+    if (p->sink) TRY(m->be->dev.zero(p->s, d_x.data, (size_t)(d_x.dim[0] * d_x.ld) * dtype_bytes(d_x.dt)));
     for (int64_t first = 0; first < b->supervised; first += m->plan.head_rows) {
         struct chunk c = {.rows = b->rows + first,
                           .labels = b->labels + first,

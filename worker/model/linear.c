@@ -50,6 +50,11 @@ status linear_fwd(struct pass *p, const struct linear *l, const struct linear_io
         if (!io->h_there) TRY(adapter_in(p, l, io));
         TRY(param_acquire(ps, p->s, l->lora_b, &product.b2));
         product.a2 = io->h;
+        if (io->all.data) {
+            tensor under;
+            param_joined(ps, l->w, &product.b2, &under);
+            product.a2 = io->all;
+        }
     }
     if (l->bias >= 0) TRY(param_acquire(ps, p->s, l->bias, &product.bias));
     TRY(param_acquire(ps, p->s, l->w, &product.b));
@@ -96,8 +101,10 @@ static status input_gradient(struct pass *p, const struct linear *l, const struc
     tensor a = {0};
     if (has_adapter(l)) TRY(param_acquire(ps, p->s, l->lora_a, &a));
     if (has_adapter(l) && !drops(p, l)) {
+        tensor beside, under;
+        param_joined(ps, l->w, &beside, &under);
         product.a2 = t;
-        product.b2 = a;
+        product.b2 = under.data ? under : a;
     }
     TRY(param_acquire(ps, p->s, l->w, &product.b));
     TRY(op_gemm(p->s, &product));
@@ -114,7 +121,7 @@ status linear_bwd(struct pass *p, const struct linear *l, const struct linear_io
     tensor t = {0};
     if (has_adapter(l)) {
         tensor b;
-        t = tensor_2d(p->m->lora_t.data, p->m->lora_t.dt, io->dy.dim[0], l->rank);
+        t = io->room.data ? io->room : tensor_2d(p->m->lora_t.data, p->m->lora_t.dt, io->dy.dim[0], l->rank);
         TRY(param_acquire(ps, p->s, l->lora_b, &b));
         TRY(op_gemm(p->s, &(struct gemm_args){.a = io->dy, .b = b, .c = t, .alpha = 1}));
         param_done(ps, l->lora_b);

@@ -195,6 +195,16 @@ static status add_head(struct model *m)
     return ST_OK;
 }
 
+static void join_adapters(struct model *m)
+{
+    for (int64_t l = 0; l < m->shape.layers; l++)
+        for (int i = 0; i < LINEAR_PER_LAYER; i++) {
+            const struct linear *x = &m->layers[l].linear[i];
+            int all = m->block->all[i];
+            if (x->rank && all >= 0) param_join(&m->params, x->w, x->lora_a, x->lora_b, m->block->slot[all].width, m->block->column[i]);
+        }
+}
+
 static float rounded(dtype act, float x) { return act == DT_BF16 ? bf16_widen(bf16_round(x)) : x; }
 
 status model_init(struct model *m, const struct backend *be, const struct model_shape *shape, const struct model_plan *plan,
@@ -222,6 +232,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     param_store_index(&m->params);
     TRY(block_build(m, m->block));
     for (int64_t l = 0; l < shape->layers; l++) m->layers[l].use = block_use_of(m, l);
+    join_adapters(m);
     act_store_init(&m->acts, m->block->slot, m->block->n_slots, shape->layers, bounds->tokens, plan->rung, plan->rung_every);
     kv_cache_init(&m->cache, shape->layers, bounds->cached, shape->kv_heads * shape->head_dim, act);
     return ST_OK;
@@ -242,6 +253,12 @@ void model_release(struct model *m)
 static tensor take2(struct arena *a, dtype dt, int64_t rows, int64_t cols, const char *name)
 {
     return tensor_2d(arena_take(a, (size_t)(rows * cols) * dtype_bytes(dt), "%s", name), dt, rows, cols);
+}
+
+static tensor taken_with_room(struct arena *a, dtype dt, int64_t rows, int64_t cols, int64_t room, const char *name)
+{
+    tensor t = take2(a, dt, rows, cols + room, name);
+    return tensor_columns(&t, 0, cols);
 }
 
 static tensor take1(struct arena *a, dtype dt, int64_t n, const char *name)
@@ -277,7 +294,8 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
         m->rope[i].sin = take2(scratch, DT_F32, positions, half, "RoPE tables");
     }
     for (int i = 0; backward && i < m->block->n_grads; i++)
-        m->grad[i] = take2(scratch, m->act, m->bounds.tokens, m->block->grads[i].width, m->block->grads[i].name);
+        m->grad[i] =
+            taken_with_room(scratch, m->act, m->bounds.tokens, m->block->grads[i].width, m->block->grads[i].room, m->block->grads[i].name);
     layout_head(m, scratch, backward);
     if (!m->lora_rank) return;
     int64_t rows = m->bounds.tokens > m->plan.head_rows ? m->bounds.tokens : m->plan.head_rows;

@@ -128,6 +128,8 @@ status model_logits(struct pass *p, const int32_t *rows, int64_t n, tensor *logi
 struct linear_io {
     struct rows_at rows; /* of the rows of x, for dropout */
     tensor x, h;         /* h [N, R] keeps drop(x)·Aᵀ for backward */
+    tensor all;          /* forward, joined: what lies behind x, h with others of its kind */
+    tensor room;         /* backward, joined: [N, R] behind dy; data NULL: there is none */
     tensor y;            /* forward */
     tensor dy, dx;       /* backward; dx.data NULL: not wanted */
     bool adds_dx;        /* dx += instead of = */

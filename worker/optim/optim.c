@@ -63,27 +63,28 @@ status optim_range(struct optim *o, tensor grad, tensor scalars, int64_t step, s
     const struct config *c = o->cfg;
     const struct param_store *ps = o->params;
     bool sgd = c->optimizer.kind == CONFIG_SGD;
-    return op_update(o->s, &(struct update_args){
-                               .kind = KINDS[c->optimizer.kind].op,
-                               .w = part(ps->flat, ps->trained_dt, r),
-                               .master = part(ps->flat_master, DT_F32, r),
-                               .g = grad,
-                               .m = part(o->m, o->state_dt, r),
-                               .v = part(o->v, o->state_dt, r),
-                               .work = part(ps->flat_work, ps->act, r),
-                               .scalars = scalars,
-                               .segs = ps->segs,
-                               .lo = r.lo,
-                               .wd = (float)c->optimizer.weight_decay,
-                               .eps = (float)c->optimizer.eps,
-                               .beta1 = (float)(sgd ? c->optimizer.momentum : c->optimizer.beta1),
-                               .beta2 = (float)(sgd ? c->optimizer.dampening : c->optimizer.beta2),
-                               .nesterov = c->optimizer.nesterov,
-                               .sr = c->stochastic_rounding,
-                               .key_w = rng_key(o->seed, RNG_SR_WEIGHT, 0, (uint32_t)step),
-                               .key_m = rng_key(o->seed, RNG_SR_M, 0, (uint32_t)step),
-                               .key_v = rng_key(o->seed, RNG_SR_V, 0, (uint32_t)step),
-                           });
+    TRY(op_update(o->s, &(struct update_args){
+                            .kind = KINDS[c->optimizer.kind].op,
+                            .w = part(ps->flat, ps->trained_dt, r),
+                            .master = part(ps->flat_master, DT_F32, r),
+                            .g = grad,
+                            .m = part(o->m, o->state_dt, r),
+                            .v = part(o->v, o->state_dt, r),
+                            .work = part(ps->flat_work, ps->act, r),
+                            .scalars = scalars,
+                            .segs = ps->segs,
+                            .lo = r.lo,
+                            .wd = (float)c->optimizer.weight_decay,
+                            .eps = (float)c->optimizer.eps,
+                            .beta1 = (float)(sgd ? c->optimizer.momentum : c->optimizer.beta1),
+                            .beta2 = (float)(sgd ? c->optimizer.dampening : c->optimizer.beta2),
+                            .nesterov = c->optimizer.nesterov,
+                            .sr = c->stochastic_rounding,
+                            .key_w = rng_key(o->seed, RNG_SR_WEIGHT, 0, (uint32_t)step),
+                            .key_m = rng_key(o->seed, RNG_SR_M, 0, (uint32_t)step),
+                            .key_v = rng_key(o->seed, RNG_SR_V, 0, (uint32_t)step),
+                        }));
+    return param_store_second_copies(o->params, o->s, r.lo, r.hi);
 }
 
 double schedule_at(const struct config *cfg, int64_t k, int64_t n)

@@ -32,13 +32,13 @@
 
 #include "tests/emu/emu.h"
 
-#include "emu_threads.h"
+#include "tests/emu/include/emu_threads.h"
 
-#include "emu_warp.h"
+#include "tests/emu/include/emu_warp.h"
 
-#include "emu_functions.h"
+#include "tests/emu/include/emu_functions.h"
 
-#include "emu_mma.h"
+#include "tests/emu/include/emu_mma.h"
 
 /* ---- launches ---------------------------------------------------------------------------------------------------------------- */
 

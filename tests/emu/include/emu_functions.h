@@ -2,7 +2,7 @@
 #ifndef TRIMPOT_EMU_FUNCTIONS_H
 #define TRIMPOT_EMU_FUNCTIONS_H
 
-#include "emu_threads.h"
+#include "tests/emu/include/emu_threads.h"
 
 /* ---- atomics: of integers; what order float sums would take is chance, so there are none ------------------------------------- */
 

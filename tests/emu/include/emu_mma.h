@@ -7,7 +7,7 @@
 #ifndef TRIMPOT_EMU_MMA_H
 #define TRIMPOT_EMU_MMA_H
 
-#include "emu_threads.h"
+#include "tests/emu/include/emu_threads.h"
 
 /* 16 bytes to shared memory, of which the first `bytes` are read and the rest are zeros. They arrive when this thread waits for their
  * group, or at any moment before: a thread that reads without waiting reads poison, sometimes. */

@@ -5,7 +5,7 @@
 #ifndef TRIMPOT_EMU_WARP_H
 #define TRIMPOT_EMU_WARP_H
 
-#include "emu_threads.h"
+#include "tests/emu/include/emu_threads.h"
 
 typedef void emu_finish(uint32_t members, void *const frames[32]);
 

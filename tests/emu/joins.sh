@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# joins.sh BUILD_DIR: which products a LoRA step on the GPU consists of (gemm_choices.c writes the shapes of all that are new). Where
+# nothing is dropped, adapters are part of their projection's product, and only what attention reads or writes is summed in f32 rows.
+. "$(dirname "$0")/../lib.sh"
+built trimpot trimpot_emu.so
+need python3
+. "$source/tests/e2e/libe2e.sh"
+head -4 "$rows" >"$scratch/few.jsonl"
+
+# summed DROPOUT: width and depth of products into f32 rows, those of weight gradients left out
+summed()
+{
+    TRIMPOT_GEMM_TIME=$scratch/shapes "$trimpot" run "${lora[@]}" "model.lora_dropout=$1" dtype=bf16 device=emu seed=7 batch_size=1 --data "$scratch/few.jsonl" \
+        --model "$model" -q epochs=1 --output "$scratch/run" >"$scratch/log" 2>&1 || die "dropout $1: $(tail -n 3 "$scratch/log")"
+    python3 - "$scratch/shapes" <<'END'
+import sys
+TA, TB, BF16_IN, BF16_OUT = 1, 2, 4, 8
+found = set()
+for line in open(sys.argv[1]):
+    _, m, n, k, traits, *_ = line.split()
+    traits = int(traits, 16)
+    if traits & BF16_IN and not traits & (BF16_OUT | TA): found.add(f"{n}x{k}{'ᵀ' if traits & TB else ''}")
+print(*sorted(found))
+END
+    rm -rf "$scratch"/{run,shapes}
+}
+
+# Width 64, keys 32, ffn 112: forward o; backward q and o, k and v.
+equal 'joined' "$(summed 0)" '64x32 64x64 64x64ᵀ'
+# With dropout every forward. (Backward the mask stands between.)
+equal 'dropped' "$(summed 0.1)" '112x64ᵀ 32x64ᵀ 64x112ᵀ 64x64ᵀ'
+finish

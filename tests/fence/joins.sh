@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# joins.sh BUILD_DIR: with adapters laid out beside weights and activations, as for a GPU (joins_products, kernels/backend.h), every
+# family's curve is that without, within what another order of sums does; and ranks, recomputation, the order of the device, resuming
+# and exporting change no bit of it.
+. "$(dirname "$0")/../lib.sh"
+built trimpot_fence trimpot_mpi.so
+need mpirun python3
+. "$source/tests/e2e/libe2e.sh"
+golden=$source/tests/truth/golden
+head -16 "$rows" >"$scratch/few.jsonl"
+common=(device=cpu seed=7 batch_size=1 optimizer.lr=2e-3 --data "$scratch/few.jsonl" -q epochs=1)
+export TRIMPOT_FENCE=last
+joined=(lora_finetune model.lora_dropout=0 'model.lora_attn_modules=[q_proj,k_proj,v_proj,output_proj]' model.apply_lora_to_mlp=true)
+
+# under JOINS RANKS OUTPUT RECIPE key=value …; JOINS: "joins" or "apart"
+under()
+{
+    local joins=() n=$2 out=$3
+    [ "$1" = joins ] && joins=(TRIMPOT_FENCE_JOINS=1)
+    shift 3
+    [ "${onward:-}" ] || rm -rf "$out"
+    ranks "$n" env "${joins[@]}" "$build/trimpot_fence" run "$@" "${common[@]}" --output "$out" \
+        gradient_accumulation_steps=$((${total:-8} / n)) ${onward:-} >"$out.log" 2>&1 || { fail "${joins[*]}, $n ranks: $*"; tail -n 3 "$out.log"; }
+}
+
+# near WHAT BOUND: losses of every step, apart and joined.
+near()
+{
+    python3 - "$1" "$scratch/apart" "$scratch/joins" "$2" <<'END' || fail "$1: losses are further apart than $2"
+import json, sys
+read = lambda out: [json.loads(line)["loss"] for line in open(out + "/metrics.jsonl")]
+a, b = read(sys.argv[2]), read(sys.argv[3])
+worst = max(abs(x - y) / abs(x) for x, y in zip(a, b)) if len(a) == len(b) and a else float("nan")
+print(f"{sys.argv[1]}: {worst:.1e} apart, {sys.argv[4]} allowed")
+sys.exit(not worst <= float(sys.argv[4]))
+END
+}
+
+# has ROOMS RECIPE key=value …: so many weights have room for adapters in the plan of a joined run.
+has()
+{
+    local rooms=$1 n
+    shift
+    n=$(TRIMPOT_FENCE_JOINS=1 "$build/trimpot_fence" plan "$@" "${common[@]}" 2>&1 | sed -nE 's/.*weights with room for adapters.*× ([0-9]+) .*/\1/p')
+    equal "weights with room: $*" "${n:-0}" "$rooms"
+}
+
+# Bounds: numerics.md 15.1, "accumulation …, otherwise" times a few steps, and "bf16 op".
+for family in llama3 qwen2 qwen3 phi3 gemma2 gemma3; do
+    for joins in apart joins; do under $joins 1 "$scratch/$joins" "${joined[@]}" dtype=fp32 --model "$golden/$family/model"; done
+    near "$family" 1e-5
+done
+has 12 "${joined[@]}" --model "$golden/llama3/model" # two layers, all but the projection that reads attention
+has 0 "${joined[@]}" --model "$golden/llama3/model" model.quantize_base=true
+has 0 "${joined[@]}" --model "$golden/llama3/model" model.lora_dropout=0.1
+has 10 lora_finetune model.lora_dropout=0 'model.lora_attn_modules=[q_proj,v_proj]' --model "$golden/llama3/model"
+
+model=(--model "$golden/llama3/model")
+for dtype in fp32 bf16; do
+    run=("${joined[@]}" "${model[@]}" dtype=$dtype)
+    for joins in apart joins; do under $joins 1 "$scratch/$joins" "${run[@]}"; done
+    near "$dtype" $([ $dtype = fp32 ] && echo 1e-5 || echo 1e-2)
+    TRIMPOT_FENCE=first under joins 2 "$scratch/other" "${run[@]}"
+    same "$dtype, 2 ranks" "$scratch/joins" "$scratch/other"
+    under joins 1 "$scratch/other" "${run[@]}" enable_activation_checkpointing=true
+    same "$dtype, recomputed" "$scratch/joins" "$scratch/other"
+    TRIMPOT_FENCE=any under joins 1 "$scratch/other" "${run[@]}" save_every_n_steps=1 checkpointer.keep_last_n_checkpoints=9
+    same "$dtype, saved" "$scratch/joins" "$scratch/other"
+    rm -rf "$scratch"/other/checkpoints/step-0000002 "$scratch"/other/export
+    onward=resume_from_checkpoint=true under joins 1 "$scratch/other" "${run[@]}" save_every_n_steps=1 checkpointer.keep_last_n_checkpoints=9
+    same "$dtype, resumed" "$scratch/joins" "$scratch/other"
+    rm -rf "$scratch/other"
+done
+
+# A's that are no row, some modules only, weights that are drawn; a step within the backward.
+for what in model.lora_rank=5 'model.lora_attn_modules=[q_proj,v_proj]' model.apply_lora_to_mlp=false model.init=random; do
+    for joins in apart joins; do under $joins 1 "$scratch/$joins" "${joined[@]}" "${model[@]}" dtype=fp32 "$what"; done
+    near "$what" 1e-5
+done
+common=("${common[@]/batch_size=1/batch_size=8}")
+for joins in apart joins; do
+    total=1 under $joins 1 "$scratch/$joins" "${joined[@]}" "${model[@]}" dtype=fp32 optimizer_in_bwd=true
+done
+near "optimizer_in_bwd" 1e-5
+finish
