@@ -3,11 +3,17 @@
 
 # The plugin that variants start from: the one that seeks races.
 commands=$build/compile_commands.json
-objects=("$build"/CMakeFiles/{emu_runtime,emu_kernels_races,trimpot_emu_races}.dir)
+parts=(emu_runtime emu_kernels_races trimpot_emu_races)
 
 need_variants() {
     built trimpot_emu_races.so test_ops test_bits compile_commands.json
-    for folder in "${objects[@]}"; do [ -d "$folder" ] || skip "no objects in $folder"; done
+    [ -n "$(objects_of "${parts[@]}")" ] || skip "$commands names no objects"
+}
+
+# The objects of targets: those that the build makes, not those that lie about.
+objects_of() {
+    local part
+    for part; do grep -o -- " -o CMakeFiles/$part\.dir/[^ ]*" "$commands" | sed "s|^ -o |$build/|"; done
 }
 
 # The command that compiles a kernel, up to its -o.
@@ -36,7 +42,7 @@ variant_link() {
     shift
     while read -r object; do
         case " ${*##*/} " in *" ${object##*/} "*) ;; *) rest+=("$object") ;; esac
-    done < <(find "${objects[@]}" -name '*.o')
+    done < <(objects_of "${parts[@]}")
     g++ -shared -o "$plugin" "$@" "${rest[@]}" -lpthread -ldl
 }
 
