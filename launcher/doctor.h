@@ -62,6 +62,7 @@ struct doctor_record {
     uint64_t binary; /* hash of the program */
     char libc[16];
     int64_t gpus;         /* NVIDIA devices visible here */
+    int64_t cuda;         /* 1: this version is built for them */
     char gpus_chosen[64]; /* CUDA_VISIBLE_DEVICES */
     bool infiniband;
     int64_t memory, memory_free, memory_limit; /* limit: of the control group */

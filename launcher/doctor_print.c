@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/backend.h"
 #include "kernels/base/log.h"
 #include "launcher/doctor.h"
 
@@ -115,7 +114,7 @@ static void gpu(const struct doctor_world *w, const struct doctor_record *r, str
     if (r->gpus > 0) buf_printf(b, "%" PRId64 " NVIDIA device%s", r->gpus, r->gpus == 1 ? "" : "s");
     else buf_text(b, "none");
     if (*r->gpus_chosen) buf_printf(b, ", CUDA_VISIBLE_DEVICES=%s", r->gpus_chosen);
-    if (!backend_built("cuda")) buf_text(b, "; built without CUDA");
+    if (!r->cuda) buf_text(b, "; built without CUDA");
 }
 
 static void memory(const struct doctor_world *w, const struct doctor_record *r, struct buf *b)
@@ -390,7 +389,7 @@ static const struct { const char *key; enum kind kind; size_t member; } fields[]
     FIELD(TEXT, others), FIELD(TEXT, failure), FIELD(INT, failure_code), FIELD(TEXT, mpi), FIELD(TEXT, mpi_refusal), FIELD(TEXT, pmix),
     FIELD(TEXT, job), FIELD(TEXT, step), FIELD(TEXT, partition), FIELD(INT64, tasks), FIELD(INT64, step_tasks),
     FIELD(INT64, cpus_per_task), FIELD(INT64, cpus_on_node), FIELD(INT64, time_left_s), FIELD(INT64, cores), FIELD(INT64, host_cores),
-    FIELD(INT64, threads), FIELD(TEXT, omp), FIELD(TEXT, isa), FIELD(HASH, binary), FIELD(TEXT, libc), FIELD(INT64, gpus), FIELD(TEXT, gpus_chosen),
+    FIELD(INT64, threads), FIELD(TEXT, omp), FIELD(TEXT, isa), FIELD(HASH, binary), FIELD(TEXT, libc), FIELD(INT64, gpus), FIELD(INT64, cuda), FIELD(TEXT, gpus_chosen),
     FIELD(BOOL, infiniband), FIELD(INT64, memory), FIELD(INT64, memory_free), FIELD(INT64, memory_limit), FIELD(INT64, shm),
     FIELD(INT64, shm_free), FIELD(TEXT, tmp), FIELD(INT64, nofile), FIELD(INT64, memlock), FIELD(INT64, stack),
     FIELD(INT64, address_space), FIELD(INT64, file_size), FIELD(INT64, core), FIELD(INT64, clock_ns), FILES(BOOL, asked),

@@ -147,6 +147,7 @@ static int count_entries(const char *dir, const char *prefix)
 static void probe_devices(struct doctor_record *r)
 {
     r->gpus = count_entries("/dev", "nvidia");
+    r->cuda = backend_built("cuda");
     COPY(r->gpus_chosen, getenv("CUDA_VISIBLE_DEVICES"));
     r->infiniband = count_entries("/sys/class/infiniband", "") > 0;
 }

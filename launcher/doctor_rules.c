@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/backend.h"
 #include "launcher/doctor.h"
 
 #define MB INT64_C(1000000)
@@ -223,7 +222,7 @@ static bool uneven_ranks(const struct doctor_world *w, int rank, struct buf *wha
 static bool gpu_unused(const struct doctor_world *w, int rank, struct buf *what, struct buf *fix)
 {
     const struct doctor_record *r = &w->of[rank];
-    if (r->gpus <= 0 || backend_built("cuda")) return false;
+    if (r->gpus <= 0 || r->cuda) return false;
     buf_printf(what, "%" PRId64 " NVIDIA device%s here, but this version is built without CUDA", r->gpus, r->gpus == 1 ? "" : "s");
     buf_text(fix, "device=cpu trains on the processor; a job on CPU nodes does not hold the GPUs: leave #SBATCH --gpus… out");
     return true;

@@ -38,11 +38,36 @@ static status choose_backend(struct session *x, const struct gpu *planned)
     return ST_OK;
 }
 
+/* ST_DEVICE on every rank, naming two of them, when they have one GPU between them. Every rank looks, also where it has no such
+ * device: the others wait for what it has. */
+static status check_devices(const struct session *x)
+{
+    struct device_of {
+        char host[64], id[64];
+    } mine = {0}, *all = mem_alloc((size_t)x->comm->size * sizeof *all);
+    status st;
+    gethostname(mine.host, sizeof mine.host - 1);
+    if (x->be->identity) snprintf(mine.id, sizeof mine.id, "%s", x->be->identity());
+    TRY_DONE(x->comm->fn->all_gather(x->comm, &mine, all, sizeof mine));
+    for (int b = 1; b < x->comm->size; b++)
+        for (int a = 0; a < b; a++)
+            if (*all[a].id && !strcmp(all[a].id, all[b].id))
+                FAIL_DONE(
+                    ST_DEVICE,
+                    "ranks %d and %d have the same GPU (%s of host %s): start at most one rank per GPU, and let every rank see all GPUs "
+                    "of its host, or another one each (CUDA_VISIBLE_DEVICES)",
+                    a, b, all[a].id, all[a].host);
+done:
+    free(all);
+    return st;
+}
+
 /* The GPUs of all ranks, once every rank has its own: those of a plan for another machine are not here. */
 static status join_devices(const struct session *x, status chosen, bool planned)
 {
     if (x->use != SESSION_TRAIN || x->comm->size == 1) return chosen;
     TRY(comm_agree(x->comm, chosen));
+    TRY(check_devices(x));
     bool fast = x->cfg->reduce == REDUCE_FAST;
     if (!planned) return transport_link(x->comm, x->be, fast);
     transport_imagine(x->comm, fast);
@@ -264,29 +289,6 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     plan_extra(&x->plan, x->be->tensors_in, "library", x->be->library, x->be->library_bytes(&work));
     if (x->data) plan_extra(&x->plan, MEM_HOST, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
     return ST_OK;
-}
-
-/* Every rank looks, also where it has no such device: the others wait for what it has. */
-status session_check_devices(const struct session *x)
-{
-    struct device_of {
-        char host[64], id[64];
-    } mine = {0}, *all = mem_alloc((size_t)x->comm->size * sizeof *all);
-    status st;
-    gethostname(mine.host, sizeof mine.host - 1);
-    if (x->be->identity) snprintf(mine.id, sizeof mine.id, "%s", x->be->identity());
-    TRY_DONE(x->comm->fn->all_gather(x->comm, &mine, all, sizeof mine));
-    for (int b = 1; b < x->comm->size; b++)
-        for (int a = 0; a < b; a++)
-            if (*all[a].id && !strcmp(all[a].id, all[b].id))
-                FAIL_DONE(
-                    ST_DEVICE,
-                    "ranks %d and %d have the same GPU (%s of host %s): start at most one rank per GPU, and let every rank see all GPUs "
-                    "of its host, or another one each (CUDA_VISIBLE_DEVICES)",
-                    a, b, all[a].id, all[a].host);
-done:
-    free(all);
-    return st;
 }
 
 status session_check_budget(const struct session *x) { return plan_check(&x->plan, x->cfg->memory_budget, x->comm->local_size); }

@@ -64,8 +64,6 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
                     const struct batch_bounds *given);
 /* The run's seed: of the resumed checkpoint, as configured, or drawn by rank 0. Collective; before session_bind. */
 status session_seed(struct session *x, const uint64_t *resumed);
-/* ST_DEVICE on every rank, naming two of them, when they have one GPU between them. Collective. */
-status session_check_devices(const struct session *x);
 /* ST_OOM when the plan exceeds memory_budget, or what this rank may have of the machine. */
 status session_check_budget(const struct session *x);
 status session_bind(struct session *x);

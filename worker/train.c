@@ -177,7 +177,6 @@ static status open_run(struct run *r, const struct config *c, struct comm *comm)
     TRY(snapshot_peek(c, comm, &r->resume));
     if (!r->resume.found) TRY(agree_on_date(comm, &r->resume.start));
     TRY(comm_agree(comm, session_open(x, c, comm, SESSION_TRAIN, &r->resume.start, NULL)));
-    TRY(session_check_devices(x));
     TRY(session_seed(x, r->resume.found ? &r->resume.seed : NULL));
     TRY(comm_check_equal(comm, "the tokenised data set", dataset_hash(x->data)));
     header_print(x);

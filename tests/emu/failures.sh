@@ -100,5 +100,5 @@ for n in 1 2; do
     breaks 16 $n stream 700 "the GPU's work"
     breaks 16 $n launch 700 'cudaErrorLaunchOutOfResources: too many resources requested for launch (GPU '
 done
-breaks 11 2 host 12 'queueing a call of the host: cudaErrorMemoryAllocation: out of memory (GPU '
+breaks 11 2 host 3 'queueing a call of the host: cudaErrorMemoryAllocation: out of memory (GPU '
 finish
