@@ -4,7 +4,9 @@
 . "$(dirname "$0")/../lib.sh"
 built test_ops test_bits
 [ -e "$build/trimpot_emu.so" ] || skip "no emulated device: it is built where a CUDA toolkit is"
-for seed in 1 2 3; do
+seeds=(1 2 3)
+! grep -q __asan_init "$build/test_ops" || seeds=(1) # sanitizers see what they see with any
+for seed in "${seeds[@]}"; do
     TRIMPOT_EMU_SEED=$seed "$build/test_ops" emu >"$scratch/$seed.log" 2>&1 || fail "seed $seed: $(tail -n 30 "$scratch/$seed.log")"
     grep 'bits of all outputs' "$scratch/$seed.log" >"$scratch/$seed.bits" || fail "seed $seed: no outputs"
 done
