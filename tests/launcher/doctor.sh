@@ -28,9 +28,13 @@ never() { timeout 60 "${@:2}" --json 2>/dev/null </dev/null | findings | grep "^
 # ---- bare ----------------------------------------------------------------------------------------------------------
 mkdir out
 expect 0 'bare' doctor --output out
-for line in '1 rank on 1 host' 'not in a job' 'open files' 'built without CUDA' 'out: exists' 'hard links work' "host's cores $cores"; do
+for line in '1 rank on 1 host' 'not in a job' 'open files' 'out: exists' 'hard links work' "host's cores $cores"; do
     grep -qF "$line" expect.out || fail "bare: no '$line'"
 done
+grep -qF 'built without CUDA' expect.out && [ -e "$build/trimpot_cuda.so" ] && fail "bare: it is built with CUDA"
+mkdir bin
+cp "$trimpot" bin/trimpot
+expect 0 'built without CUDA' bin/trimpot doctor --output out
 expect 0 'new/deep: would be made in .' doctor --output new/deep
 expect 0 'slash/: exists' doctor --output "$(mkdir slash; echo slash/)"
 [ -z "$(ls -A out)" ] && [ ! -e new ] || fail "files are left behind: $(ls -A out)"
