@@ -24,10 +24,10 @@ cudaError_t emu_enqueue(cudaStream_t on, const char *what, std::function<cudaErr
  * runs without being waited for, too (queue_talk). */
 cudaError_t emu_talk(cudaStream_t on, const char *what, std::function<cudaError_t()> run);
 
-/* Whether a kernel may be given this argument: a pointer, into device memory; anything else, without pointers to freed memory among
- * its bytes (an op's arguments have some of the host's, which no kernel follows). cudaErrorInvalidValue after saying what it is.
- * Weak: the emulation's own tests have no such memory. */
-cudaError_t emu_argument(const char *kernel, const void *argument, size_t bytes, bool is_pointer) __attribute__((weak));
+/* Whether a kernel may be given this pointer: into device memory. cudaErrorInvalidValue after saying what it is. (Pointers within a
+ * struct are judged when the kernel uses them: an op's arguments have some of the host's, which no kernel follows, and bytes between
+ * members may say anything.) Weak: the emulation's own tests have no such memory. */
+cudaError_t emu_argument(const char *kernel, const void *pointer) __attribute__((weak));
 
 /* Runs a grid to its end. thread(): what one thread does; threadIdx and the others are set around it. Returns
  * cudaErrorLaunchFailure, after saying kernel, block, threads and source lines on stderr, for what no GPU may do: a barrier some

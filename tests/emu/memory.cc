@@ -229,11 +229,11 @@ bool memory_covers(const void *p, size_t bytes, const char *what)
     return false;
 }
 
-bool memory_for_kernel(const void *p, bool is_pointer, const char *kernel)
+bool memory_for_kernel(const void *p, const char *kernel)
 {
     std::lock_guard hold(memory.lock);
     const allocation *a = at_or_near(p);
-    if (!p || (a && !a->freed && (a->kind == MEMORY_DEVICE || !is_pointer)) || (!a && !is_pointer)) return true;
+    if (!p || (a && !a->freed && a->kind == MEMORY_DEVICE)) return true;
     char what[160];
     explain(p, what, sizeof what);
     fprintf(stderr, "emu: kernel %s is given a pointer to %s\n", kernel, what);

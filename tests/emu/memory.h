@@ -21,7 +21,7 @@ void memory_info(int device, size_t *free_bytes, size_t *total_bytes);
 
 /* What p points to; false with a line on stderr when the bytes from p are not all in one live allocation: WHAT names their use. */
 bool memory_covers(const void *p, size_t bytes, const char *what);
-bool memory_for_kernel(const void *p, bool is_pointer, const char *kernel); /* emu_argument's word of each */
+bool memory_for_kernel(const void *p, const char *kernel); /* emu_argument's word */
 enum memory_kind memory_kind_of(const void *p, int *device);
 
 /* Who runs now, and may touch: what kernels may is device memory, copies both kinds, the host (calls of it too) pinned memory.

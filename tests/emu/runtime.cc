@@ -228,14 +228,9 @@ static cudaError_t queue(cudaStream_t s, emu_failure failure, cudaError_t code, 
     return queue_give(queue_put(s, std::move(w)));
 }
 
-cudaError_t emu_argument(const char *kernel, const void *argument, size_t bytes, bool is_pointer)
+cudaError_t emu_argument(const char *kernel, const void *pointer)
 {
-    for (size_t i = 0; i + sizeof(void *) <= bytes; i += sizeof(void *)) {
-        const void *word;
-        memcpy(&word, (const char *)argument + i, sizeof word);
-        if (!memory_for_kernel(word, is_pointer, kernel)) return cudaErrorInvalidValue;
-    }
-    return cudaSuccess;
+    return memory_for_kernel(pointer, kernel) ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 cudaError_t emu_enqueue(cudaStream_t on, const char *what, std::function<cudaError_t()> run)

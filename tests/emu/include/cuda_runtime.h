@@ -56,8 +56,8 @@ static inline cudaError_t emu_launch(const char *name, void (*kernel)(P...), dim
     if (fits != cudaSuccess) return fits;
     std::tuple<std::remove_cv_t<P>...> copies(static_cast<P>(args)...);
     auto judge = [&](const auto &arg) {
-        if (fits == cudaSuccess && emu_argument)
-            fits = emu_argument(name, &arg, sizeof arg, std::is_pointer_v<std::remove_cvref_t<decltype(arg)>>);
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(arg)>>)
+            if (fits == cudaSuccess && emu_argument) fits = emu_argument(name, arg);
     };
     std::apply([&](const auto &...each) { (judge(each), ...); }, copies);
     if (fits != cudaSuccess) return fits;
