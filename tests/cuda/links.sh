@@ -3,9 +3,10 @@
 # trimpot_cuda_nccl.so is bound by the real libraries or by the program that loads them, and NCCL's by the real libnccl.
 . "$(dirname "$0")/../lib.sh"
 built trimpot trimpot_cuda.so
-need nm ldd
-toolkit=$(sed -nE 's|^TRIMPOT_NVCC:[A-Z]*=(.*)/bin/nvcc$|\1|p' "$build/CMakeCache.txt")
-export LD_LIBRARY_PATH=${toolkit:-/usr/local/cuda}/lib64:${LD_LIBRARY_PATH:-}
+need nm ldd readelf
+unset LD_LIBRARY_PATH # they find their libraries by themselves
+folder=$(readelf -d "$build/trimpot_cuda.so" | sed -nE 's/.*(RUNPATH|RPATH).*\[([^]:]*).*/\2/p')
+ls "${folder:-nowhere}"/libcublasLt.so.* >/dev/null 2>&1 || fail "trimpot_cuda.so looks for cuBLASLt in '$folder', which has none"
 
 symbols() { nm -D "$@" | awk '{print $NF}' | sed 's/@.*//' | sort -u; }
 symbols --defined-only "$build/trimpot" >"$scratch/program"
