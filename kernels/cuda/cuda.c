@@ -6,13 +6,13 @@
 #include "kernels/cuda/stream.h"
 #include "kernels/gpu.h"
 
-#define CUDA_LAUNCHER(name, args) op_##name##_fn name##_cuda __attribute__((weak));
+#define CUDA_LAUNCHER(name, args) op_##name##_fn name##_cuda;
 TRIMPOT_OPS(CUDA_LAUNCHER)
 #define CUDA_SLOT(name, args) .name = name##_cuda,
 
 /* Ops that need scratch; prepare takes the largest. */
 #define CUDA_WORKSPACES(X)   X(gemm) X(attn_fwd) X(attn_bwd) X(rmsnorm_bwd) X(colsum) X(embed_bwd)
-#define CUDA_WORKSPACE(name) cuda_workspace_fn name##_cuda_workspace __attribute__((weak));
+#define CUDA_WORKSPACE(name) cuda_workspace_fn name##_cuda_workspace;
 CUDA_WORKSPACES(CUDA_WORKSPACE)
 
 static size_t workspace_of(const struct work_bounds *w)
@@ -21,7 +21,7 @@ static size_t workspace_of(const struct work_bounds *w)
     cuda_workspace_fn *const needs[] = {CUDA_WORKSPACES(CUDA_WORKSPACE_SLOT)};
     size_t most = 0;
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
-        size_t bytes = needs[i] ? needs[i](w) : 0;
+        size_t bytes = needs[i](w);
         if (bytes > most) most = bytes;
     }
     return most;
