@@ -9,6 +9,15 @@
 
 const struct backend *backend_host = &backend_cpu;
 
+status stream_workspace(struct stream *s, size_t bytes, const char *op, void **out)
+{
+    *out = s->workspace;
+    if (bytes > s->workspace_bytes)
+        FAIL(ST_FAIL, "%s needs %zu bytes of workspace, the stream has %zu: the plan's work bounds were too small", op, bytes,
+             s->workspace_bytes);
+    return ST_OK;
+}
+
 struct plugin_file {
     char name[64];
 };

@@ -96,6 +96,9 @@ struct backend {
     bool accepts_f64;    /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
 };
 
+/* Scratch of one op on its stream, from the plan, 64-byte aligned; ST_FAIL when the bounds that were planned with are too small for it. */
+status stream_workspace(struct stream *s, size_t bytes, const char *op, void **out);
+
 extern const struct backend backend_cpu;
 extern const struct backend *backend_host; /* what `device: cpu` means: &backend_cpu, or what a test has put around it */
 

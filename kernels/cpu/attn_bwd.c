@@ -274,7 +274,7 @@ status CPU_FN(attn_bwd)(struct stream *s, const struct attn_bwd_args *b)
     p.room = cpu_pad(p.room * sizeof(float)) / sizeof(float);
     size_t deltas = cpu_pad((size_t)(f->q.dim[0] * f->heads) * sizeof(float));
     void *workspace;
-    TRY(cpu_workspace(s, deltas + (size_t)s->threads * p.room * sizeof(float), "attn_bwd", &workspace));
+    TRY(stream_workspace(s, deltas + (size_t)s->threads * p.room * sizeof(float), "attn_bwd", &workspace));
     p.delta = workspace;
     p.rooms = (float *)((char *)workspace + deltas);
     team_for(s->threads, f->q.dim[0], delta_row, &p);

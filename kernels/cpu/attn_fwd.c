@@ -157,7 +157,7 @@ status CPU_FN(attn_fwd)(struct stream *s, const struct attn_fwd_args *a)
     struct plan p = {.a = a, .group = a->heads / a->kv_heads, .most = blocks_of(a->docs.longest)};
     p.room = cpu_pad(room_floats(a->head_dim, p.group) * sizeof(float)) / sizeof(float);
     void *workspace;
-    TRY(cpu_workspace(s, (size_t)s->threads * p.room * sizeof(float), "attn_fwd", &workspace));
+    TRY(stream_workspace(s, (size_t)s->threads * p.room * sizeof(float), "attn_fwd", &workspace));
     p.rooms = workspace;
     team_each(s->threads, a->docs.n_docs * a->kv_heads * p.most, run_unit, &p);
     return ST_OK;

@@ -184,15 +184,6 @@ static status cpu_mem_info(enum mem_kind kind, size_t *free_bytes, size_t *total
     return ST_OK;
 }
 
-status cpu_workspace(struct stream *s, size_t bytes, const char *op, void **out)
-{
-    *out = s->workspace;
-    if (bytes > s->workspace_bytes)
-        FAIL(ST_FAIL, "%s needs %zu bytes of workspace, the stream has %zu: the plan's work bounds were too small", op, bytes,
-             s->workspace_bytes);
-    return ST_OK;
-}
-
 static status cpu_prepare(struct stream *s, const struct work_bounds *w)
 {
     s->workspace_bytes = 0;

@@ -32,10 +32,6 @@ TRIMPOT_OPS(CPU_DECLARE)
 cpu_workspace_fn CPU_FN(attn_fwd_workspace), CPU_FN(attn_bwd_workspace);
 #endif
 
-/* The stream's workspace, 64-byte aligned; ST_FAIL with both sizes when the plan gave less than `bytes`. An op that
- * calls this needs a cpu_workspace_fn, called in cpu.c. */
-status cpu_workspace(struct stream *s, size_t bytes, const char *op, void **out);
-
 bool gemm_cpu_has_bf16(void); /* oneDNN multiplies bf16 × bf16 itself (AVX512_BF16 or AMX) */
 
 /* What oneDNN allocates by itself inside a product (packing buffers, compiled kernels): not under our control, so the

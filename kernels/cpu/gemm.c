@@ -231,7 +231,7 @@ status gemm_cpu(struct stream *s, const struct gemm_args *g, const struct panel_
     size_t scratch = (size_t)threads * SCRATCH;
     size_t parts = j.grid.splits > 1 ? (size_t)(j.grid.splits * m * n) * sizeof(float) : 0;
     void *workspace;
-    TRY(cpu_workspace(s, scratch + parts, "gemm", &workspace));
+    TRY(stream_workspace(s, scratch + parts, "gemm", &workspace));
     j.scratch = workspace;
     if (parts) j.parts = (float *)(j.scratch + scratch);
 

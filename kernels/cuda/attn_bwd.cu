@@ -256,7 +256,7 @@ status attn_bwd_own(struct stream *s, const struct attn_bwd_args *args)
     int size = attn_size(f->head_dim);
     void *stats;
     for (const tensor *t : {&b->d_o, &b->dq, &b->dk, &b->dv}) c.whole = c.whole && attn_whole(*t, f->head_dim);
-    TRY(cuda_workspace(s, stats_bytes(f->docs.n_tokens, f->heads), "attn_bwd", &stats));
+    TRY(stream_workspace(s, stats_bytes(f->docs.n_tokens, f->heads), "attn_bwd", &stats));
     WITH_TYPE(f->q.dt, T, {
         static launcher *const launchers[] = {ATTN_SIZES(LAUNCHER)};
         if (size == sizeof launchers / sizeof *launchers)

@@ -46,7 +46,7 @@ status colsum_cuda(struct stream *s, const struct colsum_args *a)
     struct layout l = layout_of({&a->x}, false);
     if (!tensor_count(&a->x)) return ST_OK;
     struct column_cut k = column_cut_of(a->x.dim[0], a->x.dim[1], l.lanes);
-    TRY(cuda_workspace(s, (size_t)(k.groups * k.ld) * sizeof(float), "colsum", &partial));
+    TRY(stream_workspace(s, (size_t)(k.groups * k.ld) * sizeof(float), "colsum", &partial));
     WITH_TYPE(a->x.dt, T, {
         WITH_BOOL(l.aligned, V, {
             TRY(LAUNCH((column_partials<colsum_term<T, V>>), k.grid, k.block, 0, s, k, colsum_term<T, V>{view_of<const T>(&a->x, l)},

@@ -85,15 +85,6 @@ static status device_mem_info(enum mem_kind kind, size_t *free_bytes, size_t *to
     return ST_OK;
 }
 
-status cuda_workspace(struct stream *s, size_t bytes, const char *op, void **out)
-{
-    *out = s->workspace;
-    if (bytes > s->workspace_bytes)
-        FAIL(ST_FAIL, "%s needs %zu bytes of workspace, the stream has %zu: the plan's work bounds were too small", op, bytes,
-             s->workspace_bytes);
-    return ST_OK;
-}
-
 /* ---- calls of the host ----------------------------------------------------------------------------------------------------
  *
  * They run on a thread of the driver, so a failure travels as text. After the first one of a stream, its further calls are not

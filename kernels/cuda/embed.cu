@@ -115,7 +115,7 @@ status embed_bwd_cuda(struct stream *s, const struct embed_args *a)
     int64_t n = a->n;
     void *scratch;
     if (!tensor_count(&a->y)) return ST_OK;
-    TRY(cuda_workspace(s, 2 * (size_t)n * sizeof(sort_key), "embed_bwd", &scratch));
+    TRY(stream_workspace(s, 2 * (size_t)n * sizeof(sort_key), "embed_bwd", &scratch));
     sort_key *keys = (sort_key *)scratch, *other = keys + n;
     dim3 blocks((unsigned)ceil_div(n, SORT_RUN));
     TRY(LAUNCH(sort_runs, blocks, dim3(SORT_RUN), 0, s, a->ids, keys, n));

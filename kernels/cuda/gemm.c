@@ -102,7 +102,7 @@ status gemm_cuda(struct stream *s, const struct gemm_args *args)
     join(&g);
     if (g.a.dt != g.b.dt || !depth(&g.a, g.ta)) return gemm_plain(s, &g, NULL, 0);
     char *room;
-    TRY(cuda_workspace(s, gemm_cuda_workspace(NULL), "gemm", (void **)&room));
+    TRY(stream_workspace(s, gemm_cuda_workspace(NULL), "gemm", (void **)&room));
     room += -(uintptr_t)room % GEMM_LT_ALIGN;
     if (gemm_lt_takes(&g)) return product(s, &g, room);
     if (g.c.dt == DT_F32) return summed(s, &g, g.c, room);

@@ -264,7 +264,7 @@ template <class T> static status long_dw(struct stream *s, const struct rmsnorm_
 {
     void *partial;
     struct column_cut k = column_cut_of(a->x.dim[0], a->x.dim[1], l.lanes);
-    TRY(cuda_workspace(s, (size_t)(k.groups * k.ld) * sizeof(float), "rmsnorm_bwd", &partial));
+    TRY(stream_workspace(s, (size_t)(k.groups * k.ld) * sizeof(float), "rmsnorm_bwd", &partial));
     WITH_BOOL(l.aligned, V, {
         dw_term<T, V> term = {view_of<const T>(&a->dy, l), view_of<const T>(&a->x, l), (const float *)a->rstd.data};
         TRY(LAUNCH((column_partials<dw_term<T, V>>), k.grid, k.block, 0, s, k, term, (float *)partial));
@@ -302,7 +302,7 @@ template <class T, class W> static status backward_of(struct stream *s, const st
     if (sums) p.rows_each = ceil_div(ceil_div(rows, NORM_GROUPS), 4 * k.block.y) * 4 * k.block.y;
     int64_t groups = ceil_div(rows, p.rows_each);
     size_t shared = sums && k.block.y > 1 ? k.block.y * (size_t)k.held * sizeof(float) : 0;
-    if (sums) TRY(cuda_workspace(s, (size_t)groups * (size_t)k.held * sizeof(float), "rmsnorm_bwd", (void **)&p.partial));
+    if (sums) TRY(stream_workspace(s, (size_t)groups * (size_t)k.held * sizeof(float), "rmsnorm_bwd", (void **)&p.partial));
     dim3 grid((unsigned)groups);
     if (k.rest)
         WITH_BOOL(aligned, V, { TRY(LAUNCH((rmsnorm_bwd<T, W, true, false, V>), grid, k.block, 0, s, p)); });

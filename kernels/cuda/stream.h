@@ -23,9 +23,6 @@ static inline cudaStream_t cuda_on(struct stream *s) { return cuda_stream(s)->on
 /* ST_OK, or ST_OOM or ST_DEVICE with "WHAT: cudaErrorName: its text". device.c */
 status cuda_status(cudaError_t e, const char *what);
 
-/* Scratch of one op on its stream, from the plan; ST_FAIL when the plan's bounds were too small. device.c */
-status cuda_workspace(struct stream *s, size_t bytes, const char *op, void **out);
-
 /* Bytes that an op's calls need within these bounds, for prepare: one such function per op that has any. */
 typedef size_t cuda_workspace_fn(const struct work_bounds *w);
 

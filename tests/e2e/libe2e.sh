@@ -28,6 +28,19 @@ same()
     cmp -s "$2/export/model.safetensors" "$3/export/model.safetensors" || fail "$1: exported weights differ"
 }
 
+# near WHAT A B BOUND: losses of every step, relative.
+near()
+{
+    python3 - "$@" <<'END' || fail "$1: losses are further apart than $4"
+import json, sys
+read = lambda out: [json.loads(line)["loss"] for line in open(out + "/metrics.jsonl")]
+a, b = read(sys.argv[2]), read(sys.argv[3])
+worst = max(abs(x - y) / abs(x) for x, y in zip(a, b)) if len(a) == len(b) and a else float("nan")
+print(f"{sys.argv[1]}: losses {worst:.1e} apart, {sys.argv[4]} allowed")
+sys.exit(not worst <= float(sys.argv[4]))
+END
+}
+
 full=(full_finetune)
 lora=(lora_finetune model.lora_dropout=0.1 'model.lora_attn_modules=[q_proj,k_proj,v_proj,output_proj]' model.apply_lora_to_mlp=true)
 qlora=("${lora[@]}" model.quantize_base=true)

@@ -19,19 +19,6 @@ on()
         gradient_accumulation_steps=$((${items:-8} / n)) >"$out.log" 2>&1 || { fail "$device, seed $seed, $n ranks: $*"; tail -n 3 "$out.log"; }
 }
 
-# near WHAT A B BOUND: losses of every step.
-near()
-{
-    python3 - "$@" <<'END' || fail "$1: losses are further apart than $4"
-import json, sys
-read = lambda out: [json.loads(line)["loss"] for line in open(out + "/metrics.jsonl")]
-a, b = read(sys.argv[2]), read(sys.argv[3])
-worst = max(abs(x - y) / abs(x) for x, y in zip(a, b)) if len(a) == len(b) and a else float("nan")
-print(f"{sys.argv[1]}: {worst:.1e} from the CPU's, {sys.argv[4]} allowed")
-sys.exit(not worst <= float(sys.argv[4]))
-END
-}
-
 # each NAME BOUND RECIPE key=value …
 each()
 {

@@ -23,19 +23,6 @@ under()
         gradient_accumulation_steps=$((${total:-8} / n)) ${onward:-} >"$out.log" 2>&1 || { fail "${joins[*]}, $n ranks: $*"; tail -n 3 "$out.log"; }
 }
 
-# near WHAT BOUND: losses of every step, apart and joined.
-near()
-{
-    python3 - "$1" "$scratch/apart" "$scratch/joins" "$2" <<'END' || fail "$1: losses are further apart than $2"
-import json, sys
-read = lambda out: [json.loads(line)["loss"] for line in open(out + "/metrics.jsonl")]
-a, b = read(sys.argv[2]), read(sys.argv[3])
-worst = max(abs(x - y) / abs(x) for x, y in zip(a, b)) if len(a) == len(b) and a else float("nan")
-print(f"{sys.argv[1]}: {worst:.1e} apart, {sys.argv[4]} allowed")
-sys.exit(not worst <= float(sys.argv[4]))
-END
-}
-
 # has ROOMS RECIPE key=value …: so many weights have room for adapters in the plan of a joined run.
 has()
 {
@@ -48,7 +35,7 @@ has()
 # Bounds: numerics.md 15.1, "accumulation …, otherwise" times a few steps, and "bf16 op".
 for family in llama3 qwen2 qwen3 phi3 gemma2 gemma3; do
     for joins in apart joins; do under $joins 1 "$scratch/$joins" "${joined[@]}" dtype=fp32 --model "$golden/$family/model"; done
-    near "$family" 1e-5
+    near "$family" "$scratch/apart" "$scratch/joins" 1e-5
 done
 has 12 "${joined[@]}" --model "$golden/llama3/model" # two layers, all but the projection that reads attention
 has 0 "${joined[@]}" --model "$golden/llama3/model" model.quantize_base=true
@@ -59,7 +46,7 @@ model=(--model "$golden/llama3/model")
 for dtype in fp32 bf16; do
     run=("${joined[@]}" "${model[@]}" dtype=$dtype)
     for joins in apart joins; do under $joins 1 "$scratch/$joins" "${run[@]}"; done
-    near "$dtype" $([ $dtype = fp32 ] && echo 1e-5 || echo 1e-2)
+    near "$dtype" "$scratch/apart" "$scratch/joins" $([ $dtype = fp32 ] && echo 1e-5 || echo 1e-2)
     TRIMPOT_FENCE=first under joins 2 "$scratch/other" "${run[@]}"
     same "$dtype, 2 ranks" "$scratch/joins" "$scratch/other"
     under joins 1 "$scratch/other" "${run[@]}" enable_activation_checkpointing=true
@@ -75,11 +62,11 @@ done
 # A's that are no row, some modules only, weights that are drawn; a step within the backward.
 for what in model.lora_rank=5 'model.lora_attn_modules=[q_proj,v_proj]' model.apply_lora_to_mlp=false model.init=random; do
     for joins in apart joins; do under $joins 1 "$scratch/$joins" "${joined[@]}" "${model[@]}" dtype=fp32 "$what"; done
-    near "$what" 1e-5
+    near "$what" "$scratch/apart" "$scratch/joins" 1e-5
 done
 common=("${common[@]/batch_size=1/batch_size=8}")
 for joins in apart joins; do
     total=1 under $joins 1 "$scratch/$joins" "${joined[@]}" "${model[@]}" dtype=fp32 optimizer_in_bwd=true
 done
-near "optimizer_in_bwd" 1e-5
+near "optimizer_in_bwd" "$scratch/apart" "$scratch/joins" 1e-5
 finish
