@@ -311,6 +311,13 @@ static status bind_dropout(struct check *c)
     return ST_OK;
 }
 
+static status also_dropout(const struct check *c, bool host)
+{
+    (void)host;
+    const struct dropout_args *d = c->args;
+    return expect_count(c, "plan", &d->plan, STEP_PLAN, &d->x);
+}
+
 static status also_axpy(const struct check *c, bool host)
 {
     (void)host;
@@ -507,7 +514,7 @@ static const struct rule glu_bwd_rules[] = {
 static const struct rule loss_rules[] = {R(loss, z, "NV", T_ACT), R(loss, loss, "N", T_F32)};
 static const struct rule soft_cap_rules[] = {R(soft_cap, z, "NV", T_ACT)};
 static const struct rule rows_rules[] = {R(rows, src, "SC", T_FLOAT), R(rows, dst, "DC", T_FLOAT)};
-static const struct rule dropout_rules[] = {R(dropout, x, "NC", T_ACT), R(dropout, y, "NC", T_ACT)};
+static const struct rule dropout_rules[] = {R(dropout, x, "NC", T_ACT), R(dropout, y, "NC", T_ACT), R(dropout, plan, "A", T_F64)};
 static const struct rule axpy_rules[] = {R(axpy, x, "?E", T_FLOAT), R(axpy, y, "?E", T_STORE)};
 static const struct rule colsum_rules[] = {R(colsum, x, "NM", T_STORE), R(colsum, out, "M", T_F32)};
 static const struct rule tree_sum_rules[] = {R(tree_sum, rows, "KE", T_F32), R(tree_sum, out, "E", T_F32)};
@@ -547,7 +554,7 @@ static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
     X(soft_cap, soft_cap, soft_cap_rules, NULL, also_soft_cap)                                                         \
     X(gather_rows, rows, rows_rules, NULL, also_gather)                                                                \
     X(scatter_rows, rows, rows_rules, NULL, also_scatter)                                                              \
-    X(dropout, dropout, dropout_rules, bind_dropout, NULL)                                                             \
+    X(dropout, dropout, dropout_rules, bind_dropout, also_dropout)                                                     \
     X(axpy, axpy, axpy_rules, NULL, also_axpy)                                                                         \
     X(colsum, colsum, colsum_rules, NULL, NULL)                                                                        \
     X(loss_sum, loss_sum, loss_sum_rules, NULL, also_loss_sum)                                                         \

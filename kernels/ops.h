@@ -123,8 +123,9 @@ typedef status op_gather_rows_fn(struct stream *s, const struct rows_args *r);
 typedef status op_scatter_rows_fn(struct stream *s, const struct rows_args *r);
 
 /* y = x·mask/(1−p), or y += when accumulate. Mask of element (row at position t of its document, channel c): Philox with
- * `key`, the row's sample, e = t·C + c, keep iff u32 ≥ ⌊p·2^32⌋. y may alias x. */
-struct dropout_args { tensor x, y; float p; uint64_t key; struct rows_at rows; bool accumulate; };
+ * rng_key_of(base, step), the row's sample, e = t·C + c, keep iff u32 ≥ ⌊p·2^32⌋. plan [STEP_PLAN] f64, a struct step_plan below:
+ * its step is read when the stream gets there, so that the call is the same in every step. y may alias x. */
+struct dropout_args { tensor x, y, plan; float p; uint64_t base; struct rows_at rows; bool accumulate; };
 typedef status op_dropout_fn(struct stream *s, const struct dropout_args *d);
 
 /* y = scale·x (or y += scale·x when accumulate), flat, any of f32/bf16 (f16 input too) on either side; one rounding.

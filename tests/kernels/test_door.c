@@ -69,6 +69,7 @@ SPOIL(gather_row, ((int32_t *)(uintptr_t)a->gather_rows.rows)[1] = 41)
 SPOIL(scatter_room, a->scatter_rows.n = 42)
 SPOIL(scatter_dtype, a->scatter_rows.dst.dt = DT_BF16)
 SPOIL(dropout_p, a->dropout.p = 1)
+SPOIL(dropout_plan, a->dropout.plan.dim[0]--)
 SPOIL(dropout_rows, a->dropout.rows.sample = NULL)
 SPOIL(axpy_count, a->axpy.y.dim[1]--; a->axpy.y.ld--)
 SPOIL(axpy_into_f16, a->axpy.y.dt = DT_F16)
@@ -126,6 +127,7 @@ static const struct refusal refusals[] = {
     {"scatter_rows", scatter_room, {"42 rows"}},
     {"scatter_rows", scatter_dtype, {"src is [41, 515] f32", "dst is [97, 515] bf16"}},
     {"dropout", dropout_p, {"p is 1"}},
+    {"dropout", dropout_plan, {"plan is [9] f64", "10 elements"}},
     {"dropout", dropout_rows, {"no positions or sample numbers"}},
     {"axpy", axpy_count, {"y is [37, 60] f32", "x is [37, 61] f32"}},
     {"axpy", axpy_into_f16, {"y is [37, 61] f16"}},
@@ -173,6 +175,7 @@ static void test_nothing_to_do(void **state)
     (void)state;
     float w[8] = {0}, out[8] = {1, 2, 3, 4, 5, 6, 7, 8};
     int32_t start[] = {0};
+    struct step_plan plan = {0};
     struct docs none = {.start = {start, start}};
     tensor x = tensor_2d(NULL, DT_F32, 0, 8), flat = tensor_1d(NULL, DT_F32, 0), weight = tensor_2d(w, DT_F32, 1, 8);
     struct gemm_args gemm = {.a = x, .b = weight, .c = tensor_2d(NULL, DT_F32, 0, 1), .tb = true, .alpha = 1};
@@ -194,7 +197,7 @@ static void test_nothing_to_do(void **state)
     struct glu_fwd_args glu = {x, x, x, ACT_SILU};
     struct loss_args loss = {x, NULL, flat, 0, false};
     struct rows_args rows = {weight, x, NULL, 0};
-    struct dropout_args dropout = {.x = x, .y = x, .p = 0.5f};
+    struct dropout_args dropout = {.x = x, .y = x, .plan = tensor_1d(&plan, DT_F64, STEP_PLAN), .p = 0.5f};
     struct axpy_args axpy = {flat, flat, 1, true};
     struct colsum_args colsum = {x, tensor_1d(out, DT_F32, 8)};
     struct sumsq_segs_args sumsq = {.g = flat, .partial = flat};

@@ -278,7 +278,8 @@ static void test_adjoints(void **state)
     assert_int_equal(op_embed_bwd(ref, &b), ST_OK);
     assert_true(fabs(forward - inner(&e.table, &b.table)) < 1e-12);
 
-    struct dropout_args d = {.x = x, .y = ax, .p = 0.4f, .key = 5, .rows = docs.rows};
+    struct step_plan plan = {.step = 2};
+    struct dropout_args d = {.x = x, .y = ax, .plan = tensor_1d(&plan, DT_F64, STEP_PLAN), .p = 0.4f, .base = 5, .rows = docs.rows};
     assert_int_equal(op_dropout(ref, &d), ST_OK);
     d.x = y, d.y = aty;
     assert_int_equal(op_dropout(ref, &d), ST_OK);
