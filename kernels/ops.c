@@ -168,6 +168,12 @@ static status bind_docs(struct check *c, const struct docs *d)
     if (start[0] != 0 || start[d->n_docs] != d->n_tokens)
         FAIL(ST_SHAPE, "%s: documents start at %d and end at %d, but hold %lld tokens", c->op, start[0], start[d->n_docs],
              (long long)d->n_tokens);
+    for (int64_t i = 0; i < d->n_docs; i++) {
+        int64_t tokens = (int64_t)start[i + 1] - start[i];
+        if (tokens < 0 || tokens > d->longest)
+            FAIL(ST_SHAPE, "%s: document %lld has %lld tokens, where none is to have more than %lld", c->op, (long long)i,
+                 (long long)tokens, (long long)d->longest);
+    }
     return ST_OK;
 }
 

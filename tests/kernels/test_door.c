@@ -57,6 +57,7 @@ SPOIL(attn_groups, a->attn_fwd.kv_heads = 3)
 SPOIL(attn_lse, a->attn_fwd.lse.dim[1] = 2; a->attn_fwd.lse.ld = 2)
 SPOIL(attn_docs, a->attn_fwd.docs.start.host = NULL)
 SPOIL(attn_tokens, a->attn_fwd.docs.n_tokens--)
+SPOIL(attn_longest, a->attn_fwd.docs.longest = 9)
 SPOIL(attn_no_cache, have_past(&a->attn_fwd.docs))
 SPOIL(attn_cache_end, have_past(&a->attn_fwd.docs); a->attn_fwd.key_start = a->attn_fwd.docs.start; \
       a->attn_fwd.k.dim[0] = a->attn_fwd.v.dim[0] = 16)
@@ -110,10 +111,11 @@ static const struct refusal refusals[] = {
     {"rmsnorm_bwd", norm_rstd, {"rstd is [5] bf16", "must be f32"}},
     {"rope", rope_heads, {"q is [29, 42] f32", "heads*head_dim = 56"}},
     {"rope", rope_table, {"cos is [4, 5] f32", "longest document"}},
-    {"rope", rope_wide, {"cos is [20, 5] f32", "7 channels"}},
+    {"rope", rope_wide, {"cos is [23, 5] f32", "7 channels"}},
     {"rope", rope_positions, {"positions is missing (29 wanted)"}},
     {"attn_fwd", attn_docs, {"documents of the micro-batch are missing"}},
     {"attn_fwd", attn_tokens, {"hold 36 tokens"}},
+    {"attn_fwd", attn_longest, {"none is to have more than 9", "document "}},
     {"attn_fwd", attn_groups, {"4 heads over 3 kv heads"}},
     {"attn_fwd", attn_lse, {"lse is [37, 2] f32", "heads = 4"}},
     {"attn_fwd", attn_no_cache, {"earlier batches", "key_start"}},

@@ -260,8 +260,8 @@ static void test_adjoints(void **state)
     tensor x = kit_act(&p.k, 9, 12, 1), y = kit_act(&p.k, 9, 12, 1), ax = copy_of(&p.k, &x), aty = copy_of(&p.k, &y);
     struct docs docs = kit_docs(&p.k, 9, 2);
     struct rope_args r = {.q = ax,
-                          .cos = kit_act(&p.k, 9, 2, 1),
-                          .sin = kit_act(&p.k, 9, 2, 1),
+                          .cos = kit_act(&p.k, docs.positions, 2, 1),
+                          .sin = kit_act(&p.k, docs.positions, 2, 1),
                           .heads = 2,
                           .head_dim = 6,
                           .positions = docs.positions,
