@@ -10,14 +10,14 @@
 static const struct {
     const char *name, *shrink;
     enum mem_kind kind;
-    const char *there; /* shrinks it too where tensors have memory of their own */
+    const char *shrink_device; /* where tensors have memory of their own, and something else helps there */
 } CLASSES[PLAN_ARENAS] = {
     [PLAN_FROZEN] = {"frozen weights", "model.quantize_base=true (NF4), dtype=bf16", MEM_DEVICE},
     [PLAN_TRAINED] = {"trained", "lora_finetune instead of full_finetune, model.lora_rank, dtype=bf16", MEM_DEVICE},
     [PLAN_GRADIENTS] = {"gradients", "optimizer_in_bwd=true, gradient_accumulation_steps, virtual_ranks", MEM_DEVICE},
     [PLAN_OPTIMIZER] = {"optimizer", "optimizer=torch.optim.SGD, dtype=bf16", MEM_DEVICE},
     [PLAN_ACTIVATIONS] = {"activations", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_DEVICE,
-                          "enable_activation_offloading=true, "},
+                          "enable_activation_checkpointing=true, enable_activation_offloading=true, batch_size, tokenizer.max_seq_len"},
     [PLAN_SCRATCH] = {"scratch", "head_chunk_rows, batch_size, tokenizer.max_seq_len", MEM_DEVICE},
     [PLAN_WORKSPACE] = {"workspace", "OMP_NUM_THREADS, tokenizer.max_seq_len", MEM_DEVICE},
     [PLAN_BATCH] = {"batch", "batch_size", MEM_DEVICE},
@@ -26,6 +26,12 @@ static const struct {
     [PLAN_OFFLOADED] = {"offloaded", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_PINNED},
     [PLAN_HOST] = {"host", "batch_size", MEM_HOST},
 };
+
+static const char *hint(const struct plan *p, int class)
+{
+    bool device = p->be->tensors_in == MEM_DEVICE && CLASSES[class].shrink_device;
+    return device ? CLASSES[class].shrink_device : CLASSES[class].shrink;
+}
 
 /* The kind that counts on this backend: one without memory of its own has one kind only. */
 static enum mem_kind lives_in(const struct plan *p, enum mem_kind kind) { return p->be->tensors_in == MEM_HOST ? MEM_HOST : kind; }
@@ -72,7 +78,7 @@ size_t plan_total_bytes(const struct plan *p)
 /* ---- the table ------------------------------------------------------------------------------------------------------ */
 
 struct line {
-    const char *category, *name, *shrink, *there;
+    const char *category, *name, *shrink;
     enum mem_kind kind;
     size_t bytes;
     int count;
@@ -93,8 +99,7 @@ static int collect(const struct plan *p, struct line **lines)
             if (l == *lines + n) {
                 *l = (struct line){.category = CLASSES[i].name,
                                    .name = row->name,
-                                   .shrink = CLASSES[i].shrink,
-                                   .there = p->be->tensors_in == MEM_DEVICE ? CLASSES[i].there : NULL,
+                                   .shrink = hint(p, i),
                                    .kind = lives_in(p, CLASSES[i].kind)};
                 n++;
             }
@@ -177,8 +182,8 @@ static status check_memory(const struct plan *p, const struct line *lines, int n
     struct buf report = {0};
     for (int i = 0, named = 0; i < n && named < 4; i++) {
         if ((lines[i].kind == MEM_DEVICE) != device) continue;
-        buf_printf(&report, "\n  %-16s %-40s %10s%s%s%s", lines[i].category, lines[i].name, text_bytes((double)lines[i].bytes),
-                   *lines[i].shrink ? "   shrink with: " : "", lines[i].there ? lines[i].there : "", lines[i].shrink);
+        buf_printf(&report, "\n  %-16s %-40s %10s%s%s", lines[i].category, lines[i].name, text_bytes((double)lines[i].bytes),
+                   *lines[i].shrink ? "   shrink with: " : "", lines[i].shrink);
         named++;
     }
     const char *of = p->be->tensors_in == MEM_HOST ? "" : device ? " of device memory" : " of host memory";
