@@ -20,7 +20,7 @@ near "filled up" "$scratch/cpu" "$scratch/emu" 1e-5
 python3 - "$scratch" "$model" <<'END' || fail "shapes"
 import json, sys
 scratch, model = sys.argv[1:]
-vocab = json.load(open(f"{model}/config.json"))["vocab_size"]
+vocab = -(-json.load(open(f"{model}/config.json"))["vocab_size"] // 64) * 64
 steps = {d: [json.loads(l) for l in open(f"{scratch}/{d}/metrics.jsonl")] for d in ("cpu", "emu")}
 for a, b in zip(steps["cpu"], steps["emu"], strict=True):
     for key in ("tokens", "supervised_tokens"):
@@ -29,7 +29,7 @@ TA = 1
 tokens = set()
 for line in open(f"{scratch}/shapes"):
     _, m, n, k, traits, *_ = line.split()
-    if str(vocab) in (m, n, k): continue  # of the head, whose rows are the supervised ones
+    if str(vocab) in (m, n, k): continue  # of the head, whose rows are the supervised ones; its logits have room
     tokens.add(int(k if int(traits, 16) & TA else m))
 lengths = {s["tokens"] for s in steps["cpu"]}
 print(f"micro-batches of {len(lengths)} numbers of tokens, {min(lengths)} to {max(lengths)}; products of {sorted(tokens)}")
