@@ -285,6 +285,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     if (!given) TRY(open_data(x));
     struct batch_bounds bounds = given ? *given : batch_bounds_of(x->data, cfg->batch_size);
     if (x->val) bounds = batch_bounds_max(bounds, batch_bounds_of(x->val, cfg->batch_size_val));
+    bounds = batch_bounds_filled(bounds, x->be->token_unit);
     struct model_plan plan = plan_model(x, &bounds);
     bool masters = plan.full && cfg->dtype == CONFIG_BF16 && cfg->master_weights == TRI_FP32;
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
