@@ -290,9 +290,9 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
     comm_self_open(&t->comm);
     MUST(be->dev.stream_open(&t->s, threads));
     MUST(model_init(&t->m, be, &shape, &plan, &c->bounds, act, narrow && r->masters));
-    struct trainer_sizes sizes = {c->n_batches, c->n_batches, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32, in_bwd};
+    struct trainer_sizes sizes = {c->n_batches, c->n_batches, 0, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32, in_bwd};
     MUST(stage_init(&t->stage, t->s, param_load_bytes(&t->m.params)));
-    MUST(trainer_init(&t->trainer, &t->config, &t->m, &t->comm, t->s, &sizes));
+    MUST(trainer_init(&t->trainer, &t->config, &t->m, &t->comm, t->s, t->s, &sizes));
     MUST(be->prepare(t->s, &(struct work_bounds){.dt = act,
                                                  .tokens = c->bounds.tokens,
                                                  .doc_tokens = c->bounds.doc_tokens,
