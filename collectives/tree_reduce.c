@@ -47,12 +47,15 @@ static void arrange(struct tree_reduce *t)
     assert(depth == 1);
 }
 
-/* Elements of each owner in a round. */
+static int64_t whole(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+/* Elements of each owner in a round: who has a page more than others needs no round more for it. */
 static int64_t slice(const struct tree_reduce *t, const struct transport_table *by)
 {
     int64_t piece = by->piece / t->max_nodes, P = t->comm->size;
     if (piece > t->longest) piece = t->longest;
-    return ((piece + P - 1) / P + LINE - 1) / LINE * LINE;
+    int64_t each = (piece + P - 1) / P;
+    return whole(each, each > OWN_PAGE ? OWN_PAGE : LINE);
 }
 
 void tree_reduce_init(struct tree_reduce *t, struct comm *c, const struct backend *be, int leaves, int64_t longest, dtype dt)
