@@ -71,6 +71,23 @@ for n in 1 2; do
 done
 say "optimizer_in_bwd"
 
+# On hosts that share no memory gradients go by messages. Two of them are but names here.
+if unshare --uts true 2>/dev/null; then
+    host=(unshare --uts sh -c 'hostname "$0" && exec "$@"')
+    again=("${full[@]}" dtype=fp32 "${untied[@]}" "${common[@]}" gradient_accumulation_steps=4 reduce_bucket=64KiB --output "$scratch/fence")
+    under plain 0 1 "$scratch/plain" "${full[@]}" dtype=fp32 "${untied[@]}"
+    for order in any last first; do
+        TRIMPOT_FENCE=$order TRIMPOT_FENCE_SEED=5 mpirun -n 1 "${host[@]}" a "$build/trimpot_fence" run "${again[@]}" : \
+            -n 1 "${host[@]}" b "$build/trimpot_fence" run "${again[@]}" >"$scratch/log" 2>&1 </dev/null || fail "messages: $(tail -3 "$scratch/log")"
+        same "messages, $order" "$scratch/plain" "$scratch/fence"
+        rm -rf "$scratch/fence"
+    done
+    rm -rf "$scratch/plain"
+    say "messages"
+else
+    say "no messages: who may not name hosts has one"
+fi
+
 # ---- resume, evaluation, generation ---------------------------------------------------------------------------------------------
 resume=("${lora[@]}" dtype=fp32 "${untied[@]}" save_every_n_steps=2 checkpointer.keep_last_n_checkpoints=9)
 under plain 0 1 "$scratch/whole" "${resume[@]}"
