@@ -9,7 +9,7 @@ head -16 "$rows" >"$scratch/few.jsonl"
 
 # What waits may belong to: ranks and what to train, then what the device does of its own accord.
 ways=("LoRA|1 ${lora[*]} dtype=fp32")
-if [ -e "$build/trimpot_mpi.so" ] && [ -e "$build/trimpot_emu_nccl.so" ] && command -v mpirun >/dev/null; then ways+=("full, 2 ranks|2 ${full[*]} dtype=fp32"); fi
+if [ -e "$build/trimpot_mpi.so" ] && [ -e "$build/trimpot_emu_nccl.so" ] && command -v mpirun >/dev/null; then ways+=("full, 2 ranks|2 ${full[*]} dtype=fp32 reduce_bucket=32KiB"); fi
 ways+=("QLoRA|1 ${qlora[*]} model.lora_dropout=0 dtype=bf16")
 orders=("last 1" "first 1" "any 1" "any 2" "any 3")
 
