@@ -221,13 +221,17 @@ static struct work_bounds work_of(const struct session *x)
 {
     const struct model_shape *m = &x->shape;
     const struct batch_bounds *b = &x->model.bounds;
+    const struct step *attn = block_attention(x->model.block);
     return (struct work_bounds){.dt = x->model.act,
                                 .tokens = b->tokens,
                                 .docs = b->docs,
                                 .doc_tokens = b->doc_tokens,
                                 .window = m->window,
                                 .attn_cap = m->attn_cap,
-                                .qkv = m->fused_qkv ? (m->heads + 2 * m->kv_heads) * m->head_dim : 0,
+                                .ld_q = block_ld(x->model.block, attn->at.attn.q),
+                                .ld_k = block_ld(x->model.block, attn->at.attn.k),
+                                .ld_v = block_ld(x->model.block, attn->at.attn.v),
+                                .ld_o = block_ld(x->model.block, attn->at.attn.o),
                                 .deterministic = x->cfg->deterministic,
                                 .width = m->width,
                                 .ffn = m->ffn,
@@ -311,6 +315,7 @@ static void settle(struct session *x)
 {
     char *message = mem_strdup(status_message());
     if (x->copy_in) (void)x->be->dev.sync(x->copy_in, "end");
+    if (x->model.params.decode) (void)x->be->dev.sync(x->model.params.decode, "end");
     if (x->s) (void)x->be->dev.sync(x->s, "end");
     (void)status_fail(ST_OK, "%s", message);
     free(message);

@@ -41,6 +41,16 @@ sys.exit(not worst <= float(sys.argv[4]))
 END
 }
 
+# deeper FAMILY LAYERS: prints the directory of a golden model with so many layers, whose weights must be drawn (model.init=random).
+deeper()
+{
+    local to=$scratch/$1-$2
+    [ -d "$to" ] || cp -r "$source/tests/truth/golden/$1/model" "$to"
+    rm -f "$to"/*.safetensors
+    sed -i -E "s/(\"num_hidden_layers\":) *[0-9]+/\1 $2/" "$to/config.json"
+    say "$to"
+}
+
 full=(full_finetune)
 lora=(lora_finetune model.lora_dropout=0.1 'model.lora_attn_modules=[q_proj,k_proj,v_proj,output_proj]' model.apply_lora_to_mlp=true)
 qlora=("${lora[@]}" model.quantize_base=true)
