@@ -25,7 +25,7 @@ run()
 equal_runs() { cmp -s <(curve "$1") <(curve "$2") && cmp -s "$1/export/model.safetensors" "$2/export/model.safetensors"; }
 
 for way in "${ways[@]}"; do run "$way" plain 0 "$scratch/$way" || die "the plain run failed: $(tail -3 "$scratch/$way.log")"; done
-mapfile -t labels < <(grep -rhoE 'event_(wait|sync)\([^;]*"[^"]+"' "$source"/{worker,collectives,checkpoints} --include=*.c | sed -E 's/.*"([^"]+)"/\1/' | sort -u)
+mapfile -t labels < <(wait_labels)
 [ ${#labels[@]} -ge 8 ] || die "only ${#labels[@]} waits found"
 hows=("last 1" "first 1" "any 1" "any 2" "any 3")
 
