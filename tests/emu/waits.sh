@@ -9,7 +9,7 @@ head -16 "$rows" >"$scratch/few.jsonl"
 
 # What waits may belong to: ranks and what to train, then what the device does of its own accord.
 llama2=(--model "$source/tests/truth/golden/llama2/model")
-deep=(--model "$(deeper llama2 4)" model.init=random) # more layers than are dequantised ahead
+deep=(--model "$(deeper llama2 3)" model.init=random) # more layers than are dequantised ahead
 ways=("LoRA|1 ${lora[*]} dtype=fp32 ${llama2[*]}")
 if [ -e "$build/trimpot_mpi.so" ] && [ -e "$build/trimpot_emu_nccl.so" ] && command -v mpirun >/dev/null; then ways+=("full, 2 ranks|2 ${full[*]} dtype=fp32 ${llama2[*]}"); fi
 ways+=("QLoRA|1 ${qlora[*]} model.lora_dropout=0 dtype=bf16 ${deep[*]}")
