@@ -123,6 +123,7 @@ static void defaults_of_full(void **state)
     assert_int_equal(c->memory_budget, -1);
     assert_int_equal(c->virtual_ranks, -1);
     assert_true(c->stochastic_rounding);
+    assert_true(c->cuda_graphs);
     assert_false(c->torchtune_templates);
     assert_false(c->has_val);
     assert_int_equal(c->n_dataset, 1);
