@@ -46,7 +46,7 @@ struct work_bounds {
     int64_t doc_tokens;                                         /* longest document */
     int64_t window;                                             /* tokens that a sliding layer sees, 0 = none slides */
     float attn_cap;                                             /* soft cap of scores, 0 = none */
-    int64_t qkv;                                                /* row length of q, k, v side by side in one buffer; 0: apart */
+    int64_t ld_q, ld_k, ld_v, ld_o;                             /* from row to row of q, k, v, o, where they are apart; 0: dense */
     bool deterministic;                                         /* attention too, whose sums a GPU else adds in any order */
     size_t attn_workspace;                                      /* bytes of scores that it may then keep; 0: 512 MiB */
     int64_t width, ffn, heads, kv_heads, head_dim, vocab, rank; /* C F H K D V R */

@@ -243,13 +243,17 @@ static struct work_bounds work_of(const struct session *x)
 {
     const struct model_shape *m = &x->shape;
     const struct batch_bounds *b = &x->model.bounds;
+    const struct step *attn = block_attention(x->model.block);
     return (struct work_bounds){.dt = x->model.act,
                                 .tokens = b->tokens,
                                 .docs = b->docs,
                                 .doc_tokens = b->doc_tokens,
                                 .window = m->window,
                                 .attn_cap = m->attn_cap,
-                                .qkv = m->fused_qkv ? (m->heads + 2 * m->kv_heads) * m->head_dim : 0,
+                                .ld_q = block_ld(x->model.block, attn->at.attn.q),
+                                .ld_k = block_ld(x->model.block, attn->at.attn.k),
+                                .ld_v = block_ld(x->model.block, attn->at.attn.v),
+                                .ld_o = block_ld(x->model.block, attn->at.attn.o),
                                 .deterministic = x->cfg->deterministic,
                                 .width = m->width,
                                 .ffn = m->ffn,
@@ -347,9 +351,9 @@ status session_bind(struct session *x)
 static void settle(struct session *x)
 {
     char *message = mem_strdup(status_message());
-    if (x->copy_in) (void)x->be->dev.sync(x->copy_in, "end");
-    if (x->across) (void)x->be->dev.sync(x->across, "end");
-    if (x->s) (void)x->be->dev.sync(x->s, "end");
+    struct stream *const streams[] = {x->copy_in, x->across, x->model.params.decode, x->s};
+    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
+        if (streams[i]) (void)x->be->dev.sync(streams[i], "end");
     (void)status_fail(ST_OK, "%s", message);
     free(message);
 }
