@@ -320,6 +320,9 @@ const struct row schema[] = {
      .sentence = "Silence after which a rank counts as stopped or cut off and the job ends (code 21); 0: never."},
     {"warmup_start", T_CHOICE, C(warmup_start_one), .def = "zero", CHOICES(warmup_choices),
      .sentence = "Warm-up begins at rate 0 (torchtune) or at 1/num_warmup_steps."},
+    {"cuda_graphs", T_BOOL, C(cuda_graphs), .def = "true", .resume = RESUME_FREE,
+     .sentence = "On a GPU, launches what comes again in every step as graphs, block by block: the same bits, sooner; on a CPU it means "
+                 "nothing."},
     {"deterministic", T_BOOL, C(deterministic), .def = "false", .resume = RESUME_FREE,
      .sentence = "The same bits on every run of attention on a GPU too, more slowly; all else always has them."},
     {"attn_workspace", T_BYTES, C(attn_workspace), .def = "512MiB", FROM(1), .unit = "bytes",

@@ -24,14 +24,17 @@ enum mem_kind {
 
 struct event; /* opaque, the backend's */
 struct graph;
+struct recorder;
 
 /* Backends embed this as the first member of their own stream. */
 struct stream {
     const struct backend *be;
-    const char *name;       /* "compute", …, for people */
-    void *workspace;        /* private scratch of the ops on this stream, from the plan */
-    size_t workspace_bytes; /* by prepare */
-    int threads;            /* CPU: OpenMP threads; results never depend on it */
+    const char *name;          /* "compute", …, for people */
+    void *workspace;           /* private scratch of the ops on this stream, from the plan */
+    size_t workspace_bytes;    /* by prepare */
+    int threads;               /* CPU: OpenMP threads; results never depend on it */
+    struct recorder *recorder; /* writes down what stretches of it queue (record.h); NULL: nobody does … */
+    bool recorded;             /* … and is at it: `be` is the recorder's table, and nothing may be queued past it */
 };
 
 /* What the largest call will look like: from it a backend makes what it makes once (plans, descriptors, choices of algorithms)
@@ -74,7 +77,8 @@ struct device {
     /* What is queued on s between begin and end becomes a graph instead of running; so does what is queued on streams that wait for
      * an event recorded in between, and s waits for them before the end. Launched, all of it runs as one piece of work of s, with
      * the arguments of then. In between: ops, copies, zeros, calls of the host, records and waits only; events recorded there mean
-     * nothing outside. Closed before its streams are. NULL: the backend has no graphs. */
+     * nothing outside; and no op whose equal has not run before, which may make what it needs. Closed before its streams are; one
+     * that runs still goes when it is over. NULL: the backend has no graphs. What an op queues on a backend that has: record.h. */
     status (*graph_begin)(struct stream *s);
     status (*graph_end)(struct stream *s, struct graph **out);
     status (*graph_launch)(struct graph *g, struct stream *s);

@@ -23,7 +23,7 @@
 struct stream;
 
 /* An array of which the host has a twin: `dev` lives where tensors live and is what loops read; `host` serves the front
- * door's checks and the sizes of a launch, and says the same. Both may be one address. */
+ * door's checks, and says the same. Both may be one address. A backend that has graphs is given NULL for it (record.h). */
 struct ints { const int32_t *host, *dev; };
 
 /* Of every row (token) on its own, where tensors live: its position in its document, and its document's global sample

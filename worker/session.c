@@ -12,6 +12,7 @@
 #include "collectives/transport.h"
 #include "collectives/watch.h"
 #include "kernels/base/log.h"
+#include "kernels/record.h"
 #include "worker/adapter.h"
 #include "worker/export.h"
 
@@ -215,6 +216,7 @@ static void layout(struct session *x)
     x->batch_loss = arena_take(&a[PLAN_BATCH], sizeof *x->batch_loss, "loss of an evaluated batch");
     x->rank_losses = arena_take(&a[PLAN_STAGING], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of evaluated batches");
     if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
+    if (x->recorder) record_layout(x->recorder, &a[PLAN_HOST]);
 }
 
 static struct work_bounds work_of(const struct session *x)
@@ -248,6 +250,17 @@ static status open_training(struct session *x, int64_t micro_batches)
     struct trainer_sizes sizes = {.state_dt = narrow ? DT_BF16 : DT_F32, .consume = c->optimizer_in_bwd};
     TRY(divide_step(x, micro_batches, &sizes));
     return trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
+}
+
+/* What comes again in every step is launched as graphs. Not where tensors step in the backward over several ranks: the reduction of
+ * each waits for the host and may use the stream past its backend (NCCL), in the middle of a block. */
+static status open_recorder(struct session *x)
+{
+    const struct config *c = x->cfg;
+    if (x->use != SESSION_TRAIN || !c->cuda_graphs || !x->be->dev.graph_begin) return ST_OK;
+    if (c->optimizer_in_bwd && x->comm->size > 1) return ST_OK;
+    plan_extra(&x->plan, x->be->tensors_in, "library", "graphs of blocks: a guess", (size_t)RECORD_GRAPHS * RECORD_GRAPH_BYTES);
+    return record_open(&x->recorder, x->s);
 }
 
 /* A model that is a config.json and no more can be planned. */
@@ -285,6 +298,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     TRY(x->be->prepare(x->s, &work));
     x->unordered = use == SESSION_TRAIN && x->be->unordered && x->be->unordered(&work);
     plan_init(&x->plan, x->be);
+    TRY(open_recorder(x));
     layout(x);
     plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
     plan_extra(&x->plan, x->be->tensors_in, "library", x->be->library, x->be->library_bytes(&work));
@@ -322,6 +336,7 @@ static void settle(struct session *x)
 void session_close(struct session *x)
 {
     settle(x);
+    record_close(x->recorder);
     trainer_release(&x->trainer);
     if (x->model.layers) model_release(&x->model);
     plan_release(&x->plan);

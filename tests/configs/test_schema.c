@@ -125,6 +125,7 @@ static void defaults_of_full(void **state)
     assert_int_equal(c->attn_workspace, ATTN_WORKSPACE);
     assert_int_equal(c->virtual_ranks, -1);
     assert_true(c->stochastic_rounding);
+    assert_true(c->cuda_graphs);
     assert_false(c->torchtune_templates);
     assert_false(c->has_val);
     assert_int_equal(c->n_dataset, 1);

@@ -1,4 +1,5 @@
 /* block.c — walking the tables of block.h: forward, recomputation and backward of one layer. */
+#include "kernels/record.h"
 #include "worker/model/model.h"
 
 static tensor sized(tensor t, int64_t tokens) { return tensor_rows(&t, 0, tokens); }
@@ -68,17 +69,25 @@ status block_fwd(struct pass *p, int64_t layer)
     slot_set all = ~(slot_set)0;
     if (!layer) all &= ~((slot_set)1 << p->m->block->x); /* the embedding has written it */
     TRY(enter(p, layer, PHASE_FORWARD));
-    TRY(walk(p, layer, all, all));
+    record_begin(p->s);
+    TRY(record_end(p->s, walk(p, layer, all, all)));
     return leave(p, layer, PHASE_FORWARD);
+}
+
+static status backward(struct pass *p, int64_t layer)
+{
+    const struct block *b = p->m->block;
+    const struct block_use *use = &p->m->layers[layer].use;
+    TRY(walk(p, layer, act_missing(&p->m->acts, layer), use->needs));
+    for (int i = b->n_steps - 1; i >= 0; i--)
+        if (b->step[i].out & use->flows) TRY(b->step[i].bwd(p, layer, &b->step[i]));
+    return ST_OK;
 }
 
 status block_bwd(struct pass *p, int64_t layer)
 {
-    const struct block *b = p->m->block;
-    const struct block_use *use = &p->m->layers[layer].use;
     TRY(enter(p, layer, PHASE_BACKWARD));
-    TRY(walk(p, layer, act_missing(&p->m->acts, layer), use->needs));
-    for (int i = b->n_steps - 1; i >= 0; i--)
-        if (b->step[i].out & use->flows) TRY(b->step[i].bwd(p, layer, &b->step[i]));
+    record_begin(p->s);
+    TRY(record_end(p->s, backward(p, layer)));
     return leave(p, layer, PHASE_BACKWARD);
 }
