@@ -65,8 +65,8 @@ void header_print(const struct session *x)
     model_lines(x);
     offload_line(x);
     if (!x->data) {
-        log_note("data     none is read: every micro-batch is taken as %lld rows of %lld tokens, all trained on",
-                 (long long)x->model.bounds.docs, (long long)x->model.bounds.doc_tokens);
+        log_note("data     none is read: every micro-batch is taken as %lld rows of %lld tokens, all trained on", (long long)c->batch_size,
+                 (long long)x->model.bounds.doc_tokens);
         return;
     }
     data_lines(x);

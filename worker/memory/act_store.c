@@ -38,12 +38,6 @@ status act_store_init(struct act_store *a, const struct backend *be, const struc
     return open_ring(a, policy);
 }
 
-void act_store_settle(struct act_store *a)
-{
-    if (a->ring.out) (void)a->be->dev.sync(a->ring.out, "end");
-    if (a->ring.in) (void)a->be->dev.sync(a->ring.in, "end");
-}
-
 void act_store_release(struct act_store *a)
 {
     struct act_ring *r = &a->ring;

@@ -87,7 +87,6 @@ struct act_store {
 status act_store_init(struct act_store *a, const struct backend *be, const struct act_slot *slots, int n_slots, int64_t layers,
                       int64_t capacity, const struct act_policy *policy);
 void act_store_layout(struct act_store *a, struct arena *kept, struct arena *scratch, struct arena *offloaded);
-void act_store_settle(struct act_store *a); /* after a failure: until no copy of its own is queued */
 void act_store_release(struct act_store *a);
 
 /* A new micro-batch: nothing is valid. backward: its layers will be walked back, down to the lowest. */

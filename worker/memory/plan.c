@@ -19,7 +19,8 @@ static const struct {
     [PLAN_ACTIVATIONS] = {"activations", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_DEVICE,
                           "enable_activation_checkpointing=true, enable_activation_offloading=true, batch_size, tokenizer.max_seq_len"},
     [PLAN_SCRATCH] = {"scratch", "head_chunk_rows, batch_size, tokenizer.max_seq_len", MEM_DEVICE},
-    [PLAN_WORKSPACE] = {"workspace", "OMP_NUM_THREADS, tokenizer.max_seq_len", MEM_DEVICE},
+    [PLAN_WORKSPACE] = {"workspace", "OMP_NUM_THREADS, tokenizer.max_seq_len", MEM_DEVICE,
+                        "attn_workspace, batch_size, tokenizer.max_seq_len"},
     [PLAN_BATCH] = {"batch", "batch_size", MEM_DEVICE},
     [PLAN_COMM] = {"communication", "fewer ranks", MEM_DEVICE},
     [PLAN_STAGING] = {"staging", "batch_size, fewer ranks", MEM_PINNED},
@@ -177,7 +178,7 @@ static status check_memory(const struct plan *p, const struct line *lines, int n
     enum mem_kind kind = device ? MEM_DEVICE : MEM_HOST;
     bool tensors = kind == p->be->tensors_in;
     size_t total = bytes_of(lines, n, device);
-    size_t budget = tensors && configured >= 0 ? (size_t)configured : plan_machine_bytes(p->be, kind, local_ranks);
+    size_t budget = tensors && configured >= 0 ? (size_t)configured : plan_machine_bytes(p->be, kind, local_ranks) + (device ? p->held : 0);
     if (total <= budget) return ST_OK;
     struct buf report = {0};
     for (int i = 0, named = 0; i < n && named < 4; i++) {
