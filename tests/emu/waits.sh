@@ -10,11 +10,11 @@ head -16 "$rows" >"$scratch/few.jsonl"
 # What waits may belong to: ranks and what to train, then what the device does of its own accord.
 llama2=(--model "$source/tests/truth/golden/llama2/model")
 deep=(--model "$(deeper llama2 3)" model.init=random) # more layers than are dequantised ahead, and than the ring of activations has places
-ways=("LoRA|1 ${lora[*]} dtype=fp32 ${llama2[*]}")
+ways=("LoRA, offloaded|1 ${lora[*]} dtype=fp32 enable_activation_offloading=true ${deep[*]}")
 if [ -e "$build/trimpot_mpi.so" ] && [ -e "$build/trimpot_emu_nccl.so" ] && command -v mpirun >/dev/null; then
     ways+=("full, 2 ranks|2 ${full[*]} dtype=fp32 reduce_bucket=32KiB ${llama2[*]}")
 fi
-ways+=("QLoRA|1 ${qlora[*]} model.lora_dropout=0 dtype=bf16 enable_activation_offloading=true ${deep[*]}")
+ways+=("QLoRA|1 ${qlora[*]} model.lora_dropout=0 dtype=bf16 ${deep[*]}")
 orders=("last 1" "first 1" "any 1" "any 2" "any 3")
 
 # run WAY ORDER SEED OUTPUT [LABEL]
