@@ -7,6 +7,9 @@
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
+/* numerics.md 12.2: the share of host memory above which a warning is due. */
+static const double MUCH_OF_HOST = 0.6;
+
 static void counted(const struct session *x, int64_t *trained, int64_t *total)
 {
     *trained = *total = 0;
@@ -35,14 +38,20 @@ static void model_lines(const struct session *x)
 /* What travels between forward and backward, or why nothing does. */
 static void offload_line(const struct session *x)
 {
+    size_t away = arena_need(&x->plan.arena[PLAN_OFFLOADED]);
     if (!x->cfg->enable_activation_offloading) return;
-    if (x->be->tensors_in != MEM_DEVICE)
+    if (x->be->tensors_in != MEM_DEVICE) {
         log_note("offload  nothing is moved: host and device are one memory here (enable_activation_offloading)");
-    else
-        log_note("offload  what %lld of %lld layers keep waits for the backward pass in pinned memory, %s per rank; copied %s",
-                 (long long)act_offloaded(&x->model.acts), (long long)x->shape.layers,
-                 text_bytes((double)arena_need(&x->plan.arena[PLAN_OFFLOADED])),
-                 x->cfg->activation_offloading_use_streams ? "while other layers compute" : "between layers");
+        return;
+    }
+    log_note("offload  what %lld of %lld layers keep waits for the backward pass in pinned memory, %s per rank; copied %s",
+             (long long)act_offloaded(&x->model.acts), (long long)x->shape.layers, text_bytes((double)away),
+             x->cfg->activation_offloading_use_streams ? "while other layers compute" : "between layers");
+    size_t host = plan_machine_bytes(x->be, MEM_HOST, x->comm->local_size);
+    if ((double)away > MUCH_OF_HOST * (double)host)
+        log_warn("pinned memory cannot be swapped, and offloaded activations take %s of the %s that a rank may have of the host; "
+                 "enable_activation_checkpointing=true leaves less to offload",
+                 text_bytes((double)away), text_bytes((double)host));
 }
 
 static void data_lines(const struct session *x)

@@ -59,4 +59,16 @@ on 2 2 "$scratch/half" "${resume[@]}" enable_activation_offloading=true
 rm -rf "$scratch"/half/checkpoints/step-0000002 "$scratch"/half/export
 on 3 1 "$scratch/half" "${resume[@]}" resume_from_checkpoint=true
 same "saved offloaded by 2 ranks, resumed without by 1" "$scratch/whole" "$scratch/half"
+
+# What fails in the middle, with copies of activations queued on streams of their own, ends with one message.
+while read -r code what words; do
+    expect "$code" "$words" env TRIMPOT_EMU_FAIL="$what" "$trimpot" run "${lora[@]}" dtype=fp32 "${common[@]}" --output "$scratch/fails" \
+        gradient_accumulation_steps=4 enable_activation_offloading=true
+    equal "messages: $what" 1 "$(wc -l <"$scratch/expect.out")"
+    rm -rf "$scratch/fails"
+done <<'END'
+11 pinned:2 pinned host memory
+16 copy:300 queueing a copy
+16 stream:1200 the GPU's work failed
+END
 finish

@@ -100,4 +100,9 @@ for how in ac_mode=none ac_mode=full "ac_mode=selective ac_option=2"; do
     equal "all, $how" "$bound" "$all"
     [ "$away" -gt 0 ] || fail "nothing is offloaded, $how"
 done
+# More than the host has: warned of, and refused before anything is taken.
+for text in "pinned memory cannot be swapped" "of host memory" "shrink with: enable_activation_checkpointing=true"; do
+    expect 11 "$text" "$build/trimpot_fence" plan "${full[@]}" device=cpu "${offload[@]}" --model "$(deeper llama2 5)" model.init=random \
+        batch_size=1000000 tokenizer.max_seq_len=1000
+done
 finish
