@@ -18,6 +18,29 @@
 
 enum { MAX_LEAVES = 64, CPU_HEAD_ROWS = 512 };
 
+/* ---- streams ------------------------------------------------------------------------------------------------------------ */
+
+/* What crosses ranks has a stream of its own where something can run meanwhile: not where tensors are the host's memory, whose ops are
+ * over when their call returns, and not with optimizer_in_bwd, where the reduction of a gradient stands between it and its update. */
+static bool crosses_apart(const struct session *x)
+{
+    return x->use == SESSION_TRAIN && x->comm->size > 1 && x->be->tensors_in == MEM_DEVICE && !x->cfg->optimizer_in_bwd;
+}
+
+static status open_streams(struct session *x)
+{
+    int threads = omp_get_max_threads();
+    TRY(x->be->dev.stream_open(&x->s, threads));
+    TRY(x->be->dev.stream_open(&x->copy_in, 1));
+    x->s->name = "compute";
+    x->copy_in->name = "copy in";
+    x->across = x->s;
+    if (!crosses_apart(x)) return ST_OK;
+    TRY(x->be->dev.stream_open(&x->across, threads));
+    x->across->name = "communication";
+    return ST_OK;
+}
+
 /* ---- what the configuration asks for ---------------------------------------------------------------------------------- */
 
 static status choose_backend(struct session *x, const struct gpu *planned)
@@ -31,10 +54,7 @@ static status choose_backend(struct session *x, const struct gpu *planned)
         TRY(gpu_backend(planned, &x->be));
     else if (plugin[kind])
         TRY(backend_load(plugin[kind], &place, &x->be));
-    TRY(x->be->dev.stream_open(&x->s, omp_get_max_threads()));
-    TRY(x->be->dev.stream_open(&x->copy_in, 1));
-    x->s->name = "compute";
-    x->copy_in->name = "copy in";
+    TRY(open_streams(x));
     TRY(batcher_init(&x->batcher, x->s, x->copy_in));
     return ST_OK;
 }
@@ -250,13 +270,15 @@ static status open_training(struct session *x, int64_t micro_batches)
 {
     const struct config *c = x->cfg;
     bool narrow = c->recipe == RECIPE_FULL && c->dtype == CONFIG_BF16 && c->state_dtype != TRI_FP32;
-    struct trainer_sizes sizes = {.state_dt = narrow ? DT_BF16 : DT_F32, .consume = c->optimizer_in_bwd};
+    struct trainer_sizes sizes = {.bucket = c->reduce_bucket / 4 / 16 * 16,
+                                  .state_dt = narrow ? DT_BF16 : DT_F32,
+                                  .consume = c->optimizer_in_bwd};
     TRY(divide_step(x, micro_batches, &sizes));
-    return trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
+    return trainer_init(&x->trainer, c, &x->model, x->comm, x->s, x->across, &sizes);
 }
 
 /* What comes again in every step is launched as graphs. Not where tensors step in the backward over several ranks: the reduction of
- * each waits for the host and may use the stream past its backend (NCCL), in the middle of a block. */
+ * each may use the stream past its backend (NCCL), in the middle of a block. */
 static status open_recorder(struct session *x)
 {
     const struct config *c = x->cfg;
@@ -289,6 +311,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     if (!given) TRY(open_data(x));
     struct batch_bounds bounds = given ? *given : batch_bounds_of(x->data, cfg->batch_size);
     if (x->val) bounds = batch_bounds_max(bounds, batch_bounds_of(x->val, cfg->batch_size_val));
+    bounds = batch_bounds_filled(bounds, x->be->token_unit);
     struct model_plan plan = plan_model(x, &bounds);
     bool masters = plan.full && cfg->dtype == CONFIG_BF16 && cfg->master_weights == TRI_FP32;
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
@@ -330,6 +353,7 @@ static void settle(struct session *x)
     char *message = mem_strdup(status_message());
     if (x->copy_in) (void)x->be->dev.sync(x->copy_in, "end");
     if (x->model.params.decode) (void)x->be->dev.sync(x->model.params.decode, "end");
+    if (x->across) (void)x->be->dev.sync(x->across, "end");
     if (x->s) (void)x->be->dev.sync(x->s, "end");
     (void)status_fail(ST_OK, "%s", message);
     free(message);
@@ -345,6 +369,7 @@ void session_close(struct session *x)
     batcher_release(&x->batcher);
     if (x->s) stage_release(&x->stage);
     if (x->copy_in) x->be->dev.stream_close(x->copy_in);
+    if (x->across && x->across != x->s) x->be->dev.stream_close(x->across);
     if (x->s) x->be->dev.stream_close(x->s);
     if (x->val) dataset_close(x->val);
     if (x->data) dataset_close(x->data);

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # waits.sh BUILD_DIR: no event wait is there for nothing, and the fence sees each that is missing. One after the other is left out,
-# by its label; then some order must give other numbers, or no run at all.
+# by its label; then some order must give other numbers, or no run at all. On two ranks, whose gradients cross in several buckets.
 . "$(dirname "$0")/../lib.sh"
-built trimpot trimpot_fence
+built trimpot trimpot_fence trimpot_mpi.so
+need mpirun
 . "$source/tests/e2e/libe2e.sh"
 head -16 "$rows" >"$scratch/few.jsonl"
 
@@ -14,19 +15,19 @@ nf4_way=("${qlora[@]}" dtype=fp32 model.lora_dropout=0 model.init=random --model
 # run WAY ORDER SEED OUTPUT [LABEL]
 run()
 {
-    local program=$build/trimpot_fence
+    local program=$build/trimpot_fence n=1
     declare -n how=$1_way
-    [ "$2" = plain ] && program=$trimpot
+    if [ "$2" = plain ]; then program=$trimpot; elif [ "$1" = lora ]; then n=2; fi
     rm -rf "$4"
-    TRIMPOT_FENCE=$2 TRIMPOT_FENCE_SEED=$3 TRIMPOT_FENCE_WITHOUT=${5:-} TRIMPOT_FENCE_JOINS=1 timeout 60 "$program" run "${how[@]}" device=cpu seed=7 \
-        batch_size=1 optimizer.lr=2e-3 --data "$scratch/few.jsonl" -q epochs=1 gradient_accumulation_steps=4 \
-        --output "$4" >"$4.log" 2>&1 </dev/null
+    TRIMPOT_FENCE=$2 TRIMPOT_FENCE_SEED=$3 TRIMPOT_FENCE_WITHOUT=${5:-} TRIMPOT_FENCE_JOINS=1 ranks $n timeout 60 "$program" run "${how[@]}" \
+        device=cpu seed=7 batch_size=1 optimizer.lr=2e-3 --data "$scratch/few.jsonl" -q epochs=1 gradient_accumulation_steps=$((4 / n)) \
+        reduce_bucket=8KiB --output "$4" >"$4.log" 2>&1
 }
 equal_runs() { cmp -s <(curve "$1") <(curve "$2") && cmp -s "$1/export/model.safetensors" "$2/export/model.safetensors"; }
 
 for way in "${ways[@]}"; do run "$way" plain 0 "$scratch/$way" || die "the plain run failed: $(tail -3 "$scratch/$way.log")"; done
 mapfile -t labels < <(wait_labels)
-[ ${#labels[@]} -ge 8 ] || die "only ${#labels[@]} waits found"
+[ ${#labels[@]} -ge 10 ] || die "only ${#labels[@]} waits found"
 hows=("last 1" "first 1" "any 1" "any 2" "any 3")
 
 # missed LABEL: prints the first way and order in which somebody misses it.

@@ -365,6 +365,7 @@ static status embed_bwd(struct pass *p)
     struct model *m = p->m;
     tensor g;
     if (!param_is_trained(&m->params.p[m->embed])) return ST_OK;
+    TRY(grad_send(p->sink));
     TRY(grad_acquire_zeroed(p->sink, m->embed, &g));
     struct embed_args a = embed_args(p, g, block_dx(m));
     TRY(op_embed_bwd(p->s, &a));
@@ -388,6 +389,9 @@ status model_run(struct pass *p, tensor loss_sum)
     TRY(model_forward(p));
     TRY(head_loss(p, loss_sum));
     if (!p->sink) return ST_OK;
-    for (int64_t l = m->shape.layers - 1; l >= m->lowest; l--) TRY(block_bwd(p, l));
+    for (int64_t l = m->shape.layers - 1; l >= m->lowest; l--) {
+        TRY(grad_send(p->sink)); /* of what lies above */
+        TRY(block_bwd(p, l));
+    }
     return embed_bwd(p);
 }
