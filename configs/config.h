@@ -63,7 +63,7 @@ struct config {
     char *source;             /* path of the YAML, NULL when there is none */
     char *output_dir;
     bool seed_set; int64_t seed;
-    bool deterministic; /* on a GPU too */
+    bool deterministic; int64_t attn_workspace; /* on a GPU too; bytes that its attention may then keep scores in */
     bool cuda_graphs;
     enum device_kind device; bool device_set; enum config_dtype dtype;
     int64_t epochs, max_steps_per_epoch, batch_size, gradient_accumulation_steps;

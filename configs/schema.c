@@ -327,6 +327,8 @@ const struct row schema[] = {
                  "nothing."},
     {"deterministic", T_BOOL, C(deterministic), .def = "false", .resume = RESUME_FREE,
      .sentence = "The same bits on every run of attention on a GPU too, more slowly; all else always has them."},
+    {"attn_workspace", T_BYTES, C(attn_workspace), .def = "512MiB", FROM(1), .unit = "bytes",
+     .sentence = "Memory of scores that deterministic attention on a GPU may keep, in slices; what fits in no slice is computed more slowly."},
     SILENT("cudnn_deterministic_mode", T_TEXT, "null", "torchtune's switch for the same.", .nullable = true),
     NOT_YET("allow_tf32", T_BOOL, "false", "fp32 products are true fp32", "Faster, coarser fp32 products on a GPU."),
     NOT_YET("optimizer_offload", T_BOOL, "false", "states are where the device is", "Optimizer on the host."),

@@ -48,11 +48,13 @@ struct work_bounds {
     float attn_cap;                                             /* soft cap of scores, 0 = none */
     int64_t ld_q, ld_k, ld_v, ld_o;                             /* from row to row of q, k, v, o, where they are apart; 0: dense */
     bool deterministic;                                         /* attention too, whose sums a GPU else adds in any order */
-    size_t attn_workspace;                                      /* bytes of scores that it may then keep; 0: 512 MiB */
+    size_t attn_workspace;                                      /* bytes of scores that it may then keep; 0: ATTN_WORKSPACE */
     int64_t width, ffn, heads, kv_heads, head_dim, vocab, rank; /* C F H K D V R */
     int64_t head_rows;                                          /* rows of a logits chunk */
     int threads;
 };
+
+enum { ATTN_WORKSPACE = 512 << 20 };
 
 struct device {
     status (*alloc)(enum mem_kind kind, size_t bytes, void **out); /* 64-byte aligned; ST_OOM */
@@ -100,6 +102,7 @@ struct backend {
     int64_t token_unit;  /* above 1: calls are dear to prepare and cheap to repeat, so that the worker makes few different ones:
                           * micro-batches are filled up to a multiple of so many tokens (worker/batch.h), and bounds of documents
                           * come in classes (struct docs) */
+    int64_t head_rows;   /* of a chunk of logits, where nothing else is asked for: as few as products have their rate with */
     bool accepts_f64;    /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
 };
 

@@ -125,6 +125,7 @@ status gpu_backend(const struct gpu *g, const struct backend **out)
         .tensors_in = MEM_DEVICE,
         .joins_products = true,
         .token_unit = GPU_TOKEN_UNIT,
+        .head_rows = GPU_HEAD_ROWS,
         .dev = {.alloc = no_memory,
                 .free = no_free,
                 .stream_open = open_stream,

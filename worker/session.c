@@ -16,7 +16,7 @@
 #include "worker/adapter.h"
 #include "worker/export.h"
 
-enum { MAX_LEAVES = 64, CPU_HEAD_ROWS = 512 };
+enum { MAX_LEAVES = 64 };
 
 /* ---- streams ------------------------------------------------------------------------------------------------------------ */
 
@@ -165,7 +165,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .rslora = lora->use_rslora,
         .rung = c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS,
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
-        .head_rows = c->head_chunk_rows > 0 ? c->head_chunk_rows : CPU_HEAD_ROWS,
+        .head_rows = c->head_chunk_rows > 0 ? c->head_chunk_rows : x->be->head_rows,
     };
     p.adapted = ((lora->attn_modules & MODULE_Q ? 1u << LINEAR_Q : 0) | (lora->attn_modules & MODULE_K ? 1u << LINEAR_K : 0) |
                  (lora->attn_modules & MODULE_V ? 1u << LINEAR_V : 0) | (lora->attn_modules & MODULE_O ? 1u << LINEAR_O : 0) |
@@ -255,6 +255,7 @@ static struct work_bounds work_of(const struct session *x)
                                 .ld_v = block_ld(x->model.block, attn->at.attn.v),
                                 .ld_o = block_ld(x->model.block, attn->at.attn.o),
                                 .deterministic = x->cfg->deterministic,
+                                .attn_workspace = (size_t)x->cfg->attn_workspace,
                                 .width = m->width,
                                 .ffn = m->ffn,
                                 .heads = m->heads,
@@ -328,6 +329,8 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     layout(x);
     plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
     plan_extra(&x->plan, x->be->tensors_in, "library", x->be->library, x->be->library_bytes(&work));
+    plan_extra(&x->plan, MEM_DEVICE, "library", "buffers of NCCL", transport_library_bytes(comm));
+    x->plan.held = transport_held_bytes(comm);
     if (x->data) plan_extra(&x->plan, MEM_HOST, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
     return ST_OK;
 }
@@ -351,10 +354,9 @@ status session_bind(struct session *x)
 static void settle(struct session *x)
 {
     char *message = mem_strdup(status_message());
-    if (x->copy_in) (void)x->be->dev.sync(x->copy_in, "end");
-    if (x->model.params.decode) (void)x->be->dev.sync(x->model.params.decode, "end");
-    if (x->across) (void)x->be->dev.sync(x->across, "end");
-    if (x->s) (void)x->be->dev.sync(x->s, "end");
+    struct stream *const streams[] = {x->copy_in, x->across, x->model.params.decode, x->s};
+    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
+        if (streams[i]) (void)x->be->dev.sync(streams[i], "end");
     (void)status_fail(ST_OK, "%s", message);
     free(message);
 }

@@ -30,7 +30,7 @@ const char *attention_describe(void) { return library() ? sdpa_describe(here.wit
 bool attention_unordered(const struct work_bounds *w) { return w->dt == DT_BF16 && !w->deterministic && library(); }
 
 /* Bytes of scores that a deterministic call may keep at a time. */
-static size_t scores_cap(const struct work_bounds *w) { return w->attn_workspace ? w->attn_workspace : (size_t)512 << 20; }
+static size_t scores_cap(const struct work_bounds *w) { return w->attn_workspace ? w->attn_workspace : ATTN_WORKSPACE; }
 
 /* ---- shapes ------------------------------------------------------------------------------------------------------------------- */
 

@@ -11,7 +11,9 @@ head -16 "$rows" >"$scratch/few.jsonl"
 llama2=(--model "$source/tests/truth/golden/llama2/model")
 deep=(--model "$(deeper llama2 3)" model.init=random) # more layers than are dequantised ahead
 ways=("LoRA|1 ${lora[*]} dtype=fp32 ${llama2[*]}")
-if [ -e "$build/trimpot_mpi.so" ] && [ -e "$build/trimpot_emu_nccl.so" ] && command -v mpirun >/dev/null; then ways+=("full, 2 ranks|2 ${full[*]} dtype=fp32 reduce_bucket=32KiB ${llama2[*]}"); fi
+if [ -e "$build/trimpot_mpi.so" ] && [ -e "$build/trimpot_emu_nccl.so" ] && command -v mpirun >/dev/null; then
+    ways+=("full, 2 ranks|2 ${full[*]} dtype=fp32 reduce_bucket=32KiB ${llama2[*]}")
+fi
 ways+=("QLoRA|1 ${qlora[*]} model.lora_dropout=0 dtype=bf16 ${deep[*]}")
 orders=("last 1" "first 1" "any 1" "any 2" "any 3")
 

@@ -15,9 +15,9 @@ nf4_way=("${qlora[@]}" dtype=fp32 model.lora_dropout=0 model.init=random --model
 # run WAY ORDER SEED OUTPUT [LABEL]
 run()
 {
-    local program=$build/trimpot_fence n=1
+    local program=$build/trimpot_fence n=2
     declare -n how=$1_way
-    if [ "$2" = plain ]; then program=$trimpot; elif [ "$1" = lora ]; then n=2; fi
+    [ "$2" = plain ] && program=$trimpot n=1
     rm -rf "$4"
     TRIMPOT_FENCE=$2 TRIMPOT_FENCE_SEED=$3 TRIMPOT_FENCE_WITHOUT=${5:-} TRIMPOT_FENCE_JOINS=1 ranks $n timeout 60 "$program" run "${how[@]}" \
         device=cpu seed=7 batch_size=1 optimizer.lr=2e-3 --data "$scratch/few.jsonl" -q epochs=1 gradient_accumulation_steps=$((4 / n)) \
