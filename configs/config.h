@@ -96,7 +96,7 @@ struct config {
     bool enable_activation_checkpointing;    /* resolved: ac_mode == AC_FULL */
     bool enable_activation_offloading;
     bool stochastic_rounding; enum tri master_weights, state_dtype; /* master: TRI_AUTO = none */
-    enum reduce_kind reduce; int64_t virtual_ranks; int64_t memory_budget; /* bytes, -1 = what the machine has */
+    enum reduce_kind reduce; int64_t reduce_bucket /* bytes */, virtual_ranks; int64_t memory_budget; /* bytes, -1 = what the machine has */
     int64_t max_skipped_steps; bool warmup_start_one;
     int64_t peer_timeout; /* seconds, 0 = never */
     int64_t head_chunk_rows;

@@ -308,6 +308,8 @@ const struct row schema[] = {
     {"reduce", T_CHOICE, C(reduce), .def = "tree", CHOICES(reduce_choices),
      .sentence = "How gradients are added over ranks. tree: the same bits on any number of them; fast: on GPUs NCCL's own sum, "
                  "whose bits depend on the ranks."},
+    {"reduce_bucket", T_BYTES, C(reduce_bucket), .def = "32MiB", FROM(4096), .unit = "bytes", .resume = RESUME_FREE,
+     .sentence = "Gradients that GPUs exchange at a time, while lower layers compute theirs; multiples of 256KiB load all ranks alike."},
     {"virtual_ranks", T_INT, C(virtual_ranks), OPTIONAL, RANGE(1, 65536),
      .sentence = "Leaves of the reduction tree: how many ranks the bits hold for; fewer need less memory; null: every micro-batch."},
     {"memory_budget", T_BYTES, C(memory_budget), OPTIONAL, FROM(1), .unit = "bytes", .resume = RESUME_FREE,

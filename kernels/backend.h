@@ -46,7 +46,7 @@ struct work_bounds {
     int64_t doc_tokens;                                         /* longest document */
     int64_t window;                                             /* tokens that a sliding layer sees, 0 = none slides */
     float attn_cap;                                             /* soft cap of scores, 0 = none */
-    int64_t qkv;                                                /* row length of q, k, v side by side in one buffer; 0: apart */
+    int64_t ld_q, ld_k, ld_v, ld_o;                             /* from row to row of q, k, v, o, where they are apart; 0: dense */
     bool deterministic;                                         /* attention too, whose sums a GPU else adds in any order */
     size_t attn_workspace;                                      /* bytes of scores that it may then keep; 0: ATTN_WORKSPACE */
     int64_t width, ffn, heads, kv_heads, head_dim, vocab, rank; /* C F H K D V R */
@@ -100,7 +100,8 @@ struct backend {
     bool joins_products; /* A·B + A2·B2 is one product where a2 lies right behind a's columns and b2 right behind b's depth, and two
                           * passes elsewhere: the worker lays memory out for it */
     int64_t token_unit;  /* above 1: calls are dear to prepare and cheap to repeat, so that the worker makes few different ones:
-                          * bounds of documents come in classes (struct docs) */
+                          * micro-batches are filled up to a multiple of so many tokens (worker/batch.h), and bounds of documents
+                          * come in classes (struct docs) */
     int64_t head_rows;   /* of a chunk of logits, where nothing else is asked for: as few as products have their rate with */
     bool accepts_f64;    /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
 };

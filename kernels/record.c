@@ -64,7 +64,7 @@ struct recorder {
 
 /* ---- what is known -------------------------------------------------------------------------------------------------------- */
 
-static int *bucket_of(struct recorder *r, uint64_t hash) { return &r->bucket[hash % BUCKETS]; }
+static int *bucket_of(struct recorder *r, uint64_t hash) { return &r->bucket[hash / 2 % BUCKETS]; }
 
 static size_t in_block(size_t bytes, size_t at) { return bytes - at < BLOCK_BYTES ? bytes - at : BLOCK_BYTES; }
 
@@ -197,7 +197,7 @@ static bool see(struct recorder *r, uint64_t hash)
 
 static status queue(struct recorder *r)
 {
-    uint64_t hash = XXH3_64bits(r->list, r->used) | 1; /* 0: nothing was seen */
+    uint64_t hash = XXH3_64bits(r->list, r->used) | 1; /* 0: nothing was seen; so its other bits say where it goes */
     struct known *k = find(r, hash);
     r->counts.pieces++;
     if (!k && (!see(r, hash) || r->calls < FEWEST || !have_room(r))) {

@@ -87,6 +87,13 @@ done
 say "LoRA: a step of 2 layers and 2 micro-batches is ${a_step[0]} launches, ${a_step[1]} with graphs"
 [ $((6 * a_step[1])) -lt "${a_step[0]}" ] || fail "graphs save too few launches of a step"
 
+# ---- in the plan: what the recorder holds, and a guess of what graphs do -----------------------------------------------------------------
+plan() { "$trimpot" plan "${lora[@]}" dtype=bf16 "${tied[@]}" gradient_accumulation_steps=2 --data "$data" "$@" 2>/dev/null; }
+case $(plan device=emu) in *'graphs: what is known'*'graphs of blocks: a guess'*) ;; *) fail "graphs are not in the plan" ;; esac
+case $(plan device=emu cuda_graphs=false)$(plan device=cpu) in *graphs*) fail "a plan has graphs that its run does not make" ;; esac
+equal "bytes bound" "$(plan device=emu --json | grep -o '"bound_bytes":[0-9]*')" \
+    "\"bound_bytes\":$(sed -nE 's/^bound ([0-9]+) bytes/\1/p' "$scratch/true-8.log")"
+
 # ---- where every tensor steps in the backward ----------------------------------------------------------------------------------------
 in_bwd=("${full[@]}" dtype=fp32 "${untied[@]}" optimizer_in_bwd=true max_steps_per_epoch=5)
 on false 1 1 "$scratch/plain" "${in_bwd[@]}"

@@ -25,6 +25,19 @@ tensor block_gradient_room(const struct model *m, int64_t layer, int slot, int64
     return tensor_columns(&t, row->width, cols);
 }
 
+const struct step *block_attention(const struct block *b)
+{
+    const struct step *st = b->step;
+    while (st->fwd != step_attn_fwd) st++;
+    return st;
+}
+
+int64_t block_ld(const struct block *b, int slot)
+{
+    const struct act_slot *owner = &b->slot[b->slot[slot].of];
+    return owner->width + owner->room;
+}
+
 void block_out(const struct model *m, tensor *x, tensor *delta)
 {
     *x = act(&m->acts, m->shape.layers - 1, m->block->x2);
