@@ -93,6 +93,8 @@ struct backend {
     bool elsewhere;                                                   /* of a machine that is not here (gpu.h): sizes only */
     bool joins_products; /* A·B + A2·B2 is one product where a2 lies right behind a's columns and b2 right behind b's depth, and two
                           * passes elsewhere: the worker lays memory out for it */
+    int64_t token_unit;  /* above 1: calls are dear to prepare and cheap to repeat, so that the worker makes few different ones:
+                          * bounds of documents come in classes (struct docs) */
     bool accepts_f64;    /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
 };
 

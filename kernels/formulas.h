@@ -11,7 +11,7 @@
 #include <math.h>
 #include <stdint.h>
 
-#include "kernels/base/both.h"
+#include "kernels/base/philox.h"
 #include "kernels/ops.h"
 #include "kernels/quant_cells.h"
 
@@ -219,6 +219,10 @@ BOTH void formula_normal(uint32_t u0, uint32_t u1, float out[2])
 
 /* Keep iff u32 ≥ the threshold; kept values are multiplied. */
 BOTH uint32_t formula_dropout_threshold(float p) { return (uint32_t)((double)p * 4294967296.0); }
+BOTH uint64_t formula_dropout_key(const struct dropout_args *d)
+{
+    return rng_key_of(d->base, (uint32_t)((const struct step_plan *)d->plan.data)->step);
+}
 BOTH float formula_dropout_scale(float p) { return (float)(1.0 / (1.0 - (double)p)); }
 
 #endif

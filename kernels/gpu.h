@@ -23,6 +23,9 @@ struct gpu {
 extern const struct gpu gpu_table[];
 extern const int gpu_count;
 
+/* A micro-batch there has a multiple of so many tokens (token_unit of struct backend). */
+enum { GPU_TOKEN_UNIT = 64 };
+
 /* By its name here, or by its driver's. ST_USAGE with the names there are. */
 status gpu_find(const char *name, const struct gpu **out);
 

@@ -123,6 +123,7 @@ status gpu_backend(const struct gpu *g, const struct backend **out)
         .name = "plan",
         .tensors_in = MEM_DEVICE,
         .joins_products = true,
+        .token_unit = GPU_TOKEN_UNIT,
         .dev = {.alloc = no_memory,
                 .free = no_free,
                 .stream_open = open_stream,

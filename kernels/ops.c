@@ -168,6 +168,12 @@ static status bind_docs(struct check *c, const struct docs *d)
     if (start[0] != 0 || start[d->n_docs] != d->n_tokens)
         FAIL(ST_SHAPE, "%s: documents start at %d and end at %d, but hold %lld tokens", c->op, start[0], start[d->n_docs],
              (long long)d->n_tokens);
+    for (int64_t i = 0; i < d->n_docs; i++) {
+        int64_t tokens = (int64_t)start[i + 1] - start[i];
+        if (tokens < 0 || tokens > d->longest)
+            FAIL(ST_SHAPE, "%s: document %lld has %lld tokens, where none is to have more than %lld", c->op, (long long)i,
+                 (long long)tokens, (long long)d->longest);
+    }
     return ST_OK;
 }
 
@@ -309,6 +315,13 @@ static status bind_dropout(struct check *c)
     if (d->x.dim[0] && (!d->rows.position || !d->rows.sample)) FAIL(ST_SHAPE, "%s: the rows have no positions or sample numbers", c->op);
     if (!(d->p >= 0 && d->p < 1)) FAIL(ST_SHAPE, "%s: p is %g; it must be in [0, 1)", c->op, (double)d->p);
     return ST_OK;
+}
+
+static status also_dropout(const struct check *c, bool host)
+{
+    (void)host;
+    const struct dropout_args *d = c->args;
+    return expect_count(c, "plan", &d->plan, STEP_PLAN, &d->x);
 }
 
 static status also_axpy(const struct check *c, bool host)
@@ -553,7 +566,7 @@ static const struct rule glu_bwd_rules[] = {
 static const struct rule loss_rules[] = {R(loss, z, "NV", T_ACT), R(loss, loss, "N", T_F32)};
 static const struct rule soft_cap_rules[] = {R(soft_cap, z, "NV", T_ACT)};
 static const struct rule rows_rules[] = {R(rows, src, "SC", T_FLOAT), R(rows, dst, "DC", T_FLOAT)};
-static const struct rule dropout_rules[] = {R(dropout, x, "NC", T_ACT), R(dropout, y, "NC", T_ACT)};
+static const struct rule dropout_rules[] = {R(dropout, x, "NC", T_ACT), R(dropout, y, "NC", T_ACT), R(dropout, plan, "A", T_F64)};
 static const struct rule axpy_rules[] = {R(axpy, x, "?E", T_FLOAT), R(axpy, y, "?E", T_STORE)};
 static const struct rule colsum_rules[] = {R(colsum, x, "NM", T_STORE), R(colsum, out, "M", T_F32)};
 static const struct rule tree_sum_rules[] = {R(tree_sum, rows, "KE", T_F32), R(tree_sum, out, "E", T_F32)};
@@ -594,7 +607,7 @@ static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
     X(soft_cap, soft_cap, soft_cap_rules, NULL, also_soft_cap)                                                         \
     X(gather_rows, rows, rows_rules, NULL, also_gather)                                                                \
     X(scatter_rows, rows, rows_rules, NULL, also_scatter)                                                              \
-    X(dropout, dropout, dropout_rules, bind_dropout, NULL)                                                             \
+    X(dropout, dropout, dropout_rules, bind_dropout, also_dropout)                                                     \
     X(axpy, axpy, axpy_rules, NULL, also_axpy)                                                                         \
     X(colsum, colsum, colsum_rules, NULL, NULL)                                                                        \
     X(loss_sum, loss_sum, loss_sum_rules, NULL, also_loss_sum)                                                         \

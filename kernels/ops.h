@@ -37,15 +37,30 @@ BOTH struct rows_at rows_from(struct rows_at r, int64_t n)
 
 /* The micro-batch: documents laid end to end, never padded. Token t of document i sits at row start[i] + t and has
  * position past[i] + t. past: the tokens of each document that earlier batches brought (generation); NULL, as in all
- * training: none. */
+ * training: none.
+ *
+ * n_docs, longest and positions are bounds: documents may be empty, as those behind the last one are (start = n_tokens), and none
+ * need be as long. They and n_tokens are all of the documents that a launch may depend on (grids, plans, workspace, which kernel):
+ * what the twins `host` hold is for the front door's checks alone. So a call that is recorded and run again serves any documents
+ * within the bounds, and where bounds are taken from few classes (worker/batch.c), few calls serve all. Where n_docs·longest =
+ * n_tokens, all documents are as long as the longest. */
 struct docs {
     int64_t n_docs, n_tokens;
-    int64_t longest;    /* tokens of the longest document in this batch … */
-    int64_t positions;  /* … and with its past: all positions are below */
-    struct ints start;  /* [n_docs + 1], start[0] = 0, start[n_docs] = n_tokens */
+    int64_t longest;    /* no document has more tokens in this batch … */
+    int64_t positions;  /* … and with their past: all positions are below */
+    struct ints start;  /* [n_docs + 1], ascending, start[0] = 0, start[n_docs] = n_tokens */
     struct ints past;   /* [n_docs] or NULL; forward ops without dropout only */
     struct rows_at rows; /* [n_tokens] */
 };
+
+/* The classes that such bounds come in: powers of two, of tokens from 128 on. */
+BOTH int64_t docs_class(int64_t n)
+{
+    int64_t p = 1;
+    while (p < n) p *= 2;
+    return p;
+}
+BOTH int64_t tokens_class(int64_t n) { return docs_class(n < 128 ? 128 : n); }
 
 /* Matrix product: C = alpha·op(A)·op(B) + A2·op(B2) + bias + beta·C.
  * op(A) is [M, K]: A is [M, K], or [K, M] when ta. op(B) is [K, N]: B is [K, N], or [N, K] when tb.
@@ -123,8 +138,9 @@ typedef status op_gather_rows_fn(struct stream *s, const struct rows_args *r);
 typedef status op_scatter_rows_fn(struct stream *s, const struct rows_args *r);
 
 /* y = x·mask/(1−p), or y += when accumulate. Mask of element (row at position t of its document, channel c): Philox with
- * `key`, the row's sample, e = t·C + c, keep iff u32 ≥ ⌊p·2^32⌋. y may alias x. */
-struct dropout_args { tensor x, y; float p; uint64_t key; struct rows_at rows; bool accumulate; };
+ * rng_key_of(base, step), the row's sample, e = t·C + c, keep iff u32 ≥ ⌊p·2^32⌋. plan [STEP_PLAN] f64, a struct step_plan below:
+ * its step is read when the stream gets there, so that the call is the same in every step. y may alias x. */
+struct dropout_args { tensor x, y, plan; float p; uint64_t base; struct rows_at rows; bool accumulate; };
 typedef status op_dropout_fn(struct stream *s, const struct dropout_args *d);
 
 /* y = scale·x (or y += scale·x when accumulate), flat, any of f32/bf16 (f16 input too) on either side; one rounding.

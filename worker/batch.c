@@ -11,6 +11,7 @@ struct batch_bounds batch_bounds_of(const struct dataset *d, int64_t n)
 }
 
 static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 struct batch_bounds batch_bounds_max(struct batch_bounds a, struct batch_bounds b)
 {
@@ -72,7 +73,7 @@ static size_t place(struct batch_arrays *a, const struct batch_bounds *n, char *
 void batcher_layout(struct batcher *b, const struct batch_bounds *n, struct arena *device, struct arena *staging)
 {
     bool apart = b->be->tensors_in == MEM_DEVICE;
-    b->cache_rows = n->doc_tokens;
+    b->bounds = *n;
     for (int i = 0; i < 2; i++) {
         struct batch_slot *s = &b->slot[i];
         s->bytes = place(&s->host, n, NULL);
@@ -106,7 +107,7 @@ void batch_append(struct batcher *b, const int32_t *ids, const int32_t *labels, 
 {
     struct batch_arrays *h = &b->slot[b->turn].host;
     struct docs *g = &b->batch.docs;
-    int64_t at = g->n_tokens, fresh = n - past, cache_row = g->n_docs * b->cache_rows;
+    int64_t at = g->n_tokens, fresh = n - past, cache_row = g->n_docs * b->bounds.doc_tokens;
     if (h->past) {
         h->past[g->n_docs] = (int32_t)past;
         h->key_start[g->n_docs] = (int32_t)cache_row;
@@ -129,11 +130,24 @@ void batch_append(struct batcher *b, const int32_t *ids, const int32_t *labels, 
     h->start[++g->n_docs] = (int32_t)g->n_tokens;
 }
 
+static void widen(struct batcher *b)
+{
+    const struct batch_bounds *most = &b->bounds;
+    struct docs *g = &b->batch.docs;
+    struct batch_arrays *h = &b->slot[b->turn].host;
+    bool full = g->n_tokens == most->tokens && g->longest == most->doc_tokens && g->n_docs * g->longest == g->n_tokens;
+    if (b->be->token_unit <= 1 || h->past || g->n_docs <= 1 || full) return;
+    int64_t docs = min64(docs_class(g->n_docs), most->docs);
+    while (g->n_docs < docs) h->start[++g->n_docs] = (int32_t)g->n_tokens;
+    g->longest = g->positions = min64(tokens_class(g->longest), most->doc_tokens);
+}
+
 /* All that compute has been given so far read the other slot: this one is read until then at most. */
 status batch_send(struct batcher *b)
 {
     const struct device *dev = &b->be->dev;
     struct batch_slot *s = &b->slot[b->turn], *other = &b->slot[!b->turn];
+    widen(b);
     if (s->dev_at == s->host_at) return ST_OK;
     TRY(dev->event_record(other->read, b->compute));
     TRY(dev->event_wait(s->read, b->copy_in, "batch read"));

@@ -34,8 +34,8 @@ struct batcher {
     const struct backend *be;
     struct stream *compute, *copy_in;
     struct batch_slot slot[2];
-    int turn;           /* the slot filled last */
-    int64_t cache_rows; /* rows of the key/value cache that each document has */
+    int turn; /* the slot filled last */
+    struct batch_bounds bounds;
     struct batch batch; /* what was filled last */
 };
 
@@ -52,6 +52,9 @@ status batch_next(struct batcher *b, struct batch_arrays **host);
 /* One more document at the end: n tokens, of which the first `past` came earlier and lie in the cache. labels NULL: none.
  * With a cache, document i of every batch has the i-th part of its rows. */
 void batch_append(struct batcher *b, const int32_t *ids, const int32_t *labels, int64_t n, int64_t past, int64_t sample);
+/* Done. For a backend of few different calls (token_unit, kernels/backend.h), and without a cache, bounds take the place of the
+ * numbers of documents and of the longest one's tokens: powers of two, but of a batch of one document, and of one that is full of
+ * documents of full length, both of which tell all by their tokens. */
 status batch_send(struct batcher *b);
 
 /* Where an item comes from. */

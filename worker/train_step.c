@@ -22,13 +22,7 @@ static status run_micro_batches(struct session *x, int64_t step, int64_t first, 
         int64_t number = x->comm->rank * t->accumulation + i;
         TRY(batch_fill(&x->batcher, &order, first + number * x->cfg->batch_size, x->cfg->batch_size));
         *data_s += clock_s() - before;
-        struct pass p = {.m = &x->model,
-                         .s = x->s,
-                         .batch = &x->batcher.batch,
-                         .sink = &t->sink,
-                         .seed = x->seed,
-                         .step = (uint32_t)step,
-                         .dropout = true};
+        struct pass p = {.m = &x->model, .s = x->s, .batch = &x->batcher.batch, .sink = &t->sink, .seed = x->seed, .plan = t->plan};
         TRY(trainer_micro(t, &p, i));
     }
     return ST_OK;

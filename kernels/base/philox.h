@@ -48,10 +48,18 @@ BOTH uint64_t rng_mix(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/* site: number of the tensor or linear (24 bits); step: optimizer step (32 bits). */
+/* A key but for its step, which whoever draws may be the first to know. site: number of the tensor or linear (24 bits). */
+BOTH uint64_t rng_base(uint64_t seed, enum rng_purpose purpose, uint32_t site)
+{
+    return rng_mix(seed) ^ ((uint64_t)purpose << 56 | (uint64_t)(site & 0xffffffu) << 32);
+}
+
+BOTH uint64_t rng_key_of(uint64_t base, uint32_t step) { return rng_mix(base ^ step); }
+
+/* step: optimizer step (32 bits). */
 BOTH uint64_t rng_key(uint64_t seed, enum rng_purpose purpose, uint32_t site, uint32_t step)
 {
-    return rng_mix(rng_mix(seed) ^ ((uint64_t)purpose << 56 | (uint64_t)(site & 0xffffffu) << 32 | step));
+    return rng_key_of(rng_base(seed, purpose, site), step);
 }
 
 #endif

@@ -80,7 +80,8 @@ static struct queries queries_load(const struct unit *u, const struct room *r, i
 }
 
 /* Scores s and dP of one row → P and dS in their place. */
-static void grad_row(const struct attn_fwd_args *f, float *s, float *dp, int64_t n, struct span seen, float lse, float delta)
+static inline __attribute__((always_inline)) void grad_row(const struct attn_fwd_args *f, float *s, float *dp, int64_t n, struct span seen,
+                                                           float lse, float delta)
 {
     for (int64_t j = 0; j < n; j += VW) {
         vf score = attn_score(vf_load(s + j), f->scale, f->cap);
@@ -112,6 +113,10 @@ static void block_grads(const struct unit *u, const struct room *r, const struct
             float lse = ((const float *)f->lse.data)[row * f->lse.ld + qs->head];
             float delta = u->delta[row * f->heads + qs->head];
             struct span seen = attn_span(token - ks->k0, ks->n, f->window);
+            if (n == ATTN_BLOCK) { /* a length that the compiler knows */
+                grad_row(f, p + i * ATTN_BLOCK, ds + i * ATTN_BLOCK, ATTN_BLOCK, seen, lse, delta);
+                continue;
+            }
             grad_row(f, p + i * ATTN_BLOCK, ds + i * ATTN_BLOCK, n, seen, lse, delta);
             memset(p + i * ATTN_BLOCK + n, 0, (size_t)(width - n) * sizeof *p);
             memset(ds + i * ATTN_BLOCK + n, 0, (size_t)(width - n) * sizeof *ds);

@@ -39,34 +39,53 @@ static struct room room_at(float *base, int64_t d, int64_t group)
     return r;
 }
 
-/* One row of scores → probabilities relative to the running maximum; returns what the old sums must be scaled by. */
-static float softmax_row(const struct attn_fwd_args *a, float *s, int64_t n, struct span seen, float *top, float *sum)
+/* One row of scores, scaled, capped and masked in place: its largest. */
+static inline __attribute__((always_inline)) float score_row(const struct attn_fwd_args *a, float *s, int64_t n, struct span seen)
 {
-    vf high = vf_set(*top);
+    vf high = vf_set(ATTN_MASKED);
     for (int64_t j = 0; j < n; j += VW) {
         vf x = attn_mask(attn_score(vf_load(s + j), a->scale, a->cap), j, seen);
         vf_store(s + j, x);
         high = vf_max(x, high);
     }
-    float new_top = vf_top(high), keep = 1.0f;
-    if (new_top > *top) {
-        keep = vf_first(vf_exp(vf_set(*top - new_top)));
-        *top = new_top;
-    }
-    vf total = vf_zero(), m = vf_set(*top);
+    return vf_top(high);
+}
+
+/* … and its probabilities relative to `top`: their sum. */
+static inline __attribute__((always_inline)) float exp_row(float *s, int64_t n, float top)
+{
+    vf total = vf_zero(), m = vf_set(top);
     for (int64_t j = 0; j < n; j += VW) {
         vf p = vf_exp(vf_load(s + j) - m);
         vf_store(s + j, p);
         total = total + p;
     }
-    *sum = *sum * keep + vf_sum(total);
-    return keep;
+    return vf_sum(total);
 }
 
-static void scale_row(float *x, int64_t n, float by)
+/* m rows of scores → probabilities relative to the running maxima. What stands in o and sum is scaled down to them. Row by row each
+ * step would wait for the one before it (sums across lanes, a branch on a maximum); here all rows take one step, then the next. A whole
+ * block's rows have a length that the compiler knows. */
+static void softmax_rows(const struct unit *u, float *s, int64_t m, int64_t n, int64_t first, int64_t keys, float *top, float *sum,
+                         float *o)
 {
-    if (by == 1.0f) return;
-    for (int64_t i = 0; i < n; i += VW) vf_store(x + i, vf_load(x + i) * vf_set(by));
+    const struct attn_fwd_args *a = u->a;
+    int64_t wide = attn_pad(a->head_dim);
+    float high[ATTN_BLOCK], keep[ATTN_BLOCK];
+    for (int64_t i = 0; i < m; i++) {
+        struct span seen = attn_span(first + i, keys, a->window);
+        high[i] = n == ATTN_BLOCK ? score_row(a, s + i * ATTN_BLOCK, ATTN_BLOCK, seen) : score_row(a, s + i * ATTN_BLOCK, n, seen);
+    }
+    for (int64_t i = 0; i < m; i += VW) {
+        vf old = vec_load(top, DT_F32, i, m), new = vf_max(vec_load(high, DT_F32, i, m), old);
+        vec_store(keep, DT_F32, i, m, vf_exp(old - new));
+        vec_store(top, DT_F32, i, m, new);
+    }
+    for (int64_t i = 0; i < m; i++) {
+        float added = n == ATTN_BLOCK ? exp_row(s + i * ATTN_BLOCK, ATTN_BLOCK, top[i]) : exp_row(s + i * ATTN_BLOCK, n, top[i]);
+        sum[i] = sum[i] * keep[i] + added;
+        for (int64_t j = 0; j < wide; j += VW) vf_store(o + i * wide + j, vf_load(o + i * wide + j) * vf_set(keep[i]));
+    }
 }
 
 /* Adds keys [k0, k0 + keys) to head h of the unit. */
@@ -81,11 +100,7 @@ static void add_keys(const struct unit *u, const struct room *r, int64_t h, stru
         int64_t n = attn_pad(reach);
         if (reach <= 0) continue;
         attn_mm(m, n, a->head_dim, (struct left){q.data + i0 * q.ld, q.ld, 1}, kt, r->s, ATTN_BLOCK, false);
-        for (int64_t i = 0; i < m; i++) {
-            struct span seen = attn_span(u->q0 + i0 + i - k0, keys, a->window);
-            float keep = softmax_row(a, r->s + i * ATTN_BLOCK, n, seen, &top[i0 + i], &sum[i0 + i]);
-            scale_row(o + (i0 + i) * wide, wide, keep);
-        }
+        softmax_rows(u, r->s, m, n, u->q0 + i0 - k0, keys, top + i0, sum + i0, o + i0 * wide);
         attn_mm(m, wide, reach, (struct left){r->s, ATTN_BLOCK, 1}, v, o + i0 * wide, wide, true);
     }
 }

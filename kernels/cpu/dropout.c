@@ -12,9 +12,15 @@ static inline vm kept(const uint32_t *words, uint32_t threshold)
 #endif
 }
 
+struct dropping {
+    const struct dropout_args *of;
+    uint64_t key;
+};
+
 static void drop_row(const void *arg, int64_t token)
 {
-    const struct dropout_args *d = arg;
+    const struct dropping *now = arg;
+    const struct dropout_args *d = now->of;
     int64_t width = d->x.dim[1], first = d->rows.position[token] * width;
     uint64_t sample = (uint64_t)d->rows.sample[token];
     uint32_t threshold = formula_dropout_threshold(d->p), words[PHILOX_WORDS + VW] = {0};
@@ -24,7 +30,7 @@ static void drop_row(const void *arg, int64_t token)
     dtype dt = d->x.dt;
     int64_t skip = first % 4; /* lanes of the first block that belong to the row before */
     for (int64_t c = 0; c < width; c += PHILOX_WORDS - skip, skip = 0) {
-        if (threshold) philox_fill(d->key, (uint64_t)(first + c) / 4, sample, words);
+        if (threshold) philox_fill(now->key, (uint64_t)(first + c) / 4, sample, words);
         int64_t end = c + PHILOX_WORDS - skip < width ? c + PHILOX_WORDS - skip : width;
         for (int64_t i = c; i < end; i += VW) {
             vf old = vf_zero();
@@ -38,6 +44,7 @@ static void drop_row(const void *arg, int64_t token)
 status CPU_FN(dropout)(struct stream *s, const struct dropout_args *d)
 {
     int64_t tokens = d->x.dim[0];
-    team_for(elem_threads(s, tokens * d->x.dim[1]), tokens, drop_row, d);
+    struct dropping now = {d, formula_dropout_key(d)};
+    team_for(elem_threads(s, tokens * d->x.dim[1]), tokens, drop_row, &now);
     return ST_OK;
 }

@@ -170,23 +170,23 @@ static inline void vi_store_u8(uint8_t *p, vi x)
 static inline vf vf_zero(void) { return vf_set(0.0f); }
 
 /* Lanes added (or compared) by halves: the order is fixed, but is another one for another VW. */
-static inline float vf_sum(vf x)
-{
-    float lanes[VW];
-    vf_store(lanes, x);
-    for (int half = VW / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
-    return lanes[0];
-}
-
-static inline float vf_top(vf x)
-{
-    float lanes[VW];
-    vf_store(lanes, x);
-    for (int half = VW / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lanes[i] = lanes[i] < lanes[i + half] ? lanes[i + half] : lanes[i];
-    return lanes[0];
-}
+#ifdef __AVX512F__
+#define VF_FOLD_8(op, x) _mm256_##op(_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)), _mm512_castps512_ps256(x))
+#else
+#define VF_FOLD_8(op, x) (x)
+#endif
+#define VF_FOLD(name, op)                                                                                                                  \
+    static inline float name(vf x)                                                                                                         \
+    {                                                                                                                                      \
+        __m256 eight = VF_FOLD_8(op, x);                                                                                                   \
+        __m128 four = _mm_##op(_mm256_extractf128_ps(eight, 1), _mm256_castps256_ps128(eight));                                            \
+        __m128 two = _mm_##op(_mm_movehl_ps(four, four), four);                                                                            \
+        return _mm_cvtss_f32(_mm_##op(_mm_movehdup_ps(two), two));                                                                         \
+    }
+VF_FOLD(vf_sum, add_ps)
+VF_FOLD(vf_top, max_ps)
+#undef VF_FOLD
+#undef VF_FOLD_8
 
 #include "kernels/functions.h"
 

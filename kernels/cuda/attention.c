@@ -34,21 +34,13 @@ static size_t scores_cap(const struct work_bounds *w) { return w->attn_workspace
 
 /* ---- shapes ------------------------------------------------------------------------------------------------------------------- */
 
-static int64_t power_from(int64_t n)
-{
-    int64_t p = 1;
-    while (p < n) p *= 2;
-    return p;
-}
-
 /* Packed documents in one of few shapes: room for a power of two of them, of a power of two of tokens. */
-enum { SHORTEST = 128 };
 static void bucket(struct sdpa_shape *s, int64_t docs, int64_t longest, int64_t bound)
 {
-    int64_t tokens = power_from(longest < SHORTEST ? SHORTEST : longest), whole = (bound + 63) / 64 * 64;
+    int64_t tokens = tokens_class(longest), whole = (bound + 63) / 64 * 64;
     s->ragged = true;
-    s->docs = power_from(docs);
-    s->tokens = longest <= bound && whole < tokens && whole >= SHORTEST ? whole : tokens;
+    s->docs = docs_class(docs);
+    s->tokens = longest <= bound && whole < tokens && whole >= tokens_class(1) ? whole : tokens;
 }
 
 static int64_t smaller_divisor(int64_t n, int64_t of)

@@ -2,7 +2,10 @@
  *
  * cuDNN takes bf16 on a real device, whole micro-batches without a cache of keys, heads of a multiple of 8 channels, rows and
  * pointers on 16 bytes, when its plan's workspace is within what prepare() announced. Deterministic calls are cut into slices of
- * whole groups of heads, and of documents, that stay below a cap; where not even one group of one document does, the kernels are ours. */
+ * whole groups of heads, and of documents, that stay below a cap; where not even one group of one document does, the kernels are ours.
+ *
+ * What a call queues follows from its args and prepare()'s bounds alone, of its documents from their bounds (struct docs): where they
+ * lie is read on the device, and blocks of threads and slots for which there is no document end at once. */
 #ifndef TRIMPOT_CUDA_ATTENTION_H
 #define TRIMPOT_CUDA_ATTENTION_H
 

@@ -44,6 +44,7 @@ void trimpot_backend_sizes(const struct work_bounds *w, size_t *workspace, size_
 static struct backend backend = {
     .tensors_in = MEM_DEVICE,
     .joins_products = true,
+    .token_unit = GPU_TOKEN_UNIT,
     .ops = {TRIMPOT_OPS(CUDA_SLOT)},
     .prepare = prepare,
     .library_bytes = cuda_library_bytes,

@@ -1,4 +1,4 @@
-/* dropout.cu — moves 2·sizeof(act) bytes per element (x → y), 3 to accumulate, and 12 per row (position, sample). */
+/* dropout.cu — moves 2·sizeof(act) bytes per element (x → y), 3 to accumulate, 12 per row (position, sample), and 8 (step). */
 #include "kernels/cuda/pack.h"
 
 /* Element e of a sample keeps its value when word e % 4 of block e / 4 reaches the threshold. */
@@ -9,10 +9,9 @@ static __device__ inline uint32_t word_of(const philox4 &block, int lane)
 }
 
 struct dropping {
-    uint64_t key;
+    struct dropout_args of;
     uint32_t threshold;
     float scale;
-    struct rows_at rows;
 };
 
 /* WHOLE: rows are whole blocks of four elements, so that packs are too. y may be x. */
@@ -24,10 +23,11 @@ static __global__ void dropout(struct sheet m, view<const T> x, view<T> y, struc
     if (at.left <= 0) return;
     pack<T, N> from = take<V, N>(x.row(at.row) + at.col, at.left), to = {};
     if (ACCUMULATE) to = take<V, N>(y.row(at.row) + at.col, at.left);
-    uint64_t e = (uint64_t)d.rows.position[at.row] * (uint64_t)m.cols + (uint64_t)at.col, sample = (uint64_t)d.rows.sample[at.row];
+    uint64_t e = (uint64_t)d.of.rows.position[at.row] * (uint64_t)m.cols + (uint64_t)at.col, key = formula_dropout_key(&d.of);
+    uint64_t sample = (uint64_t)d.of.rows.sample[at.row];
     philox4 block = {};
     for (int i = 0; i < N; i++, e++) {
-        if (WHOLE ? i % 4 == 0 : i == 0 || e % 4 == 0) block = philox(d.key, e / 4, sample);
+        if (WHOLE ? i % 4 == 0 : i == 0 || e % 4 == 0) block = philox(key, e / 4, sample);
         float old = widen(to.at[i]), fresh = formula_axpy(widen(from.at[i]), old, d.scale, ACCUMULATE);
         to.at[i] = narrow<T>((WHOLE ? block.v[i % 4] : word_of(block, (int)(e % 4))) >= d.threshold ? fresh : old);
     }
@@ -36,7 +36,7 @@ static __global__ void dropout(struct sheet m, view<const T> x, view<T> y, struc
 
 status dropout_cuda(struct stream *s, const struct dropout_args *a)
 {
-    struct dropping d = {a->key, formula_dropout_threshold(a->p), formula_dropout_scale(a->p), a->rows};
+    struct dropping d = {*a, formula_dropout_threshold(a->p), formula_dropout_scale(a->p)};
     struct layout l = layout_of({&a->x, &a->y}, false);
     if (!tensor_count(&a->x)) return ST_OK;
     struct sheet m = sheet_of(&a->x, l);

@@ -77,7 +77,8 @@ static void blocks(const char *only)
     struct rope_args rope = {.q = x, .cos = cosines, .sin = cosines, .heads = HEADS, .head_dim = D, .positions = N, .rows = rows};
     struct glu_fwd_args glu = {gate, up, h, ACT_SILU};
     struct glu_bwd_args dglu = {gate, up, h, gate, up, ACT_SILU};
-    struct dropout_args drop = {x, y, 0.1f, 5, rows, false};
+    struct step_plan plan = {0};
+    struct dropout_args drop = {x, y, tensor_1d(&plan, DT_F64, STEP_PLAN), 0.1f, 5, rows, false};
     struct axpy_args add = {x, y, 0.5f, true};
     struct colsum_args sum = {x, flat(dw)};
     struct embed_args embed = {table, ids, N, y};

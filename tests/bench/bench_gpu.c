@@ -262,7 +262,7 @@ static void norms(void)
     MEASURE("column sum", colsum, MOVES(2 * n * c), &sum);
     struct axpy_args add = {flat(x), flat(y), 1, true};
     MEASURE("axpy +=", axpy, MOVES(6 * n * c), &add);
-    struct dropout_args drop = {x, y, 0.1f, 5, rows_of_tokens(), false};
+    struct dropout_args drop = {x, y, flat(made(DT_F64, 1, STEP_PLAN)), 0.1f, 5, rows_of_tokens(), false};
     MEASURE("dropout", dropout, MOVES(4 * n * c), &drop);
     struct rows_args some = {x, y, counted32(n, 1, 0), n};
     MEASURE("gather rows", gather_rows, MOVES(4 * n * c), &some);

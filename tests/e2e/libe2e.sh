@@ -41,6 +41,12 @@ sys.exit(not worst <= float(sys.argv[4]))
 END
 }
 
+# The labels of all waits for events, one a line.
+wait_labels()
+{
+    grep -rhoE 'event_(wait|sync)\([^;]*"[^"]+"' "$source"/{worker,collectives,checkpoints} --include=*.c | sed -E 's/.*"([^"]+)"/\1/' | sort -u
+}
+
 full=(full_finetune)
 lora=(lora_finetune model.lora_dropout=0.1 'model.lora_attn_modules=[q_proj,k_proj,v_proj,output_proj]' model.apply_lora_to_mlp=true)
 qlora=("${lora[@]}" model.quantize_base=true)

@@ -32,9 +32,9 @@ graphs 29 2 attn_bwd "600 600 1 0" "150 4 2 64 3"         # deterministic, at on
 graphs 23 2 attn_bwd "128 128 1 0" "128 4 2 64 1"
 # 2·128²·heads bytes of scores a document: 4 slots of 8 heads are 1 MiB and some descriptors.
 graphs 29 4 attn_bwd "600 600 1 560000" "150 8 4 32 3"    # two slots a call
-graphs 29 6 attn_bwd "600 600 1 280000" "150 8 4 32 3"    # one
-graphs 29 12 attn_bwd "600 600 1 140000" "150 8 4 32 3"   # and of the heads, half
-graphs 29 24 attn_bwd "600 600 1 70000" "150 8 4 32 3"    # one group
+graphs 29 8 attn_bwd "600 600 1 280000" "150 8 4 32 3"    # one; three documents, and one that is empty
+graphs 29 16 attn_bwd "600 600 1 140000" "150 8 4 32 3"   # and of the heads, half
+graphs 29 32 attn_bwd "600 600 1 70000" "150 8 4 32 3"    # one group
 graphs 23 6 attn_bwd "100 100 1 120000" "100 6 3 32 1"    # dense, one group of three
 graphs 21 14 attn_bwd "100 100 1 40000" "100 7 7 32 1"    # rows of lse begin anywhere
 graphs '' '' attn_bwd "600 600 1 60000" "150 8 4 32 3"    # nothing fits: our own kernel

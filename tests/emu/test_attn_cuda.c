@@ -55,12 +55,14 @@ struct shape {
     int64_t head_dim, window, pad;
 };
 
+enum { MOST = 8 }; /* documents of a call */
+
 /* Documents of these lengths, the first of whose rows is `first`. */
 static struct attn_bwd_args call_of(const struct shape *p, int64_t first, const int32_t *lengths, int64_t n_docs)
 {
     taken = 0;
     struct docs docs = {.n_docs = n_docs};
-    int32_t *start = place((size_t)(n_docs + 1) * sizeof *start), *host = (int32_t *)(void *)twin(start);
+    int32_t *start = place((MOST + 1) * sizeof *start), *host = (int32_t *)(void *)twin(start);
     host[0] = 0;
     for (int64_t i = 0; i < n_docs; i++) {
         host[i + 1] = host[i] + lengths[i];
@@ -126,6 +128,28 @@ static void test_a_document_has_bits_of_its_own(void **state)
         assert_int_equal(bytes[0], bytes[1]);
         assert_memory_equal(among, own, bytes[0]);
         free(among), free(own);
+    }
+}
+
+/* Bounds of documents above what there is change no bit: not those of a call's launches that have nothing to do. */
+static void test_bounds_do_not_show(void **state)
+{
+    (void)state;
+    static const int32_t lengths[] = {67, 1, 131};
+    for (int i = 0; i < SHAPES; i++) {
+        size_t bytes[2];
+        struct attn_bwd_args b = call_of(&shapes[i], 0, lengths, 3);
+        char *exact = results(&b, 0, 199, &bytes[0]);
+        b = call_of(&shapes[i], 0, lengths, 3);
+        int32_t *start = (int32_t *)(void *)twin(b.fwd.docs.start.dev);
+        for (int d = 4; d <= MOST; d++) start[d] = 199;
+        ok(be->dev.copy(s, device, pinned, taken));
+        b.fwd.docs.n_docs = MOST;
+        b.fwd.docs.longest = b.fwd.docs.positions = 256;
+        char *bound = results(&b, 0, 199, &bytes[1]);
+        assert_int_equal(bytes[0], bytes[1]);
+        assert_memory_equal(exact, bound, bytes[0]);
+        free(exact), free(bound);
     }
 }
 
@@ -227,6 +251,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_document_has_bits_of_its_own),
+        cmocka_unit_test(test_bounds_do_not_show),
         cmocka_unit_test(test_alignment_does_not_show),
         cmocka_unit_test(test_scores_far_above_the_cap),
         cmocka_unit_test(test_what_is_refused),

@@ -160,7 +160,7 @@ static void test_no_rows(void **state)
     OK(op_soft_cap(emu, &(struct soft_cap_args){none, 30}));
     OK(op_gather_rows(emu, &(struct rows_args){whole, none, NULL, 0}));
     OK(op_scatter_rows(emu, &(struct rows_args){none, whole, NULL, 0}));
-    OK(op_dropout(emu, &(struct dropout_args){.x = none, .y = none, .p = 0.5f}));
+    OK(op_dropout(emu, &(struct dropout_args){.x = none, .y = none, .plan = tensor_1d(memory, DT_F64, STEP_PLAN), .p = 0.5f}));
     OK(op_axpy(emu, &(struct axpy_args){.x = none, .y = none, .scale = 1}));
     OK(op_colsum(emu, &(struct colsum_args){none, w}));
     OK(dev->sync(emu, "no rows"));

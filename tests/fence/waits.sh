@@ -19,7 +19,7 @@ run()
 equal_runs() { cmp -s <(curve "$1") <(curve "$2") && cmp -s "$1/export/model.safetensors" "$2/export/model.safetensors"; }
 
 run plain 0 "$scratch/plain" || die "the plain run failed: $(tail -3 "$scratch/plain.log")"
-mapfile -t labels < <(grep -rhoE 'event_(wait|sync)\([^;]*"[^"]+"' "$source"/{worker,collectives,checkpoints} --include=*.c | sed -E 's/.*"([^"]+)"/\1/' | sort -u)
+mapfile -t labels < <(wait_labels)
 [ ${#labels[@]} -ge 5 ] || die "only ${#labels[@]} waits found"
 for label in "${labels[@]}"; do
     missed=

@@ -57,6 +57,7 @@ SPOIL(attn_groups, a->attn_fwd.kv_heads = 3)
 SPOIL(attn_lse, a->attn_fwd.lse.dim[1] = 2; a->attn_fwd.lse.ld = 2)
 SPOIL(attn_docs, a->attn_fwd.docs.start.host = NULL)
 SPOIL(attn_tokens, a->attn_fwd.docs.n_tokens--)
+SPOIL(attn_longest, a->attn_fwd.docs.longest = 9)
 SPOIL(attn_no_cache, have_past(&a->attn_fwd.docs))
 SPOIL(attn_cache_end, have_past(&a->attn_fwd.docs); a->attn_fwd.key_start = a->attn_fwd.docs.start; \
       a->attn_fwd.k.dim[0] = a->attn_fwd.v.dim[0] = 16)
@@ -69,6 +70,7 @@ SPOIL(gather_row, ((int32_t *)(uintptr_t)a->gather_rows.rows)[1] = 41)
 SPOIL(scatter_room, a->scatter_rows.n = 42)
 SPOIL(scatter_dtype, a->scatter_rows.dst.dt = DT_BF16)
 SPOIL(dropout_p, a->dropout.p = 1)
+SPOIL(dropout_plan, a->dropout.plan.dim[0]--)
 SPOIL(dropout_rows, a->dropout.rows.sample = NULL)
 SPOIL(axpy_count, a->axpy.y.dim[1]--; a->axpy.y.ld--)
 SPOIL(axpy_into_f16, a->axpy.y.dt = DT_F16)
@@ -109,10 +111,11 @@ static const struct refusal refusals[] = {
     {"rmsnorm_bwd", norm_rstd, {"rstd is [5] bf16", "must be f32"}},
     {"rope", rope_heads, {"q is [29, 42] f32", "heads*head_dim = 56"}},
     {"rope", rope_table, {"cos is [4, 5] f32", "longest document"}},
-    {"rope", rope_wide, {"cos is [20, 5] f32", "7 channels"}},
+    {"rope", rope_wide, {"cos is [23, 5] f32", "7 channels"}},
     {"rope", rope_positions, {"positions is missing (29 wanted)"}},
     {"attn_fwd", attn_docs, {"documents of the micro-batch are missing"}},
     {"attn_fwd", attn_tokens, {"hold 36 tokens"}},
+    {"attn_fwd", attn_longest, {"none is to have more than 9", "document "}},
     {"attn_fwd", attn_groups, {"4 heads over 3 kv heads"}},
     {"attn_fwd", attn_lse, {"lse is [37, 2] f32", "heads = 4"}},
     {"attn_fwd", attn_no_cache, {"earlier batches", "key_start"}},
@@ -126,6 +129,7 @@ static const struct refusal refusals[] = {
     {"scatter_rows", scatter_room, {"42 rows"}},
     {"scatter_rows", scatter_dtype, {"src is [41, 515] f32", "dst is [97, 515] bf16"}},
     {"dropout", dropout_p, {"p is 1"}},
+    {"dropout", dropout_plan, {"plan is [9] f64", "10 elements"}},
     {"dropout", dropout_rows, {"no positions or sample numbers"}},
     {"axpy", axpy_count, {"y is [37, 60] f32", "x is [37, 61] f32"}},
     {"axpy", axpy_into_f16, {"y is [37, 61] f16"}},
@@ -173,6 +177,7 @@ static void test_nothing_to_do(void **state)
     (void)state;
     float w[8] = {0}, out[8] = {1, 2, 3, 4, 5, 6, 7, 8};
     int32_t start[] = {0};
+    struct step_plan plan = {0};
     struct docs none = {.start = {start, start}};
     tensor x = tensor_2d(NULL, DT_F32, 0, 8), flat = tensor_1d(NULL, DT_F32, 0), weight = tensor_2d(w, DT_F32, 1, 8);
     struct gemm_args gemm = {.a = x, .b = weight, .c = tensor_2d(NULL, DT_F32, 0, 1), .tb = true, .alpha = 1};
@@ -194,7 +199,7 @@ static void test_nothing_to_do(void **state)
     struct glu_fwd_args glu = {x, x, x, ACT_SILU};
     struct loss_args loss = {x, NULL, flat, 0, false};
     struct rows_args rows = {weight, x, NULL, 0};
-    struct dropout_args dropout = {.x = x, .y = x, .p = 0.5f};
+    struct dropout_args dropout = {.x = x, .y = x, .plan = tensor_1d(&plan, DT_F64, STEP_PLAN), .p = 0.5f};
     struct axpy_args axpy = {flat, flat, 1, true};
     struct colsum_args colsum = {x, tensor_1d(out, DT_F32, 8)};
     struct sumsq_segs_args sumsq = {.g = flat, .partial = flat};

@@ -53,6 +53,9 @@ static void test_vector_form(void **state)
     }
 }
 
+static struct step_plan plan; /* of step 0 */
+static const tensor first = {.data = &plan, .dt = DT_F64, .rank = 1, .dim = {STEP_PLAN}, .ld = STEP_PLAN};
+
 /* Documents dropped out together, in another order, or alone: each keeps its own mask. */
 static void test_mask_does_not_know_the_packing(void **state)
 {
@@ -69,7 +72,7 @@ static void test_mask_does_not_know_the_packing(void **state)
     }
     struct rows_at all = {position, sample};
     struct dropout_args d = {
-        .x = tensor_2d(x, DT_F32, A + B, C), .y = tensor_2d(together, DT_F32, A + B, C), .p = 0.5f, .key = 3, .rows = all};
+        .x = tensor_2d(x, DT_F32, A + B, C), .y = tensor_2d(together, DT_F32, A + B, C), .plan = first, .p = 0.5f, .base = 3, .rows = all};
     assert_int_equal(op_dropout(s, &d), ST_OK);
     float moved[(A + B) * C];
     memcpy(moved, x + A * C, sizeof(float) * B * C);
@@ -84,6 +87,34 @@ static void test_mask_does_not_know_the_packing(void **state)
     assert_memory_not_equal(together, x, sizeof x);
 }
 
+/* The step is read where the plan lies, when the op runs: the masks of steps are those of the keys that rng_key says. */
+static void test_mask_of_a_step(void **state)
+{
+    (void)state;
+    enum { C = 40, SITE = 0xabcdef };
+    static const double steps[] = {0, 1, 77, 4294967295.0};
+    float x[C], y[C];
+    int32_t position[1] = {3};
+    int64_t sample[1] = {11};
+    struct step_plan now = {0};
+    struct dropout_args d = {.x = tensor_2d(x, DT_F32, 1, C),
+                             .y = tensor_2d(y, DT_F32, 1, C),
+                             .plan = tensor_1d(&now, DT_F64, STEP_PLAN),
+                             .p = 0.5f,
+                             .base = rng_base(99, RNG_DROPOUT, SITE),
+                             .rows = {position, sample}};
+    for (int i = 0; i < C; i++) x[i] = 1;
+    for (size_t k = 0; k < sizeof steps / sizeof *steps; k++) {
+        uint64_t key = rng_key(99, RNG_DROPOUT, SITE, (uint32_t)steps[k]);
+        now.step = steps[k];
+        assert_int_equal(op_dropout(s, &d), ST_OK);
+        for (int c = 0; c < C; c++) {
+            uint64_t e = 3 * C + (uint64_t)c;
+            assert_true(y[c] == (philox(key, e / 4, 11).v[e % 4] >= 1u << 31 ? 2.0f : 0.0f));
+        }
+    }
+}
+
 static void test_rate(void **state)
 {
     (void)state;
@@ -96,8 +127,12 @@ static void test_rate(void **state)
         position[i] = i;
         sample[i] = 9;
     }
-    struct dropout_args d = {
-        .x = tensor_2d(x, DT_F32, ROWS, C), .y = tensor_2d(x, DT_F32, ROWS, C), .p = 0.1f, .key = 8, .rows = {position, sample}};
+    struct dropout_args d = {.x = tensor_2d(x, DT_F32, ROWS, C),
+                             .y = tensor_2d(x, DT_F32, ROWS, C),
+                             .plan = first,
+                             .p = 0.1f,
+                             .base = 8,
+                             .rows = {position, sample}};
     assert_int_equal(op_dropout(s, &d), ST_OK);
     int dropped = 0;
     for (int i = 0; i < ROWS * C; i++) {
@@ -124,10 +159,8 @@ static int close_stream(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_known_answers),
-        cmocka_unit_test(test_vector_form),
-        cmocka_unit_test(test_mask_does_not_know_the_packing),
-        cmocka_unit_test(test_rate),
+        cmocka_unit_test(test_known_answers),  cmocka_unit_test(test_vector_form), cmocka_unit_test(test_mask_does_not_know_the_packing),
+        cmocka_unit_test(test_mask_of_a_step), cmocka_unit_test(test_rate),
     };
     return cmocka_run_group_tests(tests, open_stream, close_stream);
 }

@@ -260,8 +260,8 @@ static void test_adjoints(void **state)
     tensor x = kit_act(&p.k, 9, 12, 1), y = kit_act(&p.k, 9, 12, 1), ax = copy_of(&p.k, &x), aty = copy_of(&p.k, &y);
     struct docs docs = kit_docs(&p.k, 9, 2);
     struct rope_args r = {.q = ax,
-                          .cos = kit_act(&p.k, 9, 2, 1),
-                          .sin = kit_act(&p.k, 9, 2, 1),
+                          .cos = kit_act(&p.k, docs.positions, 2, 1),
+                          .sin = kit_act(&p.k, docs.positions, 2, 1),
                           .heads = 2,
                           .head_dim = 6,
                           .positions = docs.positions,
@@ -278,7 +278,8 @@ static void test_adjoints(void **state)
     assert_int_equal(op_embed_bwd(ref, &b), ST_OK);
     assert_true(fabs(forward - inner(&e.table, &b.table)) < 1e-12);
 
-    struct dropout_args d = {.x = x, .y = ax, .p = 0.4f, .key = 5, .rows = docs.rows};
+    struct step_plan plan = {.step = 2};
+    struct dropout_args d = {.x = x, .y = ax, .plan = tensor_1d(&plan, DT_F64, STEP_PLAN), .p = 0.4f, .base = 5, .rows = docs.rows};
     assert_int_equal(op_dropout(ref, &d), ST_OK);
     d.x = y, d.y = aty;
     assert_int_equal(op_dropout(ref, &d), ST_OK);

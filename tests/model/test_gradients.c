@@ -118,9 +118,9 @@ static void pass_cut(const struct way *w, const struct cut *cut, double *loss, d
     plan.head_rows = cut->head_rows;
     corpus_make(&c, cut->batches);
     tiny_open(&t, w, &plan, &c, &backend_ref, DT_F64, 1, false);
-    *loss = tiny_loss(&t);
     tiny_pass(&t);
     tiny_keep_gradient(&t);
+    *loss = tiny_loss(&t);
     *gradient = t.first_gradient;
     *n = t.m.params.flat_count;
     t.first_gradient = NULL;

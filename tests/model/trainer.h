@@ -362,10 +362,10 @@ static inline double element(tensor t, int64_t i)
 
 static inline struct pass tiny_batch(struct tiny *t, int i)
 {
-    return (struct pass){.m = &t->m, .s = t->s, .batch = &t->corpus->batch[i], .seed = 7, .step = (uint32_t)t->step, .dropout = true};
+    return (struct pass){.m = &t->m, .s = t->s, .batch = &t->corpus->batch[i], .seed = 7, .plan = t->trainer.plan};
 }
 
-/* All micro-batches forward: the sum of the token losses. */
+/* All micro-batches of the step last begun, forward: the sum of the token losses. */
 static inline double tiny_loss(struct tiny *t)
 {
     double sum = 0;

@@ -425,7 +425,7 @@ static void bound_soft_cap(const struct kit *in, const struct kit *ref, struct m
     for (int64_t i = 0; i < bounds[0].rows * bounds[0].cols; i++) bounds[0].v[i] = 6 * EPS * fabs(bounds[0].v[i]);
 }
 
-/* ---- rows: {rows, C, n}; dropout: {N, C, docs, percent, flags}; axpy: {rows, cols, flags} --------------------------
+/* ---- rows: {rows, C, n}; dropout: {N, C, docs, percent, flags, step}; axpy: {rows, cols, flags} --------------------------
  */
 
 static void build_gather(struct kit *k, const int64_t *p)
@@ -447,9 +447,11 @@ enum { D_ACCUMULATE = 1, D_IN_PLACE = 2 };
 static void build_dropout(struct kit *k, const int64_t *p)
 {
     struct dropout_args *d = &k->args.dropout;
+    struct step_plan plan = {.step = (double)p[5], .supervised = 3};
     *d = (struct dropout_args){.x = kit_act(k, p[0], p[1], 1),
                                .p = (float)p[3] / 100,
-                               .key = 0x9e3779b97f4a7c15ull,
+                               .plan = kit_f64(k, 0, STEP_PLAN, (const double *)&plan),
+                               .base = 0x9e3779b97f4a7c15ull,
                                .rows = kit_docs(k, p[0], p[2]).rows,
                                .accumulate = p[4] & D_ACCUMULATE};
     d->y = p[4] & D_IN_PLACE ? d->x : kit_act(k, p[0], p[1], 1);
@@ -660,11 +662,11 @@ const struct op_case op_cases[] = {
     CASE(scatter_rows, build_scatter, bound_exact, "fb", 97, 515, 41),
     CASE(scatter_rows, build_scatter, bound_exact, "fb", 97, 512, 41),
     CASE(dropout, build_dropout, bound_two_terms, "fb", 1, 1, 1, 50),
-    CASE(dropout, build_dropout, bound_two_terms, "fb", 37, 67, 3, 10, D_ACCUMULATE),
-    CASE(dropout, build_dropout, bound_two_terms, "fb", 130, 256, 4, 35, D_IN_PLACE),
+    CASE(dropout, build_dropout, bound_two_terms, "fb", 37, 67, 3, 10, D_ACCUMULATE, 1),
+    CASE(dropout, build_dropout, bound_two_terms, "fb", 130, 256, 4, 35, D_IN_PLACE, 4294967295),
     CASE(dropout, build_dropout, bound_two_terms, "fb", 9, 130, 2, 0),
     CASE(dropout, build_dropout, bound_two_terms, "fb", 37, 2056, 3, 10, D_ACCUMULATE),
-    CASE(dropout, build_dropout, bound_two_terms, "fb", 29, 68, 3, 25),
+    CASE(dropout, build_dropout, bound_two_terms, "fb", 29, 68, 3, 25, 0, 70007),
     CASE(axpy, build_axpy, bound_two_terms, "fb", 1, 1, 0),
     CASE(axpy, build_axpy, bound_two_terms, "fb", 37, 61, A_ACCUMULATE),
     CASE(axpy, build_axpy, bound_two_terms, "fb", 130, 256, A_IN_PLACE),

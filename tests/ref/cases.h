@@ -19,6 +19,7 @@ static inline struct mat bound_like(const struct kit *k, int out)
 }
 
 /* cases_step.c */
+tensor kit_f64(struct kit *k, int64_t rows, int64_t cols, const double *values); /* rows 0: a vector; NULL: random */
 build_fn build_sumsq_segs, build_loss_sum, build_step_decide, build_step_admit, build_update, build_init, build_nf4_quantize,
     build_nf4_dequantize;
 bound_fn bound_sumsq_segs, bound_step, bound_update, bound_init, bound_nf4_quantize, bound_nf4_dequantize;

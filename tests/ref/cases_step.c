@@ -32,7 +32,7 @@ void bound_sumsq_segs(const struct kit *in, const struct kit *ref, struct mat bo
     for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] = fabs(bounds[0].v[i]) * EPS * sqrt((double)FLAT_PAGE);
 }
 
-static tensor kit_f64(struct kit *k, int64_t rows, int64_t cols, const double *values)
+tensor kit_f64(struct kit *k, int64_t rows, int64_t cols, const double *values)
 {
     double *v = kit_memory(k, (size_t)((rows ? rows : 1) * (cols + k->pad)) * sizeof *v);
     tensor t = rows ? tensor_2d(v, DT_F64, rows, cols) : tensor_1d(v, DT_F64, cols);

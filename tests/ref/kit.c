@@ -98,17 +98,18 @@ struct rows_at kit_rows(struct kit *k, const struct docs *d)
 
 struct docs kit_docs(struct kit *k, int64_t tokens, int64_t n_docs)
 {
-    int32_t *start = kit_memory(k, (size_t)(n_docs + 1) * sizeof *start);
+    int32_t *start = kit_memory(k, (size_t)(n_docs + 2) * sizeof *start);
     struct docs d = {
-        .n_docs = n_docs,
+        .n_docs = n_docs + (n_docs > 1),
         .n_tokens = tokens,
     };
-    start[n_docs] = (int32_t)tokens;
+    for (int64_t i = n_docs; i <= d.n_docs; i++) start[i] = (int32_t)tokens;
     for (int64_t i = 0; i < n_docs; i++) start[i] = (int32_t)(tokens * i * i / (n_docs * n_docs)); /* uneven, the first may be empty */
     for (int64_t i = 0; i < n_docs; i++)
         if (start[i + 1] - start[i] > d.longest) d.longest = start[i + 1] - start[i];
+    if (n_docs > 1) d.longest += 3;
     d.positions = d.longest;
-    d.start = kit_ints(k, start, n_docs + 1);
+    d.start = kit_ints(k, start, d.n_docs + 1);
     d.rows = kit_rows(k, &d);
     return d;
 }

@@ -75,6 +75,7 @@ static const struct role gather_rows_roles[MAX_ROLES] = {ROLE(rows, src, IN), RO
 static const struct role scatter_rows_roles[MAX_ROLES] = {ROLE(rows, src, IN), ROLE(rows, dst, INOUT)};
 static const struct role dropout_roles[MAX_ROLES] = {
     ROLE(dropout, x, IN),
+    ROLE(dropout, plan, IN),
     ROLE(dropout, y, OUT, "x ", WHEN(dropout, accumulate)),
 };
 static const struct role axpy_roles[MAX_ROLES] = {

@@ -154,6 +154,15 @@ status scatter_rows_ref(struct stream *s, const struct rows_args *r)
     return move_rows(r, true);
 }
 
+/* The key of a step (numerics.md §11): SplitMix64 of its base and number. plan[0] is the number. */
+static uint64_t key_of(const struct dropout_args *d)
+{
+    uint64_t z = (d->base ^ (uint32_t)((const double *)d->plan.data)[0]) + 0x9e3779b97f4a7c15ull;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return z ^ z >> 31;
+}
+
 status dropout_ref(struct stream *s, const struct dropout_args *d)
 {
     (void)s;
@@ -164,7 +173,7 @@ status dropout_ref(struct stream *s, const struct dropout_args *d)
         for (int64_t c = 0; c < x.cols; c++) {
             uint32_t words[4];
             int64_t e = position * x.cols + c;
-            ref_philox(d->key, (uint64_t)e / 4, (uint64_t)d->rows.sample[t], words);
+            ref_philox(key_of(d), (uint64_t)e / 4, (uint64_t)d->rows.sample[t], words);
             double kept = words[e % 4] >= threshold ? AT(x, t, c) / (1 - (double)d->p) : 0;
             AT(y, t, c) = (d->accumulate ? AT(y, t, c) : 0) + kept;
         }

@@ -1,4 +1,5 @@
-# lib_runs.sh — sourced by truth.sh, peers.sh and ../emu/truth.sh after ../lib.sh: the runs that make_golden.py describes, as command lines.
+# lib_runs.sh — sourced by truth.sh and peers.sh, and by truth.sh and families.sh of ../emu, after ../lib.sh: the runs that
+# make_golden.py describes, as command lines.
 
 here=$source/tests/truth
 families=(llama3 llama2 qwen2 qwen3 mistral gemma gemma2 gemma3 phi3)

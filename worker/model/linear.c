@@ -4,11 +4,11 @@
 
 static bool has_adapter(const struct linear *l) { return l->lora_a >= 0; }
 
-static bool drops(const struct pass *p, const struct linear *l) { return has_adapter(l) && p->dropout && l->dropout > 0; }
+static bool drops(const struct pass *p, const struct linear *l) { return has_adapter(l) && p->plan.data && l->dropout > 0; }
 
 static struct dropout_args dropout(const struct pass *p, const struct linear *l, const struct linear_io *io)
 {
-    return (struct dropout_args){.p = l->dropout, .rows = io->rows, .key = rng_key(p->seed, RNG_DROPOUT, l->site, p->step)};
+    return (struct dropout_args){.p = l->dropout, .rows = io->rows, .plan = p->plan, .base = rng_base(p->seed, RNG_DROPOUT, l->site)};
 }
 
 static tensor dropped_room(const struct pass *p, const tensor *x) { return tensor_2d(p->m->dropped.data, x->dt, x->dim[0], x->dim[1]); }

@@ -102,9 +102,8 @@ struct pass {
     const struct batch *batch;
     struct grad_sink *sink;
     uint64_t seed;
-    uint32_t step;
-    bool dropout;
-    bool more; /* the head, between chunks: this contribution is not complete yet */
+    tensor plan; /* the step's (struct step_plan), which dropout reads; no data: nothing is dropped */
+    bool more;   /* the head, between chunks: this contribution is not complete yet */
 };
 
 /* Numbers all parameters; no memory. */

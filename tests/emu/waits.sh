@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# waits.sh BUILD_DIR [LABEL…]: no event wait is there for nothing, and the emulated device sees each that is missing (as ../fence/waits.sh
+# shows of a device without kernels of its own). One after the other is left out, by its label; then some way to train, in some order,
+# gives other numbers or no run at all.
+. "$(dirname "$0")/../lib.sh"
+built trimpot trimpot_emu.so
+. "$source/tests/e2e/libe2e.sh"
+head -16 "$rows" >"$scratch/few.jsonl"
+
+# What waits may belong to: ranks and what to train, then what the device does of its own accord.
+ways=("LoRA|1 ${lora[*]} dtype=fp32")
+if [ -e "$build/trimpot_mpi.so" ] && [ -e "$build/trimpot_emu_nccl.so" ] && command -v mpirun >/dev/null; then ways+=("full, 2 ranks|2 ${full[*]} dtype=fp32"); fi
+ways+=("QLoRA|1 ${qlora[*]} model.lora_dropout=0 dtype=bf16")
+orders=("last 1" "first 1" "any 1" "any 2" "any 3")
+
+# run WAY ORDER SEED OUTPUT [LABEL]
+run()
+{
+    local n all
+    read -r n all <<<"${ways[$1]#*|}"
+    read -r -a all <<<"$all"
+    rm -rf "$4"
+    TRIMPOT_EMU_ORDER=$2 TRIMPOT_EMU_SEED=$3 TRIMPOT_EMU_WITHOUT=${5:-} ranks "$n" timeout 60 "$trimpot" run "${all[@]}" device=emu seed=7 \
+        batch_size=1 optimizer.lr=2e-3 --data "$scratch/few.jsonl" --model "$source/tests/truth/golden/llama2/model" -q epochs=1 \
+        gradient_accumulation_steps=$((4 / n)) --output "$4" >"$4.log" 2>&1 </dev/null
+}
+# sound WAY ORDER SEED [LABEL]: what that way gives in the first order, with every wait
+sound() { run "$1" "$2" "$3" "$scratch/other" "${4:-}" 2>/dev/null && equal_runs "$scratch/whole.$1" "$scratch/other"; }
+# What came of the last one that was not: the emulation's words or the program's, how it died, or other numbers.
+seen() { grep -aE -m 1 '^(emu|error): ' "$scratch/other.log" || tail -n 1 "$scratch/other.log" | grep . || echo "other numbers"; }
+equal_runs() { cmp -s <(curve "$1") <(curve "$2") && cmp -s "$1/export/model.safetensors" "$2/export/model.safetensors"; }
+
+for way in "${!ways[@]}"; do
+    run "$way" any 1 "$scratch/whole.$way" || die "with all waits: ${ways[$way]%%|*}: $(tail -n 3 "$scratch/whole.$way.log")"
+done
+mapfile -t labels < <(printf '%s\n' "${@:2}")
+[ $# -gt 1 ] || mapfile -t labels < <(wait_labels)
+[ $# -gt 1 ] || [ ${#labels[@]} -ge 5 ] || die "only ${#labels[@]} waits found"
+for label in "${labels[@]}"; do
+    missed=
+    for how in "${orders[@]}"; do
+        for way in "${!ways[@]}"; do
+            # shellcheck disable=SC2086
+            sound "$way" $how "$label" || { missed="order $how, ${ways[$way]%%|*}"; break 2; }
+        done
+    done
+    if [ -n "$missed" ]; then say "without '$label' ($missed): $(seen)"; else fail "nobody misses the wait '$label'"; fi
+done
+for how in "${orders[@]:0:2}"; do
+    for way in "${!ways[@]}"; do
+        # shellcheck disable=SC2086
+        sound "$way" $how || fail "with all waits: order $how, ${ways[$way]%%|*}"
+    done
+done
+finish
