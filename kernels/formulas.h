@@ -111,48 +111,27 @@ BOTH optim_state formula_sgd(optim_state s, vf g, const struct update_rates *o)
 
 /* ---- states of 8 bits: code · absmax of the block ------------------------------------------------------------- */
 
-/* Division of a block's new states by its absmax: by 1 in a block of zeros, whose codes are then those of zero. */
-struct state_scale {
-    float divisor, inverse; /* inverse 0: too large or small a divisor for products */
-};
-
-BOTH struct state_scale formula_scale(float absmax)
-{
-    struct state_scale s = {absmax > 0 ? absmax : 1.0f, 0.0f};
-    if (s.divisor > 0x1p-60f && s.divisor < 0x1p60f) s.inverse = 1.0f / s.divisor;
-    return s;
-}
-
-/* x/divisor, rounded once, where it is 2^-24 or more; division takes several times as long. (Markstein: of a quotient within an ulp,
- * its exact remainder and the rounded inverse of the divisor make the rounded one; the first product may be two off.) */
-BOTH vf formula_scaled(vf x, struct state_scale s)
-{
-    vf by = vf_set(s.divisor), inverse = vf_set(s.inverse);
-    if (s.inverse == 0) return x / by;
-    vf y = x * inverse;
-    y = vf_fma(vf_fnma(y, by, x), inverse, y);
-    return vf_fma(vf_fnma(y, by, x), inverse, y);
-}
+/* What a block's new states are divided by before they are coded. A block of zeros has codes of zero. */
+BOTH float formula_divisor(float absmax) { return absmax > 0 ? absmax : 1.0f; }
 
 /* How many thresholds are ≤ |y|, |y| ≤ 1 (quant_cells.h). Whatever else y is, the number is one of the map's. */
 BOTH vi formula_thresholds(vf y, const uint32_t *cells)
 {
     vi bits = vf_bits(vf_abs(y)), cell = vi_sub(vi_high(bits, 16), vi_set(QUANT_CELL_FIRST));
-    vi entry = vi_at(cells, vi_min(vi_max(cell, vi_set(0)), vi_set(QUANT_CELLS - 1)));
-    vi low = vi_sub(vi_and(entry, vi_set((1 << QUANT_CELL_SHIFT) - 1)), vi_set(1));
-    vi reached = vi_high(vi_sub(low, vi_and(bits, vi_set(0xffff))), 31); /* the sign of a difference: 1 */
-    return vi_add(vi_high(entry, QUANT_CELL_SHIFT), reached);
+    vi entry = vi_at(cells, vi_below(cell, QUANT_CELLS));
+    vi left = vi_sub(vi_and(entry, vi_set(QUANT_CELL_NONE)), vi_and(bits, vi_set(0xffff)));
+    return vi_add(vi_high(entry, QUANT_CELL_SHIFT), vi_high(left, 31)); /* its sign: 1 where the threshold is reached */
 }
 
 /* The nearest code of x/absmax, between two the even one; of x < 0 never that of zero, and the map has no −1. */
-BOTH vi formula_code_signed(vf x, struct state_scale s, const uint32_t *cells)
+BOTH vi formula_code_signed(vf x, float divisor, const uint32_t *cells)
 {
-    vi k = formula_thresholds(formula_scaled(x, s), cells), zero = vi_set(127);
+    vi k = formula_thresholds(x / vf_set(divisor), cells), zero = vi_set(127);
     vi below = vi_sub(zero, vi_min(vi_max(k, vi_set(1)), zero));
     return vi_pick(vf_lt(x, vf_set(0.0f)), below, vi_add(zero, k));
 }
 
-BOTH vi formula_code_unsigned(vf x, struct state_scale s, const uint32_t *cells) { return formula_thresholds(formula_scaled(x, s), cells); }
+BOTH vi formula_code_unsigned(vf x, float divisor, const uint32_t *cells) { return formula_thresholds(x / vf_set(divisor), cells); }
 
 BOTH vf formula_state(vi code, const float *map, float absmax) { return vf_at(map, code) * vf_set(absmax); }
 

@@ -4,11 +4,11 @@
  * else what follows it. The code of y in [0, 1] is the number of thresholds that are ≤ y. The bits of f32 that have sign, exponent and
  * seven of the mantissa in common are a cell, and none holds two thresholds:
  *
- *   y   |0 eeeeeeee mmmmmmm|llllllllllllllll|        entry of its cell   | thresholds ≤ the cell's first y | low bits of the one in it |
- *        cell: 0x3400 … 0x3f80   low bits                                 31                              17  16: none                  0
+ *   y   |0 eeeeeeee mmmmmmm|llllllllllllllll|     entry of its cell   | thresholds ≤ the cell's first y | low bits before the one in it |
+ *        cell: 0x3400 … 0x3f80   low bits                              31                              17  all set: none                 0
  *
- * Below 2^-23 (cell 0x3400, which holds none) all is code 0, and 1.0 is the last. One text for C, where it is built once, and for C++,
- * where it is a constant. tests/kernels/test_states8.c derives the thresholds from the maps. */
+ * Below 2^-23 (cell 0x3400 holds none) all is code 0; 1.0 is in the last cell; what has no cell has the entry behind that, code 0. One
+ * text for C, where it is built once, and for C++, where it is a constant. tests/kernels/test_states8.c derives the thresholds from the maps. */
 /* clang-format off */
 #ifndef TRIMPOT_QUANT_CELLS_H
 #define TRIMPOT_QUANT_CELLS_H
@@ -23,10 +23,10 @@
 #define QUANT_FUNCTION static inline
 #endif
 
-enum { QUANT_CELL_FIRST = 0x3400, QUANT_CELLS = 0x3f80 - QUANT_CELL_FIRST + 1, QUANT_CELL_SHIFT = 17, QUANT_CELL_NONE = 0x10000 };
+enum { QUANT_CELL_FIRST = 0x3400, QUANT_CELLS = 0x3f80 - QUANT_CELL_FIRST + 1, QUANT_CELL_SHIFT = 17, QUANT_CELL_NONE = 0x1ffff };
 enum { DYNAMIC_MAGNITUDES = 128, DYNAMIC_UNSIGNED = 255 };
 
-struct quant_cells { uint32_t at[QUANT_CELLS]; };
+struct quant_cells { uint32_t at[QUANT_CELLS + 1]; };
 
 /* Of the magnitudes 0, 5.5e-7, … 0.993, 1: index 127 + k of the signed map, 127 − k for negative ones, where 1 is missing. */
 QUANT_CONSTANT uint32_t dynamic_thresholds_magnitude[DYNAMIC_MAGNITUDES] = {
@@ -80,9 +80,10 @@ QUANT_FUNCTION struct quant_cells quant_cells_of(const uint32_t *threshold, int 
     for (int c = 0, below = 0; c < QUANT_CELLS; c++) {
         uint32_t first = (uint32_t)(QUANT_CELL_FIRST + c) << 16, low = QUANT_CELL_NONE;
         while (below < n && threshold[below] <= first) below++;
-        if (below < n && threshold[below] - first < QUANT_CELL_NONE) low = threshold[below] - first;
+        if (below < n && threshold[below] - first < 0x10000) low = threshold[below] - first - 1;
         cells.at[c] = (uint32_t)below << QUANT_CELL_SHIFT | low;
     }
+    cells.at[QUANT_CELLS] = QUANT_CELL_NONE;
     return cells;
 }
 

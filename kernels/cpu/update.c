@@ -50,6 +50,7 @@ static inline void store_lanes(const struct store *st, void *to, int64_t i, int6
 struct update {
     const struct update_args *u;
     struct store w, m, v;
+    const uint32_t *cells, *squares; /* of codes of m and of v */
 };
 
 /* Elements [flat, flat + n) of the index, n ≤ CHUNK and within one fill: `skip` = lanes of its first block that belong to the
@@ -97,19 +98,37 @@ static void update_chunks(struct update *x, const struct update_rates *r, float 
 
 /* ---- 8-bit states: blocks begin where fills do --------------------------------------------------------------------- */
 
-static float block_absmax(const float *x, int64_t n)
+/* Of a block, with zeros where it has no elements. Four maxima grow side by side. */
+static inline float block_absmax(const float x[STATE_BLOCK])
 {
-    vf top = vf_zero();
-    for (int64_t i = 0; i < n; i += VW) top = vf_max(top, vf_abs(vec_load(x, DT_F32, i, n)));
-    return vf_top(top);
+    enum { TOPS = 4 };
+    vf top[TOPS];
+    for (int k = 0; k < TOPS; k++) top[k] = vf_abs(vf_load(x + k * VW));
+    for (int i = TOPS * VW; i < STATE_BLOCK; i += TOPS * VW)
+        for (int k = 0; k < TOPS; k++) top[k] = vf_max(top[k], vf_abs(vf_load(x + i + k * VW)));
+    return vf_top(vf_max(vf_max(top[0], top[1]), vf_max(top[2], top[3])));
 }
 
-static void store_codes(uint8_t *codes, int64_t i, int64_t n, vi x)
+static inline void store_codes(uint8_t *to, int64_t n, const uint8_t codes[STATE_BLOCK])
 {
-    uint8_t tail[VW];
-    bool whole = n - i >= VW;
-    vi_store_u8(whole ? codes + i : tail, x);
-    if (!whole) memcpy(codes + i, tail, (size_t)(n - i));
+    if (n == STATE_BLOCK)
+        memcpy(to, codes, STATE_BLOCK);
+    else
+        memcpy(to, codes, (size_t)n);
+}
+
+static inline void encode_signed(const float x[STATE_BLOCK], float divisor, const uint32_t *cells, int64_t n, uint8_t *to)
+{
+    uint8_t codes[STATE_BLOCK];
+    for (int i = 0; i < STATE_BLOCK; i += VW) vi_store_u8(codes + i, formula_code_signed(vf_load(x + i), divisor, cells));
+    store_codes(to, n, codes);
+}
+
+static inline void encode_unsigned(const float x[STATE_BLOCK], float divisor, const uint32_t *cells, int64_t n, uint8_t *to)
+{
+    uint8_t codes[STATE_BLOCK];
+    for (int i = 0; i < STATE_BLOCK; i += VW) vi_store_u8(codes + i, formula_code_unsigned(vf_load(x + i), divisor, cells));
+    store_codes(to, n, codes);
 }
 
 /* Not as a whole: its random numbers are not used, and long. */
@@ -128,16 +147,14 @@ static void update_block(struct update *x, const struct update_rates *r, const s
     float new_m[STATE_BLOCK], new_v[STATE_BLOCK];
     keep(&x->m, new_m, DT_F32, at, m, dynamic_map_signed, *m_absmax);
     keep(&x->v, new_v, DT_F32, at, v, dynamic_map_unsigned, v ? *v_absmax : 0);
+    for (int64_t i = n; i < STATE_BLOCK; i++) new_m[i] = new_v[i] = 0;
     update_chunks(x, r, seg->scale, at, at + n);
-
-    const uint32_t *cells = quant_cells_signed(), *squares = quant_cells_unsigned();
-    *m_absmax = block_absmax(new_m, n);
-    if (v) *v_absmax = block_absmax(new_v, n);
-    struct state_scale scale = formula_scale(*m_absmax), square_scale = formula_scale(v ? *v_absmax : 0);
-    for (int64_t i = 0; i < n; i += VW) {
-        store_codes(m, i, n, formula_code_signed(vec_load(new_m, DT_F32, i, n), scale, cells));
-        if (v) store_codes(v, i, n, formula_code_unsigned(vec_load(new_v, DT_F32, i, n), square_scale, squares));
-    }
+    float top_m = block_absmax(new_m), top_v = v ? block_absmax(new_v) : 0;
+    *m_absmax = top_m;
+    encode_signed(new_m, formula_divisor(top_m), x->cells, n, m);
+    if (!v) return;
+    *v_absmax = top_v;
+    encode_unsigned(new_v, formula_divisor(top_v), x->squares, n, v);
 }
 
 static void update_seg(struct update *x, const struct update_rates *r, const struct seg *seg, int64_t at, int64_t end)
@@ -180,7 +197,9 @@ static void update_piece(const void *arg, int64_t index)
     struct update x = {.u = u,
                        .w = in_range(u, &u->w, u->sr && !u->master.data, u->key_w),
                        .m = in_range(u, &u->m, true, u->key_m),
-                       .v = in_range(u, &u->v, true, u->key_v)};
+                       .v = in_range(u, &u->v, true, u->key_v),
+                       .cells = quant_cells_signed(),
+                       .squares = quant_cells_unsigned()};
     update_range(&x, u->scalars.data, p * PIECE > lo ? p * PIECE : lo, (p + 1) * PIECE < hi ? (p + 1) * PIECE : hi);
 }
 

@@ -74,6 +74,7 @@ static inline vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
 static inline vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
 static inline vi vi_min(vi a, vi b) { return _mm512_min_epi32(a, b); }
 static inline vi vi_high(vi x, int n) { return _mm512_srli_epi32(x, (unsigned)n); } /* x / 2^n, unsigned */
+static inline vi vi_below(vi x, int n) { return _mm512_min_epu32(x, vi_set(n)); }   /* n where x < 0 or x > n */
 static inline vi vi_pick(vm m, vi yes, vi no) { return _mm512_mask_blend_epi32(m, no, yes); }
 static inline vi vi_at(const uint32_t *table, vi i) { return _mm512_i32gather_epi32(i, table, 4); }
 static inline vf vf_at(const float *table, vi i) { return _mm512_i32gather_ps(i, table, 4); }
@@ -155,6 +156,7 @@ static inline vi vi_and(vi a, vi b) { return _mm256_and_si256(a, b); }
 static inline vi vi_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
 static inline vi vi_min(vi a, vi b) { return _mm256_min_epi32(a, b); }
 static inline vi vi_high(vi x, int n) { return _mm256_srli_epi32(x, n); }
+static inline vi vi_below(vi x, int n) { return _mm256_min_epu32(x, vi_set(n)); }
 static inline vi vi_pick(vm m, vi yes, vi no) { return _mm256_blendv_epi8(no, yes, vf_bits(m)); }
 static inline vi vi_at(const uint32_t *table, vi i) { return _mm256_i32gather_epi32((const int *)table, i, 4); }
 static inline vf vf_at(const float *table, vi i) { return _mm256_i32gather_ps(table, i, 4); }

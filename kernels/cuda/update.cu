@@ -116,7 +116,7 @@ static_assert((int)WARP * (int)EIGHT == (int)STATE_BLOCK, "a block is a warp's")
 
 struct code_book {
     float map[STATE_BLOCK]; /* of 256 codes */
-    uint32_t cells[QUANT_CELLS];
+    uint32_t cells[QUANT_CELLS + 1];
 };
 
 /* Eight codes of a block, all of which are there. */
@@ -143,12 +143,11 @@ static __device__ inline float encode(const float x[EIGHT], int n, bool negative
 #pragma unroll
     for (int j = 0; j < EIGHT; j++)
         if (j < n) top = vf_max(top, vf_abs(x[j]));
-    float absmax = warp_max(top);
-    struct state_scale scale = formula_scale(absmax);
+    float absmax = warp_max(top), divisor = formula_divisor(absmax);
     uint32_t word[2] = {0, 0};
 #pragma unroll
     for (int j = 0; j < EIGHT; j++) {
-        vi code = negative ? formula_code_signed(x[j], scale, book.cells) : formula_code_unsigned(x[j], scale, book.cells);
+        vi code = negative ? formula_code_signed(x[j], divisor, book.cells) : formula_code_unsigned(x[j], divisor, book.cells);
         word[j / 4] |= (uint32_t)code << 8 * (j % 4);
     }
     if (n == EIGHT && (uintptr_t)codes % 8 == 0) {
@@ -192,7 +191,7 @@ static __global__ void __launch_bounds__(CODED_THREADS) update_coded(const struc
     int64_t lo = u.lo, hi = lo + u.w.dim[0], piece = (lo / CODED_PIECE + blockIdx.x) * CODED_PIECE;
     books[0].map[threadIdx.x] = device_dynamic_map_signed[threadIdx.x];
     books[1].map[threadIdx.x] = device_dynamic_map_unsigned[threadIdx.x];
-    for (int i = threadIdx.x; i < QUANT_CELLS; i += CODED_THREADS) {
+    for (int i = threadIdx.x; i <= QUANT_CELLS; i += CODED_THREADS) {
         books[0].cells[i] = device_cells[0].at[i];
         books[1].cells[i] = device_cells[1].at[i];
     }
