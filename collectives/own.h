@@ -1,4 +1,5 @@
-/* own.h — who owns which elements of the flat index: one answer for summing, updating and saving.
+/* own.h — who owns which elements of the flat index: one answer for summing (there of a bucket, worker/memory/buckets.h), updating and
+ * saving.
  *
  *   |page|page|page|page|page|page|page|rest|      n = 8 pages over 3 ranks: rank r has pages [⌊nr/P⌋, ⌊n(r+1)/P⌋)
  *   |rank 0   |rank 1        |rank 2        |

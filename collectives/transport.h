@@ -69,6 +69,7 @@ struct device_links {
     const struct transport_table *fn;
     const char *what;                                 /* "NCCL 2.28.9" */
     bool fast;                                        /* the library adds (`reduce: fast`) */
+    size_t held_bytes;                                /* of the device, taken by opening them */
     void (*close)(struct device_links *l, bool well); /* by all ranks; well: nothing failed and nothing is queued */
 };
 typedef status transport_link_fn(struct comm *c, struct device_links **out); /* trimpot_transport_link of trimpot_BACKEND_nccl.so */
@@ -79,5 +80,9 @@ status transport_link(struct comm *c, const struct backend *be, bool fast);
 void transport_unlink(struct comm *c, bool well);
 /* The same for a plan, where the devices are elsewhere: reductions have the memory that they would have with NCCL. */
 void transport_imagine(struct comm *c, bool fast);
+
+/* Device memory that the library keeps for itself, an estimate, and what of it is taken by now. 0 where it joins nothing. */
+size_t transport_library_bytes(const struct comm *c);
+size_t transport_held_bytes(const struct comm *c);
 
 #endif

@@ -45,8 +45,20 @@ static status try_links(struct comm *c, const struct backend *be)
     return st;
 }
 
+/* What NCCL 2.28 takes: 512 MiB for messages over the network even where there is none (NVIDIA/nccl#2363); of each of its 16 channels
+ * (transport_nccl.c) what a ring's neighbour writes to, by three protocols; and 4 MiB of each channel for each peer that sends within the
+ * host. A run on GPUs has yet to confirm it. */
+size_t transport_library_bytes(const struct comm *c)
+{
+    const size_t network = (size_t)512 << 20, ring = 16 * ((size_t)6 << 20), peer = 16 * ((size_t)4 << 20);
+    return c->links ? network + ring + peer * (size_t)(c->local_size - 1) : 0;
+}
+
+size_t transport_held_bytes(const struct comm *c) { return c->links ? c->links->held_bytes : 0; }
+
 status transport_link(struct comm *c, const struct backend *be, bool fast)
 {
+    size_t before = 0, after = 0, all;
     char file[64];
     transport_link_fn *link = NULL;
     snprintf(file, sizeof file, "trimpot_%s_nccl.so", be->name);
@@ -59,9 +71,12 @@ status transport_link(struct comm *c, const struct backend *be, bool fast)
     }
     TRY(comm_agree(c, plugin_function(NULL, file, "trimpot_transport_link", "NCCL, which joins the GPUs of several ranks,",
                                       "install NCCL where the dynamic linker finds libnccl.so.2, or run one rank", &link)));
+    TRY(comm_agree(c, be->dev.mem_info(MEM_DEVICE, &before, &all)));
     TRY(comm_agree(c, link(c, &c->links)));
     c->links->fast = fast;
     TRY(try_links(c, be));
+    TRY(comm_agree(c, be->dev.mem_info(MEM_DEVICE, &after, &all)));
+    c->links->held_bytes = before > after ? before - after : 0;
     log_debug("gradients cross ranks through %s", c->links->what);
     return ST_OK;
 }

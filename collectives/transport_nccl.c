@@ -96,12 +96,15 @@ static void group_spread(struct group *g, void *data, int64_t count, int root)
     if (count && group_goes_on(g)) g->r = ncclBroadcast(data, data, (size_t)count, ncclFloat, root, g->n->comm, g->on);
 }
 
+/* A failure ends the job here: what is queued behind it never ends, so that whoever waits for a stream or frees memory, here or on
+ * a rank that knows of nothing, would wait for ever. */
 static status group_end(struct group *g, const char *what)
 {
     ncclResult_t r = ncclGroupEnd();
     status st = settle(g->n, group_goes_on(g) ? r : g->r, what);
     if (st) g->n->over = true;
     pthread_mutex_unlock(&g->n->lock);
+    if (st) comm_end(g->n->ranks, st); /* of this rank alone: does not return */
     return st;
 }
 

@@ -43,8 +43,8 @@ struct tree_job {
     int threads;
     int64_t sent, landed, put; /* rounds, counted by the host calls alone … */
     _Atomic int64_t taken;     /* … and, where those run on another thread, read by who reuses this */
+    struct tree_job *next;
 };
-enum { TREE_JOBS = 16 };
 
 struct tree_reduce {
     struct comm *comm;
@@ -63,8 +63,7 @@ struct tree_reduce {
     void *rows; /* [n_nodes, each] partials that messages bring, or what is staged of them */
     /* pinned, when tensors are not host memory: */
     void *send, *landing, *spread; /* [my nodes, size, each] [n_nodes, each] [size, each] */
-    struct tree_job job[TREE_JOBS];
-    int next;
+    struct tree_job *newest;       /* of a ring, as many as were ever on their way at once */
 };
 
 /* Owns ordinary memory: release. longest: the longest vector that will be reduced; dt: f32 (f64 over the reference, on one
@@ -78,8 +77,9 @@ void tree_reduce_layout(struct tree_reduce *t, struct arena *tensors, struct are
 
 /* nodes[i] (n_nodes of them, this rank's cover in order) each hold `count` elements. Afterwards elements [part.lo, part.hi)
  * of `out` (may be nodes[0]) are those of T(0, leaves) of all ranks, on every rank: rank r adds own(count, r, size) of them.
- * All ranks call with the same parts in the same order: the whole, or bucket by bucket, with the same bits.
- * Queued on s; with one rank a copy. Volume per rank = reduce-scatter + all-gather; sums are elementwise in tree order. */
+ * All ranks call with the same lengths and parts in the same order: the whole, or part by part, with the same bits. A part that is to
+ * be added by all ranks alike is a vector of its own (nodes and out from its first element on).
+ * Queued on s, always the same; with one rank a copy. Volume per rank = reduce-scatter + all-gather; sums are elementwise in tree order. */
 status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, int n_nodes, void *out, int64_t count, struct range part);
 
 #endif

@@ -47,12 +47,15 @@ static void arrange(struct tree_reduce *t)
     assert(depth == 1);
 }
 
-/* Elements of each owner in a round. */
+static int64_t whole(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+/* Elements of each owner in a round: who has a page more than others needs no round more for it. */
 static int64_t slice(const struct tree_reduce *t, const struct transport_table *by)
 {
     int64_t piece = by->piece / t->max_nodes, P = t->comm->size;
     if (piece > t->longest) piece = t->longest;
-    return ((piece + P - 1) / P + LINE - 1) / LINE * LINE;
+    int64_t each = (piece + P - 1) / P;
+    return whole(each, each > OWN_PAGE ? OWN_PAGE : LINE);
 }
 
 void tree_reduce_init(struct tree_reduce *t, struct comm *c, const struct backend *be, int leaves, int64_t longest, dtype dt)
@@ -84,6 +87,11 @@ void tree_reduce_init(struct tree_reduce *t, struct comm *c, const struct backen
 
 void tree_reduce_release(struct tree_reduce *t)
 {
+    for (struct tree_job *j = t->newest ? t->newest->next : NULL, *next; j && j != t->newest; j = next) {
+        next = j->next;
+        free(j);
+    }
+    free(t->newest);
     free(t->ranks);
     free(t->here);
     free(t->there);
@@ -250,12 +258,16 @@ static status take_round(struct stream *s, struct tree_job *j, int64_t k)
 
 /* ---- the whole ------------------------------------------------------------------------------------------------------ */
 
-/* A free entry of the ring: what the host has not come to of the one that had it, it comes to now. */
-static status next_job(struct tree_reduce *t, struct stream *s, struct tree_job **out)
+/* The oldest of the ring, or, when the host has not come to all of that one, one more: nobody waits. */
+static struct tree_job *next_job(struct tree_reduce *t)
 {
-    struct tree_job *j = *out = &t->job[t->next];
-    t->next = (t->next + 1) % TREE_JOBS;
-    return j->taken < j->rounds ? s->be->dev.sync(s, "reduction") : ST_OK;
+    struct tree_job *j = t->newest ? t->newest->next : NULL;
+    if (!j || j->taken < j->rounds) {
+        j = mem_alloc(sizeof *j);
+        j->next = t->newest ? t->newest->next : j;
+        if (t->newest) t->newest->next = j;
+    }
+    return t->newest = j;
 }
 
 static int64_t rounds_of(const struct tree_job *j)
@@ -332,16 +344,13 @@ status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, 
         return out == nodes[0] ? ST_OK : s->be->dev.copy(s, (char *)out + at, (const char *)nodes[0] + at, bytes);
     }
     if (!t->connected) TRY(connect(t));
-    struct tree_job *j;
-    TRY(next_job(t, s, &j));
-    *j = (struct tree_job){.t = t, .out = out, .count = count, .part = part, .threads = s->threads > 0 ? s->threads : 1};
+    struct tree_job *j = next_job(t);
+    *j = (struct tree_job){.t = t, .out = out, .count = count, .part = part, .threads = s->threads > 0 ? s->threads : 1, .next = j->next};
     memcpy(j->node, nodes, (size_t)n_nodes * sizeof *nodes);
     j->rounds = rounds_of(j);
     if (t->by.fn->queued) {
         j->taken = j->rounds; /* nothing of it is the host's */
         return run_queued(s, j);
     }
-    TRY(run(s, j));
-    /* Messages are the library's own order of calls: nobody may come between. */
-    return t->by.fn->lag == 0 && !t->direct ? s->be->dev.sync(s, "reduction") : ST_OK;
+    return run(s, j);
 }

@@ -63,7 +63,8 @@ struct config {
     char *source;             /* path of the YAML, NULL when there is none */
     char *output_dir;
     bool seed_set; int64_t seed;
-    bool deterministic; /* on a GPU too */
+    bool deterministic; int64_t attn_workspace; /* on a GPU too; bytes that its attention may then keep scores in */
+    bool cuda_graphs;
     enum device_kind device; bool device_set; enum config_dtype dtype;
     int64_t epochs, max_steps_per_epoch, batch_size, gradient_accumulation_steps;
     bool shuffle; double clip_grad_norm; bool optimizer_in_bwd;
@@ -95,7 +96,7 @@ struct config {
     bool enable_activation_checkpointing;    /* resolved: ac_mode == AC_FULL */
     bool enable_activation_offloading;
     bool stochastic_rounding; enum tri master_weights, state_dtype; /* master: TRI_AUTO = none */
-    enum reduce_kind reduce; int64_t virtual_ranks; int64_t memory_budget; /* bytes, -1 = what the machine has */
+    enum reduce_kind reduce; int64_t reduce_bucket /* bytes */, virtual_ranks; int64_t memory_budget; /* bytes, -1 = what the machine has */
     int64_t max_skipped_steps; bool warmup_start_one;
     int64_t peer_timeout; /* seconds, 0 = never */
     int64_t head_chunk_rows;

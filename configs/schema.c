@@ -313,6 +313,8 @@ const struct row schema[] = {
     {"reduce", T_CHOICE, C(reduce), .def = "tree", CHOICES(reduce_choices),
      .sentence = "How gradients are added over ranks. tree: the same bits on any number of them; fast: on GPUs NCCL's own sum, "
                  "whose bits depend on the ranks."},
+    {"reduce_bucket", T_BYTES, C(reduce_bucket), .def = "32MiB", FROM(4096), .unit = "bytes", .resume = RESUME_FREE,
+     .sentence = "Gradients that GPUs exchange at a time, while lower layers compute theirs; multiples of 256KiB load all ranks alike."},
     {"virtual_ranks", T_INT, C(virtual_ranks), OPTIONAL, RANGE(1, 65536),
      .sentence = "Leaves of the reduction tree: how many ranks the bits hold for; fewer need less memory; null: every micro-batch."},
     {"memory_budget", T_BYTES, C(memory_budget), OPTIONAL, FROM(1), .unit = "bytes", .resume = RESUME_FREE,
@@ -325,8 +327,13 @@ const struct row schema[] = {
      .sentence = "Silence after which a rank counts as stopped or cut off and the job ends (code 21); 0: never."},
     {"warmup_start", T_CHOICE, C(warmup_start_one), .def = "zero", CHOICES(warmup_choices),
      .sentence = "Warm-up begins at rate 0 (torchtune) or at 1/num_warmup_steps."},
+    {"cuda_graphs", T_BOOL, C(cuda_graphs), .def = "true", .resume = RESUME_FREE,
+     .sentence = "On a GPU, launches what comes again in every step as graphs, block by block: the same bits, sooner; on a CPU it means "
+                 "nothing."},
     {"deterministic", T_BOOL, C(deterministic), .def = "false", .resume = RESUME_FREE,
      .sentence = "The same bits on every run of attention on a GPU too, more slowly; all else always has them."},
+    {"attn_workspace", T_BYTES, C(attn_workspace), .def = "512MiB", FROM(1), .unit = "bytes",
+     .sentence = "Memory of scores that deterministic attention on a GPU may keep, in slices; what fits in no slice is computed more slowly."},
     SILENT("cudnn_deterministic_mode", T_TEXT, "null", "torchtune's switch for the same.", .nullable = true),
     NOT_YET("allow_tf32", T_BOOL, "false", "fp32 products are true fp32", "Faster, coarser fp32 products on a GPU."),
     NOT_YET("optimizer_offload", T_BOOL, "false", "states are where the device is", "Optimizer on the host."),

@@ -24,14 +24,17 @@ enum mem_kind {
 
 struct event; /* opaque, the backend's */
 struct graph;
+struct recorder;
 
 /* Backends embed this as the first member of their own stream. */
 struct stream {
     const struct backend *be;
-    const char *name;       /* "compute", …, for people */
-    void *workspace;        /* private scratch of the ops on this stream, from the plan */
-    size_t workspace_bytes; /* by prepare */
-    int threads;            /* CPU: OpenMP threads; results never depend on it */
+    const char *name;          /* "compute", …, for people */
+    void *workspace;           /* private scratch of the ops on this stream, from the plan */
+    size_t workspace_bytes;    /* by prepare */
+    int threads;               /* CPU: OpenMP threads; results never depend on it */
+    struct recorder *recorder; /* writes down what stretches of it queue (record.h); NULL: nobody does … */
+    bool recorded;             /* … and is at it: `be` is the recorder's table, and nothing may be queued past it */
 };
 
 /* What the largest call will look like: from it a backend makes what it makes once (plans, descriptors, choices of algorithms)
@@ -43,13 +46,15 @@ struct work_bounds {
     int64_t doc_tokens;                                         /* longest document */
     int64_t window;                                             /* tokens that a sliding layer sees, 0 = none slides */
     float attn_cap;                                             /* soft cap of scores, 0 = none */
-    int64_t qkv;                                                /* row length of q, k, v side by side in one buffer; 0: apart */
+    int64_t ld_q, ld_k, ld_v, ld_o;                             /* from row to row of q, k, v, o, where they are apart; 0: dense */
     bool deterministic;                                         /* attention too, whose sums a GPU else adds in any order */
-    size_t attn_workspace;                                      /* bytes of scores that it may then keep; 0: 512 MiB */
+    size_t attn_workspace;                                      /* bytes of scores that it may then keep; 0: ATTN_WORKSPACE */
     int64_t width, ffn, heads, kv_heads, head_dim, vocab, rank; /* C F H K D V R */
     int64_t head_rows;                                          /* rows of a logits chunk */
     int threads;
 };
+
+enum { ATTN_WORKSPACE = 512 << 20 };
 
 struct device {
     status (*alloc)(enum mem_kind kind, size_t bytes, void **out); /* 64-byte aligned; ST_OOM */
@@ -72,7 +77,8 @@ struct device {
     /* What is queued on s between begin and end becomes a graph instead of running; so does what is queued on streams that wait for
      * an event recorded in between, and s waits for them before the end. Launched, all of it runs as one piece of work of s, with
      * the arguments of then. In between: ops, copies, zeros, calls of the host, records and waits only; events recorded there mean
-     * nothing outside. Closed before its streams are. NULL: the backend has no graphs. */
+     * nothing outside; and no op whose equal has not run before, which may make what it needs. Closed before its streams are; one
+     * that runs still goes when it is over. NULL: the backend has no graphs. What an op queues on a backend that has: record.h. */
     status (*graph_begin)(struct stream *s);
     status (*graph_end)(struct stream *s, struct graph **out);
     status (*graph_launch)(struct graph *g, struct stream *s);
@@ -94,7 +100,9 @@ struct backend {
     bool joins_products; /* A·B + A2·B2 is one product where a2 lies right behind a's columns and b2 right behind b's depth, and two
                           * passes elsewhere: the worker lays memory out for it */
     int64_t token_unit;  /* above 1: calls are dear to prepare and cheap to repeat, so that the worker makes few different ones:
-                          * bounds of documents come in classes (struct docs) */
+                          * micro-batches are filled up to a multiple of so many tokens (worker/batch.h), and bounds of documents
+                          * come in classes (struct docs) */
+    int64_t head_rows;   /* of a chunk of logits, where nothing else is asked for: as few as products have their rate with */
     bool accepts_f64;    /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
 };
 

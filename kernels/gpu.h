@@ -25,6 +25,8 @@ extern const int gpu_count;
 
 /* A micro-batch there has a multiple of so many tokens (token_unit of struct backend). */
 enum { GPU_TOKEN_UNIT = 64 };
+/* Rows of logits at a time (head_rows of struct backend): a product of fewer does not fill the GPU. */
+enum { GPU_HEAD_ROWS = 4096 };
 
 /* By its name here, or by its driver's. ST_USAGE with the names there are. */
 status gpu_find(const char *name, const struct gpu **out);

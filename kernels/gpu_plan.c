@@ -50,6 +50,7 @@ static status no_zero(struct stream *s, void *dst, size_t bytes) { return (void)
 static status no_record(struct event *e, struct stream *s) { return (void)e, (void)s, no_work(); }
 static status no_wait(struct event *e, struct stream *s, const char *label) { return (void)e, (void)s, (void)label, no_work(); }
 static status no_call(struct stream *s, status (*fn)(void *arg), void *arg) { return (void)s, (void)fn, (void)arg, no_work(); }
+static status no_graph(struct stream *s) { return (void)s, no_work(); }
 static status idle_stream(struct stream *s, const char *label) { return (void)s, (void)label, ST_OK; }
 static status idle_event(struct event *e, const char *label) { return (void)e, (void)label, ST_OK; }
 static bool event_done(struct event *e) { return (void)e, true; }
@@ -124,6 +125,7 @@ status gpu_backend(const struct gpu *g, const struct backend **out)
         .tensors_in = MEM_DEVICE,
         .joins_products = true,
         .token_unit = GPU_TOKEN_UNIT,
+        .head_rows = GPU_HEAD_ROWS,
         .dev = {.alloc = no_memory,
                 .free = no_free,
                 .stream_open = open_stream,
@@ -138,6 +140,7 @@ status gpu_backend(const struct gpu *g, const struct backend **out)
                 .copy = no_copy,
                 .zero = no_zero,
                 .sync = idle_stream,
+                .graph_begin = no_graph,
                 .mem_info = memory_there},
         .prepare = prepare,
         .library_bytes = library_bytes,

@@ -585,10 +585,10 @@ static const struct rule update_rules[] = {
     R(update, scalars, "S", T_F64),       R(update, m8, "Q", T_U8, OPTIONAL),    R(update, v8, "Q", T_U8, OPTIONAL),
     R(update, m_absmax, "A", T_F32, OPTIONAL), R(update, v_absmax, "A", T_F32, OPTIONAL),
 };
-static const struct rule nf4_rules[] = {
-    R(nf4, w, "*E", T_STORE),    R(nf4, codes, "*A", T_U8),   R(nf4, absmax_q, "*B", T_U8),
-    R(nf4, nested, "*G", T_F32), R(nf4, offset, "*O", T_F32),
-};
+#define NF4_RULES(w_dims)                                                                                              \
+    R(nf4, w, w_dims, T_STORE), R(nf4, codes, "*A", T_U8), R(nf4, absmax_q, "*B", T_U8), R(nf4, nested, "*G", T_F32),  \
+        R(nf4, offset, "*O", T_F32)
+static const struct rule nf4_quantize_rules[] = {NF4_RULES("*E")}, nf4_dequantize_rules[] = {NF4_RULES("?E")};
 static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
 
 /* op, args type, rules, before, after */
@@ -615,8 +615,8 @@ static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
     X(step_decide, step_decide, step_decide_rules, NULL, also_step_decide)                                             \
     X(step_admit, step_admit, step_admit_rules, NULL, also_step_admit)                                                 \
     X(update, update, update_rules, NULL, also_update)                                                                 \
-    X(nf4_quantize, nf4, nf4_rules, NULL, also_nf4)                                                                    \
-    X(nf4_dequantize, nf4, nf4_rules, NULL, also_nf4)                                                                  \
+    X(nf4_quantize, nf4, nf4_quantize_rules, NULL, also_nf4)                                                           \
+    X(nf4_dequantize, nf4, nf4_dequantize_rules, NULL, also_nf4)                                                       \
     X(init, init, init_rules, NULL, also_init)                                                                         \
     X(tree_sum, tree_sum, tree_sum_rules, NULL, also_tree_sum)
 /* clang-format on */

@@ -23,7 +23,7 @@
 struct stream;
 
 /* An array of which the host has a twin: `dev` lives where tensors live and is what loops read; `host` serves the front
- * door's checks and the sizes of a launch, and says the same. Both may be one address. */
+ * door's checks, and says the same. Both may be one address. A backend that has graphs is given NULL for it (record.h). */
 struct ints { const int32_t *host, *dev; };
 
 /* Of every row (token) on its own, where tensors live: its position in its document, and its document's global sample
@@ -259,7 +259,8 @@ struct update_args {
 typedef status op_update_fn(struct stream *s, const struct update_args *u);
 
 /* NF4, block 64 over the flat row-major weight, double quantisation. n elements;
- * codes u8 [(n+1)/2]; absmax_q u8 [blocks]; nested f32 [⌈blocks/256⌉]; offset f32 [1]. */
+ * codes u8 [(n+1)/2]; absmax_q u8 [blocks]; nested f32 [⌈blocks/256⌉]; offset f32 [1]. Dequantised rows may lie apart; what is
+ * between them is left alone. */
 struct nf4_args { tensor w; tensor codes, absmax_q, nested, offset; };
 typedef status op_nf4_quantize_fn(struct stream *s, const struct nf4_args *q);   /* w f32 or bf16 → codes… */
 typedef status op_nf4_dequantize_fn(struct stream *s, const struct nf4_args *q); /* → w, one RNE */

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+enum { NO_SAMPLE = -1 }; /* of what fills a batch up */
+
 struct batch_bounds batch_bounds_of(const struct dataset *d, int64_t n)
 {
     return (struct batch_bounds){.tokens = dataset_longest(d, n),
@@ -17,6 +19,14 @@ struct batch_bounds batch_bounds_max(struct batch_bounds a, struct batch_bounds 
 {
     return (struct batch_bounds){max64(a.tokens, b.tokens), max64(a.docs, b.docs), max64(a.doc_tokens, b.doc_tokens),
                                  max64(a.supervised, b.supervised), max64(a.cached, b.cached)};
+}
+
+struct batch_bounds batch_bounds_filled(struct batch_bounds b, int64_t unit)
+{
+    if (unit <= 1 || b.cached || !b.doc_tokens) return b;
+    b.tokens = (b.tokens + unit - 1) / unit * unit;
+    b.docs += (unit - 1 + b.doc_tokens - 1) / b.doc_tokens;
+    return b;
 }
 
 /* ---- slots -------------------------------------------------------------------------------------------------------------- */
@@ -114,7 +124,7 @@ void batch_append(struct batcher *b, const int32_t *ids, const int32_t *labels, 
     }
     for (int64_t t = 0; t < fresh; t++) {
         if (h->past) h->cache_rows[at + t] = (int32_t)(cache_row + past + t);
-        h->ids[at + t] = ids[past + t];
+        h->ids[at + t] = ids ? ids[past + t] : 0;
         h->position[at + t] = (int32_t)(past + t);
         h->sample[at + t] = sample;
         if (!labels || labels[past + t] < 0) continue;
@@ -128,6 +138,16 @@ void batch_append(struct batcher *b, const int32_t *ids, const int32_t *labels, 
     g->longest = max64(g->longest, fresh);
     g->positions = max64(g->positions, n);
     h->start[++g->n_docs] = (int32_t)g->n_tokens;
+}
+
+static void fill_up(struct batcher *b)
+{
+    int64_t unit = b->be->token_unit, after = unit > 1 ? b->batch.docs.n_tokens % unit : 0;
+    if (b->slot[b->turn].host.past) return;
+    for (int64_t left = after ? unit - after : 0, n; left > 0; left -= n) {
+        n = min64(left, b->bounds.doc_tokens);
+        batch_append(b, NULL, NULL, n, 0, NO_SAMPLE);
+    }
 }
 
 static void widen(struct batcher *b)
@@ -147,6 +167,7 @@ status batch_send(struct batcher *b)
 {
     const struct device *dev = &b->be->dev;
     struct batch_slot *s = &b->slot[b->turn], *other = &b->slot[!b->turn];
+    fill_up(b);
     widen(b);
     if (s->dev_at == s->host_at) return ST_OK;
     TRY(dev->event_record(other->read, b->compute));

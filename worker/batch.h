@@ -42,6 +42,8 @@ struct batcher {
 /* Bounds of a micro-batch of n items of d. */
 struct batch_bounds batch_bounds_of(const struct dataset *d, int64_t n);
 struct batch_bounds batch_bounds_max(struct batch_bounds a, struct batch_bounds b);
+/* … with what batch_send adds on a backend of this token_unit; of batches with a cache nothing. */
+struct batch_bounds batch_bounds_filled(struct batch_bounds b, int64_t unit);
 
 status batcher_init(struct batcher *b, struct stream *compute, struct stream *copy_in);
 void batcher_layout(struct batcher *b, const struct batch_bounds *bounds, struct arena *device, struct arena *staging);
@@ -49,12 +51,15 @@ void batcher_release(struct batcher *b);
 
 /* The arrays to fill, and b->batch with nothing in it. */
 status batch_next(struct batcher *b, struct batch_arrays **host);
-/* One more document at the end: n tokens, of which the first `past` came earlier and lie in the cache. labels NULL: none.
+/* One more document at the end: n tokens, of which the first `past` came earlier and lie in the cache. ids NULL: all 0; labels NULL: none.
  * With a cache, document i of every batch has the i-th part of its rows. */
 void batch_append(struct batcher *b, const int32_t *ids, const int32_t *labels, int64_t n, int64_t past, int64_t sample);
-/* Done. For a backend of few different calls (token_unit, kernels/backend.h), and without a cache, bounds take the place of the
- * numbers of documents and of the longest one's tokens: powers of two, but of a batch of one document, and of one that is full of
- * documents of full length, both of which tell all by their tokens. */
+/* Done. On a backend of few different calls (token_unit, kernels/backend.h), and without a cache:
+ *   - one more document (several where all are shorter than the unit) fills the batch up to a multiple of the unit: id 0, no label,
+ *     a sample number that no row has. Nothing attends to it, nothing is learnt from it, its rows of every gradient are zero, and
+ *     it is counted nowhere but in docs. Rows of data are still never padded to each other's length.
+ *   - bounds take the place of the numbers of documents and of the longest one's tokens: powers of two, but of a batch of one
+ *     document, and of one that is full of documents of full length, both of which tell all by their tokens. */
 status batch_send(struct batcher *b);
 
 /* Where an item comes from. */

@@ -54,7 +54,7 @@ static status to_f32(struct session *x, const struct param *p, const struct piec
         struct nf4_args q = nf4_rows(&p->nf4, r);
         q.w = wide;
         return op_nf4_dequantize(x->s, &q);
-    } else if (p->beside) {
+    } else if (param_has_room(p)) {
         a.x = tensor_rows(&p->value, r->first, r->n);
         a.y = tensor_2d(wide.data, wide.dt, r->n, r->cols);
     } else

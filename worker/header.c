@@ -51,8 +51,8 @@ void header_print(const struct session *x)
              x->comm->size > 1 ? "s" : "", x->s->threads, x->s->threads > 1 ? "s" : "");
     model_lines(x);
     if (!x->data) {
-        log_note("data     none is read: every micro-batch is taken as %lld rows of %lld tokens, all trained on",
-                 (long long)x->model.bounds.docs, (long long)x->model.bounds.doc_tokens);
+        log_note("data     none is read: every micro-batch is taken as %lld rows of %lld tokens, all trained on", (long long)c->batch_size,
+                 (long long)x->model.bounds.doc_tokens);
         return;
     }
     data_lines(x);

@@ -12,10 +12,34 @@
 #include "collectives/transport.h"
 #include "collectives/watch.h"
 #include "kernels/base/log.h"
+#include "kernels/record.h"
 #include "worker/adapter.h"
 #include "worker/export.h"
 
-enum { MAX_LEAVES = 64, CPU_HEAD_ROWS = 512 };
+enum { MAX_LEAVES = 64 };
+
+/* ---- streams ------------------------------------------------------------------------------------------------------------ */
+
+/* What crosses ranks has a stream of its own where something can run meanwhile: not where tensors are the host's memory, whose ops are
+ * over when their call returns, and not with optimizer_in_bwd, where the reduction of a gradient stands between it and its update. */
+static bool crosses_apart(const struct session *x)
+{
+    return x->use == SESSION_TRAIN && x->comm->size > 1 && x->be->tensors_in == MEM_DEVICE && !x->cfg->optimizer_in_bwd;
+}
+
+static status open_streams(struct session *x)
+{
+    int threads = omp_get_max_threads();
+    TRY(x->be->dev.stream_open(&x->s, threads));
+    TRY(x->be->dev.stream_open(&x->copy_in, 1));
+    x->s->name = "compute";
+    x->copy_in->name = "copy in";
+    x->across = x->s;
+    if (!crosses_apart(x)) return ST_OK;
+    TRY(x->be->dev.stream_open(&x->across, threads));
+    x->across->name = "communication";
+    return ST_OK;
+}
 
 /* ---- what the configuration asks for ---------------------------------------------------------------------------------- */
 
@@ -30,10 +54,7 @@ static status choose_backend(struct session *x, const struct gpu *planned)
         TRY(gpu_backend(planned, &x->be));
     else if (plugin[kind])
         TRY(backend_load(plugin[kind], &place, &x->be));
-    TRY(x->be->dev.stream_open(&x->s, omp_get_max_threads()));
-    TRY(x->be->dev.stream_open(&x->copy_in, 1));
-    x->s->name = "compute";
-    x->copy_in->name = "copy in";
+    TRY(open_streams(x));
     TRY(batcher_init(&x->batcher, x->s, x->copy_in));
     return ST_OK;
 }
@@ -144,7 +165,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .rslora = lora->use_rslora,
         .rung = c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS,
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
-        .head_rows = c->head_chunk_rows > 0 ? c->head_chunk_rows : CPU_HEAD_ROWS,
+        .head_rows = c->head_chunk_rows > 0 ? c->head_chunk_rows : x->be->head_rows,
     };
     p.adapted = ((lora->attn_modules & MODULE_Q ? 1u << LINEAR_Q : 0) | (lora->attn_modules & MODULE_K ? 1u << LINEAR_K : 0) |
                  (lora->attn_modules & MODULE_V ? 1u << LINEAR_V : 0) | (lora->attn_modules & MODULE_O ? 1u << LINEAR_O : 0) |
@@ -215,20 +236,26 @@ static void layout(struct session *x)
     x->batch_loss = arena_take(&a[PLAN_BATCH], sizeof *x->batch_loss, "loss of an evaluated batch");
     x->rank_losses = arena_take(&a[PLAN_STAGING], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of evaluated batches");
     if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
+    if (x->recorder) record_layout(x->recorder, &a[PLAN_HOST]);
 }
 
 static struct work_bounds work_of(const struct session *x)
 {
     const struct model_shape *m = &x->shape;
     const struct batch_bounds *b = &x->model.bounds;
+    const struct step *attn = block_attention(x->model.block);
     return (struct work_bounds){.dt = x->model.act,
                                 .tokens = b->tokens,
                                 .docs = b->docs,
                                 .doc_tokens = b->doc_tokens,
                                 .window = m->window,
                                 .attn_cap = m->attn_cap,
-                                .qkv = m->fused_qkv ? (m->heads + 2 * m->kv_heads) * m->head_dim : 0,
+                                .ld_q = block_ld(x->model.block, attn->at.attn.q),
+                                .ld_k = block_ld(x->model.block, attn->at.attn.k),
+                                .ld_v = block_ld(x->model.block, attn->at.attn.v),
+                                .ld_o = block_ld(x->model.block, attn->at.attn.o),
                                 .deterministic = x->cfg->deterministic,
+                                .attn_workspace = (size_t)x->cfg->attn_workspace,
                                 .width = m->width,
                                 .ffn = m->ffn,
                                 .heads = m->heads,
@@ -244,9 +271,22 @@ static status open_training(struct session *x, int64_t micro_batches)
 {
     const struct config *c = x->cfg;
     bool narrow = c->recipe == RECIPE_FULL && c->dtype == CONFIG_BF16 && c->state_dtype != TRI_FP32;
-    struct trainer_sizes sizes = {.state_dt = narrow ? DT_BF16 : DT_F32, .consume = c->optimizer_in_bwd};
+    struct trainer_sizes sizes = {.bucket = c->reduce_bucket / 4 / 16 * 16,
+                                  .state_dt = narrow ? DT_BF16 : DT_F32,
+                                  .consume = c->optimizer_in_bwd};
     TRY(divide_step(x, micro_batches, &sizes));
-    return trainer_init(&x->trainer, c, &x->model, x->comm, x->s, &sizes);
+    return trainer_init(&x->trainer, c, &x->model, x->comm, x->s, x->across, &sizes);
+}
+
+/* What comes again in every step is launched as graphs. Not where tensors step in the backward over several ranks: the reduction of
+ * each may use the stream past its backend (NCCL), in the middle of a block. */
+static status open_recorder(struct session *x)
+{
+    const struct config *c = x->cfg;
+    if (x->use != SESSION_TRAIN || !c->cuda_graphs || !x->be->dev.graph_begin) return ST_OK;
+    if (c->optimizer_in_bwd && x->comm->size > 1) return ST_OK;
+    plan_extra(&x->plan, x->be->tensors_in, "library", "graphs of blocks: a guess", (size_t)RECORD_GRAPHS * RECORD_GRAPH_BYTES);
+    return record_open(&x->recorder, x->s);
 }
 
 /* A model that is a config.json and no more can be planned. */
@@ -272,6 +312,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     if (!given) TRY(open_data(x));
     struct batch_bounds bounds = given ? *given : batch_bounds_of(x->data, cfg->batch_size);
     if (x->val) bounds = batch_bounds_max(bounds, batch_bounds_of(x->val, cfg->batch_size_val));
+    bounds = batch_bounds_filled(bounds, x->be->token_unit);
     struct model_plan plan = plan_model(x, &bounds);
     bool masters = plan.full && cfg->dtype == CONFIG_BF16 && cfg->master_weights == TRI_FP32;
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
@@ -284,9 +325,12 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     TRY(x->be->prepare(x->s, &work));
     x->unordered = use == SESSION_TRAIN && x->be->unordered && x->be->unordered(&work);
     plan_init(&x->plan, x->be);
+    TRY(open_recorder(x));
     layout(x);
     plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
     plan_extra(&x->plan, x->be->tensors_in, "library", x->be->library, x->be->library_bytes(&work));
+    plan_extra(&x->plan, MEM_DEVICE, "library", "buffers of NCCL", transport_library_bytes(comm));
+    x->plan.held = transport_held_bytes(comm);
     if (x->data) plan_extra(&x->plan, MEM_HOST, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
     return ST_OK;
 }
@@ -310,8 +354,9 @@ status session_bind(struct session *x)
 static void settle(struct session *x)
 {
     char *message = mem_strdup(status_message());
-    if (x->copy_in) (void)x->be->dev.sync(x->copy_in, "end");
-    if (x->s) (void)x->be->dev.sync(x->s, "end");
+    struct stream *const streams[] = {x->copy_in, x->across, x->model.params.decode, x->s};
+    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
+        if (streams[i]) (void)x->be->dev.sync(streams[i], "end");
     (void)status_fail(ST_OK, "%s", message);
     free(message);
 }
@@ -319,12 +364,14 @@ static void settle(struct session *x)
 void session_close(struct session *x)
 {
     settle(x);
+    record_close(x->recorder);
     trainer_release(&x->trainer);
     if (x->model.layers) model_release(&x->model);
     plan_release(&x->plan);
     batcher_release(&x->batcher);
     if (x->s) stage_release(&x->stage);
     if (x->copy_in) x->be->dev.stream_close(x->copy_in);
+    if (x->across && x->across != x->s) x->be->dev.stream_close(x->across);
     if (x->s) x->be->dev.stream_close(x->s);
     if (x->val) dataset_close(x->val);
     if (x->data) dataset_close(x->data);

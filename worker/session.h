@@ -24,6 +24,8 @@ struct session {
     const struct backend *be;
     bool unordered;             /* its bits may differ from run to run, in what this run asks of it */
     struct stream *s, *copy_in; /* compute; micro-batches on their way to it */
+    struct stream *across;      /* gradients on their way over the ranks; compute's own where nothing could run meanwhile */
+    struct recorder *recorder;  /* of what blocks queue on compute (kernels/record.h); NULL: none */
 
     struct hf_config hf;
     struct model_shape shape;

@@ -11,14 +11,16 @@
 static status consume(void *owner, int id, tensor grad);
 
 status trainer_init(struct trainer *t, const struct config *cfg, struct model *m, struct comm *comm, struct stream *s,
-                    const struct trainer_sizes *sizes)
+                    struct stream *across, const struct trainer_sizes *sizes)
 {
-    *t = (struct trainer){.cfg = cfg, .m = m, .comm = comm, .s = s, .sizes = *sizes, .accumulation = sizes->micro_batches / comm->size};
-    grad_sink_init(&t->sink, &m->params, comm, s, m->stat, (int)sizes->leaves, (int)(sizes->micro_batches / sizes->leaves),
-                   sizes->consume ? consume : NULL, t);
+    struct grad_sizes grads = {m->stat, (int)sizes->leaves, (int)(sizes->micro_batches / sizes->leaves), sizes->bucket};
+    *t = (struct trainer){
+        .cfg = cfg, .m = m, .comm = comm, .s = s, .across = across, .sizes = *sizes, .accumulation = sizes->micro_batches / comm->size};
+    TRY(grad_sink_init(&t->sink, &m->params, comm, s, across, &grads, sizes->consume ? consume : NULL, t));
     optim_init(&t->optim, cfg, &m->params, s, sizes->state_dt);
     for (int i = 0; i < TRAINER_SLOTS; i++) {
         t->slot[i].trainer = t;
+        TRY(s->be->dev.event_open(&t->slot[i].crossed));
         TRY(s->be->dev.event_open(&t->slot[i].done));
     }
     return ST_OK;
@@ -52,8 +54,10 @@ void trainer_layout(struct trainer *t, struct arena *a)
 void trainer_release(struct trainer *t)
 {
     if (t->sink.seen) grad_sink_release(&t->sink);
-    for (int i = 0; i < TRAINER_SLOTS; i++)
+    for (int i = 0; i < TRAINER_SLOTS; i++) {
+        if (t->slot[i].crossed) t->s->be->dev.event_close(t->slot[i].crossed);
         if (t->slot[i].done) t->s->be->dev.event_close(t->slot[i].done);
+    }
     *t = (struct trainer){0};
 }
 
@@ -126,9 +130,12 @@ status trainer_reduce(struct trainer *t, unsigned flags)
     TRY(grad_reduce(&t->sink));
     row_of(t, slot->shared)[t->accumulation] = (double)flags;
     if (t->comm->size == 1) return ST_OK;
-    TRY(dev->copy(t->s, row_of(t, slot->shared), row_of(t, t->losses.data), (size_t)t->accumulation * sizeof(double)));
-    TRY(dev->host_call(t->s, gather, slot));
-    return dev->copy(t->s, t->losses.data, slot->shared, (size_t)(t->comm->size * t->losses.ld) * sizeof(double));
+    TRY(dev->copy(t->across, row_of(t, slot->shared), row_of(t, t->losses.data), (size_t)t->accumulation * sizeof(double)));
+    TRY(dev->host_call(t->across, gather, slot));
+    TRY(dev->copy(t->across, t->losses.data, slot->shared, (size_t)(t->comm->size * t->losses.ld) * sizeof(double)));
+    if (t->across == t->s) return ST_OK;
+    TRY(dev->event_record(slot->crossed, t->across));
+    return dev->event_wait(slot->crossed, t->s, "gradients reduced");
 }
 
 static status stamp(void *arg)
@@ -168,6 +175,8 @@ status trainer_collect(struct trainer *t, struct step_result *out)
 {
     struct trainer_slot *slot = &t->slot[t->collected % TRAINER_SLOTS];
     assert(trainer_in_flight(t) > 0);
+    /* Done with before the rest of the step is; asked for what failed on that stream, which is why the rest is wrong. */
+    if (t->across != t->s) TRY(t->s->be->dev.event_sync(slot->crossed, "step"));
     TRY(t->s->be->dev.event_sync(slot->done, "step"));
     const struct step_scalars *c = slot->found;
     t->collected++;

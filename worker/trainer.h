@@ -11,8 +11,10 @@
  *   host     launch 0 | launch 1 | collect 0 | launch 2 | collect 1 | …             slots 0 1 0 1 …, in pinned memory
  *   device     └ plan 0 ↓, step 0 … found 0 ↑, plan 1 ↓, step 1 … found 1 ↑ …
  *
- * With several ranks the losses of a step, and what else they must agree on (`flags`), cross in one gather on the stream. While a
- * step is in flight no other collective may be begun from the host: ranks must meet in one order (collectives/comm.h).
+ * With several ranks gradients cross on a stream of their own where they can, while lower layers compute theirs
+ * (worker/memory/grad_sink.h). Behind them, on the same stream, the losses of a step, and what else ranks must agree on (`flags`),
+ * cross in one gather. While a step is in flight no other collective may be begun from the host: ranks must meet in one order
+ * (collectives/comm.h).
  *
  * It knows neither data nor files nor schedule: whoever calls it brings the batches and the learning rate. */
 #ifndef TRIMPOT_TRAINER_H
@@ -28,6 +30,7 @@ enum { TRAINER_SLOTS = 2 };
 /* Of a step: M micro-batches over all ranks, V leaves of the reduction tree. consume: optimizer_in_bwd. */
 struct trainer_sizes {
     int64_t micro_batches, leaves;
+    int64_t bucket; /* elements of the gradients that cross ranks at a time; 0: all */
     dtype state_dt;
     bool consume;
 };
@@ -54,14 +57,14 @@ struct trainer_slot {
     struct step_scalars *found; /* pinned */
     double finished_at;
     struct trainer *trainer;
-    struct event *done;
+    struct event *crossed, *done; /* on `across`; on the compute stream */
 };
 
 struct trainer {
     const struct config *cfg;
     struct model *m;
     struct comm *comm;
-    struct stream *s;
+    struct stream *s, *across; /* compute; what crosses ranks: where nothing could overlap, the same */
     struct trainer_sizes sizes;
     int64_t accumulation; /* micro-batches of this rank */
     struct grad_sink sink;
@@ -76,7 +79,7 @@ struct trainer {
 };
 
 status trainer_init(struct trainer *t, const struct config *cfg, struct model *m, struct comm *comm, struct stream *s,
-                    const struct trainer_sizes *sizes);
+                    struct stream *across, const struct trainer_sizes *sizes);
 void trainer_layout(struct trainer *t, struct arena *arenas); /* [PLAN_ARENAS]; measured, then bound */
 void trainer_release(struct trainer *t);
 

@@ -311,6 +311,7 @@ const struct backend backend_cpu = {
     .ops = {TRIMPOT_OPS(CPU_SLOT)},
     .prepare = cpu_prepare,
     .library_bytes = cpu_library_scratch_bytes,
+    .head_rows = 512,
     .library = "packing buffers and kernels of oneDNN",
     .describe = cpu_describe,
 };

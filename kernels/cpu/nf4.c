@@ -152,6 +152,15 @@ static inline void decode16(const uint8_t *codes, float out[16])
 #endif
 }
 
+/* Elements [i, end) of the flat matrix, sixteen at most, to where they lie. */
+static void store_apart(const tensor *w, int64_t i, int64_t end, const float x[16])
+{
+    for (int64_t j = i; j < end; j++) {
+        int64_t at = j / w->dim[1] * w->ld + j % w->dim[1];
+        vec_store(w->data, w->dt, at, at + 1, vf_set(x[j - i]));
+    }
+}
+
 static void decode_group(const void *arg, int64_t index)
 {
     const struct nf4_args *q = arg;
@@ -159,6 +168,7 @@ static void decode_group(const void *arg, int64_t index)
     const uint8_t *codes = (const uint8_t *)q->codes.data + g.first / 2, *scales = q->absmax_q.data;
     float nested = ((const float *)q->nested.data)[index], offset = *(const float *)q->offset.data;
     char *out = (char *)q->w.data + (size_t)g.first * dtype_bytes(q->w.dt);
+    bool apart = q->w.rank == 2 && q->w.ld != q->w.dim[1];
     for (int64_t b = 0; b < g.blocks; b++) {
         vf absmax = vf_set(dynamic_map_signed[scales[g.block0 + b]] * nested + offset);
         int64_t end = (b + 1) * NF4_BLOCK < g.count ? (b + 1) * NF4_BLOCK : g.count;
@@ -168,7 +178,9 @@ static void decode_group(const void *arg, int64_t index)
             bool whole = end - i >= 16;
             if (!whole) memcpy(tail, codes + i / 2, (size_t)(end - i + 1) / 2);
             decode16(whole ? codes + i / 2 : tail, x);
-            for (int64_t j = i; j < end && j < i + 16; j += VW) vec_store(out, q->w.dt, j, end, vf_load(x + (j - i)) * absmax);
+            for (int64_t j = 0; j < 16; j += VW) vf_store(x + j, vf_load(x + j) * absmax);
+            if (apart) store_apart(&q->w, g.first + i, g.first + (whole ? i + 16 : end), x);
+            for (int64_t j = i; !apart && j < end && j < i + 16; j += VW) vec_store(out, q->w.dt, j, end, vf_load(x + (j - i)));
         }
     }
 }

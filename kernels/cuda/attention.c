@@ -30,7 +30,7 @@ const char *attention_describe(void) { return library() ? sdpa_describe(here.wit
 bool attention_unordered(const struct work_bounds *w) { return w->dt == DT_BF16 && !w->deterministic && library(); }
 
 /* Bytes of scores that a deterministic call may keep at a time. */
-static size_t scores_cap(const struct work_bounds *w) { return w->attn_workspace ? w->attn_workspace : (size_t)512 << 20; }
+static size_t scores_cap(const struct work_bounds *w) { return w->attn_workspace ? w->attn_workspace : ATTN_WORKSPACE; }
 
 /* ---- shapes ------------------------------------------------------------------------------------------------------------------- */
 
@@ -86,12 +86,13 @@ static size_t slots_bytes(const struct attention_slots *t)
 static size_t most_of(const struct work_bounds *w, enum sdpa_way way)
 {
     if (w->dt != DT_BF16 || !w->heads || !w->kv_heads || (cuda_backend && !library())) return 0;
-    int64_t q = w->heads * w->head_dim, kv = w->kv_heads * w->head_dim, ldq = w->qkv ? w->qkv : q, ldk = w->qkv ? w->qkv : kv;
+    int64_t q = w->heads * w->head_dim, kv = w->kv_heads * w->head_dim;
+    int64_t ldq = w->ld_q ? w->ld_q : q, ldk = w->ld_k ? w->ld_k : kv, ldv = w->ld_v ? w->ld_v : kv, ldo = w->ld_o ? w->ld_o : q;
     struct sdpa_shape s = {.heads = w->heads,
                            .kv_heads = w->kv_heads,
                            .head_dim = w->head_dim,
                            .window = w->window,
-                           .ld = {ldq, ldk, ldk, q, w->heads, q, ldq, ldk, ldk},
+                           .ld = {ldq, ldk, ldv, ldo, w->heads, q, ldq, ldk, ldv},
                            .way = way,
                            .capped = w->attn_cap != 0};
     size_t most = 0;

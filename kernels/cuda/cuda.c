@@ -45,6 +45,7 @@ static struct backend backend = {
     .tensors_in = MEM_DEVICE,
     .joins_products = true,
     .token_unit = GPU_TOKEN_UNIT,
+    .head_rows = GPU_HEAD_ROWS,
     .ops = {TRIMPOT_OPS(CUDA_SLOT)},
     .prepare = prepare,
     .library_bytes = cuda_library_bytes,

@@ -6,7 +6,10 @@
  *
  * Rules of kernels: the same bits on every run and for any grid that the shapes give (no float atomics, sums in a fixed order);
  * f32 arithmetic, one rounding per stored output; no index of 32 bits where an element count may pass 2^31; vectors of 16 bytes
- * where pointer and ld allow it, else one element at a time: any view that ops.h allows works. */
+ * where pointer and ld allow it, else one element at a time: any view that ops.h allows works.
+ *
+ * Rules of launchers: what is queued follows from the op's arguments alone, host twins unread; nothing is allocated or waited for
+ * (kernels/record.h: a call may be captured). */
 #ifndef TRIMPOT_CUDA_H
 #define TRIMPOT_CUDA_H
 

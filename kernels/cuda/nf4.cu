@@ -4,7 +4,8 @@
  *   w  |8|8|8|8|8|8|8|8|…     a thread has eight elements, eight threads a block of 64 that shares one absmax, and a thread
  *                             block goes through a group of 256 such blocks that share one nested scale, 32 at a time
  *
- * A warp reads 128 bytes of codes and writes 1024 or 512 of weights: each of its accesses is one stretch of memory. */
+ * A warp reads 128 bytes of codes and writes 1024 or 512 of weights: each of its accesses is one stretch of memory, or one of every
+ * row that it ends in where the rows that are written lie apart. */
 #include "kernels/cuda/eight.h"
 #include "kernels/cuda/ordered.h"
 #include "kernels/quant_maps.h"
@@ -164,8 +165,33 @@ static __device__ inline uint32_t load_codes(const uint8_t *codes, int64_t first
     return word;
 }
 
-static __global__ void __launch_bounds__(THREADS)
-    nf4_decode(const uint8_t *codes, const uint8_t *absmax_q, const float *nested, const float *offset, int64_t n, void *w, dtype dt)
+/* Rows `ld` apart. The first element of a thread block's stretch lies in a row that is found once; from there on 32 bits serve. */
+struct rows {
+    int64_t ld, begin, row; /* of the stretch, and its row */
+    uint32_t cols, col;
+};
+
+static __device__ inline struct rows rows_from(int64_t begin, int64_t cols, int64_t ld)
+{
+    int64_t row = begin / cols;
+    return {ld, begin, row, (uint32_t)cols, (uint32_t)(begin - row * cols)};
+}
+
+/* Eight, from the flat element `first` on: in one piece where a row has all of them. */
+static __device__ inline void store_apart(const struct rows &r, void *w, dtype dt, int64_t first, int lanes, const struct eight &x)
+{
+    uint32_t at = (uint32_t)(first - r.begin) + r.col, row = at / r.cols, col = at - row * r.cols;
+    for (int from = 0; from < lanes; col = 0, row++) {
+        uint32_t room = r.cols - col;
+        int to = room < (uint32_t)(lanes - from) ? from + (int)room : lanes;
+        eight_store(w, dt, (r.row + row) * r.ld + col - from, from, to, x);
+        from = to;
+    }
+}
+
+template <bool APART>
+static __global__ void __launch_bounds__(THREADS) nf4_decode(const uint8_t *codes, const uint8_t *absmax_q, const float *nested,
+                                                             const float *offset, int64_t n, void *w, dtype dt, int64_t cols, int64_t ld)
 {
     __shared__ float values[16], map[256];
     if (threadIdx.x < 16) values[threadIdx.x] = device_nf4_map[threadIdx.x];
@@ -181,19 +207,31 @@ static __global__ void __launch_bounds__(THREADS)
         word[p] = load_codes(codes, at, lanes);
         absmax[p] = lanes ? map[absmax_q[at / NF4_BLOCK]] * nested[at / NF4_GROUP] + *offset : 0.0f;
     }
+    struct rows rows = {};
+    if (APART) rows = rows_from((int64_t)blockIdx.x * PASSES * PASS, cols, ld);
 #pragma unroll
     for (int p = 0; p < PASSES; p++) {
         float x[EIGHT];
 #pragma unroll
         for (int j = 0; j < EIGHT; j++) x[j] = values[word[p] >> (j % 2 ? 4 * (j - 1) : 4 * (j + 1)) & 15] * absmax[p];
-        eight_store(w, dt, first + p * PASS, 0, lanes_of(first + p * PASS, n), eight_narrow(dt, x));
+        int64_t at = first + p * PASS;
+        if (APART)
+            store_apart(rows, w, dt, at, lanes_of(at, n), eight_narrow(dt, x));
+        else
+            eight_store(w, dt, at, 0, lanes_of(at, n), eight_narrow(dt, x));
     }
+}
+
+template <bool APART> static status decode(struct stream *s, const struct nf4_args *q, int64_t n)
+{
+    return LAUNCH((nf4_decode<APART>), (unsigned)((n + PASSES * PASS - 1) / (PASSES * PASS)), THREADS, 0, s, (const uint8_t *)q->codes.data,
+                  (const uint8_t *)q->absmax_q.data, (const float *)q->nested.data, (const float *)q->offset.data, n, q->w.data, q->w.dt,
+                  q->w.dim[1], q->w.ld);
 }
 
 status nf4_dequantize_cuda(struct stream *s, const struct nf4_args *q)
 {
     int64_t n = tensor_count(&q->w);
     if (!n) return ST_OK;
-    return LAUNCH(nf4_decode, (unsigned)((n + PASSES * PASS - 1) / (PASSES * PASS)), THREADS, 0, s, (const uint8_t *)q->codes.data,
-                  (const uint8_t *)q->absmax_q.data, (const float *)q->nested.data, (const float *)q->offset.data, n, q->w.data, q->w.dt);
+    return q->w.rank == 2 && q->w.ld != q->w.dim[1] ? decode<true>(s, q, n) : decode<false>(s, q, n);
 }

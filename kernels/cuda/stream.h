@@ -2,6 +2,8 @@
 #ifndef TRIMPOT_CUDA_STREAM_H
 #define TRIMPOT_CUDA_STREAM_H
 
+#include <assert.h>
+
 #include <cuda_runtime_api.h>
 
 #include "kernels/backend.h"
@@ -18,7 +20,12 @@ struct cuda_stream {
 };
 
 static inline struct cuda_stream *cuda_stream(struct stream *s) { return (struct cuda_stream *)(void *)s; }
-static inline cudaStream_t cuda_on(struct stream *s) { return cuda_stream(s)->on; }
+/* What uses it queues now: within a recorded stretch (kernels/record.h) it would overtake what is written down. */
+static inline cudaStream_t cuda_on(struct stream *s)
+{
+    assert(!s->recorded);
+    return cuda_stream(s)->on;
+}
 
 /* ST_OK, or ST_OOM or ST_DEVICE with "WHAT: cudaErrorName: its text". device.c */
 status cuda_status(cudaError_t e, const char *what);

@@ -1,6 +1,6 @@
 /* bench_gpu — kernels of a device backend at the sizes of a real model's step, one JSON object per line as they come.
  *
- *      bench_gpu [cuda|emu] [8b|1b|0.5b|tiny] [gemm|attn|elem|step|nf4]         default: cuda 8b, all groups
+ *      bench_gpu [cuda|emu] [8b|1b|0.5b|tiny] [gemm|attn|slices|elem|head|step|host|nf4]     default: cuda 8b, all groups
  *
  * The first line is the device, what a copy on it moves per second (read and written) and what its product of 8192³ reaches. Then
  * for each kernel the milliseconds of a call among many that are queued behind each other, the FLOPs or the bytes that it must move
@@ -25,7 +25,8 @@ static const struct shape {
     {"tiny", 40, 20, 32, 48, 2, 1, 16, 100, 8, 32}, /* to see that it runs: on the emulated device */
 };
 
-static struct stream *s;
+static struct stream *s, *beside;
+static struct event *done;
 static const struct shape *m;
 static const struct gpu *published; /* NULL: not in the table */
 static double copy_rate, product_rate;
@@ -101,6 +102,30 @@ static int32_t *counted32(int64_t n, int64_t step, int64_t wrap) { return counte
 
 static struct rows_at rows_of_tokens(void) { return (struct rows_at){counted32(m->tokens, 1, m->length), counted(m->tokens, 8, 1, 1, 0)}; }
 
+/* The workspace that calls within the largest shapes need. */
+static status prepare(bool deterministic)
+{
+    const int64_t n = m->tokens;
+    struct work_bounds w = {.dt = DT_BF16,
+                            .tokens = n,
+                            .docs = 8 * n / m->length,
+                            .doc_tokens = 2 * m->length,
+                            .deterministic = deterministic,
+                            .width = m->width,
+                            .ffn = m->ffn,
+                            .heads = m->heads,
+                            .kv_heads = m->kv_heads,
+                            .head_dim = m->head_dim,
+                            .vocab = m->vocab,
+                            .rank = 16,
+                            .head_rows = 4 * m->rows,
+                            .threads = 1};
+    if (s->workspace) s->be->dev.free(MEM_DEVICE, s->workspace, s->workspace_bytes);
+    s->workspace = NULL;
+    TRY(s->be->prepare(s, &w));
+    return s->workspace_bytes ? s->be->dev.alloc(MEM_DEVICE, s->workspace_bytes, &s->workspace) : ST_OK;
+}
+
 /* ---- time ------------------------------------------------------------------------------------------------------------------- */
 
 typedef status call_fn(const void *args);
@@ -164,15 +189,26 @@ static status call_copy(const void *a)
     return s->be->dev.copy(s, c->to, c->from, c->bytes);
 }
 
-static double product(int64_t rows, int64_t cols, int64_t depth, const struct gemm_args *how, const char *kernel)
+/* Depth of A2·B2 beside A·B: none; in memory of its own; right behind A's columns and B's, as adapters lie (joins_products). */
+struct second {
+    int64_t depth;
+    bool behind;
+};
+
+static void halves(int64_t rows, int64_t depth, struct second more, tensor *first, tensor *second)
+{
+    tensor whole = made(DT_BF16, rows, depth + (more.behind ? more.depth : 0));
+    *first = tensor_columns(&whole, 0, depth);
+    if (more.depth) *second = more.behind ? tensor_columns(&whole, depth, more.depth) : made(DT_BF16, rows, more.depth);
+}
+
+static double product(int64_t rows, int64_t cols, int64_t depth, const struct gemm_args *how, struct second more, const char *kernel)
 {
     struct gemm_args g = *how;
-    g.a = g.ta ? made(DT_BF16, depth, rows) : made(DT_BF16, rows, depth);
-    g.b = g.tb ? made(DT_BF16, cols, depth) : made(DT_BF16, depth, cols);
+    halves(g.ta ? depth : rows, g.ta ? rows : depth, more, &g.a, &g.a2);
+    halves(g.tb ? cols : depth, g.tb ? depth : cols, more, &g.b, &g.b2);
     g.c = made(g.beta != 0 ? DT_F32 : DT_BF16, rows, cols);
-    int64_t more = g.a2.rank ? g.a2.dim[1] : 0;
-    if (more) g.a2 = made(DT_BF16, rows, more), g.b2 = g.tb ? made(DT_BF16, cols, more) : made(DT_BF16, more, cols);
-    double flops = 2.0 * (double)rows * (double)cols * (double)(depth + more), seconds = timed(call_gemm, &g);
+    double flops = 2.0 * (double)rows * (double)cols * (double)(depth + more.depth), seconds = timed(call_gemm, &g);
     if (kernel) report(kernel, COMPUTES(flops), seconds);
     drop_all();
     return seconds > 0 ? flops / seconds : 0;
@@ -185,7 +221,7 @@ static void limits(const char *device)
     double seconds = timed(call_copy, &c);
     copy_rate = seconds > 0 ? 2 * (double)bytes / seconds : 0;
     drop_all();
-    product_rate = product(m->product, m->product, m->product, &(struct gemm_args){.tb = true, .alpha = 1}, NULL);
+    product_rate = product(m->product, m->product, m->product, &(struct gemm_args){.tb = true, .alpha = 1}, (struct second){0}, NULL);
     printf("{\"device\":\"%s\",\"shape\":\"%s\",\"gpu\":\"%s\",\"copy_gbs\":%.5g,\"product_tflops\":%.5g}\n", device, m->name,
            published ? published->name : "", copy_rate / 1e9, product_rate / 1e12);
     fflush(stdout);
@@ -197,18 +233,19 @@ static void gemm(void)
 {
     int64_t n = m->tokens, q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim;
     const struct gemm_args forward = {.tb = true, .alpha = 1}, back = {.alpha = 1}, weights = {.ta = true, .alpha = 1, .beta = 1};
-    const struct gemm_args adapted = {.tb = true, .alpha = 1, .a2 = {.rank = 2, .dim = {0, 16}}};
-    product(n, q, m->width, &forward, "gemm q");
-    product(n, kv, m->width, &forward, "gemm k");
-    product(n, m->ffn, m->width, &forward, "gemm gate");
-    product(n, m->width, m->ffn, &forward, "gemm down");
-    product(n, m->ffn, m->width, &adapted, "gemm gate, adapter fused");
-    product(n, 16, m->width, &forward, "gemm x to rank 16");
-    product(n, m->width, m->ffn, &back, "gemm d x of gate");
-    product(m->ffn, m->width, n, &weights, "gemm d weight of gate, f32 +=");
-    product(16, m->width, n, &weights, "gemm d adapter A, f32 +=");
-    product(m->rows, m->vocab, m->width, &forward, "gemm head");
-    product(m->rows, m->width, m->vocab, &back, "gemm d x of head");
+    const struct second none = {0};
+    product(n, q, m->width, &forward, none, "gemm q");
+    product(n, kv, m->width, &forward, none, "gemm k");
+    product(n, m->ffn, m->width, &forward, none, "gemm gate");
+    product(n, m->width, m->ffn, &forward, none, "gemm down");
+    product(n, m->ffn, m->width, &forward, (struct second){64, true}, "gemm gate, adapter behind");
+    product(n, m->ffn, m->width, &forward, (struct second){16}, "gemm gate, adapter apart");
+    product(n, 16, m->width, &forward, none, "gemm x to rank 16");
+    product(n, m->width, m->ffn, &back, none, "gemm d x of gate");
+    product(m->ffn, m->width, n, &weights, none, "gemm d weight of gate, f32 +=");
+    product(16, m->width, n, &weights, none, "gemm d adapter A, f32 +=");
+    product(m->rows, m->vocab, m->width, &forward, none, "gemm head");
+    product(m->rows, m->width, m->vocab, &back, none, "gemm d x of head");
 }
 
 static void attention(const char *forward, const char *backward, int64_t docs, int64_t length)
@@ -244,6 +281,22 @@ static void attn(void)
 {
     attention("attention", "attention backward", m->tokens / m->length, m->length);
     attention("attention, short documents", "attention backward, short documents", 8 * m->tokens / m->length, m->length / 8);
+}
+
+/* Backward in an order that is fixed, at lengths around the shape's. */
+static void slices(void)
+{
+    char forward[64], backward[64];
+    for (int fixed = 0; fixed < 2; fixed++) {
+        for (int64_t length = m->length / 2; length <= 2 * m->length; length *= 2) {
+            const char *how = fixed ? ", deterministic" : "";
+            snprintf(forward, sizeof forward, "attention T %lld%s", (long long)length, how);
+            snprintf(backward, sizeof backward, "attention backward T %lld%s", (long long)length, how);
+            if (prepare(fixed)) die();
+            attention(forward, backward, m->tokens / length, length);
+        }
+    }
+    if (prepare(false)) die();
 }
 
 static void norms(void)
@@ -307,6 +360,35 @@ static void elem(void)
     drop_all();
 }
 
+/* By the rows of a chunk: where products have their full rate. */
+static void head(void)
+{
+    char name[3][64];
+    for (int64_t rows = m->rows / 4; rows <= 4 * m->rows; rows *= 2) {
+        static const char *const WHAT[] = {"gemm head", "loss, in place", "gemm d x of head"};
+        for (int i = 0; i < 3; i++) snprintf(name[i], sizeof name[i], "%s, %lld rows", WHAT[i], (long long)rows);
+        product(rows, m->vocab, m->width, &(struct gemm_args){.tb = true, .alpha = 1}, (struct second){0}, name[0]);
+        struct loss_args loss = {made(DT_BF16, rows, m->vocab), counted32(rows, 331, m->vocab), flat(made(DT_F32, 1, rows)), 0, false};
+        MEASURE(name[1], loss, MOVES(4 * rows * m->vocab), &loss);
+        drop_all();
+        product(rows, m->width, m->vocab, &(struct gemm_args){.alpha = 1}, (struct second){0}, name[2]);
+    }
+}
+
+/* What the host pays for a launch, and what it brings and fetches. */
+static void host(void)
+{
+    size_t bytes = m->product < 1000 ? 4096 : (size_t)1 << 28;
+    struct axpy_args small = {flat(made(DT_BF16, 1, 64)), flat(made(DT_BF16, 1, 64)), 1, true};
+    MEASURE("launch of a small kernel", axpy, MOVES(6 * 64), &small);
+    void *there = memory(bytes), *pinned;
+    if (s->be->dev.alloc(MEM_PINNED, bytes, &pinned)) die();
+    report("copy from the host, pinned", MOVES(bytes), timed(call_copy, &(struct copied){there, pinned, bytes}));
+    report("copy to the host, pinned", MOVES(bytes), timed(call_copy, &(struct copied){pinned, there, bytes}));
+    s->be->dev.free(MEM_PINNED, pinned, bytes);
+    drop_all();
+}
+
 static void step(void)
 {
     int64_t n = m->product < 1000 ? FLAT_PAGE : (int64_t)1 << 28;
@@ -336,6 +418,21 @@ static void step(void)
     drop_all();
 }
 
+struct pair {
+    struct gemm_args gemm;
+    struct nf4_args decode;
+};
+
+/* Both at once, each on its stream, and the next pair behind both. */
+static status call_pair(const void *a)
+{
+    const struct pair *p = a;
+    TRY(op_nf4_dequantize(beside, &p->decode));
+    TRY(s->be->dev.event_record(done, beside));
+    TRY(op_gemm(s, &p->gemm));
+    return s->be->dev.event_wait(done, s, "decoded");
+}
+
 static void nf4(void)
 {
     int64_t n = m->ffn * m->width, blocks_of_64 = (n + 63) / 64;
@@ -344,34 +441,37 @@ static void nf4(void)
                          flat(made(DT_F32, 1, (blocks_of_64 + 255) / 256)), flat(made(DT_F32, 1, 1))};
     MEASURE("nf4 encode", nf4_quantize, MOVES(2.516 * (double)n), &q);
     MEASURE("nf4 decode", nf4_dequantize, MOVES(2.516 * (double)n), &q);
+    struct pair p = {.gemm = {.tb = true, .alpha = 1}, .decode = q};
+    p.gemm.a = made(DT_BF16, m->tokens, m->width);
+    p.gemm.b = made(DT_BF16, m->ffn, m->width);
+    p.gemm.c = made(DT_BF16, m->tokens, m->ffn);
+    double flops = 2.0 * (double)m->tokens * (double)n;
+    report("gemm gate", COMPUTES(flops), timed(call_gemm, &p.gemm));
+    report("gemm gate, nf4 decode beside it", COMPUTES(flops), timed(call_pair, &p));
     drop_all();
 }
 
 static const struct group {
     const char *name;
     void (*run)(void);
-} GROUPS[] = {{"gemm", gemm}, {"attn", attn}, {"elem", elem}, {"step", step}, {"nf4", nf4}};
+} GROUPS[] = {{"gemm", gemm}, {"attn", attn}, {"slices", slices}, {"elem", elem},
+              {"head", head}, {"step", step}, {"host", host},     {"nf4", nf4}};
 
 static status open_device(const char *name, const struct backend **be)
 {
-    const int64_t n = m->tokens;
-    struct work_bounds w = {.dt = DT_BF16,
-                            .tokens = n,
-                            .docs = 8 * n / m->length,
-                            .doc_tokens = m->length,
-                            .width = m->width,
-                            .ffn = m->ffn,
-                            .heads = m->heads,
-                            .kv_heads = m->kv_heads,
-                            .head_dim = m->head_dim,
-                            .vocab = m->vocab,
-                            .rank = 16,
-                            .head_rows = m->rows,
-                            .threads = 1};
     TRY(backend_load(name, &(struct backend_place){0, 1}, be));
     TRY((*be)->dev.stream_open(&s, 1));
-    TRY((*be)->prepare(s, &w));
-    return s->workspace_bytes ? (*be)->dev.alloc(MEM_DEVICE, s->workspace_bytes, &s->workspace) : ST_OK;
+    TRY((*be)->dev.stream_open(&beside, 1));
+    TRY((*be)->dev.event_open(&done));
+    return prepare(false);
+}
+
+static void close_device(void)
+{
+    if (s->workspace) s->be->dev.free(MEM_DEVICE, s->workspace, s->workspace_bytes);
+    s->be->dev.event_close(done);
+    s->be->dev.stream_close(beside);
+    s->be->dev.stream_close(s);
 }
 
 int main(int argc, char **argv)
@@ -389,7 +489,6 @@ int main(int argc, char **argv)
     limits(be->describe());
     for (size_t i = 0; i < sizeof GROUPS / sizeof *GROUPS; i++)
         if (!only || !strcmp(only, GROUPS[i].name)) GROUPS[i].run();
-    if (s->workspace) be->dev.free(MEM_DEVICE, s->workspace, s->workspace_bytes);
-    be->dev.stream_close(s);
+    close_device();
     return 0;
 }

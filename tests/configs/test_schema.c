@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "configs/schema.h"
+#include "kernels/backend.h"
 #include "kernels/base/log.h"
 
 #define BASE "checkpointer: {checkpoint_dir: /model}\ndataset: {data_files: rows.json}\n"
@@ -121,8 +122,10 @@ static void defaults_of_full(void **state)
     assert_int_equal(c->model.init, INIT_PRETRAINED);
     assert_int_equal(c->ac_mode, AC_NONE);
     assert_int_equal(c->memory_budget, -1);
+    assert_int_equal(c->attn_workspace, ATTN_WORKSPACE);
     assert_int_equal(c->virtual_ranks, -1);
     assert_true(c->stochastic_rounding);
+    assert_true(c->cuda_graphs);
     assert_false(c->torchtune_templates);
     assert_false(c->has_val);
     assert_int_equal(c->n_dataset, 1);
@@ -298,8 +301,9 @@ static void values_are_typed_by_the_schema(void **state)
     assert_string_equal(c->tokenizer.template_roles[1].value, "");
     assert_string_equal(c->tokenizer.template_roles[1].value + 1, "\n");
     config_free(c);
-    c = PARSE(BASE, "memory_budget=512MiB", "enable_activation_checkpointing=true", "device=cpu");
+    c = PARSE(BASE, "memory_budget=512MiB", "attn_workspace=1GB", "enable_activation_checkpointing=true", "device=cpu");
     assert_int_equal(c->memory_budget, 512 << 20);
+    assert_int_equal(c->attn_workspace, 1000000000);
     assert_int_equal(c->ac_mode, AC_FULL);
     assert_true(c->device_set && c->device == DEVICE_CPU);
     config_free(c);

@@ -41,6 +41,16 @@ sys.exit(not worst <= float(sys.argv[4]))
 END
 }
 
+# deeper FAMILY LAYERS: prints the directory of a golden model with so many layers, whose weights must be drawn (model.init=random).
+deeper()
+{
+    local to=$scratch/$1-$2
+    [ -d "$to" ] || cp -r "$source/tests/truth/golden/$1/model" "$to"
+    rm -f "$to"/*.safetensors
+    sed -i -E "s/(\"num_hidden_layers\":) *[0-9]+/\1 $2/" "$to/config.json"
+    say "$to"
+}
+
 # The labels of all waits for events, one a line.
 wait_labels()
 {

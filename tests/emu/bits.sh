@@ -19,6 +19,11 @@ also=2 each "LoRA, 8-bit states" 1e-2 "${lora[@]}" dtype=bf16 "${tied[@]}" "${ei
 also=1 each "full, masters, checkpointed" 1e-2 "${full[@]}" dtype=bf16 master_weights=fp32 "${untied[@]}" enable_activation_checkpointing=true
 items=1 also=1 each "optimizer_in_bwd" 1e-5 "${full[@]}" dtype=fp32 "${untied[@]}" optimizer_in_bwd=true
 also=1 each "random init, clipped" 1e-5 "${full[@]}" dtype=fp32 "${tied[@]}" model.init=random clip_grad_norm=0.5
+# QLoRA, joined, of more layers than are dequantised ahead.
+deep=(--model "$(deeper llama3 3)" model.init=random model.lora_dropout=0)
+for dtype in fp32 bf16; do also="2 4" each "NF4 ahead, $dtype" ${bound_of[$dtype]} "${qlora[@]}" dtype=$dtype "${deep[@]}"; done
+items=1 also=1 each "NF4 ahead, checkpointed, optimizer_in_bwd" 1e-5 "${qlora[@]}" dtype=fp32 "${deep[@]}" enable_activation_checkpointing=true \
+    optimizer_in_bwd=true
 
 # ---- saved here, resumed there ------------------------------------------------------------------------------------------------
 resume=("${lora[@]}" dtype=fp32 "${untied[@]}" save_every_n_steps=1 checkpointer.keep_last_n_checkpoints=9)

@@ -19,6 +19,7 @@
 
 #include <cublasLt.h>
 
+#include "tests/emu/capture.h"
 #include "tests/emu/emu.h"
 
 namespace
@@ -292,6 +293,8 @@ struct cublasLtContext {
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle)
 {
+    *handle = nullptr;
+    if (capture_forbids("cublasLtCreate")) return CUBLAS_STATUS_NOT_INITIALIZED;
     *handle = new cublasLtContext{MAGIC};
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -22,6 +22,7 @@ extern "C" {
 #include "kernels/base/tensor.h"
 #include "kernels/cuda/cudnn.h"
 }
+#include "tests/emu/capture.h"
 #include "tests/emu/emu.h"
 #include "tests/emu/memory.h"
 
@@ -444,6 +445,7 @@ void last_error_string(char *to, size_t size) { snprintf(to, size, "%s", last_er
 
 cudnnStatus_t create(cudnnHandle_t *out)
 {
+    if (capture_forbids("cudnnCreate")) return refuse("while capturing");
     *out = reinterpret_cast<cudnnHandle_t>(new handle());
     return CUDNN_STATUS_SUCCESS;
 }
@@ -475,6 +477,7 @@ cudnnStatus_t destroy_descriptor(void *d)
 cudnnStatus_t finalize(void *d)
 {
     if (of(d)->finished) return refuse("finalised twice");
+    if (of(d)->type == CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR && capture_forbids("cuDNN makes a plan")) return refuse("while capturing");
     of(d)->finished = true;
     return CUDNN_STATUS_SUCCESS;
 }

@@ -2,6 +2,7 @@
 #include "tests/emu/capture.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "tests/emu/emu.h"
 
@@ -44,6 +45,16 @@ cudaError_t capture_join(CUevent_st *e, CUstream_st *s)
 
 cudaError_t capture_broken(struct capture &c) { return c.broken = cudaErrorStreamCaptureUnsupported; }
 
+static thread_local std::weak_ptr<struct capture> begun; /* by this thread */
+
+cudaError_t capture_forbids(const char *what)
+{
+    std::shared_ptr<struct capture> c = begun.lock();
+    if (!c) return cudaSuccess;
+    fprintf(stderr, "emu: %s while this thread captures a stream\n", what);
+    return capture_broken(*c);
+}
+
 /* Every node comes before the end of the stream that the capture began on. */
 static bool joined(const struct capture &c)
 {
@@ -67,6 +78,8 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
     if (!s || s->capture) return queue_give(cudaErrorIllegalState);
     s->capture = std::make_shared<struct capture>();
     s->capture->origin = s;
+    s->capture->by = std::this_thread::get_id();
+    begun = s->capture;
     s->capture->streams = {s};
     s->tips.clear();
     return cudaSuccess;
@@ -78,6 +91,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *out)
     if (cudaError_t e = queue_enter()) return queue_give(e);
     if (!s || !s->capture || s->capture->origin != s) return queue_give(cudaErrorIllegalState);
     std::shared_ptr<struct capture> c = s->capture;
+    if (c->by != std::this_thread::get_id()) return queue_give(cudaErrorStreamCaptureWrongThread);
+    begun.reset();
     bool whole = joined(*c);
     for (CUstream_st *of : c->streams) of->capture.reset(), of->tips.clear();
     if (c->broken) return queue_give(cudaErrorStreamCaptureInvalidated);

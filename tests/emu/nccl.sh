@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # nccl.sh BUILD_DIR: gradients that go from GPU to GPU by NCCL, on emulated GPUs under mpirun: the same bits on 1, 2, 3 and 4 ranks, with
-# any order of what may happen in any, as through the hosts; NCCL's own sum; what becomes of a job whose NCCL fails or whose rank dies: of
-# whole runs too, which go on from the last step that was saved.
+# any order of what may happen in any, as through the hosts; NCCL's own sum; in buckets behind the backward the same as at once; what
+# becomes of a job whose NCCL fails or whose rank dies: of whole runs too, which go on from the last step that was saved.
 . "$(dirname "$0")/../lib.sh"
-need mpirun
+need mpirun pgrep
 built trimpot test_comm trimpot_mpi.so
 [ -e "$build/trimpot_emu_nccl.so" ] || skip "no emulated NCCL: it is built where CUDA's and NCCL's headers are"
 export TRIMPOT_INIT_TIMEOUT=30
@@ -56,6 +56,44 @@ TRIMPOT_EMU_FAIL=nccl:8 ends 17 "$lost" train_on_gpus 2 --output "$scratch/broke
 train_on_gpus 2 --output "$scratch/broken" save_every_n_steps=1 resume_from_checkpoint=true >"$scratch/log" 2>&1 ||
     fail "going on: $(tail -3 "$scratch/log")"
 same 'broken off and gone on' "$scratch/whole" "$scratch/broken"
+
+# ---- behind the backward ----------------------------------------------------------------------------------------------------------
+# full RANKS OUTPUT key=value …: of the last step's micro-batches one or two are empty, of the last ranks
+head -n 13 "$rows" >"$scratch/odd.jsonl"
+full()
+{
+    ranks "$1" "${binary:-$trimpot}" run full_finetune device=emu dtype=fp32 seed=7 batch_size=1 epochs=1 optimizer.lr=2e-3 \
+        gradient_accumulation_steps=$((4 / $1)) --data "$scratch/odd.jsonl" --model "$source/tests/truth/golden/llama2/model" -q \
+        --output "${@:2}" >"$scratch/log" 2>&1 || fail "${*:3} on $1 ranks: $(tail -3 "$scratch/log")"
+}
+full 1 "$scratch/alone"
+for way in "2 1 any 32MiB" "2 2 last 32KiB" "2 3 first 32KiB" "4 4 any 32KiB"; do
+    read -r n seed order bucket <<<"$way"
+    TRIMPOT_EMU_SEED=$seed TRIMPOT_EMU_ORDER=$order full "$n" "$scratch/together" reduce_bucket="$bucket"
+    same "$way" "$scratch/alone" "$scratch/together"
+    rm -rf "$scratch/together"
+done
+mkdir "$scratch/apart" # where NCCL was not built
+cp "$trimpot" "$build/trimpot_emu.so" "$build/trimpot_mpi.so" "$scratch/apart"
+binary=$scratch/apart/trimpot full 2 "$scratch/together" reduce_bucket=32KiB
+grep -q 'built without NCCL' "$scratch/log" || fail 'a folder without the plugin has NCCL'
+same 'through the hosts, in buckets' "$scratch/alone" "$scratch/together"
+
+# The second bucket of a step's many never arrives, while the rest of the backward is queued.
+TRIMPOT_EMU_FAIL=nccl:6 ends 17 "$lost" train_on_gpus 2 --output "$scratch/stuck" reduce_bucket=4KiB
+[ ! -s "$scratch/stuck/metrics.jsonl" ] || fail 'a step was made one of whose buckets never arrived'
+# A rank dies in the middle of one step or the next.
+train_on_gpus 2 --output "$scratch/dies" reduce_bucket=4KiB epochs=200 >"$scratch/log" 2>&1 &
+job=$!
+for _ in $(seq 600); do [ "$(wc -l 2>/dev/null <"$scratch/dies/metrics.jsonl" || say 0)" -lt 3 ] || break; sleep 0.1; done
+mapfile -t pids < <(pgrep -P "$(pgrep -P $job -x mpirun)" -x trimpot)
+[ ${#pids[@]} = 2 ] || die "a run of two ranks has ${#pids[@]}: $(tail -3 "$scratch/log")"
+kill -KILL "${pids[1]}"
+rc=0
+wait $job || rc=$?
+equal 'a rank that was killed: exit code' $rc 137
+grep -q 'ended without a word' "$scratch/log" || fail "the rank that was killed is not named: $(tail -3 "$scratch/log")"
+
 train_on_gpus 4 --output "$scratch/added" reduce=fast >"$scratch/log" 2>&1 || fail "reduce=fast: $(tail -3 "$scratch/log")"
 cmp -s <(curve "$scratch/whole") <(curve "$scratch/added") && fail 'reduce=fast has the bits of reduce=tree: NCCL did not add'
 rounded() { curve "$1" | awk '{ printf "%d %.3f\n", $1, $2 }'; }

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -291,11 +292,22 @@ static cudaError_t add(CUstream_st *s, work w, std::unique_lock<std::mutex> &hol
     return cudaSuccess;
 }
 
+/* Kernels, copies, products, graphs: what a host spends its time on. */
+static struct launches {
+    std::atomic<long> all, graphs;
+    ~launches()
+    {
+        if (getenv("TRIMPOT_EMU_COUNT")) fprintf(stderr, "emu: %ld launches, %ld of them of graphs\n", all.load(), graphs.load());
+    }
+} launches;
+
 cudaError_t queue_put(CUstream_st *s, work w)
 {
     std::unique_lock hold(device.lock);
     w.faults = fails_now(FAIL_STREAM);
     if (s->capture) return capture_node(s, std::move(w));
+    launches.all++;
+    launches.graphs += w.kind == WORK_GRAPH;
     return add(s, std::move(w), hold);
 }
 

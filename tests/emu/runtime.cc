@@ -7,6 +7,7 @@
 
 #include <unistd.h>
 
+#include "tests/emu/capture.h"
 #include "tests/emu/emu.h"
 #include "tests/emu/memory.h"
 #include "tests/emu/queue.h"
@@ -153,6 +154,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 {
     *out = nullptr;
     ENTER();
+    if (cudaError_t e = capture_forbids("cudaMalloc")) return queue_give(e);
     if (fails_now(FAIL_ALLOC)) return queue_give(cudaErrorMemoryAllocation);
     return queue_give(bytes ? memory_take(MEMORY_DEVICE, current, bytes, out) : cudaSuccess);
 }
@@ -161,6 +163,7 @@ cudaError_t cudaMallocHost(void **out, size_t bytes)
 {
     *out = nullptr;
     ENTER();
+    if (cudaError_t e = capture_forbids("cudaMallocHost")) return queue_give(e);
     if (fails_now(FAIL_PINNED)) return queue_give(cudaErrorMemoryAllocation);
     return queue_give(bytes ? memory_take(MEMORY_PINNED, current, bytes, out) : cudaSuccess);
 }
@@ -170,6 +173,7 @@ static cudaError_t release(memory_kind kind, void *p)
 {
     cudaError_t e = queue_enter();
     if (e == cudaErrorNotPermitted || !p) return queue_give(e);
+    if (cudaError_t forbidden = capture_forbids("freeing memory")) return queue_give(forbidden);
     e = queue_finish_all();
     cudaError_t released = memory_release(kind, p);
     return queue_give(e ? e : released);
@@ -368,6 +372,7 @@ static const struct {
     NAME(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture"),
     NAME(cudaErrorStreamCaptureMerge, "operation would result in a merge of separate capture sequences"),
     NAME(cudaErrorStreamCaptureUnjoined, "capturing stream has unjoined work"),
+    NAME(cudaErrorStreamCaptureWrongThread, "attempt to terminate a thread-local capture sequence from another thread"),
     NAME(cudaErrorStreamCaptureIsolation, "dependency created on uncaptured work in another stream"),
     NAME(cudaErrorCapturedEvent, "operation not permitted on an event last recorded in a capturing stream"),
 #undef NAME

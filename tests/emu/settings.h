@@ -5,6 +5,7 @@
  *     TRIMPOT_EMU_SM=90             their compute capability
  *     TRIMPOT_EMU_DRIVER=13000      CUDA version of the driver; 0: there is none
  *     TRIMPOT_EMU_MEMORY=bytes      of each GPU (8 GiB; 16G and 500M are understood), 512 MiB of it the context
+ *     TRIMPOT_EMU_COUNT=1           in the end, how many pieces of work the host has launched (queue.cc)
  *     TRIMPOT_EMU_WITHOUT=label     of a wait (event_wait, event_sync, sync of kernels/backend.h) that is left out (waits.cc)
  *     TRIMPOT_EMU_FAIL=what:n,…     the n-th such call of this process fails:
  *         alloc    cudaMalloc: out of memory          pinned  cudaMallocHost: out of memory

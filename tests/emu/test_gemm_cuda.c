@@ -91,19 +91,7 @@ static void ok(status st)
 
 static void stream_open(void)
 {
-    struct work_bounds w = {.dt = DT_BF16,
-                            .tokens = 64,
-                            .docs = 1,
-                            .doc_tokens = 64,
-                            .width = 64,
-                            .ffn = 64,
-                            .heads = 1,
-                            .kv_heads = 1,
-                            .head_dim = 64,
-                            .vocab = 64,
-                            .rank = 1,
-                            .head_rows = 1,
-                            .threads = 1};
+    struct work_bounds w = {.heads = 1, .kv_heads = 1, .head_dim = 1, .threads = 1};
     ok(be->dev.stream_open(&s, 1));
     ok(be->prepare(s, &w));
     ok(be->dev.alloc(MEM_DEVICE, s->workspace_bytes, &s->workspace));

@@ -375,6 +375,10 @@ static void graph_refuses(void)
     says(ST_DEVICE, "cudaErrorStreamCaptureUnsupported", dev().sync(t.a, "in a graph"));
     says(ST_DEVICE, "cudaErrorStreamCaptureInvalidated", dev().graph_end(t.a, &g));
     CHECK(!g);
+    void *more;
+    OK(dev().graph_begin(t.a)); /* the same for what allocates */
+    says(ST_DEVICE, "cudaErrorStreamCaptureUnsupported", dev().alloc(MEM_DEVICE, 64, &more));
+    says(ST_DEVICE, "cudaErrorStreamCaptureInvalidated", dev().graph_end(t.a, &g));
     OK(dev().graph_begin(t.a)); /* a branch that does not come back */
     OK(dev().event_record(t.e, t.a));
     OK(dev().event_wait(t.e, t.b, "fork"));

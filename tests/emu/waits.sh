@@ -8,9 +8,13 @@ built trimpot trimpot_emu.so
 head -16 "$rows" >"$scratch/few.jsonl"
 
 # What waits may belong to: ranks and what to train, then what the device does of its own accord.
-ways=("LoRA|1 ${lora[*]} dtype=fp32")
-if [ -e "$build/trimpot_mpi.so" ] && [ -e "$build/trimpot_emu_nccl.so" ] && command -v mpirun >/dev/null; then ways+=("full, 2 ranks|2 ${full[*]} dtype=fp32"); fi
-ways+=("QLoRA|1 ${qlora[*]} model.lora_dropout=0 dtype=bf16")
+llama2=(--model "$source/tests/truth/golden/llama2/model")
+deep=(--model "$(deeper llama2 3)" model.init=random) # more layers than are dequantised ahead
+ways=("LoRA|1 ${lora[*]} dtype=fp32 ${llama2[*]}")
+if [ -e "$build/trimpot_mpi.so" ] && [ -e "$build/trimpot_emu_nccl.so" ] && command -v mpirun >/dev/null; then
+    ways+=("full, 2 ranks|2 ${full[*]} dtype=fp32 reduce_bucket=32KiB ${llama2[*]}")
+fi
+ways+=("QLoRA|1 ${qlora[*]} model.lora_dropout=0 dtype=bf16 ${deep[*]}")
 orders=("last 1" "first 1" "any 1" "any 2" "any 3")
 
 # run WAY ORDER SEED OUTPUT [LABEL]
@@ -21,7 +25,7 @@ run()
     read -r -a all <<<"$all"
     rm -rf "$4"
     TRIMPOT_EMU_ORDER=$2 TRIMPOT_EMU_SEED=$3 TRIMPOT_EMU_WITHOUT=${5:-} ranks "$n" timeout 60 "$trimpot" run "${all[@]}" device=emu seed=7 \
-        batch_size=1 optimizer.lr=2e-3 --data "$scratch/few.jsonl" --model "$source/tests/truth/golden/llama2/model" -q epochs=1 \
+        batch_size=1 optimizer.lr=2e-3 --data "$scratch/few.jsonl" -q epochs=1 \
         gradient_accumulation_steps=$((4 / n)) --output "$4" >"$4.log" 2>&1 </dev/null
 }
 # sound WAY ORDER SEED [LABEL]: what that way gives in the first order, with every wait

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # bits.sh BUILD_DIR: over a device whose memory the host cannot touch and whose work is queued (tests/ref/fence.h), every way to
-# train, on 1, 2 and 4 ranks, in three orders, gives the curves and exports of the plain backend; and so do resuming at another
-# number of ranks, evaluation and generation.
+# train, on 1, 2 and 4 ranks, whose gradients cross in small buckets behind the last backward, in three orders, gives the curves and
+# exports of the plain backend; and so do resuming at another number of ranks, evaluation and generation.
 . "$(dirname "$0")/../lib.sh"
 built trimpot trimpot_fence trimpot_mpi.so
 need mpirun
 . "$source/tests/e2e/libe2e.sh"
 golden=$source/tests/truth/golden
-head -24 "$rows" >"$scratch/few.jsonl"
+head -21 "$rows" >"$scratch/few.jsonl" # the last step's last micro-batches are empty
 common=(device=cpu seed=7 batch_size=1 optimizer.lr=2e-3 --data "$scratch/few.jsonl" -q epochs=1)
 
 # under ORDER SEED RANKS OUTPUT RECIPE key=value …: behind the fence; ORDER plain: not.
@@ -17,7 +17,7 @@ under()
     shift 4
     [ "$order" = plain ] && program=$trimpot
     TRIMPOT_FENCE=$order TRIMPOT_FENCE_SEED=$seed ranks "$n" "$program" run "$@" "${common[@]}" --output "$out" \
-        gradient_accumulation_steps=$((8 / n)) >"$out.log" 2>&1 || { fail "$order, $n ranks: $*"; tail -3 "$out.log"; }
+        gradient_accumulation_steps=$((8 / n)) reduce_bucket=$((16 * n))KiB >"$out.log" 2>&1 || { fail "$order, $n ranks: $*"; tail -3 "$out.log"; }
 }
 
 # each NAME RECIPE key=value …
@@ -73,6 +73,23 @@ for n in 1 2; do
     rm -rf "$scratch"/{plain,any,last,first}
 done
 say "optimizer_in_bwd"
+
+# On hosts that share no memory gradients go by messages. Two of them are but names here.
+if unshare --uts true 2>/dev/null; then
+    host=(unshare --uts sh -c 'hostname "$0" && exec "$@"')
+    again=("${full[@]}" dtype=fp32 "${untied[@]}" "${common[@]}" gradient_accumulation_steps=4 reduce_bucket=64KiB --output "$scratch/fence")
+    under plain 0 1 "$scratch/plain" "${full[@]}" dtype=fp32 "${untied[@]}"
+    for order in any last first; do
+        TRIMPOT_FENCE=$order TRIMPOT_FENCE_SEED=5 mpirun -n 1 "${host[@]}" a "$build/trimpot_fence" run "${again[@]}" : \
+            -n 1 "${host[@]}" b "$build/trimpot_fence" run "${again[@]}" >"$scratch/log" 2>&1 </dev/null || fail "messages: $(tail -3 "$scratch/log")"
+        same "messages, $order" "$scratch/plain" "$scratch/fence"
+        rm -rf "$scratch/fence"
+    done
+    rm -rf "$scratch/plain"
+    say "messages"
+else
+    say "no messages: who may not name hosts has one"
+fi
 
 # ---- resume, evaluation, generation ---------------------------------------------------------------------------------------------
 resume=("${lora[@]}" dtype=fp32 "${untied[@]}" save_every_n_steps=2 checkpointer.keep_last_n_checkpoints=9)

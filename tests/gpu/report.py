@@ -48,8 +48,15 @@ with open(out + ".txt", "w") as f:
             rate = f"{r['tflops']:8.1f} TFLOP/s" if "tflops" in r else f"{r['gbs']:8.0f} GB/s   "
             of = share(r, "share_of_product" if "tflops" in r else "share_of_copy")
             print(f"  {r['kernel']:36} {r['ms']:10.4f} ms {rate} {of} {share(r, 'share_of_published')}", file=f)
+    products = [r for r in rows if "fastest_us" in r]
+    if products:
+        print("\nproduct (m x n x k, traits)               first us  fastest us  gain", file=f)
+    for r in products:
+        print(f"  {r['shape']:5} {r['product']:32} {number(r, 'first_us'):9.2f} {number(r, 'fastest_us'):9.2f} "
+              f"{100 * (1 - number(r, 'fastest_us') / number(r, 'first_us')):6.1f} %", file=f)
     speeds = [r for r in rows if "tokens_per_s" in r]
     if speeds:
         print("\nrun                          tokens/s  predicted  MFU", file=f)
     for r in speeds:
-        print(f"  {r['run']:26} {number(r, 'tokens_per_s'):9.0f} {number(r, 'predicted'):9.0f}  {100 * number(r, 'mfu'):.1f} %", file=f)
+        model = f"{number(r, 'predicted'):9.0f}  {100 * number(r, 'mfu'):.1f} %" if "predicted" in r else f"{r.get('versions', '')}"
+        print(f"  {r['run']:26} {number(r, 'tokens_per_s'):9.0f} {model}", file=f)

@@ -117,12 +117,27 @@ bad += check("moments, f32", total("optimizer"), 8 * A, 8 * page * rows_of_adapt
 kept = 2 * (2 * C + 2 * q + 2 * kv + 2 * F) + 4 * (H + 2)  # norms and products are recomputed …
 kept += 2 * R + 2 * 2 * 64  # … and x·Aᵀ with them, but for that projection's; room behind gate and up
 bad += check("activations, 8192 tokens", total("activations"), layers * tokens * kept, layers * 20 * 64)
-bad += check("a chunk of logits, bf16", total("scratch", "logits chunk") % (2 * V), 0, 0)
+bad += check("a chunk of 4096 rows of logits, bf16", total("scratch", "logits chunk"), 2 * V * 4096, 64)
 bad += check("workspace", total("workspace"), 1, 2**30)
 bad += check("driver and libraries", total("library"), 2 * 10**8, 10**9)
+bad += check("NCCL, which one rank does without", total("library", "buffers of NCCL"), 0, 0)
 bad += check("all rows", sum(r["bytes"] for r in rows), plan["total_bytes"], 0)
 sys.exit(bad)
 END
+
+# Scores that deterministic attention keeps: as many as it may.
+for cap in 256MiB 1GiB; do
+    planned llama3-8b 8192 1 1 h100 "${lora[@]}" deterministic=true attn_workspace=$cap >"$scratch/plan.$cap" || fail "attn_workspace=$cap"
+done
+if [ -e "$build/trimpot_cuda.so" ]; then
+    python3 - "$scratch"/plan.{256MiB,1GiB} <<'END' || fail "attn_workspace is not the plan's"
+import json, sys
+small, large = (next(r["bytes"] for r in json.load(open(f))["rows"] if r["category"] == "workspace") for f in sys.argv[1:])
+print(f"workspace with scores of 256 MiB {small}, of 1 GiB {large}")
+sys.exit(not 0 < large - small <= 3 * 2**28)
+END
+fi
+expect 11 'shrink with: attn_workspace, ' "$trimpot" plan "${lora[@]}" --model "$models/tiny" --gpu h100 tokenizer.max_seq_len=64 memory_budget=1MB
 
 # What is planned for a GPU that is not here is what a run on one that is here plans: the emulated one, by the same code.
 # twins RANKS RECIPE key=value …
@@ -154,7 +169,8 @@ if command -v mpirun >/dev/null && [ -e "$build/trimpot_mpi.so" ]; then
         fail "two ranks: $(tail -5 "$scratch/two.json")"
     python3 -c 'import json, sys
 p = json.loads(sys.stdin.readlines()[-1])
-sys.exit(not (p["prediction"]["shares"]["communication"] > 0 and any(r["category"] == "communication" for r in p["rows"])))' \
+sys.exit(not (p["prediction"]["shares"]["communication"] > 0 and any(r["category"] == "communication" for r in p["rows"])
+              and any(r["name"] == "buffers of NCCL" and 2**29 < r["bytes"] < 2**30 for r in p["rows"])))' \
         <"$scratch/two.json" || fail "two ranks exchange nothing: $(tail -3 "$scratch/two.json")"
 fi
 

@@ -90,6 +90,41 @@ static void check_index(const char *name, const struct param_store *ps)
     for (int size = 1; size <= RANKS; size++) check_ranks(name, ps, size);
 }
 
+/* Buckets are all of the index, once. While gradients are completed from the last tensor to the first, each bucket is taken as soon as
+ * all of its own are complete: none waits for another. */
+static void check_buckets(const char *name, const struct param_store *ps, int64_t size)
+{
+    struct buckets b;
+    buckets_init(&b, ps, size);
+    int *lowest = mem_alloc((size_t)b.n * sizeof *lowest);
+    int64_t covered = 0;
+    int empty = 0; /* what is left of a page has no tensor to wait for */
+    assert_int_equal(b.n, size ? (ps->flat_count + size - 1) / size : 1);
+    for (int k = 0; k < b.n; k++) {
+        struct range r = bucket_range(&b, k);
+        covered += range_count(r);
+        assert_true(r.lo % b.size == 0 && range_count(r) > 0 && !lowest[r.lo / b.size]);
+        for (int i = ps->n - 1; i >= 0; i--)
+            if (param_is_trained(&ps->p[i]) && range_count(range_meet(r, (struct range){ps->p[i].flat, ps->p[i].flat + ps->p[i].count})))
+                lowest[r.lo / b.size] = i + 1;
+        empty += !lowest[r.lo / b.size];
+    }
+    assert_int_equal(covered, ps->flat_count);
+    for (int again = 0; again < 2; again++) {
+        int due = empty;
+        buckets_begin(&b);
+        for (int i = ps->n - 1; i >= 0; i--) {
+            if (param_is_trained(&ps->p[i])) buckets_complete(&b, &ps->p[i]);
+            while (buckets_take(&b)) continue;
+            for (int k = 0; k < b.n; k++) due += lowest[k] == i + 1;
+            if (b.taken != due) fail_msg("%s: %d buckets taken, %d complete after %s", name, b.taken, due, ps->p[i].name);
+        }
+        assert_int_equal(b.taken, b.n);
+    }
+    free(lowest);
+    buckets_release(&b);
+}
+
 /* Returns the length of the index. */
 static int64_t check_model(const char *name, const struct model_shape *shape, const struct model_plan *plan)
 {
@@ -97,6 +132,10 @@ static int64_t check_model(const char *name, const struct model_shape *shape, co
     struct batch_bounds bounds = {.tokens = 8, .docs = 1, .doc_tokens = 8, .supervised = 8};
     MUST(model_init(&m, &backend_cpu, shape, plan, &bounds, DT_F32, false));
     check_index(name, &m.params);
+    check_buckets(name, &m.params, 0);
+    check_buckets(name, &m.params, 8 << 20);
+    if (m.params.flat_count < 100 * OWN_PAGE) check_buckets(name, &m.params, OWN_PAGE);
+    if (m.params.flat_count < 100 * OWN_PAGE) check_buckets(name, &m.params, 4096);
     int64_t count = m.params.flat_count;
     model_release(&m);
     return count;

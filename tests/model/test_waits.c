@@ -1,5 +1,6 @@
-/* Nothing in a step waits: what the host asks of the device, counted. And what a step that is not usable leaves behind: nothing,
- * although the next one is launched before anybody knows. */
+/* Nothing in a step waits: what the host asks of the device, counted. What crosses ranks is queued while there is backward to come.
+ * And what a step that is not usable leaves behind: nothing, although the next one is launched before anybody knows. */
+#include "collectives/transport.h"
 #include "tests/model/trainer.h"
 
 enum { RUN = 6, POISONED = 2 };
@@ -8,7 +9,7 @@ enum { RUN = 6, POISONED = 2 };
 
 static struct backend counted;
 static struct {
-    int syncs, event_syncs, sumsq, decide, admit, update;
+    int syncs, event_syncs, sumsq, decide, admit, update, attention; /* the last: backward */
 } count;
 
 static status counted_stream_open(struct stream **out, int threads)
@@ -41,6 +42,7 @@ COUNTED(sumsq, sumsq_segs)
 COUNTED(decide, step_decide)
 COUNTED(admit, step_admit)
 COUNTED(update, update)
+COUNTED(attention, attn_bwd)
 /* clang-format on */
 
 static void count_anew(void)
@@ -54,6 +56,7 @@ static void count_anew(void)
     counted.ops.step_decide = counted_step_decide;
     counted.ops.step_admit = counted_step_admit;
     counted.ops.update = counted_update;
+    counted.ops.attn_bwd = counted_attn_bwd;
 }
 
 static int trained(const struct tiny *t)
@@ -100,6 +103,158 @@ static void nothing_waits(void **state)
                 tiny_collect(&t);
                 tiny_close(&t);
             }
+}
+
+/* ---- behind the backward ------------------------------------------------------------------------------------------------------- */
+
+/* Two ranks of which the other does what this one does, at once: its partial sums are mine, and what it adds is twice mine. */
+enum { RANKS = 2 };
+static struct {
+    const struct stream *on;
+    int n;
+    int at[1 << 12]; /* count.attention when it was queued */
+} exchange;
+
+static status mirrored_exchange(struct transport *x, const struct round *r, void *const *from)
+{
+    assert_int_equal(x->ranks[1].n, 1);
+    exchange.on = x->stream;
+    assert_in_range(exchange.n, 0, sizeof exchange.at / sizeof *exchange.at - 1);
+    if (r->number == 0) exchange.at[exchange.n++] = count.attention;
+    memcpy((float *)x->landing + x->ranks[1].first * x->each, (const float *)from[0] + r->at[0], (size_t)r->count[0] * sizeof(float));
+    return ST_OK;
+}
+
+static status mirrored_gather(struct transport *x, const struct round *r, void *to)
+{
+    (void)x;
+    for (int64_t e = 0; e < r->count[1]; e++) ((float *)to)[r->at[1] + e] *= 2;
+    return ST_OK;
+}
+
+static status mirrored_all_gather(struct comm *c, const void *mine, void *all, size_t bytes)
+{
+    for (int r = 0; r < c->size; r++) memmove((char *)all + (size_t)r * bytes, mine, bytes);
+    return ST_OK;
+}
+
+/* As on a device: what a call of the host failed with is told to who waits for something recorded behind it on that stream. */
+static struct {
+    struct stream *on;
+    struct event *behind;
+    status st;
+} lost;
+
+static status lost_host_call(struct stream *s, status (*fn)(void *), void *arg)
+{
+    status st = fn(arg);
+    if (st) lost.on = s, lost.st = st;
+    return ST_OK;
+}
+
+static status lost_event_record(struct event *e, struct stream *s)
+{
+    if (s == lost.on) lost.behind = e;
+    return backend_cpu.dev.event_record(e, s);
+}
+
+static status lost_event_sync(struct event *e, const char *label)
+{
+    if (e == lost.behind) FAIL(lost.st, "%s: the peer is gone", label);
+    return backend_cpu.dev.event_sync(e, label);
+}
+
+static status broken_all_gather(struct comm *c, const void *mine, void *all, size_t bytes)
+{
+    (void)c, (void)mine, (void)all, (void)bytes;
+    return ST_PEER;
+}
+
+static const struct transport_table mirrored = {
+    .name = "mirror", .piece = TRANSPORT_QUEUED_PIECE, .queued = true, .exchange = mirrored_exchange, .gather = mirrored_gather};
+static struct device_links mirror = {.fn = &mirrored, .what = "mirror"};
+static const struct comm_table mirrored_calls = {.name = "mirror", .all_gather = mirrored_all_gather};
+static const struct comm two = {.fn = &mirrored_calls, .size = RANKS, .local_size = RANKS, .links = &mirror};
+
+/* Steps of two ranks, in buckets; the gradient is twice that of one. first, all: backwards of attention that were queued when the first
+ * bucket was exchanged, and in the step; of its last micro-batch: last. */
+static void check_buckets_of(const struct way *w, const struct corpus *c, int64_t bucket, int *first, int *last, int *all)
+{
+    struct model_plan plan = plan_of(w);
+    struct tiny one, both;
+    open_way(&one, w, c, &backend_cpu, false);
+    tiny_launch(&one);
+    count_anew();
+    counted.tensors_in = MEM_DEVICE;
+    tiny_open_among(&both, w, &plan, c, &counted, DT_F32, 2, false, &(struct tiny_ranks){&two, bucket});
+    memset(&count, 0, sizeof count);
+    exchange.n = 0;
+    tiny_launch(&both);
+    assert_int_equal(count.syncs + count.event_syncs, 0);
+    assert_ptr_equal(exchange.on, both.across);
+    *first = exchange.at[0];
+    *last = count.attention / c->n_batches;
+    *all = count.attention;
+    int64_t n = one.m.params.flat_count;
+    assert_int_equal(exchange.n, bucket ? (n + bucket - 1) / bucket : 1);
+    for (int i = 0; i < one.m.params.n; i++) {
+        const struct param *p = &one.m.params.p[i];
+        for (int64_t e = p->flat; param_is_trained(p) && e < p->flat + p->count; e++)
+            if (both.first_gradient[e] != 2 * one.first_gradient[e])
+                fail_msg("%s, buckets of %lld: %s is %g, not twice %g", w->name, (long long)bucket, p->name, both.first_gradient[e],
+                         one.first_gradient[e]);
+    }
+    tiny_collect(&one);
+    tiny_collect(&both);
+    assert_int_equal(count.syncs, 0);
+    tiny_close(&one);
+    tiny_close(&both);
+}
+
+/* The first bucket is on its way before the lowest layer's backward is queued, and not before the last micro-batch: of accumulated
+ * gradients nothing is complete earlier. Without a bucket's size, behind everything. */
+static void reduced_behind_the_backward(void **state)
+{
+    (void)state;
+    static struct corpus c;
+    for (int i = 0; i < N_WAYS; i++)
+        for (int batches = 1; batches <= 4; batches *= 4) {
+            int first, last, all;
+            corpus_make(&c, batches);
+            check_buckets_of(&ways[i], &c, 0, &first, &last, &all);
+            assert_int_equal(first, all);
+            check_buckets_of(&ways[i], &c, 512, &first, &last, &all);
+            bool one_layer = ways[i].adapter && strstr(ways[i].adapter, "[1]"); /* nothing above it is trained */
+            if (first < all - last || first > all - !one_layer)
+                fail_msg("%s: the first bucket was exchanged after %d of %d backwards of attention, of which %d are the last's",
+                         ways[i].name, first, all, last);
+        }
+}
+
+/* What fails on the way over the ranks ends the run when the step is told: the compute stream alone would not say it. */
+static void failures_across_are_told(void **state)
+{
+    (void)state;
+    static struct corpus c;
+    struct model_plan plan = plan_of(&ways[0]);
+    struct comm_table calls = {.name = "broken", .all_gather = broken_all_gather};
+    struct comm broken = two;
+    struct step_result result;
+    struct tiny t;
+    broken.fn = &calls;
+    corpus_make(&c, 1);
+    count_anew();
+    counted.tensors_in = MEM_DEVICE;
+    counted.dev.host_call = lost_host_call;
+    counted.dev.event_record = lost_event_record;
+    counted.dev.event_sync = lost_event_sync;
+    exchange.n = 0;
+    memset(&lost, 0, sizeof lost);
+    tiny_open_among(&t, &ways[0], &plan, &c, &counted, DT_F32, 2, false, &(struct tiny_ranks){&broken, 4096});
+    tiny_launch(&t);
+    assert_ptr_equal(lost.on, t.across);
+    assert_int_equal(trainer_collect(&t.trainer, &result), ST_PEER);
+    tiny_close(&t);
 }
 
 /* ---- a gradient that is not finite ------------------------------------------------------------------------------------------ */
@@ -197,6 +352,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_waits),
+        cmocka_unit_test(reduced_behind_the_backward),
+        cmocka_unit_test(failures_across_are_told),
         cmocka_unit_test(skipped_steps_leave_nothing),
         cmocka_unit_test(refusals_last),
         cmocka_unit_test(empty_steps),

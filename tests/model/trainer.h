@@ -218,7 +218,7 @@ struct tiny {
     const struct way *way;
     const struct corpus *corpus;
     const struct backend *be;
-    struct stream *s;
+    struct stream *s, *across;
     struct comm comm;
     struct config config;
     struct peft_config peft; /* of a way with an adapter */
@@ -275,9 +275,16 @@ static inline void tiny_init_weights(struct tiny *t)
     MUST(param_store_refresh_all(ps, t->s));
 }
 
+/* One of the ranks of `comm`, which all train on such a corpus; their gradients cross in buckets of so many elements, on a stream of
+ * their own. comm NULL: there is but one. */
+struct tiny_ranks {
+    const struct comm *comm;
+    int64_t bucket;
+};
+
 /* plan: of the recipe, with the rung and the head's chunk this test is about. */
-static inline void tiny_open(struct tiny *t, const struct way *r, const struct model_plan *wanted, const struct corpus *c,
-                             const struct backend *be, dtype act, int threads, bool in_bwd)
+static inline void tiny_open_among(struct tiny *t, const struct way *r, const struct model_plan *wanted, const struct corpus *c,
+                                   const struct backend *be, dtype act, int threads, bool in_bwd, const struct tiny_ranks *ranks)
 {
     *t = (struct tiny){.way = r, .corpus = c, .be = be, .config = config_of(r)};
     struct model_shape shape = shape_of(r);
@@ -288,11 +295,15 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
     }
     bool wide = act == DT_F64, narrow = act == DT_BF16;
     comm_self_open(&t->comm);
+    if (ranks->comm) t->comm = *ranks->comm;
     MUST(be->dev.stream_open(&t->s, threads));
+    t->across = t->s;
+    if (t->comm.size > 1) MUST(be->dev.stream_open(&t->across, threads));
     MUST(model_init(&t->m, be, &shape, &plan, &c->bounds, act, narrow && r->masters));
-    struct trainer_sizes sizes = {c->n_batches, c->n_batches, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32, in_bwd};
+    int64_t micros = (int64_t)c->n_batches * t->comm.size;
+    struct trainer_sizes sizes = {micros, micros, ranks->bucket, wide ? DT_F64 : narrow && r->narrow_states ? DT_BF16 : DT_F32, in_bwd};
     MUST(stage_init(&t->stage, t->s, param_load_bytes(&t->m.params)));
-    MUST(trainer_init(&t->trainer, &t->config, &t->m, &t->comm, t->s, &sizes));
+    MUST(trainer_init(&t->trainer, &t->config, &t->m, &t->comm, t->s, t->across, &sizes));
     MUST(be->prepare(t->s, &(struct work_bounds){.dt = act,
                                                  .tokens = c->bounds.tokens,
                                                  .doc_tokens = c->bounds.doc_tokens,
@@ -316,6 +327,12 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
     t->first_gradient = mem_alloc((size_t)t->m.params.flat_count * sizeof(double));
 }
 
+static inline void tiny_open(struct tiny *t, const struct way *r, const struct model_plan *wanted, const struct corpus *c,
+                             const struct backend *be, dtype act, int threads, bool in_bwd)
+{
+    tiny_open_among(t, r, wanted, c, be, act, threads, in_bwd, &(struct tiny_ranks){0});
+}
+
 static inline struct model_plan plan_of(const struct way *r)
 {
     struct model_plan plan = r->plan;
@@ -331,6 +348,7 @@ static inline void tiny_close(struct tiny *t)
     trainer_release(&t->trainer);
     model_release(&t->m);
     plan_release(&t->plan);
+    if (t->across != t->s) t->be->dev.stream_close(t->across);
     t->be->dev.stream_close(t->s);
 }
 

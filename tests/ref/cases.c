@@ -730,6 +730,9 @@ const struct op_case op_cases[] = {
     CASE(nf4_quantize, build_nf4_quantize, bound_nf4_quantize, "fb", 130, 1),
     CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 1),
     CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 2 * 16384 + 64 * 3 + 29),
+    CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 3 * 130 * 64, 3 * 64, 64), /* whole blocks in a row */
+    CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 173 * 101, 173, 3),       /* blocks over two rows */
+    CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 3 * 67, 3, 5),            /* … over many */
     CASE(init, build_init, bound_init, "fb", 1),
     CASE(init, build_init, bound_init, "fb", 20011, 0, 6),
     CASE(init, build_init, bound_init, "fb", 16411, 1, (1ll << 34) - 64 + 3),

@@ -222,8 +222,7 @@ void bound_init(const struct kit *in, const struct kit *ref, struct mat bounds[]
     for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] = 8 * EPS * fabs(bounds[0].v[i]);
 }
 
-/* ---- NF4: {n, of zeros} ------------------------------------------------------------------------------------------------------
- */
+/* ---- NF4: {n, of zeros}; dequantised: {n, columns or 0: a vector, what lies between rows} ------------------------------------- */
 
 static void nf4_operands(struct kit *k, int64_t n, double scale, struct nf4_args *q)
 {
@@ -253,13 +252,18 @@ void bound_nf4_quantize(const struct kit *in, const struct kit *ref, struct mat 
 
 void build_nf4_dequantize(struct kit *k, const int64_t *p)
 {
-    nf4_operands(k, p[0], 0, &k->args.nf4_dequantize);
-    kit_output(k, "w", k->args.nf4_dequantize.w, k->value);
+    struct nf4_args *q = &k->args.nf4_dequantize;
+    nf4_operands(k, p[0], 0, q);
+    if (p[1]) {
+        tensor whole = kit_act(k, p[0] / p[1], p[1] + p[2], 1);
+        q->w = tensor_columns(&whole, 0, p[1]);
+    }
+    kit_output(k, "w", q->w, k->value);
 }
 
 void bound_nf4_dequantize(const struct kit *in, const struct kit *ref, struct mat bounds[])
 {
     (void)in;
     bounds[0] = bound_like(ref, 0);
-    for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] = 3 * EPS * 2; /* |nested|, |offset| ≤ 1 */
+    for (int64_t i = 0; i < bounds[0].rows * bounds[0].cols; i++) bounds[0].v[i] = 3 * EPS * 2; /* |nested|, |offset| ≤ 1 */
 }

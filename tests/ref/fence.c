@@ -94,8 +94,10 @@ static status known(const void *p, size_t bytes, const char *what)
 
 /* ---- queues ------------------------------------------------------------------------------------------------------------ */
 
+struct fence_stream;
 struct event {
     uint64_t recorded, done;
+    struct fence_stream *on; /* where it was last recorded: its failures are told to who waits for it */
 };
 
 union any_args {
@@ -117,7 +119,6 @@ union any_args {
     } event;
 };
 
-struct fence_stream;
 struct item {
     struct item *next;
     status (*run)(struct fence_stream *s, union any_args *a);
@@ -157,12 +158,15 @@ static bool ready(const struct fence_stream *s)
     return i && (i->what != WAITS || i->args.event.e->done >= i->args.event.ticket);
 }
 
+static status run_record(struct fence_stream *s, union any_args *a);
+
+/* Behind a failure nothing runs any more, but events come: others wait for them. */
 static void run_first(struct fence_stream *s)
 {
     struct item *i = s->first;
     s->first = i->next;
     if (!s->first) s->last = &s->first;
-    status st = s->failed ? ST_OK : i->run(s, &i->args);
+    status st = s->failed && i->run != run_record ? ST_OK : i->run(s, &i->args);
     if (st) {
         s->failed = st;
         snprintf(s->message, sizeof s->message, "%s", status_message());
@@ -296,7 +300,8 @@ static status run_record(struct fence_stream *s, union any_args *a)
 
 static status fence_event_record(struct event *e, struct stream *s)
 {
-    return put(unwrap(s), (struct item){.run = run_record, .args.event = {e, ++e->recorded}});
+    e->on = unwrap(s);
+    return put(e->on, (struct item){.run = run_record, .args.event = {e, ++e->recorded}});
 }
 
 static status run_nothing(struct fence_stream *s, union any_args *a)
@@ -327,15 +332,11 @@ static bool fence_event_done(struct event *e) { return e->done >= e->recorded; }
 
 static status fence_event_sync(struct event *e, const char *label)
 {
-    const struct fence_stream *s = NULL;
     if (without(label)) return ST_OK;
     uint64_t ticket = e->recorded;
-    while (e->done < ticket) {
-        s = recorder(e);
-        run_some(s);
-    }
+    while (e->done < ticket) run_some(recorder(e));
     back_to_host();
-    return s && s->failed ? taken((struct fence_stream *)(uintptr_t)s) : ST_OK;
+    return e->on ? taken(e->on) : ST_OK;
 }
 
 static status fence_sync(struct stream *s, const char *label)

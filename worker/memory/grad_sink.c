@@ -14,10 +14,19 @@ static int64_t longest_of(const struct param_store *params)
     return longest;
 }
 
-void grad_sink_init(struct grad_sink *g, struct param_store *params, struct comm *comm, struct stream *s, dtype dt, int leaves, int micros,
-                    status (*consume)(void *, int, tensor), void *owner)
+status grad_sink_init(struct grad_sink *g, struct param_store *params, struct comm *comm, struct stream *s, struct stream *across,
+                      const struct grad_sizes *sizes, status (*consume)(void *, int, tensor), void *owner)
 {
-    *g = (struct grad_sink){.params = params, .s = s, .dt = dt, .leaves = leaves, .micros = micros, .consume = consume, .owner = owner};
+    int leaves = sizes->leaves, micros = sizes->micros;
+    assert(!consume || across == s);
+    *g = (struct grad_sink){.params = params,
+                            .s = s,
+                            .across = across,
+                            .dt = sizes->dt,
+                            .leaves = leaves,
+                            .micros = micros,
+                            .consume = consume,
+                            .owner = owner};
     g->lo = (int)((int64_t)leaves * comm->rank / comm->size);
     g->hi = (int)((int64_t)leaves * (comm->rank + 1) / comm->size);
     /* Leaves of several micro-batches cannot pass tensor by tensor through the scratch: one buffer more. */
@@ -25,7 +34,9 @@ void grad_sink_init(struct grad_sink *g, struct param_store *params, struct comm
     g->seen = mem_alloc((size_t)(params->n + 1) * sizeof *g->seen);
     g->touched = mem_alloc((size_t)(params->n + 1) * sizeof *g->touched);
     g->held_at = mem_alloc((size_t)(params->n + 1) * sizeof *g->held_at);
-    tree_reduce_init(&g->reduce, comm, params->be, leaves, consume ? longest_of(params) : params->flat_count, dt);
+    buckets_init(&g->buckets, params, across == s ? 0 : sizes->bucket);
+    tree_reduce_init(&g->reduce, comm, params->be, leaves, consume ? longest_of(params) : g->buckets.size, g->dt);
+    return s->be->dev.event_open(&g->ready);
 }
 
 /* Places of the gradients that stay open, and the longest of those and of the others. Returns the elements held. */
@@ -61,7 +72,9 @@ void grad_sink_layout(struct grad_sink *g, struct arena *gradients, struct arena
 
 void grad_sink_release(struct grad_sink *g)
 {
+    if (g->ready) g->s->be->dev.event_close(g->ready);
     tree_reduce_release(&g->reduce);
+    buckets_release(&g->buckets);
     free(g->seen);
     free(g->touched);
     free(g->held_at);
@@ -73,19 +86,37 @@ void grad_step_begin(struct grad_sink *g)
     g->n_nodes = 0;
     g->leaf = g->lo;
     g->micro = 0;
+    g->closing = false;
+}
+
+static void open_leaf(struct grad_sink *g)
+{
+    struct tree_node *top = g->n_nodes ? &g->node[g->n_nodes - 1] : NULL;
+    g->right = g->micros == 1 && top && tree_is_node(g->leaves, top->lo, g->leaf + 1);
+    if (g->right) return;
+    assert(g->n_nodes < g->depth);
+    g->node[g->n_nodes++] = (struct tree_node){g->leaf, g->leaf + 1};
+}
+
+/* How many partial sums there are when the leaf in progress is complete and merged: it ends the topmost. */
+static int remaining(const struct grad_sink *g)
+{
+    int n = g->n_nodes;
+    while (n >= 2 && tree_is_node(g->leaves, g->node[n - 2].lo, g->leaf + 1)) n--;
+    return n;
 }
 
 status grad_micro_begin(struct grad_sink *g)
 {
     memset(g->seen, 0, (size_t)g->params->n * sizeof *g->seen);
-    if (g->micro) return ST_OK;
-    memset(g->touched, 0, (size_t)g->params->n * sizeof *g->touched);
+    if (!g->micro) memset(g->touched, 0, (size_t)g->params->n * sizeof *g->touched);
     if (g->consume) return ST_OK;
-    struct tree_node *top = g->n_nodes ? &g->node[g->n_nodes - 1] : NULL;
-    g->right = g->micros == 1 && top && tree_is_node(g->leaves, top->lo, g->leaf + 1);
-    if (g->right) return ST_OK;
-    assert(g->n_nodes < g->depth);
-    g->node[g->n_nodes++] = (struct tree_node){g->leaf, g->leaf + 1};
+    if (!g->micro) open_leaf(g);
+    g->closing = g->leaf + 1 == g->hi && g->micro + 1 == g->micros;
+    if (!g->closing) return ST_OK;
+    g->height = g->n_nodes;
+    g->remain = remaining(g);
+    buckets_begin(&g->buckets);
     return ST_OK;
 }
 
@@ -133,7 +164,9 @@ static status complete(struct grad_sink *g, int param)
         TRY(tree_reduce(&g->reduce, g->s, &t.data, 1, t.data, n, (struct range){0, n}));
         return g->consume(g->owner, param, flattened(t));
     }
-    return g->right ? add(g->s, t, place(g, param, g->buffer[g->n_nodes - 1])) : ST_OK;
+    if (g->right) TRY(add(g->s, t, place(g, param, g->buffer[g->n_nodes - 1])));
+    if (g->closing) buckets_complete(&g->buckets, &g->params->p[param]);
+    return ST_OK;
 }
 
 status grad_done(struct grad_sink *g, int param)
@@ -142,16 +175,26 @@ status grad_done(struct grad_sink *g, int param)
     return g->seen[param] == g->params->p[param].uses ? complete(g, param) : ST_OK;
 }
 
-static status merge(struct grad_sink *g)
+static void *from(const struct grad_sink *g, int buffer, struct range r)
 {
-    while (g->n_nodes >= 2) {
-        struct tree_node *a = &g->node[g->n_nodes - 2], *b = &g->node[g->n_nodes - 1];
-        if (!tree_is_node(g->leaves, a->lo, b->hi)) break;
-        int64_t n = g->params->flat_count;
-        TRY(add(g->s, tensor_1d(g->buffer[g->n_nodes - 1], g->dt, n), tensor_1d(g->buffer[g->n_nodes - 2], g->dt, n)));
-        a->hi = b->hi;
-        g->n_nodes--;
-    }
+    return (char *)g->buffer[buffer] + (size_t)r.lo * dtype_bytes(g->dt);
+}
+
+/* Of `height` partial sums the topmost are added down, until so many remain. */
+static status merge(const struct grad_sink *g, struct range r, int height, int remain)
+{
+    int64_t n = range_count(r);
+    for (int i = height - 1; i >= remain; i--) TRY(add(g->s, tensor_1d(from(g, i, r), g->dt, n), tensor_1d(from(g, i - 1, r), g->dt, n)));
+    return ST_OK;
+}
+
+/* The leaf in progress is complete. The step's last one is merged bucket by bucket. */
+static status close_leaf(struct grad_sink *g)
+{
+    int remain = remaining(g);
+    if (!g->closing) TRY(merge(g, (struct range){0, g->params->flat_count}, g->n_nodes, remain));
+    g->n_nodes = remain;
+    g->node[remain - 1].hi = g->leaf + 1;
     return ST_OK;
 }
 
@@ -168,18 +211,47 @@ status grad_micro_end(struct grad_sink *g)
     }
     if (++g->micro < g->micros) return ST_OK;
     g->micro = 0;
+    if (!g->consume) TRY(close_leaf(g));
     g->leaf++;
-    if (g->consume) return ST_OK;
-    if (g->right) g->node[g->n_nodes - 1].hi = g->leaf;
     g->right = false;
-    return merge(g);
+    return ST_OK;
 }
+
+/* ---- over the ranks ------------------------------------------------------------------------------------------------------- */
+
+static status reduce(struct grad_sink *g, struct range r)
+{
+    void *node[TREE_MAX_NODES];
+    int64_t n = range_count(r);
+    for (int i = 0; i < g->remain; i++) node[i] = from(g, i, r);
+    return tree_reduce(&g->reduce, g->across, node, g->remain, node[0], n, (struct range){0, n});
+}
+
+static status send_complete(struct grad_sink *g)
+{
+    const struct device *dev = &g->s->be->dev;
+    int first = g->buckets.taken;
+    while (buckets_take(&g->buckets)) TRY(merge(g, bucket_range(&g->buckets, g->buckets.taken - 1), g->height, g->remain));
+    if (g->buckets.taken == first) return ST_OK;
+    if (g->across != g->s) {
+        TRY(dev->event_record(g->ready, g->s));
+        TRY(dev->event_wait(g->ready, g->across, "gradients ready"));
+    }
+    for (int k = first; k < g->buckets.taken; k++) TRY(reduce(g, bucket_range(&g->buckets, k)));
+    return ST_OK;
+}
+
+status grad_send(struct grad_sink *g) { return g->closing && g->across != g->s ? send_complete(g) : ST_OK; }
 
 status grad_reduce(struct grad_sink *g)
 {
-    if (g->consume || (g->reduce.comm->size == 1 && g->n_nodes == 1)) return ST_OK;
-    int64_t n = g->params->flat_count;
-    return tree_reduce(&g->reduce, g->s, g->buffer, g->n_nodes, g->buffer[0], n, (struct range){0, n});
+    if (g->consume) return ST_OK;
+    /* The bucket of the lowest tensor is always left: none is sent behind its layer. */
+    assert(g->closing && g->leaf == g->hi && (g->buckets.taken < g->buckets.n || !g->buckets.n));
+    TRY(send_complete(g));
+    assert(g->buckets.taken == g->buckets.n);
+    g->closing = false;
+    return ST_OK;
 }
 
 tensor grad_of(const struct grad_sink *g, int param) { return flattened(place(g, param, g->buffer[0])); }

@@ -25,7 +25,7 @@ void param_source_forget(const struct param *p, int64_t first, int64_t count)
 
 bool param_load_widens(const struct param *p)
 {
-    return (p->kind == PARAM_NF4 && (!p->source || p->source->dt == DT_F16)) || (p->beside && !p->source);
+    return (p->kind == PARAM_NF4 && (!p->source || p->source->dt == DT_F16)) || (param_has_room(p) && !p->source);
 }
 
 size_t param_load_bytes(const struct param_store *ps)
@@ -95,7 +95,7 @@ static status quantise(struct param_store *ps, struct stage *g, const struct par
 static status load_one(struct param_store *ps, struct stage *g, const struct param *p)
 {
     int64_t step = p->kind == PARAM_NF4 ? p->count : PIECE;
-    if (p->beside) step = p->dim[1] < PIECE ? PIECE / p->dim[1] * p->dim[1] : p->dim[1];
+    if (param_has_room(p)) step = p->dim[1] < PIECE ? PIECE / p->dim[1] * p->dim[1] : p->dim[1];
     for (int64_t first = 0; first < p->count; first += step) {
         int64_t count = p->count - first < step ? p->count - first : step;
         TRY(p->kind == PARAM_NF4 ? quantise(ps, g, p) : put_piece(g, p, first, count));
@@ -135,7 +135,7 @@ static status init_one(struct param_store *ps, struct stage *g, const struct par
     tensor to = tensor_part(param_load_widens(p) ? ps->wide : p->master.data ? p->master : p->value, 0, p->count);
     TRY(draw(g, p, to, rng_key(seed, RNG_INIT, (uint32_t)id, 0)));
     if (p->master.data) return convert(g->s, to, tensor_part(p->value, 0, p->count));
-    if (p->beside) return convert_part(g->s, to, p->value, 0);
+    if (param_has_room(p)) return convert_part(g->s, to, p->value, 0);
     if (!nf4) return ST_OK;
     struct nf4_args q = p->nf4;
     q.w = to;
@@ -154,8 +154,9 @@ status param_store_load(struct param_store *ps, struct stage *g, uint64_t seed)
         struct param *p = &ps->p[i];
         log_progress("load", i + 1, ps->n);
         if (p->mapped) continue;
-        if (p->beside) TRY(ps->be->dev.zero(g->s, p->value.data, (size_t)((p->dim[0] + p->under) * p->value.ld) * dtype_bytes(ps->act)));
+        if (param_has_room(p)) TRY(ps->be->dev.zero(g->s, p->value.data, (size_t)param_extent(p) * dtype_bytes(ps->act)));
         TRY(p->source ? load_one(ps, g, p) : init_one(ps, g, p, i, seed));
     }
+    TRY(param_layers_clear(ps, g->s));
     return param_store_refresh_all(ps, g->s);
 }

@@ -10,15 +10,17 @@
 #include "kernels/base/text.h"
 #include "kernels/quant_maps.h"
 
-enum { SMALL_ALIGN = 256, JOINED_PAD = 64 };
+enum { SMALL_ALIGN = 256 };
 
 void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters)
 {
-    *ps = (struct param_store){.be = be, .act = act, .trained_dt = trained_dt, .masters = masters, .borrowed = -1};
+    *ps = (struct param_store){.be = be, .act = act, .trained_dt = trained_dt, .masters = masters, .borrowed = -1, .inside = -1};
+    ps->ahead = be->tensors_in == MEM_DEVICE; /* whose time is its own: it decodes while it computes */
 }
 
 void param_store_release(struct param_store *ps)
 {
+    param_layers_release(ps);
     free(ps->p);
     free(ps->seg_table);
     *ps = (struct param_store){0};
@@ -31,7 +33,8 @@ int param_add(struct param_store *ps, enum param_kind kind, int64_t dim0, int64_
         ps->p = mem_grow(ps->p, (size_t)ps->cap * sizeof *ps->p);
     }
     struct param *p = &ps->p[ps->n];
-    *p = (struct param){.kind = kind, .rank = dim1 ? 2 : 1, .dim = {dim0, dim1 ? dim1 : 1}, .uses = 1, .scale = 1, .next = -1, .joins = -1};
+    *p = (struct param){
+        .kind = kind, .rank = dim1 ? 2 : 1, .dim = {dim0, dim1 ? dim1 : 1}, .layer = -1, .uses = 1, .scale = 1, .next = -1, .joins = -1};
     p->count = p->dim[0] * p->dim[1];
     va_list ap;
     va_start(ap, name);
@@ -305,50 +308,24 @@ void param_store_index(struct param_store *ps)
     tabulate(ps);
 }
 
-static tensor shaped(const struct param *p, void *data, dtype dt)
-{
-    return p->rank == 2 ? tensor_2d(data, dt, p->dim[0], p->dim[1]) : tensor_1d(data, dt, p->count);
-}
-
 static bool can_map(const struct param_store *ps, const struct param *p)
 {
     return ps->be->tensors_in == MEM_HOST && p->source && p->source->dt == ps->act &&
            (uintptr_t)p->source->data % dtype_bytes(ps->act) == 0;
 }
 
-void param_join(struct param_store *ps, int w, int a, int b, int64_t beside, int64_t column)
-{
-    struct param *p = ps->p;
-    assert(p[w].kind == PARAM_FROZEN && p[a].kind == PARAM_ADAPTER && p[b].kind == PARAM_ADAPTER);
-    p[w].beside = beside;
-    p[w].under = p[a].dim[0];
-    p[a].joins = p[b].joins = w;
-    p[a].column = -1;
-    p[b].column = column;
-}
-
-void param_joined(const struct param_store *ps, int w, tensor *beside, tensor *under)
-{
-    const struct param *p = &ps->p[w];
-    *beside = *under = (tensor){0};
-    if (!p->beside) return;
-    *beside = tensor_columns(&p->value, p->dim[1], p->beside);
-    *under = tensor_rows(&p->value, p->dim[0], p->under);
-}
-
 static void take_frozen(struct param_store *ps, struct param *p, struct arena *a)
 {
-    p->mapped = can_map(ps, p) && !p->beside;
+    p->mapped = can_map(ps, p) && !param_has_room(p);
     if (p->mapped) {
-        p->value = shaped(p, (void *)(uintptr_t)p->source->data, ps->act);
+        p->value = param_shaped(p, (void *)(uintptr_t)p->source->data, ps->act);
         ps->mapped_bytes += p->source->bytes;
-    } else if (p->beside) {
-        p->value = shaped(p, NULL, ps->act);
-        p->value.ld = p->dim[1] + whole(p->beside, JOINED_PAD);
-        p->value.data = arena_take(a, (size_t)((p->dim[0] + p->under) * p->value.ld) * dtype_bytes(ps->act),
-                                   "weights with room for adapters, %s", dtype_name(ps->act));
+    } else if (param_has_room(p)) {
+        void *data =
+            arena_take(a, (size_t)param_extent(p) * dtype_bytes(ps->act), "weights with room for adapters, %s", dtype_name(ps->act));
+        p->value = param_shaped(p, data, ps->act);
     } else {
-        p->value = shaped(p, arena_take(a, (size_t)p->count * dtype_bytes(ps->act), "weights, %s", dtype_name(ps->act)), ps->act);
+        p->value = param_shaped(p, arena_take(a, (size_t)p->count * dtype_bytes(ps->act), "weights, %s", dtype_name(ps->act)), ps->act);
     }
 }
 
@@ -363,7 +340,7 @@ static void take_nf4(struct param *p, struct arena *a)
 
 static tensor flat_view(const struct param *p, void *flat, dtype dt)
 {
-    return shaped(p, flat ? (char *)flat + (size_t)p->flat * dtype_bytes(dt) : NULL, dt);
+    return param_shaped(p, flat ? (char *)flat + (size_t)p->flat * dtype_bytes(dt) : NULL, dt);
 }
 
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch)
@@ -384,7 +361,7 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         if (p->kind == PARAM_FROZEN) take_frozen(ps, p, frozen);
         if (p->kind == PARAM_NF4) {
             take_nf4(p, frozen);
-            if (p->count > largest) largest = p->count;
+            if (!param_is_ahead(ps, p) && p->count > largest) largest = p->count;
         }
         if (param_load_widens(p) && p->count > widest) widest = p->count;
         if (!param_is_trained(p)) continue;
@@ -398,59 +375,10 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         ps->dequantised =
             tensor_1d(arena_take(scratch, (size_t)largest * dtype_bytes(ps->act), "dequantised linear, %s", dtype_name(ps->act)), ps->act,
                       largest);
-}
-
-/* ---- working copies ------------------------------------------------------------------------------------------------ */
-
-/* The second copy of an adapter's A or s·B. */
-static status second_copy(const struct param_store *ps, struct stream *s, const struct param *p)
-{
-    if (p->joins < 0) return ST_OK;
-    tensor beside, to;
-    param_joined(ps, p->joins, &beside, &to);
-    if (p->column >= 0) to = tensor_columns(&beside, p->column, p->dim[1]);
-    return op_axpy(s, &(struct axpy_args){.x = p->work, .y = to, .scale = 1});
-}
-
-status param_store_second_copies(struct param_store *ps, struct stream *s, int64_t lo, int64_t hi)
-{
-    for (int i = 0; i < ps->n; i++) {
-        const struct param *p = &ps->p[i];
-        if (p->kind == PARAM_ADAPTER && p->flat < hi && p->flat + p->count > lo) TRY(second_copy(ps, s, p));
-    }
-    return ST_OK;
+    param_layers_layout(ps, scratch);
 }
 
 /* ---- use ---------------------------------------------------------------------------------------------------------- */
-
-status param_store_refresh(struct param_store *ps, struct stream *s, int id)
-{
-    struct param *p = &ps->p[id];
-    if (p->kind != PARAM_ADAPTER) return ST_OK;
-    if (ps->flat_work)
-        TRY(op_axpy(s, &(struct axpy_args){.x = tensor_1d(p->value.data, p->value.dt, p->count),
-                                           .y = tensor_1d(p->work.data, p->work.dt, p->count),
-                                           .scale = p->scale}));
-    return second_copy(ps, s, p);
-}
-
-status param_store_refresh_all(struct param_store *ps, struct stream *s)
-{
-    for (int i = 0; i < ps->n; i++) TRY(param_store_refresh(ps, s, i));
-    return ST_OK;
-}
-
-status param_enter(struct param_store *ps, struct stream *s, int64_t layer, enum phase phase)
-{
-    (void)ps, (void)s, (void)layer, (void)phase;
-    return ST_OK;
-}
-
-status param_leave(struct param_store *ps, struct stream *s, int64_t layer, enum phase phase)
-{
-    (void)ps, (void)s, (void)layer, (void)phase;
-    return ST_OK;
-}
 
 status param_acquire(struct param_store *ps, struct stream *s, int id, tensor *out)
 {
@@ -459,9 +387,14 @@ status param_acquire(struct param_store *ps, struct stream *s, int id, tensor *o
         *out = p->kind == PARAM_FROZEN ? p->value : p->work;
         return ST_OK;
     }
+    if (param_is_ahead(ps, p)) {
+        assert(ps->inside == p->layer);
+        *out = p->value;
+        return ST_OK;
+    }
     assert(ps->borrowed < 0);
     ps->borrowed = id;
-    *out = shaped(p, ps->dequantised.data, ps->act);
+    *out = param_shaped(p, ps->dequantised.data, ps->act);
     struct nf4_args q = p->nf4;
     q.w = tensor_1d(ps->dequantised.data, ps->act, p->count);
     return op_nf4_dequantize(s, &q);

@@ -1,4 +1,5 @@
-/* param_store.h — where weights live: mapped from the file, copied, quantised to NF4, or trained.
+/* param_store.h — where weights live: mapped from the file, copied, quantised to NF4, or trained. (param_store.c; param_layers.c: what
+ * of frozen weights comes and goes; param_load.c)
  *
  * The model adds parameters by name and gets numbers; the block borrows them with param_acquire … param_done and never
  * knows how they are kept. Trained parameters have a place in the flat index, the one numbering that gradients,
@@ -16,13 +17,12 @@
 #include "checkpoints/hf.h"
 #include "kernels/backend.h"
 #include "kernels/base/arena.h"
-#include "worker/memory/stage.h"
 #include "worker/memory/phase.h"
 #include "worker/memory/stage.h"
 
 enum param_kind {
     PARAM_FROZEN,  /* read only: mapped when the file's dtype is the model's, else a converted copy */
-    PARAM_NF4,     /* read only, quantised while loading, dequantised per use into scratch */
+    PARAM_NF4,     /* read only, quantised while loading, dequantised per use into scratch, or a layer ahead (`ahead`) */
     PARAM_TRAINED, /* in the flat index */
     PARAM_ADAPTER, /* trained in f32; acquire gives a working copy, scaled and in the activations' dtype */
 };
@@ -34,10 +34,11 @@ struct param {
     enum param_kind kind;
     int rank;
     int64_t dim[2], count;
-    int uses;    /* gradient contributions per micro-batch: 2 for tied embeddings */
-    bool held;   /* its gradient stays open while those of others come and go: tied embeddings from the head to
+    int64_t layer; /* that it is of, -1 = of none */
+    int uses;      /* gradient contributions per micro-batch: 2 for tied embeddings */
+    bool held;     /* its gradient stays open while those of others come and go: tied embeddings from the head to
                               * the first layer, the norm and adapters of the head from chunk to chunk */
-    float scale; /* adapters: factor of the working copy */
+    float scale;   /* adapters: factor of the working copy */
     enum param_init init;
     float init_bound;
     int next;                      /* trained: of the same row (param_store_index), the one whose place follows; -1 = none */
@@ -45,14 +46,25 @@ struct param {
     int64_t partial;               /* trained: first of its norm partials */
     const struct st_entry *source; /* NULL: initialised, not loaded */
     bool mapped;                   /* frozen: `value` points into the file */
-    tensor value;                  /* trained: the parameter; frozen: the weight */
+    tensor value;                  /* trained: the parameter; frozen: the weight; NF4 ahead: its place in the layer's buffer */
     tensor work;                   /* adapters: the working copy */
     tensor master;                 /* f32 master of a bf16 trained parameter; data NULL when none */
     struct nf4_args nf4;
-    int64_t beside, under; /* frozen, joined: columns and rows of its memory that are its adapter's (param_join) */
+    int64_t beside, under; /* frozen or NF4, joined: columns and rows of its memory that are its adapter's (param_join) */
     int joins;             /* adapters: the weight beside (B) or under (A) which a second working copy lies, -1 = none … */
     int64_t column;        /* … of B, from this column of `beside` on */
 };
+
+/* Room for one layer's NF4 weights as products read them: even layers have one, odd ones the other, so that a layer's weights always
+ * lie in the same place. */
+struct param_layer {
+    void *data;
+    int64_t layer; /* whose weights are there, or on their way; -1 none */
+    bool current;  /* and its adapters' parts, as the last update left them */
+    bool filling;  /* since the compute stream waited last */
+    struct event *filled, *left;
+};
+enum { PARAM_LAYERS = 2 };
 
 struct param_store {
     const struct backend *be;
@@ -71,6 +83,17 @@ struct param_store {
     tensor dequantised;       /* scratch: one linear at a time */
     tensor wide;              /* scratch of loading: one that is quantised from neither f32 nor bf16 */
     int borrowed;             /* parameter now in `dequantised`, -1 none */
+
+    /* The policy for NF4, said before block_build asks: layers of them are dequantised ahead, in memory for two layers, by a stream of
+     * their own; else each linear when it is read, in memory for one. */
+    bool ahead;
+    struct param_layer buffer[PARAM_LAYERS];
+    struct stream *decode;          /* NULL: nothing is dequantised ahead */
+    struct event *updated;          /* what decoding reads was written … */
+    bool behind;                    /* … and it has not waited for that yet */
+    int *first_of;                  /* [layers + 1] parameters of a layer follow each other */
+    int64_t layer_count;            /* elements of a buffer */
+    int64_t layers, lowest, inside; /* lowest: layer with something trained, where backward ends; inside: between enter and leave, or -1 */
 };
 
 void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters);
@@ -106,10 +129,15 @@ void param_store_index(struct param_store *ps);
  *
  *     │ W [out, in] │ 0 … s·B … 0 │ pad      rows in + whole(beside, 64) apart
  *     │ A [R, in]   │             │
- */
+ *
+ * Of NF4 weights only those that are dequantised ahead can have that: their buffer is laid out so, and whoever fills it puts the
+ * adapter's parts there too. */
 void param_join(struct param_store *ps, int w, int a, int b, int64_t beside, int64_t column);
 /* The two parts, data NULL where the weight is not joined. */
 void param_joined(const struct param_store *ps, int w, tensor *beside, tensor *under);
+
+/* When all parameters are there: opens what dequantising ahead needs. */
+status param_store_open(struct param_store *ps);
 
 /* Layout, measured then bound: frozen copies and NF4 in `frozen`, the flat vectors in `trained`, scratch in `scratch`. */
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch);
@@ -127,18 +155,27 @@ status param_store_refresh_all(struct param_store *ps, struct stream *s);
 status param_store_second_copies(struct param_store *ps, struct stream *s, int64_t lo, int64_t hi);
 
 /* Who walks a layer says so, forward and backward; between the two the layer's parameters are borrowed, what is done with them
- * is enqueued on `s`. A store that keeps weights elsewhere (NF4, host memory, shards of other ranks) fills one of two layer
- * buffers ahead, on a stream of its own, and tags it with the layer and the update that it holds:
+ * is enqueued on `s`, and nothing in between waits for another stream. A store that keeps weights elsewhere (NF4; host memory, shards
+ * of other ranks) fills one of two layer buffers ahead, on a stream of its own, and tags it with the layer that it holds:
  *
  *   enter(l)   s waits for the event of l's buffer; the next layer in the phase's direction (phase.h) starts filling the other
  *              one, after the event that the layer which had it left behind
- *   leave(l)   event on s: the buffer may be filled again; a tag older than the last update counts as empty
+ *   leave(l)   event on s: the buffer may be filled again
  *
+ *   s        [ l−1 ]▪left    [ l: reads buffer 0 ]▪left [ l+1: reads buffer 1 ]
+ *                   ╰──────╮ ▲ filled            │      ▲ filled
+ *   decode   …[ l → buf 0 ]▪ ╰[ l+1 → buf 1 ]▪───┼──────╯
+ *                                                ╰▶[ l+2 → buf 0 ]▪
+ *
+ * What is there is not fetched again: at the turn both the last layer and the one before it are, and so are the first two when the
+ * next micro-batch begins. An update of a layer's adapters leaves its weights there: only the adapters' parts are put again, behind the
+ * update. Every layer that was begun ahead is entered before the next update, so that no update overtakes what reads working copies.
  * Parameters outside of layers (embedding, final norm, head) know only acquire and done. */
 status param_enter(struct param_store *ps, struct stream *s, int64_t layer, enum phase phase);
 status param_leave(struct param_store *ps, struct stream *s, int64_t layer, enum phase phase);
 
-/* Borrow a parameter for reading. NF4 is dequantised into the one scratch buffer: give it back before the next. */
+/* Borrow a parameter for reading, one of a layer between enter and leave. NF4 that is not ahead is dequantised into the one scratch
+ * buffer: give it back before the next. */
 status param_acquire(struct param_store *ps, struct stream *s, int id, tensor *out);
 void param_done(struct param_store *ps, int id);
 
@@ -150,6 +187,32 @@ void param_source_forget(const struct param *p, int64_t first, int64_t count);
 
 /* Pages of the flat index that it touches: its norm partials. */
 static inline int64_t param_pages(const struct param *p) { return (p->flat + p->count - 1) / FLAT_PAGE - p->flat / FLAT_PAGE + 1; }
+
+/* From row to row where it lies joined, and all of its elements then, rooms included; else dense. */
+static inline int64_t param_ld(const struct param *p) { return p->dim[1] + (p->beside + 63) / 64 * 64; }
+static inline int64_t param_extent(const struct param *p) { return (p->dim[0] + p->under) * param_ld(p); }
+
+static inline tensor param_shaped(const struct param *p, void *data, dtype dt)
+{
+    if (p->rank == 1) return tensor_1d(data, dt, p->count);
+    tensor t = tensor_2d(data, dt, p->dim[0], p->dim[1]);
+    t.ld = param_ld(p);
+    return t;
+}
+
+/* Its own memory has room for its adapter. */
+static inline bool param_has_room(const struct param *p) { return p->kind == PARAM_FROZEN && p->beside; }
+
+/* Dequantised a layer ahead, into its layer's buffer. */
+static inline bool param_is_ahead(const struct param_store *ps, const struct param *p)
+{
+    return ps->ahead && p->kind == PARAM_NF4 && p->layer >= 0;
+}
+
+/* For the store's own files (param_layers.c). */
+void param_layers_layout(struct param_store *ps, struct arena *scratch);
+status param_layers_clear(struct param_store *ps, struct stream *s); /* when codes are loaded: nothing is in the buffers */
+void param_layers_release(struct param_store *ps);
 
 static inline bool param_is_trained(const struct param *p) { return p->kind >= PARAM_TRAINED; }
 

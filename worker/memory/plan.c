@@ -10,6 +10,7 @@
 static const struct {
     const char *name, *shrink;
     enum mem_kind kind;
+    const char *shrink_device; /* where tensors have memory of their own, and something else helps there */
 } CLASSES[PLAN_ARENAS] = {
     [PLAN_FROZEN] = {"frozen weights", "model.quantize_base=true (NF4), dtype=bf16", MEM_DEVICE},
     [PLAN_TRAINED] = {"trained", "lora_finetune instead of full_finetune, model.lora_rank, dtype=bf16", MEM_DEVICE},
@@ -17,12 +18,19 @@ static const struct {
     [PLAN_OPTIMIZER] = {"optimizer", "optimizer=bitsandbytes.optim.AdamW8bit, torch.optim.SGD, dtype=bf16", MEM_DEVICE},
     [PLAN_ACTIVATIONS] = {"activations", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_DEVICE},
     [PLAN_SCRATCH] = {"scratch", "head_chunk_rows, batch_size, tokenizer.max_seq_len", MEM_DEVICE},
-    [PLAN_WORKSPACE] = {"workspace", "OMP_NUM_THREADS, tokenizer.max_seq_len", MEM_DEVICE},
+    [PLAN_WORKSPACE] = {"workspace", "OMP_NUM_THREADS, tokenizer.max_seq_len", MEM_DEVICE,
+                        "attn_workspace, batch_size, tokenizer.max_seq_len"},
     [PLAN_BATCH] = {"batch", "batch_size", MEM_DEVICE},
     [PLAN_COMM] = {"communication", "fewer ranks", MEM_DEVICE},
     [PLAN_STAGING] = {"staging", "batch_size, fewer ranks", MEM_PINNED},
     [PLAN_HOST] = {"host", "batch_size", MEM_HOST},
 };
+
+static const char *hint(const struct plan *p, int class)
+{
+    bool device = p->be->tensors_in == MEM_DEVICE && CLASSES[class].shrink_device;
+    return device ? CLASSES[class].shrink_device : CLASSES[class].shrink;
+}
 
 /* The kind that counts on this backend: one without memory of its own has one kind only. */
 static enum mem_kind lives_in(const struct plan *p, enum mem_kind kind) { return p->be->tensors_in == MEM_HOST ? MEM_HOST : kind; }
@@ -90,7 +98,7 @@ static int collect(const struct plan *p, struct line **lines)
             if (l == *lines + n) {
                 *l = (struct line){.category = CLASSES[i].name,
                                    .name = row->name,
-                                   .shrink = CLASSES[i].shrink,
+                                   .shrink = hint(p, i),
                                    .kind = lives_in(p, CLASSES[i].kind)};
                 n++;
             }
@@ -168,7 +176,7 @@ static status check_memory(const struct plan *p, const struct line *lines, int n
     enum mem_kind kind = device ? MEM_DEVICE : MEM_HOST;
     bool tensors = kind == p->be->tensors_in;
     size_t total = bytes_of(lines, n, device);
-    size_t budget = tensors && configured >= 0 ? (size_t)configured : plan_machine_bytes(p->be, kind, local_ranks);
+    size_t budget = tensors && configured >= 0 ? (size_t)configured : plan_machine_bytes(p->be, kind, local_ranks) + (device ? p->held : 0);
     if (total <= budget) return ST_OK;
     struct buf report = {0};
     for (int i = 0, named = 0; i < n && named < 4; i++) {

@@ -46,6 +46,7 @@ struct plan {
     void *memory[PLAN_ARENAS];
     struct plan_extra *extra;
     int n_extra;
+    size_t held; /* of the rows beside the arenas: what is taken by now, and so is not among the device's free bytes */
 };
 
 void plan_init(struct plan *p, const struct backend *be);

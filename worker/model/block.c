@@ -1,4 +1,5 @@
 /* block.c — walking the tables of block.h: forward, recomputation and backward of one layer. */
+#include "kernels/record.h"
 #include "worker/model/model.h"
 
 static tensor sized(tensor t, int64_t tokens) { return tensor_rows(&t, 0, tokens); }
@@ -22,6 +23,19 @@ tensor block_gradient_room(const struct model *m, int64_t layer, int slot, int64
     if (!cols || room < cols || row->of != slot) return (tensor){0};
     tensor t = block_gradient(m, layer, slot);
     return tensor_columns(&t, row->width, cols);
+}
+
+const struct step *block_attention(const struct block *b)
+{
+    const struct step *st = b->step;
+    while (st->fwd != step_attn_fwd) st++;
+    return st;
+}
+
+int64_t block_ld(const struct block *b, int slot)
+{
+    const struct act_slot *owner = &b->slot[b->slot[slot].of];
+    return owner->width + owner->room;
 }
 
 void block_out(const struct model *m, tensor *x, tensor *delta)
@@ -68,17 +82,25 @@ status block_fwd(struct pass *p, int64_t layer)
     slot_set all = ~(slot_set)0;
     if (!layer) all &= ~((slot_set)1 << p->m->block->x); /* the embedding has written it */
     TRY(enter(p, layer, PHASE_FORWARD));
-    TRY(walk(p, layer, all, all));
+    record_begin(p->s);
+    TRY(record_end(p->s, walk(p, layer, all, all)));
     return leave(p, layer, PHASE_FORWARD);
+}
+
+static status backward(struct pass *p, int64_t layer)
+{
+    const struct block *b = p->m->block;
+    const struct block_use *use = &p->m->layers[layer].use;
+    TRY(walk(p, layer, act_missing(&p->m->acts, layer), use->needs));
+    for (int i = b->n_steps - 1; i >= 0; i--)
+        if (b->step[i].out & use->flows) TRY(b->step[i].bwd(p, layer, &b->step[i]));
+    return ST_OK;
 }
 
 status block_bwd(struct pass *p, int64_t layer)
 {
-    const struct block *b = p->m->block;
-    const struct block_use *use = &p->m->layers[layer].use;
     TRY(enter(p, layer, PHASE_BACKWARD));
-    TRY(walk(p, layer, act_missing(&p->m->acts, layer), use->needs));
-    for (int i = b->n_steps - 1; i >= 0; i--)
-        if (b->step[i].out & use->flows) TRY(b->step[i].bwd(p, layer, &b->step[i]));
+    record_begin(p->s);
+    TRY(record_end(p->s, backward(p, layer)));
     return leave(p, layer, PHASE_BACKWARD);
 }

@@ -25,7 +25,15 @@
  *
  *   [ x | v: R | k: R | q: R | pad ] · [ W | s·B ]ᵀ          [ dy | dy·s·B ] · [ W ; A ]
  *
- * each one product; weights lie so (param_join). What attention reads and writes stays dense, and so does what norms of heads do.
+ * each one product; weights lie so (param_join), NF4 ones where they are dequantised ahead. It is two products still
+ *
+ *   where x is dropped of      W reads x, A what is left of it: no row has both; and t·A is masked before it is added
+ *   q and k, backward, where   their norms take rows of heads without anything between them (per_head, block_steps.c), in the
+ *   they are normed            buffers that hold their gradients
+ *   in the head                the room would lie behind logits, in the widest rows there are, and in what is often the embedding
+ *
+ * What attention reads has the room that its gradients have: rows are as far apart in one as in the other. (What is said of columns
+ * holds: fused q, k and v have their room behind all three.)
  *
  * Sets of slots are bits of owners; a step says what its forward reads and writes, and what its backward reads (`saved`).
  * Everything else follows: what of a layer must be recomputed, in which order, and which backward steps are for nothing
@@ -132,6 +140,10 @@ struct block_use block_use_of(const struct model *m, int64_t layer);
 
 status block_fwd(struct pass *p, int64_t layer);
 status block_bwd(struct pass *p, int64_t layer); /* block_dx in place */
+
+/* The step of attention; elements from row to row of a slot. */
+const struct step *block_attention(const struct block *b);
+int64_t block_ld(const struct block *b, int slot);
 
 /* What the last layer leaves, [tokens, C] each: the residual stream is their sum. Valid until the next forward, or until its
  * backward begins. */

@@ -120,14 +120,14 @@ static int64_t room_for(int64_t cols) { return (cols + ROOM - 1) / ROOM * ROOM; 
 
 /* Before the projections that read x, of which `first` is the first: the slots of their x·Aᵀ, each as wide as the largest rank
  * of any layer (a narrower one is its first columns), and the step that makes all of them where they are one product or lie
- * behind x. dense: nothing may lie behind x. */
-static void adapters(struct block *b, const struct model *m, int x, int first, bool dense)
+ * behind x. */
+static void adapters(struct block *b, const struct model *m, int x, int first)
 {
     int last = first;
     while (last + 1 < LINEAR_PER_LAYER && linear_first(last + 1) == first) last++;
     bool row;
     int members = alike(m, first, last, &row), all = -1;
-    bool joined = members && m->be->joins_products && !m->plan.nf4 && !dense;
+    bool joined = members && m->be->joins_products && (!m->plan.nf4 || m->params.ahead);
     int64_t column = 0, width = ranks_of(m, first, last);
     if (joined) {
         b->slot[x].room = room_for(width);
@@ -153,19 +153,25 @@ static void adapters(struct block *b, const struct model *m, int x, int first, b
                               .writes = bit(b, all)});
 }
 
-/* Where dy of a joined projection has dy·s·B behind it. */
-static void leave_room(struct block *b, int y, int64_t rank)
+static void widen(int64_t *room, int64_t rank)
 {
-    int64_t *room = b->grad[y] == GRAD_SELF ? &b->slot[y].room : &b->grads[b->grad[y]].room;
     if (room_for(rank) > *room) *room = room_for(rank);
+}
+
+/* Where dy of a joined projection has dy·s·B behind it. Rows of q, k and v are as far apart as those of their gradients: of what
+ * attention reads and writes backward it asks that (kernels/cuda/attention.c). */
+static void leave_room(struct block *b, int which, int y, int64_t rank)
+{
+    if (b->grad[y] == GRAD_SELF || linear_first(which) == LINEAR_Q) widen(&b->slot[y].room, rank);
+    if (b->grad[y] != GRAD_SELF) widen(&b->grads[b->grad[y]].room, rank);
 }
 
 static void linear(struct block *b, const struct model *m, const char *name, int which, int x, int y, bool adds_dx)
 {
     int lora = b->lora[which];
-    bool there = b->slot[lora].of != lora; /* columns: `adapters` has made them */
-    bool attended = linear_first(which) == LINEAR_Q;
-    if (b->all[which] >= 0 && !attended) leave_room(b, y, largest_rank(m, which));
+    bool there = b->slot[lora].of != lora;                                      /* columns: `adapters` has made them */
+    bool normed = m->shape.qk_norm && (which == LINEAR_Q || which == LINEAR_K); /* head by head: rows without room */
+    if (b->all[which] >= 0 && !normed) leave_room(b, which, y, largest_rank(m, which));
     add_step(b, (struct step){.name = name,
                               RUN(linear),
                               .linear = which,
@@ -226,7 +232,7 @@ static struct heads project_heads(struct block *b, const struct model *m, int n1
     const struct model_shape *s = &m->shape;
     int64_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
     struct heads h;
-    adapters(b, m, n1, LINEAR_Q, false);
+    adapters(b, m, n1, LINEAR_Q);
     if (s->fused_qkv) {
         int all = add_slot(b, "q, k, v", q + 2 * kv, m->act, ACT_RUNG_BLOCK, add_grad(b, "gradient of q, k, v", q + 2 * kv));
         linear(b, m, "q, k, v", LINEAR_Q, n1, all, false);
@@ -273,7 +279,7 @@ static int mlp_branch(struct block *b, const struct model *m, int n2)
 {
     const struct model_shape *s = &m->shape;
     int gate, up;
-    adapters(b, m, n2, LINEAR_GATE, false);
+    adapters(b, m, n2, LINEAR_GATE);
     if (s->fused_gate_up) {
         int both = add_slot(b, "gate, up", 2 * s->ffn, m->act, ACT_RUNG_BLOCK, GRAD_SELF);
         linear(b, m, "gate, up", LINEAR_GATE, n2, both, false);
@@ -294,7 +300,7 @@ static int mlp_branch(struct block *b, const struct model *m, int n2)
 static void branch_end(struct block *b, const struct model *m, const char *name, int which, int from, int post, int d_n)
 {
     int64_t c = m->shape.width;
-    adapters(b, m, from, which, which == LINEAR_O /* attention's */);
+    adapters(b, m, from, which);
     if (!m->shape.post_norms) {
         linear(b, m, name, which, from, b->delta, false);
         return;

@@ -153,8 +153,10 @@ static void add_layer(struct model *m, int64_t index, const struct part *parts, 
             layer->linear[part->linear] = add_linear(m, linear, name, part, (uint32_t)(index * LINEAR_PER_LAYER + part->linear + 1));
     }
     chain_adapters(m, layer);
-    for (int i = first; i < m->params.n && index < m->lowest; i++)
-        if (param_is_trained(&m->params.p[i])) m->lowest = index;
+    for (int i = first; i < m->params.n; i++) {
+        m->params.p[i].layer = index;
+        if (index < m->lowest && param_is_trained(&m->params.p[i])) m->lowest = index;
+    }
 }
 
 /* One tensor has one adapter: on all of its parts or on none. */
@@ -233,6 +235,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     TRY(block_build(m, m->block));
     for (int64_t l = 0; l < shape->layers; l++) m->layers[l].use = block_use_of(m, l);
     join_adapters(m);
+    TRY(param_store_open(&m->params));
     act_store_init(&m->acts, m->block->slot, m->block->n_slots, shape->layers, bounds->tokens, plan->rung, plan->rung_every);
     kv_cache_init(&m->cache, shape->layers, bounds->cached, shape->kv_heads * shape->head_dim, act);
     return ST_OK;
@@ -362,6 +365,7 @@ static status embed_bwd(struct pass *p)
     struct model *m = p->m;
     tensor g;
     if (!param_is_trained(&m->params.p[m->embed])) return ST_OK;
+    TRY(grad_send(p->sink));
     TRY(grad_acquire_zeroed(p->sink, m->embed, &g));
     struct embed_args a = embed_args(p, g, block_dx(m));
     TRY(op_embed_bwd(p->s, &a));
@@ -385,6 +389,9 @@ status model_run(struct pass *p, tensor loss_sum)
     TRY(model_forward(p));
     TRY(head_loss(p, loss_sum));
     if (!p->sink) return ST_OK;
-    for (int64_t l = m->shape.layers - 1; l >= m->lowest; l--) TRY(block_bwd(p, l));
+    for (int64_t l = m->shape.layers - 1; l >= m->lowest; l--) {
+        TRY(grad_send(p->sink)); /* of what lies above */
+        TRY(block_bwd(p, l));
+    }
     return embed_bwd(p);
 }
