@@ -21,7 +21,6 @@ static const struct {
     const char *file, *told;
 } refused[] = {
     {"llama2/7B_full_low_memory.yaml", "enable_activation_offloading: 'True' is not built yet"},
-    {"llama3_2/1B_full_single_device.yaml", "bitsandbytes.optim.PagedAdamW8bit is refused: 8-bit optimizer states are not built yet"},
 };
 
 static char *folder;
