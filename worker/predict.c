@@ -83,12 +83,12 @@ static void count_updates(const struct session *x, struct work *w)
 {
     const struct param_store *ps = &x->model.params;
     const struct optim *o = &x->trainer.optim;
-    int states = x->cfg->optimizer.kind == CONFIG_SGD ? x->cfg->optimizer.momentum > 0 : 2;
     double trained = 0;
     for (int i = 0; i < ps->n; i++) trained += param_is_trained(&ps->p[i]) ? (double)ps->p[i].count : 0;
     double each = 4 + 2.0 * (double)dtype_bytes(w->full ? ps->trained_dt : DT_F32) + (ps->masters ? 8 : 0) +
-                  2.0 * states * (double)dtype_bytes(o->state_dt) + (w->full || ps->act == DT_F32 ? 0 : (double)dtype_bytes(ps->act));
+                  (w->full || ps->act == DT_F32 ? 0 : (double)dtype_bytes(ps->act));
     w->update_bytes = each * trained;
+    for (int k = 0; k < STATE_VECTORS; k++) w->update_bytes += 2 * (double)state_bytes(&o->vector[k]);
     w->gradient_bytes = 4 * trained;
 }
 

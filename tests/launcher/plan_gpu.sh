@@ -108,14 +108,14 @@ def check(what, got, want, slack):
 
 page = 65536  # small tensors share pages, large ones begin on one
 rows_of_adapters = 7 * layers * 2
-# Adapters beside weights (gpu.md 6): 64 columns of room and the rank's rows, but for the projection that reads attention.
-room = sum(out * 64 + R * (inputs + 64) for out, inputs in ((q, C), (kv, C), (kv, C), (F, C), (F, C), (C, F)))
+# Adapters beside weights (gpu.md 6): 64 columns of room and the rank's rows.
+room = sum(out * 64 + R * (inputs + 64) for out, inputs in ((q, C), (kv, C), (kv, C), (C, q), (F, C), (F, C), (C, F)))
 bad = check("frozen, bf16", total("frozen weights"), 2 * N + 2 * layers * room, 300 * 64)
 bad += check("trained, f32 and working copies", total("trained"), 6 * A, 6 * page * rows_of_adapters)
 bad += check("gradients, f32", total("gradients"), 4 * A, 4 * page * rows_of_adapters)
 bad += check("moments, f32", total("optimizer"), 8 * A, 8 * page * rows_of_adapters)
 kept = 2 * (2 * C + 2 * q + 2 * kv + 2 * F) + 4 * (H + 2)  # norms and products are recomputed …
-kept += 2 * R + 2 * 2 * 64  # … and x·Aᵀ with them, but for that projection's; room behind gate and up
+kept += 2 * 6 * 64  # … and x·Aᵀ with them; room behind q, k, v, what attention puts out, gate and up
 bad += check("activations, 8192 tokens", total("activations"), layers * tokens * kept, layers * 20 * 64)
 bad += check("a chunk of 4096 rows of logits, bf16", total("scratch", "logits chunk"), 2 * V * 4096, 64)
 bad += check("workspace", total("workspace"), 1, 2**30)
