@@ -30,6 +30,10 @@ static bool n_without_selective(const struct bound *b)
 {
     return b->c->ac_mode != AC_SELECTIVE && b->c->ac_option >= 0;
 }
+static bool streams_twice(const struct bound *b)
+{
+    return wrote(b, "offload_with_streams") && wrote(b, "activation_offloading_use_streams");
+}
 static bool packed_without_length(const struct bound *b)
 {
     bool packed = b->c->has_val && b->c->dataset_val.packed;
@@ -188,6 +192,8 @@ static const struct rule {
      "enable_activation_checkpointing: true recomputes every block; keep one of the two keys"},
     {"ac_mode", selective_without_n, "which blocks? ac_option: N recomputes every N-th"},
     {"ac_option", n_without_selective, "it chooses blocks for ac_mode: selective only; set that, or delete ac_option"},
+    {"offload_with_streams", streams_twice,
+     "it is the older name of activation_offloading_use_streams, which is given too; keep one of the two keys"},
     {"dataset.packed", packed_without_length, "a pack needs a size: set tokenizer.max_seq_len"},
     {"dataset.packed", packed_is_mixed, "data sets of a list are joined; pack all of them or none"},
     {"run_val_every_n_steps", no_validation,

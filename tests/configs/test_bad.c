@@ -101,8 +101,12 @@ static const struct {
      "recipe_checkpoint: 'recipe_state.pt' is refused: it is a Python pickle"},
     {"checkpointer: {checkpoint_dir: /m, safe_serialization: False}\n", NULL,
      "safe_serialization: 'False' is refused: weights are written as safetensors only"},
+    {BASE "enable_activation_offloading: host\n", NULL,
+     "t.yaml:3:31: enable_activation_offloading is 'host': expected true or false (default false)"},
+    {BASE "offload_with_streams: sometimes\n", NULL, "t.yaml:3:23: offload_with_streams is 'sometimes': expected true or false"},
+    {BASE "activation_offloading_use_streams: true\noffload_with_streams: false\n", NULL,
+     "t.yaml:4:23: offload_with_streams: 'false': it is the older name of activation_offloading_use_streams"},
     /* known, not built */
-    {BASE "enable_activation_offloading: true\n", NULL, "t.yaml:3:31: enable_activation_offloading: 'true' is not built yet"},
     {BASE "model: {use_dora: true}\nrecipe: lora_finetune\n", NULL, "model.use_dora: 'true' is not built yet"},
     {BASE "enable_fp8_training: true\n", NULL, "enable_fp8_training: 'true' is not built yet"},
     {BASE "tensor_parallel_dim: 2\n", NULL, "tensor_parallel_dim: '2' is not built yet"},

@@ -5,7 +5,7 @@
 built trimpot test_ops trimpot_emu.so bench_gpu
 need python3
 check=$source/tests/gpu/check
-tested=(ops attention train resume speed kernels head products)
+tested=(ops attention train resume speed kernels graphs head products)
 export CHECK_PEER=$scratch/peer
 
 # Python that has what the peer needs, and its word for every model.
@@ -78,6 +78,15 @@ r = json.load(open(sys.argv[1]))
 states = {p["part"]: p["state"] for p in r["parts"]}
 print(states)
 broken = dict.fromkeys(sys.argv[2:], "failed")
-sys.exit(states != {"device": "ok", **broken} or not r["commit"] or not all(p["why"] for p in r["parts"] if p["state"] == "failed") or r["torn_lines"])
+told = [p["why"] for p in r["parts"] if p["state"] == "failed"] + [x["failed"] for x in r["results"] if "failed" in x]
+sys.exit(states != {"device": "ok", **broken} or not r["commit"] or r["torn_lines"] or any(w.strip()[-1:] in ("", ":") for w in told))
 END
+
+# ---- nor is a driver that is not there a reason to say nothing -----------------------------------------------------------------------
+if [ -e "$build/trimpot_cuda.so" ]; then
+    cp "$build/trimpot_cuda.so" "$scratch/alone/"
+    PATH=$scratch/bin:$PATH CUDA_VISIBLE_DEVICES= CHECK_TINY=1 CHECK_RESULTS=$scratch/results "$check" --built "$scratch/alone" \
+        attention kernels products >"$scratch/log" 2>&1 </dev/null && fail "no driver, and nothing failed"
+    for part in attention kernels products; do grep -qE "^== $part: failed.*(driver|GPU)" "$scratch/log" || fail "$part does not say what is missing"; done
+fi
 finish
