@@ -271,7 +271,7 @@ const struct row schema[] = {
      .sentence = "8-bit optimizers: tensors smaller than this have 32-bit states."},
     {"optimizer.quantize_embeddings", T_BOOL, C(optimizer.quantize_embeddings), .def = "true",
      .sentence = "8-bit optimizers: token embedding and output head too; false: 32-bit states for these two."},
-    NOTED("optimizer.percentile_clipping", T_INT, "100", "bitsandbytes ignores it too", "Adaptive clipping."),
+    UNUSED("optimizer.percentile_clipping", T_INT, "100", "bitsandbytes has given it up; clip_grad_norm clips", "Adaptive clipping."),
     UNUSED("optimizer.block_wise", T_BOOL, "true", "8-bit states have a scale for each 256 elements, never one for a tensor",
            "Blocks of 8-bit states."),
     UNUSED("optimizer.optim_bits", T_INT, "32", "the class says how many: bitsandbytes.optim.AdamW8bit has 8-bit states",

@@ -118,6 +118,8 @@ static const struct {
      "optimizer.block_wise: 'false' is refused: 8-bit states have a scale for each 256 elements"},
     {BASE "optimizer: {_component_: bitsandbytes.optim.AdamW, optim_bits: 8}\n", NULL,
      "optimizer.optim_bits: '8' is refused: the class says how many: bitsandbytes.optim.AdamW8bit has 8-bit states"},
+    {BASE "optimizer: {_component_: bitsandbytes.optim.AdamW8bit, percentile_clipping: 5}\n", NULL,
+     "optimizer.percentile_clipping: '5' is refused: bitsandbytes has given it up; clip_grad_norm clips"},
     {BASE "optimizer: {_component_: torchao.optim.AdamW8bit, block_size: 128}\n", NULL, "optimizer.block_size: '128' is refused"},
     {BASE "optimizer: {_component_: torchao.optim.AdamW8bit, min_8bit_size: 0}\n", NULL,
      "optimizer.min_8bit_size is '0': expected a whole number of at least 1"},
