@@ -14,6 +14,7 @@
 #define TORCH_SWITCHES " amsgrad maximize differentiable capturable fused foreach"
 #define ADAM_ARGS      "lr betas eps"
 #define BNB_ARGS       " amsgrad optim_bits min_8bit_size percentile_clipping block_wise is_paged quantize_embeddings"
+#define AO_8BIT  ADAM_ARGS " amsgrad block_size bf16_stochastic_round min_8bit_size quantize_embeddings"
 #define SGD_ARGS       "lr momentum dampening weight_decay=0 nesterov"
 #define OPTIMIZER_ANY  "lr weight_decay betas eps momentum dampening nesterov" TORCH_SWITCHES BNB_ARGS
 #define CHECKPOINT_ARGS                                                                         \
@@ -33,9 +34,8 @@
                      "warmup_steps active_steps num_cycles"
 #define TOKENIZER    "path max_seq_len prompt_template truncation_type special_tokens_path"
 
-#define NO_8BIT  "8-bit optimizer states are not built yet; torch.optim.AdamW has 32-bit ones"
-#define NO_4BIT  "4-bit optimizer states are not built yet; torch.optim.AdamW has 32-bit ones"
-#define NO_FP8   "FP8 optimizer states are not built yet; torch.optim.AdamW has 32-bit ones"
+#define NO_4BIT  "4-bit optimizer states are not built yet; torchao.optim.AdamW8bit has 8-bit ones"
+#define NO_FP8   "FP8 optimizer states are not built yet; torchao.optim.AdamW8bit has 8-bit ones"
 #define NO_LION  "Lion is not built yet; torch.optim.AdamW, Adam and SGD are"
 #define NO_OTHER "this optimizer is not supported; torch.optim.AdamW, Adam and SGD are"
 #define NO_OFFLOAD "optimizer offloading is not built yet; on a CPU torch.optim.AdamW is already on the host"
@@ -43,8 +43,10 @@
 #define NO_IMAGE "this program trains on text"
 #define NO_PICKLE "it reads Python pickles; take the model's safetensors with torchtune.training.FullModelHFCheckpointer"
 #define NO_NET   "nothing is sent over the network: the log is output_dir/metrics.jsonl"
-#define PAGED    "paged = unpaged on a CPU: 32-bit states in ordinary memory"
+#define PAGED    "not paged yet: 32-bit states in the memory where weights are; the numbers are the same"
+#define PAGED_8  "not paged yet: 8-bit states in the memory where weights are; the numbers are the same"
 #define BNB_DECAY "weight decay is decoupled, as in bitsandbytes"
+#define PAGED_8_DECAY PAGED_8 "; " BNB_DECAY
 
 static const struct component table[] = {
     {"optimizer", "torch.optim.AdamW", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0.01" TORCH_SWITCHES},
@@ -66,11 +68,14 @@ static const struct component table[] = {
      .note = BNB_DECAY},
     {"optimizer", "bitsandbytes.optim.SGD", CONFIG_SGD, "lr momentum weight_decay=0 nesterov" BNB_ARGS},
     {"optimizer", "bitsandbytes.optim.SGD32bit", CONFIG_SGD, "lr momentum weight_decay=0 nesterov" BNB_ARGS},
-    {"optimizer", "bitsandbytes.optim.AdamW8bit", 0, OPTIMIZER_ANY, NO_8BIT},
-    {"optimizer", "bitsandbytes.optim.PagedAdamW8bit", 0, OPTIMIZER_ANY, NO_8BIT},
-    {"optimizer", "bitsandbytes.optim.Adam8bit", 0, OPTIMIZER_ANY, NO_8BIT},
-    {"optimizer", "bitsandbytes.optim.PagedAdam8bit", 0, OPTIMIZER_ANY, NO_8BIT},
-    {"optimizer", "bitsandbytes.optim.SGD8bit", 0, OPTIMIZER_ANY, NO_8BIT},
+    {"optimizer", "bitsandbytes.optim.AdamW8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0.01" BNB_ARGS},
+    {"optimizer", "bitsandbytes.optim.PagedAdamW8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0.01" BNB_ARGS,
+     .note = PAGED_8},
+    {"optimizer", "bitsandbytes.optim.Adam8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0" BNB_ARGS,
+     .note = BNB_DECAY},
+    {"optimizer", "bitsandbytes.optim.PagedAdam8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0" BNB_ARGS,
+     .note = PAGED_8_DECAY},
+    {"optimizer", "bitsandbytes.optim.SGD8bit", CONFIG_SGD_8BIT, "lr momentum weight_decay=0 nesterov" BNB_ARGS},
     {"optimizer", "bitsandbytes.optim.Lion", 0, OPTIMIZER_ANY, NO_LION},
     {"optimizer", "bitsandbytes.optim.Lion32bit", 0, OPTIMIZER_ANY, NO_LION},
     {"optimizer", "bitsandbytes.optim.Lion8bit", 0, OPTIMIZER_ANY, NO_LION},
@@ -83,14 +88,15 @@ static const struct component table[] = {
     {"optimizer", "bitsandbytes.optim.Adagrad", 0, OPTIMIZER_ANY, NO_OTHER},
     {"optimizer", "torch.optim.RMSprop", 0, OPTIMIZER_ANY, NO_OTHER},
     {"optimizer", "torch.optim.Adagrad", 0, OPTIMIZER_ANY, NO_OTHER},
-    {"optimizer", "torchao.optim.AdamW8bit", 0, OPTIMIZER_ANY, NO_8BIT},
-    {"optimizer", "torchao.optim.Adam8bit", 0, OPTIMIZER_ANY, NO_8BIT},
+    {"optimizer", "torchao.optim.AdamW8bit", CONFIG_ADAMW_8BIT, AO_8BIT " weight_decay=0.01"},
+    {"optimizer", "torchao.optim.Adam8bit", CONFIG_ADAM_8BIT, AO_8BIT " weight_decay=0"},
     {"optimizer", "torchao.optim.AdamW4bit", 0, OPTIMIZER_ANY, NO_4BIT},
     {"optimizer", "torchao.optim.Adam4bit", 0, OPTIMIZER_ANY, NO_4BIT},
     {"optimizer", "torchao.optim.AdamWFp8", 0, OPTIMIZER_ANY, NO_FP8},
     {"optimizer", "torchao.optim.AdamFp8", 0, OPTIMIZER_ANY, NO_FP8},
     {"optimizer", "torchao.optim.CPUOffloadOptimizer", 0, OPTIMIZER_ANY, NO_OFFLOAD},
-    {"optimizer", "torchao.prototype.low_bit_optim.AdamW8bit", 0, OPTIMIZER_ANY, NO_8BIT},
+    {"optimizer", "torchao.prototype.low_bit_optim.AdamW8bit", CONFIG_ADAMW_8BIT, AO_8BIT " weight_decay=0.01"},
+    {"optimizer", "torchao.prototype.low_bit_optim.Adam8bit", CONFIG_ADAM_8BIT, AO_8BIT " weight_decay=0"},
     {"optimizer", "torchao.prototype.low_bit_optim.AdamW4bit", 0, OPTIMIZER_ANY, NO_4BIT},
     {"optimizer", "torchao.prototype.low_bit_optim.AdamWFp8", 0, OPTIMIZER_ANY, NO_FP8},
     {"optimizer", "torchao.prototype.low_bit_optim.CPUOffloadOptimizer", 0, OPTIMIZER_ANY, NO_OFFLOAD},

@@ -25,7 +25,7 @@ enum conversation { CONVERSATION_AUTO, CONVERSATION_OPENAI, CONVERSATION_SHAREGP
 enum too_long { TOO_LONG_TRUNCATE, TOO_LONG_DROP, TOO_LONG_SPLIT, TOO_LONG_ERROR };
 enum bad_row { BAD_ROW_STOP, BAD_ROW_SKIP };
 enum ac_mode { AC_AUTO, AC_NONE, AC_FULL, AC_SELECTIVE };
-enum config_optim { CONFIG_ADAMW, CONFIG_ADAM, CONFIG_SGD };
+enum config_optim { CONFIG_ADAMW, CONFIG_ADAM, CONFIG_SGD, CONFIG_ADAMW_8BIT, CONFIG_ADAM_8BIT, CONFIG_SGD_8BIT };
 enum config_schedule { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE };
 enum model_init { INIT_PRETRAINED, INIT_RANDOM };
 enum attn_module { MODULE_Q = 1, MODULE_K = 2, MODULE_V = 4, MODULE_O = 8 };
@@ -89,12 +89,12 @@ struct config {
     bool resume; bool save_adapter_weights_only; int64_t save_every_n_steps;
 
     struct { char *component; enum config_optim kind; double lr, weight_decay, beta1, beta2, eps, momentum, dampening;
-             bool nesterov; } optimizer;
+             bool nesterov; int64_t min_8bit_size; bool quantize_embeddings; } optimizer;
     struct { char *component; enum config_schedule kind; int64_t num_warmup_steps; double num_cycles; } schedule;
 
     enum ac_mode ac_mode; int64_t ac_option; /* resolved: enable_activation_checkpointing = AC_FULL */
     bool enable_activation_checkpointing;    /* resolved: ac_mode == AC_FULL */
-    bool enable_activation_offloading;
+    bool enable_activation_offloading, activation_offloading_use_streams;
     bool stochastic_rounding; enum tri master_weights, state_dtype; /* master: TRI_AUTO = none */
     enum reduce_kind reduce; int64_t reduce_bucket /* bytes */, virtual_ranks; int64_t memory_budget; /* bytes, -1 = what the machine has */
     int64_t max_skipped_steps; bool warmup_start_one;

@@ -30,6 +30,10 @@ static bool n_without_selective(const struct bound *b)
 {
     return b->c->ac_mode != AC_SELECTIVE && b->c->ac_option >= 0;
 }
+static bool streams_twice(const struct bound *b)
+{
+    return wrote(b, "offload_with_streams") && wrote(b, "activation_offloading_use_streams");
+}
 static bool packed_without_length(const struct bound *b)
 {
     bool packed = b->c->has_val && b->c->dataset_val.packed;
@@ -73,10 +77,19 @@ static bool nesterov_is_wrong(const struct bound *b)
 {
     return b->c->optimizer.nesterov && (b->c->optimizer.momentum <= 0 || b->c->optimizer.dampening != 0);
 }
+static bool states_of_8_bits(const struct bound *b) { return b->c->optimizer.kind >= CONFIG_ADAMW_8BIT; }
+static bool momentum_is_missing(const struct bound *b)
+{
+    return b->c->optimizer.kind == CONFIG_SGD_8BIT && b->c->optimizer.momentum <= 0;
+}
+static bool state_dtype_of_codes(const struct bound *b) { return states_of_8_bits(b) && b->c->state_dtype != TRI_AUTO; }
 static bool adapter_only_in_full(const struct bound *b) { return !lora(b) && b->c->save_adapter_weights_only; }
 static bool adapter_in_full(const struct bound *b) { return !lora(b) && b->c->checkpointer.adapter_checkpoint; }
 static bool master_in_lora(const struct bound *b) { return lora(b) && b->c->master_weights == TRI_FP32; }
-static bool state_bf16_elsewhere(const struct bound *b) { return !full_bf16(b) && b->c->state_dtype == TRI_BF16; }
+static bool state_bf16_elsewhere(const struct bound *b)
+{
+    return !full_bf16(b) && b->c->state_dtype == TRI_BF16 && !states_of_8_bits(b);
+}
 static bool merges_without_vocab(const struct bound *b) { return b->c->tokenizer.merges_file && !b->c->tokenizer.path; }
 static bool epochs_of_random_adapter(const struct bound *b)
 {
@@ -179,6 +192,8 @@ static const struct rule {
      "enable_activation_checkpointing: true recomputes every block; keep one of the two keys"},
     {"ac_mode", selective_without_n, "which blocks? ac_option: N recomputes every N-th"},
     {"ac_option", n_without_selective, "it chooses blocks for ac_mode: selective only; set that, or delete ac_option"},
+    {"offload_with_streams", streams_twice,
+     "it is the older name of activation_offloading_use_streams, which is given too; keep one of the two keys"},
     {"dataset.packed", packed_without_length, "a pack needs a size: set tokenizer.max_seq_len"},
     {"dataset.packed", packed_is_mixed, "data sets of a list are joined; pack all of them or none"},
     {"run_val_every_n_steps", no_validation,
@@ -199,6 +214,10 @@ static const struct rule {
     {"checkpointer.adapter_checkpoint", epochs_of_random_adapter,
      "an adapter fits the weights it was trained on, and model.init: random makes new ones"},
     {"master_weights", master_in_lora, "adapters are 32-bit already and the base does not change"},
+    {"optimizer._component_", momentum_is_missing,
+     "without momentum there is no state to hold in 8 bits: set optimizer.momentum, or take torch.optim.SGD"},
+    {"state_dtype", state_dtype_of_codes,
+     "the optimizer holds 8-bit states, and 32-bit ones of small tensors; delete the key, or take torch.optim.AdamW"},
     {"state_dtype", state_bf16_elsewhere, "only full fine-tuning in bf16 can hold optimizer states in bf16"},
     {"tokenizer.merges_file", merges_without_vocab, "it belongs to the vocab.json of tokenizer.path"},
     {"tokenizer._component_", tokenizer_of_other_family, "it is not the tokenizer of model._component_"},

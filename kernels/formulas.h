@@ -1,7 +1,7 @@
 /* formulas.h — what one element goes through, written once for every backend.
  *
  * The text is over the vocabulary of kernels/cpu/vec.h: a type `vf`, its + − * /, and vf_set, vf_fma (a·b + c),
- * vf_fnma (c − a·b), vf_sqrt, vf_exp, vf_lt, vf_pick. On the CPU `vf` is a vector; a backend whose threads own one
+ * vf_fnma (c − a·b), vf_sqrt, vf_exp, vf_lt, vf_pick; for codes a type `vi`, vi_set, vi_add, … . On the CPU `vf` is a vector; a backend whose threads own one
  * element each includes this after defining the same names for a single float. Include it after that vocabulary. Every
  * function takes and gives f32; the caller widens before and rounds once after. Nothing here is
  * contracted but by name, so the bits are the same everywhere. */
@@ -13,6 +13,7 @@
 
 #include "kernels/base/philox.h"
 #include "kernels/ops.h"
+#include "kernels/quant_cells.h"
 
 /* ---- gated linear unit ---------------------------------------------------------------------------------------
  * Both activations are a·σ(u): silu with u = a, and gelu_tanh with u = 2√(2/π)(a + 0.044715a³), because
@@ -107,6 +108,32 @@ BOTH optim_state formula_sgd(optim_state s, vf g, const struct update_rates *o)
     s.w = s.w - vf_set(o->lr) * move;
     return s;
 }
+
+/* ---- states of 8 bits: code · absmax of the block ------------------------------------------------------------- */
+
+/* What a block's new states are divided by before they are coded. A block of zeros has codes of zero. */
+BOTH float formula_divisor(float absmax) { return absmax > 0 ? absmax : 1.0f; }
+
+/* How many thresholds are ≤ |y|, |y| ≤ 1 (quant_cells.h). Whatever else y is, the number is one of the map's. */
+BOTH vi formula_thresholds(vf y, const uint32_t *cells)
+{
+    vi bits = vf_bits(vf_abs(y)), cell = vi_sub(vi_high(bits, 16), vi_set(QUANT_CELL_FIRST));
+    vi entry = vi_at(cells, vi_below(cell, QUANT_CELLS));
+    vi left = vi_sub(vi_and(entry, vi_set(QUANT_CELL_NONE)), vi_and(bits, vi_set(0xffff)));
+    return vi_add(vi_high(entry, QUANT_CELL_SHIFT), vi_high(left, 31)); /* its sign: 1 where the threshold is reached */
+}
+
+/* The nearest code of x/absmax, between two the even one; of x < 0 never that of zero, and the map has no −1. */
+BOTH vi formula_code_signed(vf x, float divisor, const uint32_t *cells)
+{
+    vi k = formula_thresholds(x / vf_set(divisor), cells), zero = vi_set(127);
+    vi below = vi_sub(zero, vi_min(vi_max(k, vi_set(1)), zero));
+    return vi_pick(vf_lt(x, vf_set(0.0f)), below, vi_add(zero, k));
+}
+
+BOTH vi formula_code_unsigned(vf x, float divisor, const uint32_t *cells) { return formula_thresholds(x / vf_set(divisor), cells); }
+
+BOTH vf formula_state(vi code, const float *map, float absmax) { return vf_at(map, code) * vf_set(absmax); }
 
 /* ---- the scalars of a step, in f64 --------------------------------------------------------------------------- */
 BOTH double formula_mean_factor(const struct step_plan *p) { return p->supervised > 0 ? 1 / p->supervised : 0; }

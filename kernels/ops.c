@@ -433,16 +433,62 @@ static status also_step_admit(const struct check *c, bool host)
     return check_scalars(c, &d->plan, &d->scalars);
 }
 
+static status missing_states(const struct check *c, const tensor *m, const tensor *v)
+{
+    const struct update_args *u = c->args;
+    FAIL(ST_SHAPE, "%s: w is %s but its optimizer states m %s, v %s are missing", c->op, tensor_text(&u->w), tensor_text(m),
+         tensor_text(v));
+}
+
+/* Blocks are whole: where they begin, and where the range does. */
+static status check_blocks(const struct check *c, const struct seg *x, int64_t number)
+{
+    const struct update_args *u = c->args;
+    int64_t ends[] = {u->lo, u->lo + u->w.dim[0]};
+    if (x->at % STATE_BLOCK || x->state % STATE_BLOCK)
+        FAIL(ST_SHAPE, "%s: segment %lld has 8-bit states, but begins at %lld and its states at %lld: multiples of %d are needed", c->op,
+             (long long)number, (long long)x->at, (long long)x->state, STATE_BLOCK);
+    for (int i = 0; i < 2; i++)
+        if (ends[i] > x->at && ends[i] < x->at + x->count && ends[i] % STATE_BLOCK)
+            FAIL(ST_SHAPE, "%s: elements %lld to %lld cut a block of segment %lld", c->op, (long long)ends[0], (long long)ends[1],
+                 (long long)number);
+    return ST_OK;
+}
+
+static status check_states(const struct check *c, bool moments)
+{
+    const struct update_args *u = c->args;
+    int64_t codes = u->m8.dim[0];
+    bool absmax = u->m_absmax.data && (u->v_absmax.data || !moments);
+    if (moments && !u->v8.data) return missing_states(c, &u->m8, &u->v8);
+    if (!absmax || codes % STATE_BLOCK || u->m_absmax.dim[0] != codes / STATE_BLOCK)
+        FAIL(ST_SHAPE, "%s: m8 is %s but m_absmax is %s: one for each %d is needed", c->op, tensor_text(&u->m8), tensor_text(&u->m_absmax),
+             STATE_BLOCK);
+    for (int64_t i = 0; i < u->segs.n; i++) {
+        const struct seg *x = &u->segs.host[i];
+        const tensor *at = x->eight ? &u->m8 : &u->m;
+        if (!x->eight && (!u->m.data || (moments && !u->v.data))) return missing_states(c, &u->m, &u->v);
+        if (x->state < 0 || x->state > at->dim[0] - x->count)
+            FAIL(ST_SHAPE, "%s: %s is %s, but segment %lld has its states at %lld to %lld", c->op, x->eight ? "m8" : "m", tensor_text(at),
+                 (long long)i, (long long)x->state, (long long)(x->state + x->count));
+        if (x->eight) TRY(check_blocks(c, x, i));
+    }
+    return ST_OK;
+}
+
 static status also_update(const struct check *c, bool host)
 {
     (void)host;
     const struct update_args *u = c->args;
     bool moments = u->kind != OPTIM_SGD;
-    if ((!u->m.data && (moments || u->beta1 != 0)) || (!u->v.data && moments))
-        FAIL(ST_SHAPE, "%s: w is %s but its optimizer states m %s, v %s are missing", c->op, tensor_text(&u->w), tensor_text(&u->m),
-             tensor_text(&u->v));
     TRY(check_scalars(c, NULL, &u->scalars));
-    return check_segs(c, &u->segs, u->lo);
+    TRY(check_segs(c, &u->segs, u->lo));
+    if (u->m8.data) return check_states(c, moments);
+    if ((!u->m.data && (moments || u->beta1 != 0)) || (!u->v.data && moments)) return missing_states(c, &u->m, &u->v);
+    if (u->m.data) TRY(expect_count(c, "m", &u->m, u->w.dim[0], &u->w));
+    for (int64_t i = 0; i < u->segs.n; i++)
+        if (u->segs.host[i].eight) return missing_states(c, &u->m8, &u->v8);
+    return ST_OK;
 }
 
 static status also_nf4(const struct check *c, bool host)
@@ -535,8 +581,9 @@ static const struct rule step_admit_rules[] = {
 };
 static const struct rule update_rules[] = {
     R(update, w, "E", T_STORE),           R(update, g, "E", T_STORE),           R(update, master, "E", T_F32, OPTIONAL),
-    R(update, m, "E", T_STORE, OPTIONAL), R(update, v, "E", T_STORE, OPTIONAL), R(update, work, "E", T_STORE, OPTIONAL),
-    R(update, scalars, "S", T_F64),
+    R(update, m, "Y", T_STORE, OPTIONAL), R(update, v, "Y", T_STORE, OPTIONAL), R(update, work, "E", T_STORE, OPTIONAL),
+    R(update, scalars, "S", T_F64),       R(update, m8, "Q", T_U8, OPTIONAL),    R(update, v8, "Q", T_U8, OPTIONAL),
+    R(update, m_absmax, "A", T_F32, OPTIONAL), R(update, v_absmax, "A", T_F32, OPTIONAL),
 };
 #define NF4_RULES(w_dims)                                                                                              \
     R(nf4, w, w_dims, T_STORE), R(nf4, codes, "*A", T_U8), R(nf4, absmax_q, "*B", T_U8), R(nf4, nested, "*G", T_F32),  \

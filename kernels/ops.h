@@ -184,8 +184,8 @@ typedef status op_tree_sum_fn(struct stream *s, const struct tree_sum_args *t);
 enum { FLAT_PAGE = 65536 };
 
 /* One trained tensor. partial: its first norm partial, one per page that it touches. Multipliers of learning rate and weight
- * decay. scale: of the working copy, 0 = has none. */
-struct seg { int64_t at, count, partial; float lr_mult, wd_mult, scale; };
+ * decay. scale: of the working copy, 0 = has none. eight, state: of 8-bit optimizers (op_update). */
+struct seg { int64_t at, count, partial; float lr_mult, wd_mult, scale; int32_t eight; int64_t state; };
 
 /* All of them, ascending and apart. The same table twice: `host` is for checks and read during the call only. */
 struct segs { const struct seg *host, *dev; int64_t n; };
@@ -232,11 +232,24 @@ typedef status op_step_admit_fn(struct stream *s, const struct step_admit_args *
 /* Optimizer step over [lo, lo + E), when scalars say usable; else nothing. w f32 or bf16 (without master: stochastic rounding
  * when sr, else RNE); master f32 optional (then w = RNE(master)); m, v f32 or bf16 (bf16: always stochastic); g f32 or bf16, read
  * as gscale·g; work act, optional: = scale·w in the segments that have one. Key and (flat index) are the counter of a
- * stochastic rounding. Formulas: numerics.md §5. */
+ * stochastic rounding. Formulas: numerics.md §5.
+ *
+ * With 8-bit states (m8 is given) segments with `eight` have theirs in codes, the others in m, v f32; either from place `state` on of
+ * vectors for the whole index, whatever the range is:
+ *
+ *   index    |seg 0, eight           |pad|seg 1|pad|seg 2, eight  |     such segments begin at multiples of 256, and the range cuts
+ *   m8, v8   |block 0|block 1|block 2    |block 3|block 4     |         none of their blocks of 256 elements
+ *   absmax   |   a   |   b   |    c      |   d   |   e        |         m, v |seg 1|
+ *
+ * state = map[code]·absmax, of dynamic_map_signed for m and dynamic_map_unsigned for v (quant_maps.h). The step is taken with the new m,
+ * v as they are in f32; then absmax f32 [Q/256] = max |x| of the block's elements, codes u8 [Q] = the nearest to x/absmax, between two
+ * the even one; never zero of m < 0. All in f32: the same codes on every backend. */
+enum { STATE_BLOCK = 256 };
 enum optim_kind { OPTIM_ADAMW, OPTIM_ADAM, OPTIM_SGD };
 struct update_args {
     enum optim_kind kind;
     tensor w, master, g, m, v, work, scalars;
+    tensor m8, v8, m_absmax, v_absmax;
     struct segs segs;
     int64_t lo;
     float wd, beta1, beta2, eps; /* SGD: beta1 = momentum, beta2 = dampening */

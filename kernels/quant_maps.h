@@ -16,8 +16,13 @@ static inline struct nf4_sizes nf4_sizes(int64_t n)
     return (struct nf4_sizes){(n + 1) / 2, (n + NF4_BLOCK - 1) / NF4_BLOCK, (n + NF4_GROUP - 1) / NF4_GROUP};
 }
 
-extern const float nf4_map[16];             /* ascending */
-extern const float nf4_threshold[15];       /* f32 midpoints: above goes up, a tie stays at the lower code */
-extern const float dynamic_map_signed[256]; /* ascending; [127] = 0, no −1 */
+extern const float nf4_map[16];               /* ascending */
+extern const float nf4_threshold[15];         /* f32 midpoints: above goes up, a tie stays at the lower code */
+extern const float dynamic_map_signed[256];   /* ascending; [127] = 0, no −1 */
+extern const float dynamic_map_unsigned[256]; /* ascending; [0] = 0 */
+
+/* The thresholds of the dynamic maps, found in one look (quant_cells.h): of magnitudes of the signed one, and of the unsigned one. */
+const uint32_t *quant_cells_signed(void);
+const uint32_t *quant_cells_unsigned(void);
 
 #endif

@@ -32,6 +32,19 @@ static void model_lines(const struct session *x)
     if (x->tok) log_note("         %s", tokenizer_describe(x->tok));
 }
 
+/* What travels between forward and backward, or why nothing does. */
+static void offload_line(const struct session *x)
+{
+    if (!x->cfg->enable_activation_offloading) return;
+    if (x->be->tensors_in != MEM_DEVICE)
+        log_note("offload  nothing is moved: host and device are one memory here (enable_activation_offloading)");
+    else
+        log_note("offload  what %lld of %lld layers keep waits for the backward pass in pinned memory, %s per rank; copied %s",
+                 (long long)act_offloaded(&x->model.acts), (long long)x->shape.layers,
+                 text_bytes((double)arena_need(&x->plan.arena[PLAN_OFFLOADED])),
+                 x->cfg->activation_offloading_use_streams ? "while other layers compute" : "between layers");
+}
+
 static void data_lines(const struct session *x)
 {
     char *summary = dataset_summary(x->data);
@@ -50,6 +63,7 @@ void header_print(const struct session *x)
     log_note("trimpot %s (%s) on %s, %d rank%s × %d thread%s", TRIMPOT_VERSION, TRIMPOT_BUILD_ID, x->be->describe(), x->comm->size,
              x->comm->size > 1 ? "s" : "", x->s->threads, x->s->threads > 1 ? "s" : "");
     model_lines(x);
+    offload_line(x);
     if (!x->data) {
         log_note("data     none is read: every micro-batch is taken as %lld rows of %lld tokens, all trained on", (long long)c->batch_size,
                  (long long)x->model.bounds.doc_tokens);

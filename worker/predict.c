@@ -12,6 +12,7 @@ static const char *const PART[PREDICT_PARTS] = {
     [PREDICT_HEAD] = "head",
     [PREDICT_OPTIMIZER] = "optimizer",
     [PREDICT_NF4] = "nf4",
+    [PREDICT_OFFLOAD] = "offloading",
     [PREDICT_COMM] = "communication",
 };
 
@@ -23,6 +24,7 @@ struct work {
     double supervised;                   /* share of the tokens */
     double micro_tokens, step_tokens;    /* of one rank */
     double update_bytes, gradient_bytes; /* of one rank's step */
+    double offloaded;                    /* bytes per token, each way */
     double recomputed;                   /* share of the layers that run forward twice */
     double layers, width, ffn, q, kv, head_dim, vocab, length;
     bool full, nf4;
@@ -81,12 +83,12 @@ static void count_updates(const struct session *x, struct work *w)
 {
     const struct param_store *ps = &x->model.params;
     const struct optim *o = &x->trainer.optim;
-    int states = x->cfg->optimizer.kind == CONFIG_SGD ? x->cfg->optimizer.momentum > 0 : 2;
     double trained = 0;
     for (int i = 0; i < ps->n; i++) trained += param_is_trained(&ps->p[i]) ? (double)ps->p[i].count : 0;
     double each = 4 + 2.0 * (double)dtype_bytes(w->full ? ps->trained_dt : DT_F32) + (ps->masters ? 8 : 0) +
-                  2.0 * states * (double)dtype_bytes(o->state_dt) + (w->full || ps->act == DT_F32 ? 0 : (double)dtype_bytes(ps->act));
+                  (w->full || ps->act == DT_F32 ? 0 : (double)dtype_bytes(ps->act));
     w->update_bytes = each * trained;
+    for (int k = 0; k < STATE_VECTORS; k++) w->update_bytes += 2 * (double)state_bytes(&o->vector[k]);
     w->gradient_bytes = 4 * trained;
 }
 
@@ -104,6 +106,7 @@ static struct work work_of(const struct session *x)
                      .recomputed = p->rung < ACT_RUNG_BLOCK ? 0
                                    : p->rung_every > 1      ? 1.0 / (double)p->rung_every
                                                             : 1,
+                     .offloaded = (double)arena_need(&x->plan.arena[PLAN_OFFLOADED]) / (double)x->model.bounds.tokens,
                      .full = p->full,
                      .nf4 = p->nf4,
                      .ranks = x->comm->size};
@@ -162,6 +165,14 @@ static double exchange_s(const struct work *w, const struct gpu *g)
     return 2 * others * w->gradient_bytes / link + (2 - others) * w->gradient_bytes / (0.8e12 * g->hbm_tb);
 }
 
+/* busy: seconds per token that blocks compute; forward: the share of it before the backward begins. */
+static double offload_s(const struct session *x, const struct work *w, const struct gpu *g, double busy, double forward)
+{
+    double each = w->offloaded / (1e9 * g->pcie_gb);
+    if (!x->model.acts.ring.out) return 2 * each;
+    return fmax(0, each - forward * busy) + fmax(0, each - (1 - forward) * busy);
+}
+
 struct prediction predict(const struct session *x, const struct gpu *g)
 {
     const struct work w = work_of(x);
@@ -182,6 +193,9 @@ struct prediction predict(const struct session *x, const struct gpu *g)
     p.part_s[PREDICT_HEAD] = w.supervised * (passes * w.head / steady + 8 * w.vocab / memory);
     p.part_s[PREDICT_OPTIMIZER] = w.update_bytes / memory / w.step_tokens;
     if (w.nf4) p.part_s[PREDICT_NF4] = (2 + w.recomputed) * 2.53 * w.linears / memory / w.micro_tokens;
+    double busy = 0;
+    for (int i = 0; i < PREDICT_PARTS; i++) busy += i == PREDICT_HEAD || i == PREDICT_OPTIMIZER ? 0 : p.part_s[i];
+    p.part_s[PREDICT_OFFLOAD] = offload_s(x, &w, g, busy, 2 / (passes + 2 * w.recomputed));
     p.part_s[PREDICT_COMM] = exchange_s(&w, g) / w.step_tokens;
 
     p.model_flops = passes * (w.linears + w.supervised * w.head) + 6 * w.adapters + 6 * score;

@@ -8,6 +8,8 @@
  *   elementwise   bytes that norms, RoPE and the gated product must move, over 0.8 of the published bandwidth
  *   optimizer     bytes of a step's update, once per step
  *   nf4           2.53 bytes per weight and pass
+ *   offloading    what is offloaded, out and back over PCIe at the measured rate: what of it lasts longer than the forward, and than the
+ *                 backward, of other layers; all of it without streams
  *   communication an all-to-all and an all-gather of the gradients' bytes, once per step, none of it hidden
  *
  * Model FLOPs, of which MFU is made, count neither what is recomputed nor what backward attention repeats. */
@@ -25,6 +27,7 @@ enum predict_part {
     PREDICT_HEAD,
     PREDICT_OPTIMIZER,
     PREDICT_NF4,
+    PREDICT_OFFLOAD,
     PREDICT_COMM,
     PREDICT_PARTS,
 };

@@ -165,6 +165,8 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .rslora = lora->use_rslora,
         .rung = c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS,
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
+        .offload = c->enable_activation_offloading && x->use == SESSION_TRAIN,
+        .offload_apart = c->activation_offloading_use_streams,
         .head_rows = c->head_chunk_rows > 0 ? c->head_chunk_rows : x->be->head_rows,
     };
     p.adapted = ((lora->attn_modules & MODULE_Q ? 1u << LINEAR_Q : 0) | (lora->attn_modules & MODULE_K ? 1u << LINEAR_K : 0) |
@@ -226,7 +228,7 @@ status session_seed(struct session *x, const uint64_t *resumed)
 static void layout(struct session *x)
 {
     struct arena *a = x->plan.arena;
-    model_layout(&x->model, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH]);
+    model_layout(&x->model, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH], &a[PLAN_OFFLOADED]);
     batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH], &a[PLAN_STAGING]);
     stage_layout(&x->stage, &a[PLAN_SCRATCH], &a[PLAN_STAGING]);
     size_t piece = (size_t)export_piece(&x->model.params), narrow = x->model.act == DT_F32 ? 0 : dtype_bytes(x->model.act);
@@ -354,7 +356,7 @@ status session_bind(struct session *x)
 static void settle(struct session *x)
 {
     char *message = mem_strdup(status_message());
-    struct stream *const streams[] = {x->copy_in, x->across, x->model.params.decode, x->s};
+    struct stream *const streams[] = {x->copy_in, x->across, x->model.params.decode, x->model.acts.ring.out, x->model.acts.ring.in, x->s};
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
         if (streams[i]) (void)x->be->dev.sync(streams[i], "end");
     (void)status_fail(ST_OK, "%s", message);

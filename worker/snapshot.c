@@ -40,23 +40,25 @@ struct state {
     struct ckpt_state s;
 };
 
-static void add_class(struct session *x, struct state *st, const char *name, dtype dt, int64_t count, void *data)
+static void add_class(struct session *x, struct state *st, const char *name, dtype dt, int64_t count, int64_t per, void *data)
 {
     if (!data) return;
     int k = st->s.n_classes++;
     st->flats[k] = (struct flat){&x->stage, data, dtype_bytes(dt)};
     st->classes[k] = (struct ckpt_class){
-        .name = name, .dt = dt, .count = count, .per = 1, .owner = &st->flats[k], .read = read_flat, .write = write_flat};
+        .name = name, .dt = dt, .count = count, .per = per, .owner = &st->flats[k], .read = read_flat, .write = write_flat};
 }
 
 static void state_of(struct session *x, struct state *st)
 {
     const struct param_store *ps = &x->model.params;
     *st = (struct state){0};
-    add_class(x, st, "parameters", ps->trained_dt, ps->flat_count, ps->flat);
-    add_class(x, st, "master", DT_F32, ps->flat_count, ps->flat_master);
-    add_class(x, st, "m", x->trainer.optim.state_dt, ps->flat_count, x->trainer.optim.m);
-    add_class(x, st, "v", x->trainer.optim.state_dt, ps->flat_count, x->trainer.optim.v);
+    add_class(x, st, "parameters", ps->trained_dt, ps->flat_count, 1, ps->flat);
+    add_class(x, st, "master", DT_F32, ps->flat_count, 1, ps->flat_master);
+    for (int k = 0; k < STATE_VECTORS; k++) {
+        const struct state_vector *v = &x->trainer.optim.vector[k];
+        add_class(x, st, v->name, v->dt, v->count, v->per, v->data);
+    }
     st->tensors = mem_alloc((size_t)(ps->n + 1) * sizeof *st->tensors);
     for (int i = 0; i < ps->n; i++) {
         const struct param *p = &ps->p[i];
@@ -86,17 +88,18 @@ static void base_hash(const struct session *x, char text[24])
 
 static char *meta_text(const struct session *x, const struct progress *at)
 {
-    char hash[24], base[24], seed[24];
+    char hash[24], base[24], seed[24], states[64];
     char *config = config_text(x->cfg);
     snprintf(hash, sizeof hash, "%016" PRIx64, dataset_hash(x->data));
     snprintf(seed, sizeof seed, "%" PRIu64, x->seed);
     base_hash(x, base);
-    json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:s}", "seed", seed, "step",
+    optim_format(&x->trainer.optim, states);
+    json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:s, s:s}", "seed", seed, "step",
                           (json_int_t)at->step, "applied", (json_int_t)at->applied, "skipped", (json_int_t)at->skipped, "skipped_in_a_row",
                           (json_int_t)at->skipped_in_a_row, "micro_batches", (json_int_t)x->trainer.sizes.micro_batches, "leaves",
                           (json_int_t)x->trainer.sizes.leaves, "batch_size", (json_int_t)x->cfg->batch_size, "steps_per_epoch",
-                          (json_int_t)x->steps_per_epoch, "started", (json_int_t)x->started, "dataset", hash, "base", base, "build",
-                          TRIMPOT_VERSION, "config", config);
+                          (json_int_t)x->steps_per_epoch, "started", (json_int_t)x->started, "dataset", hash, "base", base, "states",
+                          states, "build", TRIMPOT_VERSION, "config", config);
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     json_decref(o);
     free(config);
@@ -217,6 +220,23 @@ done:
     return st;
 }
 
+/* States of another format are refused by name, before classes that differ are listed. */
+static status same_states(const struct session *x, const struct ckpt_info *info)
+{
+    char now[64];
+    json_t *o = json_loads(info->meta_json, 0, NULL);
+    const char *then = json_string_value(json_object_get(o, "states"));
+    status st = ST_OK;
+    optim_format(&x->trainer.optim, now);
+    if (then && strcmp(then, now))
+        st = status_fail(ST_SHAPE,
+                         "%s has optimizer states in %s, this run's are %s: go on with the optimizer that it was saved with (optimizer, "
+                         "state_dtype), or start anew from what `trimpot export` makes of it",
+                         info->dir, then, now);
+    json_decref(o);
+    return st;
+}
+
 status snapshot_load(struct session *x, struct resume *r, struct progress *at)
 {
     char *dir = snapshot_dir(x->cfg);
@@ -224,6 +244,7 @@ status snapshot_load(struct session *x, struct resume *r, struct progress *at)
     state_of(x, &into);
     status st = ST_OK;
     while (r->found) {
+        TRY_DONE(same_states(x, &r->info));
         st = ckpt_load(x->comm, &r->info, &into.s);
         if (st != ST_CORRUPT) break;
         log_warn("%s", status_message());

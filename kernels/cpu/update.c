@@ -1,90 +1,205 @@
 /* update.c — the optimizer's step over a range of the flat index, cut into pieces that know nothing of each other.
  *
- *   piece (8192 elements, a thread's) → the segments in it → chunks of as many elements as one fill of random numbers covers */
+ *   piece (8192 elements, a thread's) → the segments in it → chunks of as many elements as one fill of random numbers covers
+ *
+ * 8-bit states are decoded as they are read; the new ones of a block, two chunks, wait in two short vectors to be coded. */
 #include "kernels/cpu/elem.h"
 #include "kernels/cpu/random.h"
 #include "kernels/formulas.h"
+#include "kernels/quant_maps.h"
 
 enum { CHUNK = PHILOX_HALVES, PIECE = 64 * CHUNK };
 
 /* One vector of the update, stored element by element: f32, bf16 to nearest, or bf16 by chance. */
 struct store {
-    const tensor *t;
+    void *data;
+    dtype dt;
+    int64_t at; /* the element of the index that it begins with */
     bool chance;
     uint64_t key;
+    const uint8_t *codes; /* what it holds comes from here, if not NULL, and is to be coded again */
+    const float *map;
+    float absmax;
     uint32_t words[PHILOX_WORDS + VW];
 };
 
-static void store_lanes(struct store *st, int64_t first, int64_t i, int64_t n, int64_t skip, vf x)
+/* The lanes of a store from element `flat` on. */
+static void *lanes_of(const struct store *st, int64_t flat)
+{
+    return st->data ? (char *)st->data + (size_t)(flat - st->at) * dtype_bytes(st->dt) : NULL;
+}
+
+static const void *part_of(const tensor *t, int64_t first) { return t->data ? (char *)t->data + (size_t)first * dtype_bytes(t->dt) : NULL; }
+
+/* The moment of a lane. Codes behind the last one of a block's tensor are of nothing, but are there. */
+static inline vf load_lanes(const struct store *st, const void *from, int64_t flat, int64_t i, int64_t n)
+{
+    if (st->codes) return formula_state(vi_load_u8(st->codes + (flat - st->at) + i), st->map, st->absmax);
+    return vec_load(from, st->dt, i, n);
+}
+
+static inline void store_lanes(const struct store *st, void *to, int64_t i, int64_t n, int64_t skip, vf x)
 {
     if (!st->chance) {
-        vec_store(st->t->data, st->t->dt, first + i, first + n, x);
+        vec_store(to, st->dt, i, n, x);
         return;
     }
-    vf_store_sr((bf16 *)st->t->data + first + i, n - i, x, philox_halves(st->words) + skip + i);
+    vf_store_sr((bf16 *)to + i, n - i, x, philox_halves(st->words) + skip + i);
 }
 
 struct update {
     const struct update_args *u;
     struct store w, m, v;
+    const uint32_t *cells, *squares; /* of codes of m and of v */
 };
 
 /* Elements [flat, flat + n) of the index, n ≤ CHUNK and within one fill: `skip` = lanes of its first block that belong to the
- * elements before. The vectors begin at element u->lo. */
-static void update_chunk(struct update *x, const struct update_rates *r, float scale, int64_t flat, int64_t n)
+ * elements before. */
+static void update_chunk(struct update *x, const struct update_rates *rates, float scale, int64_t flat, int64_t n)
 {
+    const struct update_rates copy = *rates, *r = &copy; /* no store of a loop can change it */
     const struct update_args *u = x->u;
     struct store *stores[] = {&x->w, &x->m, &x->v};
-    int64_t first = flat - u->lo, skip = flat % 8, end = first + n;
+    int64_t first = flat - u->lo, skip = flat % 8;
     for (int k = 0; k < 3; k++)
         if (stores[k]->chance) philox_fill(stores[k]->key, (uint64_t)flat / 8, 0, stores[k]->words);
     const tensor *value = u->master.data ? &u->master : &u->w;
+    const void *old = part_of(value, first), *gradient = part_of(&u->g, first);
+    void *w = lanes_of(&x->w, flat), *m = lanes_of(&x->m, flat), *v = lanes_of(&x->v, flat);
+    void *master = (void *)(uintptr_t)part_of(&u->master, first), *work = (void *)(uintptr_t)part_of(&u->work, first);
     for (int64_t i = 0; i < n; i += VW) {
-        int64_t e = first + i;
-        optim_state st = {.w = vec_load(value->data, value->dt, e, end)};
-        vf g = vec_load(u->g.data, u->g.dt, e, end) * vf_set(r->gscale);
-        if (u->m.data && !(r->kind == OPTIM_SGD && r->first)) st.m = vec_load(u->m.data, u->m.dt, e, end);
+        optim_state st = {.w = vec_load(old, value->dt, i, n)};
+        vf g = vec_load(gradient, u->g.dt, i, n) * vf_set(r->gscale);
+        if (m && !(r->kind == OPTIM_SGD && r->first)) st.m = load_lanes(&x->m, m, flat, i, n);
         if (r->kind == OPTIM_SGD) {
             st = formula_sgd(st, g, r);
         } else {
-            st.v = vec_load(u->v.data, u->v.dt, e, end);
+            st.v = load_lanes(&x->v, v, flat, i, n);
             st = formula_adam(st, g, r);
-            store_lanes(&x->v, first, i, n, skip, st.v);
+            store_lanes(&x->v, v, i, n, skip, st.v);
         }
-        if (u->m.data) store_lanes(&x->m, first, i, n, skip, st.m);
-        if (u->master.data) vec_store(u->master.data, DT_F32, e, end, st.w);
-        store_lanes(&x->w, first, i, n, skip, st.w);
-        if (u->work.data && scale != 0) {
-            vf stored = u->w.dt == DT_F32 ? st.w : vec_load(u->w.data, u->w.dt, e, end);
-            vec_store(u->work.data, u->work.dt, e, end, formula_axpy(stored, vf_zero(), scale, false));
+        if (m) store_lanes(&x->m, m, i, n, skip, st.m);
+        if (master) vec_store(master, DT_F32, i, n, st.w);
+        store_lanes(&x->w, w, i, n, skip, st.w);
+        if (work && scale != 0) {
+            vf stored = u->w.dt == DT_F32 ? st.w : vec_load(w, u->w.dt, i, n);
+            vec_store(work, u->work.dt, i, n, formula_axpy(stored, vf_zero(), scale, false));
         }
     }
 }
 
-static void update_range(struct update *x, const struct step_scalars *c, int64_t from, int64_t to)
+static void update_chunks(struct update *x, const struct update_rates *r, float scale, int64_t at, int64_t end)
+{
+    for (int64_t next; at < end; at = next) {
+        next = (at / CHUNK + 1) * CHUNK < end ? (at / CHUNK + 1) * CHUNK : end;
+        update_chunk(x, r, scale, at, next - at);
+    }
+}
+
+/* ---- 8-bit states: blocks begin where fills do --------------------------------------------------------------------- */
+
+/* Of a block, with zeros where it has no elements. Four maxima grow side by side. */
+static inline float block_absmax(const float x[STATE_BLOCK])
+{
+    enum { TOPS = 4 };
+    vf top[TOPS];
+    for (int k = 0; k < TOPS; k++) top[k] = vf_abs(vf_load(x + k * VW));
+    for (int i = TOPS * VW; i < STATE_BLOCK; i += TOPS * VW)
+        for (int k = 0; k < TOPS; k++) top[k] = vf_max(top[k], vf_abs(vf_load(x + i + k * VW)));
+    return vf_top(vf_max(vf_max(top[0], top[1]), vf_max(top[2], top[3])));
+}
+
+static inline void store_codes(uint8_t *to, int64_t n, const uint8_t codes[STATE_BLOCK])
+{
+    if (n == STATE_BLOCK)
+        memcpy(to, codes, STATE_BLOCK);
+    else
+        memcpy(to, codes, (size_t)n);
+}
+
+static inline void encode_signed(const float x[STATE_BLOCK], float divisor, const uint32_t *cells, int64_t n, uint8_t *to)
+{
+    uint8_t codes[STATE_BLOCK];
+    for (int i = 0; i < STATE_BLOCK; i += VW) vi_store_u8(codes + i, formula_code_signed(vf_load(x + i), divisor, cells));
+    store_codes(to, n, codes);
+}
+
+static inline void encode_unsigned(const float x[STATE_BLOCK], float divisor, const uint32_t *cells, int64_t n, uint8_t *to)
+{
+    uint8_t codes[STATE_BLOCK];
+    for (int i = 0; i < STATE_BLOCK; i += VW) vi_store_u8(codes + i, formula_code_unsigned(vf_load(x + i), divisor, cells));
+    store_codes(to, n, codes);
+}
+
+/* Not as a whole: its random numbers are not used, and long. */
+static void keep(struct store *st, void *data, dtype dt, int64_t at, const uint8_t *codes, const float *map, float absmax)
+{
+    st->data = data, st->dt = dt, st->at = at, st->chance = false;
+    st->codes = codes, st->map = map, st->absmax = absmax;
+}
+
+static void update_block(struct update *x, const struct update_rates *r, const struct seg *seg, int64_t at, int64_t n)
+{
+    const struct update_args *u = x->u;
+    int64_t first = seg->state + at - seg->at, block = first / STATE_BLOCK;
+    uint8_t *m = (uint8_t *)u->m8.data + first, *v = u->v8.data ? (uint8_t *)u->v8.data + first : NULL;
+    float *m_absmax = (float *)u->m_absmax.data + block, *v_absmax = v ? (float *)u->v_absmax.data + block : NULL;
+    float new_m[STATE_BLOCK], new_v[STATE_BLOCK];
+    keep(&x->m, new_m, DT_F32, at, m, dynamic_map_signed, *m_absmax);
+    keep(&x->v, new_v, DT_F32, at, v, dynamic_map_unsigned, v ? *v_absmax : 0);
+    for (int64_t i = n; i < STATE_BLOCK; i++) new_m[i] = new_v[i] = 0;
+    update_chunks(x, r, seg->scale, at, at + n);
+    float top_m = block_absmax(new_m), top_v = v ? block_absmax(new_v) : 0;
+    *m_absmax = top_m;
+    encode_signed(new_m, formula_divisor(top_m), x->cells, n, m);
+    if (!v) return;
+    *v_absmax = top_v;
+    encode_unsigned(new_v, formula_divisor(top_v), x->squares, n, v);
+}
+
+static void update_seg(struct update *x, const struct update_rates *r, const struct seg *seg, int64_t at, int64_t end)
+{
+    const struct update_args *u = x->u;
+    if (u->m8.data && seg->eight) {
+        for (int64_t n; at < end; at += n) {
+            n = end - at < STATE_BLOCK ? end - at : STATE_BLOCK;
+            update_block(x, r, seg, at, n);
+        }
+        return;
+    }
+    if (u->m8.data) {
+        keep(&x->m, u->m.data, u->m.dt, seg->at - seg->state, NULL, NULL, 0);
+        keep(&x->v, u->v.data, u->v.dt, seg->at - seg->state, NULL, NULL, 0);
+    }
+    update_chunks(x, r, seg->scale, at, end);
+}
+
+static void update_range(struct update *x, const struct step_scalars *c, int64_t lo, int64_t hi)
 {
     const struct segs *q = &x->u->segs;
-    for (int64_t i = segs_after(q->dev, q->n, from); i < q->n && q->dev[i].at < to; i++) {
+    for (int64_t i = segs_after(q->dev, q->n, lo); i < q->n && q->dev[i].at < hi; i++) {
         const struct seg *seg = &q->dev[i];
         struct update_rates r = formula_rates(x->u, c, seg);
-        int64_t end = seg->at + seg->count < to ? seg->at + seg->count : to;
-        for (int64_t at = seg->at > from ? seg->at : from, next; at < end; at = next) {
-            next = (at / CHUNK + 1) * CHUNK < end ? (at / CHUNK + 1) * CHUNK : end;
-            update_chunk(x, &r, seg->scale, at, next - at);
-        }
+        int64_t end = seg->at + seg->count < hi ? seg->at + seg->count : hi;
+        update_seg(x, &r, seg, seg->at > lo ? seg->at : lo, end);
     }
 }
 
-static bool by_chance(const tensor *t) { return t->data && t->dt == DT_BF16; }
+static struct store in_range(const struct update_args *u, const tensor *t, bool chance, uint64_t key)
+{
+    return (struct store){.data = t->data, .dt = t->dt, .at = u->lo, .chance = chance && t->data && t->dt == DT_BF16, .key = key};
+}
 
 static void update_piece(const void *arg, int64_t index)
 {
     const struct update_args *u = arg;
     int64_t lo = u->lo, hi = lo + tensor_count(&u->w), p = lo / PIECE + index;
-    struct update x = {u,
-                       {&u->w, by_chance(&u->w) && u->sr && !u->master.data, u->key_w, {0}},
-                       {&u->m, by_chance(&u->m), u->key_m, {0}},
-                       {&u->v, by_chance(&u->v), u->key_v, {0}}};
+    struct update x = {.u = u,
+                       .w = in_range(u, &u->w, u->sr && !u->master.data, u->key_w),
+                       .m = in_range(u, &u->m, true, u->key_m),
+                       .v = in_range(u, &u->v, true, u->key_v),
+                       .cells = quant_cells_signed(),
+                       .squares = quant_cells_unsigned()};
     update_range(&x, u->scalars.data, p * PIECE > lo ? p * PIECE : lo, (p + 1) * PIECE < hi ? (p + 1) * PIECE : hi);
 }
 

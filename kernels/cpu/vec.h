@@ -66,6 +66,21 @@ static inline void vf_store_bf16_n(bf16 *p, int64_t n, vf x) { _mm256_mask_store
 /* x·2^n for integral n; overflow gives Inf, underflow rounds once. */
 static inline vf vf_scalb(vf x, vf n) { return _mm512_scalef_ps(x, n); }
 
+/* Integers of 32 bits, for codes of 8 bits; indices of tables are in range. */
+static inline vi vi_set(int32_t x) { return _mm512_set1_epi32(x); }
+static inline vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+static inline vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
+static inline vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
+static inline vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
+static inline vi vi_min(vi a, vi b) { return _mm512_min_epi32(a, b); }
+static inline vi vi_high(vi x, int n) { return _mm512_srli_epi32(x, (unsigned)n); } /* x / 2^n, unsigned */
+static inline vi vi_below(vi x, int n) { return _mm512_min_epu32(x, vi_set(n)); }   /* n where x < 0 or x > n */
+static inline vi vi_pick(vm m, vi yes, vi no) { return _mm512_mask_blend_epi32(m, no, yes); }
+static inline vi vi_at(const uint32_t *table, vi i) { return _mm512_i32gather_epi32(i, table, 4); }
+static inline vf vf_at(const float *table, vi i) { return _mm512_i32gather_ps(i, table, 4); }
+static inline vi vi_load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+static inline void vi_store_u8(uint8_t *p, vi x) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(x)); }
+
 #else
 
 enum { VW = 8 };
@@ -132,6 +147,24 @@ static inline vf vf_scalb(vf x, vf n) /* in two halves, so that |n| may reach 25
 {
     vi whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
     return x * vf_pow2(half) * vf_pow2(_mm256_sub_epi32(whole, half));
+}
+
+static inline vi vi_set(int32_t x) { return _mm256_set1_epi32(x); }
+static inline vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
+static inline vi vi_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
+static inline vi vi_and(vi a, vi b) { return _mm256_and_si256(a, b); }
+static inline vi vi_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
+static inline vi vi_min(vi a, vi b) { return _mm256_min_epi32(a, b); }
+static inline vi vi_high(vi x, int n) { return _mm256_srli_epi32(x, n); }
+static inline vi vi_below(vi x, int n) { return _mm256_min_epu32(x, vi_set(n)); }
+static inline vi vi_pick(vm m, vi yes, vi no) { return _mm256_blendv_epi8(no, yes, vf_bits(m)); }
+static inline vi vi_at(const uint32_t *table, vi i) { return _mm256_i32gather_epi32((const int *)table, i, 4); }
+static inline vf vf_at(const float *table, vi i) { return _mm256_i32gather_ps(table, i, 4); }
+static inline vi vi_load_u8(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
+static inline void vi_store_u8(uint8_t *p, vi x)
+{
+    __m128i h = _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(h, h));
 }
 
 #endif

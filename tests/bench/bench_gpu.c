@@ -409,6 +409,13 @@ static void step(void)
                             .key_m = 2,
                             .key_v = 3};
     MEASURE("adamw, bf16, stochastic rounding", update, MOVES(16 * n), &u);
+    const struct seg eight = {.count = n, .lr_mult = 1, .wd_mult = 1, .eight = 1};
+    struct update_args coded = u;
+    coded.segs = (struct segs){&eight, brought(&eight, sizeof eight), 1};
+    coded.m = coded.v = (tensor){0};
+    coded.m8 = flat(made(DT_U8, 1, n)), coded.m_absmax = flat(made(DT_F32, 1, n / STATE_BLOCK));
+    coded.v8 = flat(made(DT_U8, 1, n)), coded.v_absmax = flat(made(DT_F32, 1, n / STATE_BLOCK));
+    MEASURE("adamw, bf16, 8-bit states", update, MOVES(12 * n + n / 16), &coded);
     struct sumsq_segs_args norm = {u.g, flat(made(DT_F32, 1, (n + FLAT_PAGE - 1) / FLAT_PAGE)), u.segs, 0};
     MEASURE("squares of gradients", sumsq_segs, MOVES(4 * n), &norm);
     struct tree_sum_args tree = {.rows = {.data = u.g.data, .dt = DT_F32, .rank = 2, .dim = {4, n / 4, 1, 1}, .ld = n / 4},

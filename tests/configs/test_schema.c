@@ -222,6 +222,32 @@ static void components_set_defaults(void **state)
     assert_int_equal(c->optimizer.kind, CONFIG_ADAM);
     assert_true(c->optimizer.weight_decay == 0);
     config_free(c);
+    static const struct {
+        const char *component;
+        enum config_optim kind;
+        double decay;
+    } of_8_bits[] = {
+        {"optimizer=bitsandbytes.optim.AdamW8bit", CONFIG_ADAMW_8BIT, 0.01},
+        {"optimizer=bitsandbytes.optim.PagedAdamW8bit", CONFIG_ADAMW_8BIT, 0.01},
+        {"optimizer=bitsandbytes.optim.Adam8bit", CONFIG_ADAMW_8BIT, 0}, /* its decay is decoupled */
+        {"optimizer=torchao.optim.AdamW8bit", CONFIG_ADAMW_8BIT, 0.01},
+        {"optimizer=torchao.prototype.low_bit_optim.AdamW8bit", CONFIG_ADAMW_8BIT, 0.01},
+        {"optimizer=torchao.optim.Adam8bit", CONFIG_ADAM_8BIT, 0},
+    };
+    for (size_t i = 0; i < sizeof of_8_bits / sizeof *of_8_bits; i++) {
+        c = PARSE(BASE, of_8_bits[i].component);
+        assert_int_equal(c->optimizer.kind, of_8_bits[i].kind);
+        assert_true(c->optimizer.weight_decay == of_8_bits[i].decay);
+        assert_int_equal(c->optimizer.min_8bit_size, 4096);
+        assert_true(c->optimizer.quantize_embeddings);
+        config_free(c);
+    }
+    c = PARSE(BASE, "optimizer=bitsandbytes.optim.SGD8bit", "optimizer.momentum=0.9", "optimizer.min_8bit_size=300",
+              "optimizer.quantize_embeddings=false");
+    assert_int_equal(c->optimizer.kind, CONFIG_SGD_8BIT);
+    assert_int_equal(c->optimizer.min_8bit_size, 300);
+    assert_false(c->optimizer.quantize_embeddings);
+    config_free(c);
     c = PARSE(BASE "optimizer: {_component_: bitsandbytes.optim.PagedAdamW, is_paged: true}\n"
                    "lr_scheduler: {_component_: linear, num_warmup_steps: 7}\n"
                    "metric_logger: {_component_: torchtune.training.metric_logging.StdoutLogger}\n");

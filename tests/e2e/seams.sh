@@ -48,4 +48,14 @@ in_bwd=$(planned gradients "${full[@]}" dtype=fp32 optimizer_in_bwd=true)
 kept=$(planned activations "${full[@]}" dtype=fp32)
 block=$(planned activations "${full[@]}" dtype=fp32 enable_activation_checkpointing=true)
 [ "$block" -lt $((kept / 3)) ] || fail "activation checkpointing: kept $kept -> $block"
+
+# Offloading, where host and device are one: taken, said to move nothing, and the same plan. (Where they are not: fence/offload.sh.)
+run 1 "$scratch/plain" "${lora[@]}" dtype=fp32
+run 1 "$scratch/offload" "${lora[@]}" dtype=fp32 enable_activation_offloading=true activation_offloading_use_streams=false
+same "offloading on the CPU" "$scratch/plain" "$scratch/offload"
+spoken=("${common[@]}")
+unset 'spoken[-1]' # -q
+expect 0 "nothing is moved: host and device are one memory here" "$trimpot" plan "${lora[@]}" "${spoken[@]}" enable_activation_offloading=true
+equal "activations on the CPU" "$kept" "$(planned activations "${full[@]}" dtype=fp32 enable_activation_offloading=true)"
+equal "offloaded on the CPU" 0 "$(planned offloaded "${full[@]}" dtype=fp32 enable_activation_offloading=true)"
 finish

@@ -12,6 +12,10 @@ tied=(--model "$golden/llama3/model")
 untied=(--model "$golden/llama2/model")
 # (The rest of what a model trains with is families.sh.)
 for dtype in fp32 bf16; do each "LoRA, dropped, $dtype" ${bound_of[$dtype]} "${lora[@]}" dtype=$dtype "${tied[@]}"; done
+# A product that adds in another order may move a state to the next code.
+eight=(optimizer=bitsandbytes.optim.AdamW8bit optimizer.min_8bit_size=300)
+each "full, 8-bit states" 1e-5 "${full[@]}" dtype=fp32 "${untied[@]}" "${eight[@]}"
+also=2 each "LoRA, 8-bit states" 1e-2 "${lora[@]}" dtype=bf16 "${tied[@]}" "${eight[@]}"
 also=1 each "full, masters, checkpointed" 1e-2 "${full[@]}" dtype=bf16 master_weights=fp32 "${untied[@]}" enable_activation_checkpointing=true
 items=1 also=1 each "optimizer_in_bwd" 1e-5 "${full[@]}" dtype=fp32 "${untied[@]}" optimizer_in_bwd=true
 also=1 each "random init, clipped" 1e-5 "${full[@]}" dtype=fp32 "${tied[@]}" model.init=random clip_grad_norm=0.5

@@ -64,6 +64,9 @@ for dtype in fp32 bf16; do
     each "NF4 $dtype" "$all" "${qlora[@]}" dtype=$dtype "${untied[@]}"
 done
 each "LoRA, joined" "$all" "${lora[@]}" model.lora_dropout=0 dtype=bf16 "${tied[@]}"
+# Of 3 layers, of which two are dequantised at a time: each always in the same place.
+each "NF4, joined" '96 96 84 12 0 12|48 48 36 12 0 12' "${qlora[@]}" model.lora_dropout=0 dtype=bf16 batch_size=1 --model "$(deeper llama2 3)" \
+    model.init=random
 each "full, checkpointed, masters" "$all" "${full[@]}" dtype=bf16 master_weights=fp32 enable_activation_checkpointing=true "${untied[@]}"
 each "full, validated" '72 72 64 8 0 8|36 36 28 8 0 8' "${full[@]}" dtype=fp32 "${untied[@]}" \
     dataset_val_fraction=0.25 run_val_every_n_steps=2

@@ -49,6 +49,9 @@ done
 orders='now 0 1' each "LoRA, at once" "${lora[@]}" dtype=fp32 "${tied[@]}" max_steps_per_epoch=1
 each "full, tied" "${full[@]}" dtype=fp32 "${tied[@]}"
 each "full, masters, checkpointed" "${full[@]}" dtype=bf16 master_weights=fp32 "${untied[@]}" enable_activation_checkpointing=true
+eight=(optimizer=bitsandbytes.optim.AdamW8bit optimizer.min_8bit_size=300)
+each "full, 8-bit states" "${full[@]}" dtype=bf16 "${untied[@]}" "${eight[@]}"
+each "LoRA, 8-bit states" "${lora[@]}" dtype=fp32 "${tied[@]}" "${eight[@]}"
 each "every second layer checkpointed" "${lora[@]}" dtype=fp32 "${untied[@]}" ac_mode=selective ac_option=2
 # Nothing is dropped: the A's of q, k, v and of gate, up in one product each.
 for dtype in fp32 bf16; do

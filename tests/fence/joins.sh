@@ -82,6 +82,24 @@ done
 val=(dataset_val_fraction=0.2 run_val_every_n_steps=1 $nf4)
 for joins in apart joins; do under $joins 1 "$scratch/$joins" "${joined[@]}" "${deep[@]}" dtype=fp32 "${val[@]}"; done
 same "NF4, validated" "$scratch/apart" "$scratch/joins"
+# Evaluated, generated with and merged as the plain program does it: three layers, and no step in between.
+three=(--model "$golden/gemma3/model")
+under joins 1 "$scratch/run" "${joined[@]}" "${three[@]}" dtype=fp32 $nf4
+for verb in "eval --data $scratch/few.jsonl" 'generate --max-new-tokens 12 --prompt Row'; do
+    # shellcheck disable=SC2086
+    "$trimpot" $verb "${three[@]}" --adapter "$scratch/run/adapter" device=cpu -q $nf4 >"$scratch/plain" 2>"$scratch/log" || fail "$verb: $(tail -n 2 "$scratch/log")"
+    [ -s "$scratch/plain" ] || fail "$verb says nothing"
+    for order in any last first; do
+        # shellcheck disable=SC2086
+        TRIMPOT_FENCE=$order TRIMPOT_FENCE_JOINS=1 "$build/trimpot_fence" $verb "${three[@]}" --adapter "$scratch/run/adapter" device=cpu -q $nf4 \
+            >"$scratch/said" 2>"$scratch/log" || fail "$verb, $order: $(tail -n 2 "$scratch/log")"
+        cmp "$scratch/plain" "$scratch/said" || fail "$verb, $order"
+    done
+done
+"$trimpot" export "$scratch/run" --output "$scratch/merged.plain" -q || fail "export"
+TRIMPOT_FENCE_JOINS=1 "$build/trimpot_fence" export "$scratch/run" --output "$scratch/merged.joins" -q || fail "export, joined"
+cmp "$scratch"/merged.{plain,joins}/model.safetensors || fail "export"
+
 common=("${common[@]/batch_size=1/batch_size=8}")
 for base in model.quantize_base=false $nf4; do
     for joins in apart joins; do

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Golden numbers of PyTorch's optimizers and of bitsandbytes' NF4, for test_optim.c and test_nf4.c.
+"""Golden numbers of PyTorch's optimizers and of bitsandbytes' NF4, and of AdamW8bit of bitsandbytes and torchao, for
+test_optim.c, test_nf4.c and test_states8.c.
 
-Needs torch and bitsandbytes (made with torch 2.15.0, bitsandbytes 0.50.2). Writes beside itself:
+Needs torch, bitsandbytes and torchao (made with torch 2.15.0, bitsandbytes 0.50.2, torchao 0.18.0). Writes beside itself:
   golden/optim.h   final w of 20 steps of every optimizer, float32 and float64
   golden/nf4.bin   codes, u8 absmax, f32 nested absmax, f32 offset of W (n = NF4_N), then crc32 of the f32 and bf16 decode
+  golden/states8.bin  after 1 and 50 steps of bitsandbytes' AdamW8bit on STATES_N elements: codes and f32 absmax of m and of v, f32 w
+  golden/states8_ao.bin  the same of torchao's after 50 steps on STATES_AO elements (it quantises no fewer)
 Inputs are integers from a 32-bit LCG, so that C makes the same ones: see lcg() in both.
 """
 import pathlib
@@ -11,10 +14,12 @@ import struct
 import zlib
 
 import torch
+import bitsandbytes
 import bitsandbytes.functional as F
+import torchao.optim
 
 HERE = pathlib.Path(__file__).parent / "golden"
-N, STEPS, NF4_N = 37, 20, 64 * 260 + 10
+N, STEPS, NF4_N, STATES_N, STATES_AO, STATES_STEPS = 37, 20, 64 * 260 + 10, 1124, 4096, 50
 
 
 class lcg:
@@ -78,7 +83,38 @@ def write_nf4():
     (HERE / "nf4.bin").write_bytes(body)
 
 
+OPTIONS8 = dict(lr=1e-2, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)
+
+
+def of_bitsandbytes(w):
+    optimizer = bitsandbytes.optim.AdamW8bit([w], min_8bit_size=1, **OPTIONS8)
+    return optimizer, lambda state: (state["state1"], state["absmax1"], state["state2"], state["absmax2"])
+
+
+def of_torchao(w):
+    torch.compile = lambda f, **_: f  # the same arithmetic, one operation after the other
+    optimizer = torchao.optim.AdamW8bit([w], **OPTIONS8)
+    return optimizer, lambda state: [t for key in ("exp_avg", "exp_avg_sq") for t in (state[key].codes, state[key].scale)]
+
+
+def write_states8(name, make, n, at):
+    random = lcg(5)
+    w = torch.nn.Parameter(torch.tensor([random.unit() for _ in range(n)], dtype=torch.float32))
+    optimizer, states = make(w)
+    body = b""
+    for step in range(1, STATES_STEPS + 1):
+        w.grad = torch.tensor([random.unit() ** 3 for _ in range(n)], dtype=torch.float32)
+        optimizer.step()
+        kept = [*states(optimizer.state[w]), w.detach()]
+        assert kept[0].dtype == torch.uint8
+        if step in at:
+            body += b"".join(t.contiguous().numpy().tobytes() for t in kept)
+    (HERE / name).write_bytes(body)
+
+
 if __name__ == "__main__":
     HERE.mkdir(exist_ok=True)
     write_optim()
     write_nf4()
+    write_states8("states8.bin", of_bitsandbytes, STATES_N, (1, STATES_STEPS))
+    write_states8("states8_ao.bin", of_torchao, STATES_AO, (STATES_STEPS,))

@@ -210,7 +210,7 @@ static void kept_bytes(void **state)
         struct model_plan plan = {.full = true, .head_rows = 8, .rung = rows[i].rung};
         MUST(open_model(&m, &s, &plan, DT_BF16));
         plan_init(&p, &backend_cpu);
-        act_store_layout(&m.acts, &p.arena[PLAN_ACTIVATIONS], &p.arena[PLAN_SCRATCH]);
+        act_store_layout(&m.acts, &p.arena[PLAN_ACTIVATIONS], &p.arena[PLAN_SCRATCH], &p.arena[PLAN_OFFLOADED]);
         int64_t q = s.heads * s.head_dim, kv = s.kv_heads * s.head_dim;
         int64_t layer = 2 * (rows[i].c * s.width + rows[i].q * q + rows[i].kv * kv + rows[i].f * s.ffn) + rows[i].h * 4 * (s.heads + 2);
         assert_int_equal(p.arena[PLAN_ACTIVATIONS].used, 64 * s.layers * layer);

@@ -234,7 +234,7 @@ struct tiny {
 static inline void tiny_layout(struct tiny *t)
 {
     struct arena *a = t->plan.arena;
-    model_layout(&t->m, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH]);
+    model_layout(&t->m, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH], &a[PLAN_OFFLOADED]);
     trainer_layout(&t->trainer, a);
     stage_layout(&t->stage, &a[PLAN_SCRATCH], &a[PLAN_STAGING]);
     t->s->workspace = arena_take(&a[PLAN_WORKSPACE], t->s->workspace_bytes, "workspace");

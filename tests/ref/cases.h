@@ -34,7 +34,8 @@ enum {
     O_NESTEROV = 32,
     O_PLAIN = 64,
     O_WORK = 128,
-    O_REFUSED = 256
+    O_REFUSED = 256,
+    O_EIGHT = 512
 };
 
 #endif

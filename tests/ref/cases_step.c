@@ -110,6 +110,40 @@ static struct segs update_segs(struct kit *k, int64_t lo, int64_t n)
     return kit_segs(k, table, 1);
 }
 
+static void absolute(const tensor *t)
+{
+    struct mat v = mat_load(t);
+    for (int64_t i = 0; i < v.cols; i++) v.v[i] = fabs(v.v[i]);
+    mat_store(t, v), mat_free(v);
+}
+
+/* As update_segs, but with states of their own: the first and the last are coded, and the vectors hold others' before and behind.
+ * The last one goes beyond ranges of whole blocks. */
+static struct segs coded_segs(struct kit *k, int64_t lo, int64_t n)
+{
+    int64_t third = (n / 3 + 255) / 256 * 256, before = lo >= 512 ? 512 : 0;
+    struct seg table[] = {{lo - before, third + before - 3, 0, 1, 1, 2, 1, 256},
+                          {lo + third, n / 3 - 5, 0, 0.5f, 0, 0, 0, 7},
+                          {lo + 2 * third, n - 2 * third + (n % 256 ? 0 : 9), 0, 1, 2, 0.75f, 1, 256 + (third + before)}};
+    if (n >= 1024) return kit_segs(k, table, 3);
+    table[0].count = n + before;
+    return kit_segs(k, table, 1);
+}
+
+static void coded_states(struct kit *k, struct update_args *u)
+{
+    int64_t n = (u->w.dim[0] + 255) / 256 * 256 + 5 * 256;
+    bool moments = u->kind != OPTIM_SGD;
+    u->segs = coded_segs(k, u->lo, u->w.dim[0]);
+    u->m8 = kit_u8(k, n), u->m_absmax = kit_f32(k, 0, n / 256, 1), u->m = kit_f32(k, 0, n / 3, 1);
+    absolute(&u->m_absmax);
+    kit_output(k, "m8", u->m8, DT_U8), kit_output(k, "m_absmax", u->m_absmax, DT_F32), kit_output(k, "m", u->m, DT_F32);
+    if (!moments) return;
+    u->v8 = kit_u8(k, n), u->v_absmax = kit_f32(k, 0, n / 256, 1), u->v = kit_f32(k, 0, n / 3, 1);
+    absolute(&u->v_absmax), absolute(&u->v);
+    kit_output(k, "v8", u->v8, DT_U8), kit_output(k, "v_absmax", u->v_absmax, DT_F32), kit_output(k, "v", u->v, DT_F32);
+}
+
 void build_update(struct kit *k, const int64_t *p)
 {
     struct update_args *u = &k->args.update;
@@ -143,27 +177,31 @@ void build_update(struct kit *k, const int64_t *p)
     kit_output(k, "w", u->w, wide ? DT_F32 : k->value);
     if (p[2] & O_MASTER) u->master = kit_f32(k, 0, p[0], 1), kit_output(k, "master", u->master, DT_F32);
     if (wide) u->work = kit_act(k, 0, p[0], 1), kit_output(k, "work", u->work, k->value);
+    if (p[2] & O_EIGHT) {
+        coded_states(k, u);
+        return;
+    }
     if (!(p[2] & O_PLAIN)) u->m = state(k, 0, p[0], 1), kit_output(k, "m", u->m, state_value);
     if (p[1] == OPTIM_SGD) return;
     u->v = state(k, 0, p[0], 1);
-    struct mat v = mat_load(&u->v);
-    for (int64_t i = 0; i < v.cols; i++) v.v[i] = fabs(v.v[i]);
-    mat_store(&u->v, v), mat_free(v);
+    absolute(&u->v);
     kit_output(k, "v", u->v, state_value);
 }
 
 /* |m|, |g| and |w| are at most 1 + 2·wd; the step divides by sqrt(v)/c2, where v is at least what it becomes; a working copy is at
- * most twice its weight. */
+ * most twice its weight. Coded: codes agree, for no case holds a state that close to the middle of two; v is at least β2·v + (1 − β2)·g²
+ * of what lies in the kit before. */
 void bound_update(const struct kit *in, const struct kit *ref, struct mat bounds[])
 {
-    (void)in;
-    struct mat v = mat_load(&ref->args.update.v);
+    const struct update_args *u = &in->args.update;
+    struct mat v = mat_load(u->m8.data ? &u->g : &ref->args.update.v);
     for (int out = 0; out < ref->n_outs; out++) {
         bounds[out] = bound_like(ref, out);
         const char *name = ref->out[out].name;
         bool work = !strcmp(name, "work"), weight = work || !strcmp(name, "w") || !strcmp(name, "master");
-        for (int64_t i = 0; i < bounds[out].cols; i++) {
-            double move = v.v ? (double)0.05f / (sqrt(v.v[i]) / (double)0.07f) : 1;
+        for (int64_t i = 0; ref->out[out].value != DT_U8 && i < bounds[out].cols; i++) {
+            double least = v.v && weight ? u->m8.data ? 0.001 * v.v[i] * v.v[i] / 64 : v.v[i] : 1;
+            double move = u->kind == OPTIM_SGD ? 1 : (double)0.05f / (sqrt(least) / (double)0.07f);
             bounds[out].v[i] = 8 * EPS * (1.2 + (weight ? 1.2 * move : 0)) * (work ? 2 : 1);
         }
     }

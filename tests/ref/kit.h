@@ -13,7 +13,7 @@ union op_args {
 #undef KIT_ARGS
 };
 
-enum { KIT_PARAMS = 8, KIT_OUTPUTS = 5 };
+enum { KIT_PARAMS = 8, KIT_OUTPUTS = 9 };
 
 struct kit {
     const struct op_case *which;

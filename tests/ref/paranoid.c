@@ -28,7 +28,7 @@ struct role {
     }
 #define WHEN(args, member)                                                                                             \
     .flag = offsetof(struct args##_args, member), .flag_bytes = sizeof((struct args##_args *)0)->member
-#define MAX_ROLES 10
+#define MAX_ROLES 12
 
 static const struct role gemm_roles[MAX_ROLES] = {
     ROLE(gemm, a, IN),  ROLE(gemm, b, IN),    ROLE(gemm, a2, IN),
@@ -101,6 +101,7 @@ static const struct role step_admit_roles[MAX_ROLES] = {
 static const struct role update_roles[MAX_ROLES] = {
     ROLE(update, g, IN),    ROLE(update, scalars, IN), ROLE(update, w, INOUT),    ROLE(update, master, INOUT),
     ROLE(update, m, INOUT), ROLE(update, v, INOUT),    ROLE(update, work, INOUT),
+    ROLE(update, m8, INOUT), ROLE(update, v8, INOUT),  ROLE(update, m_absmax, INOUT), ROLE(update, v_absmax, INOUT),
 };
 static const struct role nf4_quantize_roles[MAX_ROLES] = {
     ROLE(nf4, w, IN), ROLE(nf4, codes, OUT), ROLE(nf4, absmax_q, OUT), ROLE(nf4, nested, OUT), ROLE(nf4, offset, OUT),

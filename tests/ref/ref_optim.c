@@ -62,9 +62,90 @@ static void sgd(const struct rates *r, double *w, double *buf, double g)
     *w -= r->lr * d;
 }
 
+/* ---- maps of 8-bit states, ascending, by their bit recipe ------------------------------------------------------- */
+
+/* Decade i of a dynamic map has m entries. */
+static double dynamic_entry(int i, int m, int k)
+{
+    float h = (1 - 0.1f) / (float)m, edge[2];
+    for (int e = 0; e < 2; e++) edge[e] = 2 * (k + e) < m + 1 ? fmaf(h, (float)(k + e), 0.1f) : fmaf(-h, (float)(m - k - e), 1.0f);
+    return (double)((float)pow(10, i - 6) * ((edge[0] + edge[1]) / 2));
+}
+
+static void dynamic_map(double map[256])
+{
+    for (int i = 0; i < 7; i++)
+        for (int m = 1 << i, k = 0; k < m; k++) {
+            map[127 + m + k] = dynamic_entry(i, m, k);
+            map[127 - m - k] = -map[127 + m + k];
+        }
+    map[127] = 0;
+    map[255] = 1;
+}
+
+static void dynamic_map_of_squares(double map[256])
+{
+    for (int i = 0; i < 7; i++)
+        for (int m = 2 << i, k = 0; k < m; k++) map[m - 1 + k] = dynamic_entry(i, m, k);
+    map[0] = 0;
+    map[255] = 1;
+}
+
+static int nearest(const double *map, int n, double y, bool tie_even)
+{
+    int best = 0;
+    for (int i = 1; i < n; i++) {
+        double gain = fabs(y - map[best]) - fabs(y - map[i]);
+        if (gain > 0 || (gain == 0 && tie_even && i % 2 == 0)) best = i;
+    }
+    return best;
+}
+
 struct vectors {
-    struct mat w, master, g, m, v, work;
+    struct mat w, master, g, m, v, work, m8, v8, m_absmax, v_absmax;
+    double signed_map[256], square_map[256];
 };
+
+/* Element `flat`, whose states are element `at` of m and v. */
+static void update_element(const struct rates *r, const struct seg *q, struct vectors *x, int64_t flat, double *m, double *v)
+{
+    const struct update_args *u = r->u;
+    int64_t i = flat - u->lo;
+    double w = x->master.v ? x->master.v[i] : x->w.v[i], g = r->gscale * x->g.v[i];
+    if (u->kind == OPTIM_SGD)
+        sgd(r, &w, m && u->beta1 != 0 ? m : NULL, g);
+    else
+        adam(r, &w, m, v, g);
+    if (x->master.v) x->master.v[i] = ref_round(u->master.dt, w);
+    x->w.v[i] = stored(&u->w, u->sr && !x->master.v, u->key_w, flat, w);
+    if (x->work.v && q->scale != 0) x->work.v[i] = (double)q->scale * x->w.v[i];
+}
+
+static void encode_block(const tensor *absmax_in, double *absmax, double *codes, const double *map, const double *x, int n)
+{
+    double top = 0;
+    for (int i = 0; i < n; i++) top = fmax(top, fabs(x[i]));
+    *absmax = ref_round(absmax_in->dt, top);
+    for (int i = 0; i < n; i++) {
+        int code = nearest(map, 256, top > 0 ? x[i] / *absmax : 0, true);
+        if (x[i] < 0 && code == 127) code = 126; /* not of squares: they are never negative */
+        codes[i] = code;
+    }
+}
+
+static void update_block(const struct rates *r, const struct seg *q, struct vectors *x, int64_t flat, int n)
+{
+    const struct update_args *u = r->u;
+    int64_t at = q->state + flat - q->at;
+    double m[256], v[256];
+    for (int i = 0; i < n; i++) {
+        m[i] = x->signed_map[(int)x->m8.v[at + i]] * x->m_absmax.v[at / 256];
+        if (x->v8.v) v[i] = x->square_map[(int)x->v8.v[at + i]] * x->v_absmax.v[at / 256];
+        update_element(r, q, x, flat + i, &m[i], &v[i]);
+    }
+    encode_block(&u->m_absmax, &x->m_absmax.v[at / 256], &x->m8.v[at], x->signed_map, m, n);
+    if (x->v8.v) encode_block(&u->v_absmax, &x->v_absmax.v[at / 256], &x->v8.v[at], x->square_map, v, n);
+}
 
 static void update_seg(const struct update_args *u, const struct seg *q, const double *scalars, struct vectors *x)
 {
@@ -72,19 +153,15 @@ static void update_seg(const struct update_args *u, const struct seg *q, const d
     memcpy(&c, scalars, sizeof c);
     double lr = (double)q->lr_mult, wd = (double)q->wd_mult;
     struct rates r = {u, c.gscale, c.lr * lr, c.lw * lr * wd, (double)u->wd * wd, c.rate * lr, c.c2, c.first != 0};
-    int64_t end = u->lo + x->w.cols;
-    for (int64_t flat = q->at > u->lo ? q->at : u->lo; flat < q->at + q->count && flat < end; flat++) {
-        int64_t i = flat - u->lo;
-        double w = x->master.v ? x->master.v[i] : x->w.v[i], g = r.gscale * x->g.v[i];
-        if (u->kind == OPTIM_SGD)
-            sgd(&r, &w, x->m.v && u->beta1 != 0 ? &x->m.v[i] : NULL, g);
-        else
-            adam(&r, &w, &x->m.v[i], &x->v.v[i], g);
-        if (x->master.v) x->master.v[i] = ref_round(u->master.dt, w);
-        x->w.v[i] = stored(&u->w, u->sr && !x->master.v, u->key_w, flat, w);
-        if (x->m.v) x->m.v[i] = stored(&u->m, true, u->key_m, flat, x->m.v[i]);
-        if (x->v.v) x->v.v[i] = stored(&u->v, true, u->key_v, flat, x->v.v[i]);
-        if (x->work.v && q->scale != 0) x->work.v[i] = (double)q->scale * x->w.v[i];
+    int64_t begin = q->at > u->lo ? q->at : u->lo, end = u->lo + x->w.cols;
+    if (end > q->at + q->count) end = q->at + q->count;
+    for (int64_t flat = begin; q->eight && flat < end; flat += 256)
+        update_block(&r, q, x, flat, end - flat < 256 ? (int)(end - flat) : 256);
+    for (int64_t flat = begin; !q->eight && flat < end; flat++) {
+        int64_t at = x->m8.v ? q->state + flat - q->at : flat - u->lo;
+        update_element(&r, q, x, flat, x->m.v ? &x->m.v[at] : NULL, x->v.v ? &x->v.v[at] : NULL);
+        if (x->m.v) x->m.v[at] = stored(&u->m, true, u->key_m, flat, x->m.v[at]);
+        if (x->v.v) x->v.v[at] = stored(&u->v, true, u->key_v, flat, x->v.v[at]);
     }
 }
 
@@ -92,15 +169,31 @@ status update_ref(struct stream *s, const struct update_args *u)
 {
     (void)s;
     struct mat scalars = mat_load(&u->scalars);
-    struct vectors x = {mat_load(&u->w), mat_load(&u->master), mat_load(&u->g), mat_load(&u->m), mat_load(&u->v), mat_load(&u->work)};
+    struct vectors x = {0};
+    const struct {
+        const tensor *t;
+        struct mat *m;
+        bool kept;
+    } all[] = {{&u->w, &x.w, true},
+               {&u->master, &x.master, true},
+               {&u->g, &x.g, false},
+               {&u->m, &x.m, true},
+               {&u->v, &x.v, true},
+               {&u->work, &x.work, true},
+               {&u->m8, &x.m8, true},
+               {&u->v8, &x.v8, true},
+               {&u->m_absmax, &x.m_absmax, true},
+               {&u->v_absmax, &x.v_absmax, true}};
+    enum { ALL = sizeof all / sizeof *all };
+    for (int i = 0; i < ALL; i++) *all[i].m = mat_load(all[i].t);
+    dynamic_map(x.signed_map), dynamic_map_of_squares(x.square_map);
     bool usable = scalars.v[offsetof(struct step_scalars, usable) / 8] != 0;
     for (int64_t i = 0; usable && i < u->segs.n; i++) update_seg(u, &u->segs.dev[i], scalars.v, &x);
-    mat_store(&u->w, x.w);
-    if (x.master.v) mat_store(&u->master, x.master);
-    if (x.m.v) mat_store(&u->m, x.m);
-    if (x.v.v) mat_store(&u->v, x.v);
-    if (x.work.v) mat_store(&u->work, x.work);
-    mat_free(x.w), mat_free(x.master), mat_free(x.g), mat_free(x.m), mat_free(x.v), mat_free(x.work), mat_free(scalars);
+    for (int i = 0; i < ALL; i++) {
+        if (all[i].kept && all[i].m->v) mat_store(all[i].t, *all[i].m);
+        mat_free(*all[i].m);
+    }
+    mat_free(scalars);
     return ST_OK;
 }
 
@@ -225,33 +318,6 @@ static const double nf4[16] = {
     0.7229568362236023,
     1.0,
 };
-
-/* The signed dynamic map by its bit recipe, ascending. */
-static void dynamic_map(double map[256])
-{
-    for (int i = 0; i < 7; i++) {
-        int m = 1 << i;
-        float h = (1 - 0.1f) / (float)m, edge[65];
-        for (int k = 0; k <= m; k++) edge[k] = 2 * k < m + 1 ? fmaf(h, (float)k, 0.1f) : fmaf(-h, (float)(m - k), 1.0f);
-        for (int k = 0; k < m; k++) {
-            float value = (float)pow(10, i - 6) * ((edge[k] + edge[k + 1]) / 2);
-            map[127 + m + k] = (double)value;
-            map[127 - m - k] = -(double)value;
-        }
-    }
-    map[127] = 0;
-    map[255] = 1;
-}
-
-static int nearest(const double *map, int n, double y, bool tie_even)
-{
-    int best = 0;
-    for (int i = 1; i < n; i++) {
-        double gain = fabs(y - map[best]) - fabs(y - map[i]);
-        if (gain > 0 || (gain == 0 && tie_even && i % 2 == 0)) best = i;
-    }
-    return best;
-}
 
 static double block_top(struct mat w, int64_t block, int64_t n)
 {

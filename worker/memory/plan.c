@@ -15,14 +15,16 @@ static const struct {
     [PLAN_FROZEN] = {"frozen weights", "model.quantize_base=true (NF4), dtype=bf16", MEM_DEVICE},
     [PLAN_TRAINED] = {"trained", "lora_finetune instead of full_finetune, model.lora_rank, dtype=bf16", MEM_DEVICE},
     [PLAN_GRADIENTS] = {"gradients", "optimizer_in_bwd=true, gradient_accumulation_steps, virtual_ranks", MEM_DEVICE},
-    [PLAN_OPTIMIZER] = {"optimizer", "optimizer=torch.optim.SGD, dtype=bf16", MEM_DEVICE},
-    [PLAN_ACTIVATIONS] = {"activations", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_DEVICE},
+    [PLAN_OPTIMIZER] = {"optimizer", "optimizer=bitsandbytes.optim.AdamW8bit, torch.optim.SGD, dtype=bf16", MEM_DEVICE},
+    [PLAN_ACTIVATIONS] = {"activations", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_DEVICE,
+                          "enable_activation_checkpointing=true, enable_activation_offloading=true, batch_size, tokenizer.max_seq_len"},
     [PLAN_SCRATCH] = {"scratch", "head_chunk_rows, batch_size, tokenizer.max_seq_len", MEM_DEVICE},
     [PLAN_WORKSPACE] = {"workspace", "OMP_NUM_THREADS, tokenizer.max_seq_len", MEM_DEVICE,
                         "attn_workspace, batch_size, tokenizer.max_seq_len"},
     [PLAN_BATCH] = {"batch", "batch_size", MEM_DEVICE},
     [PLAN_COMM] = {"communication", "fewer ranks", MEM_DEVICE},
     [PLAN_STAGING] = {"staging", "batch_size, fewer ranks", MEM_PINNED},
+    [PLAN_OFFLOADED] = {"offloaded", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_PINNED},
     [PLAN_HOST] = {"host", "batch_size", MEM_HOST},
 };
 

@@ -7,7 +7,7 @@
  *
  *              device backend                                        cpu
  *   MEM_DEVICE frozen … communication: what ops work on              ┐
- *   MEM_PINNED staging: what crosses, written or read by streams     ├ MEM_HOST, one budget
+ *   MEM_PINNED staging, offloaded: what crosses, by streams          ├ MEM_HOST, one budget
  *   MEM_HOST   host: what the host alone reads; rows beside          ┘ */
 #ifndef TRIMPOT_PLAN_H
 #define TRIMPOT_PLAN_H
@@ -29,6 +29,7 @@ enum plan_class {
     PLAN_BATCH,
     PLAN_COMM,
     PLAN_STAGING,
+    PLAN_OFFLOADED,
     PLAN_HOST,
     PLAN_ARENAS,
 };

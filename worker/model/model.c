@@ -236,9 +236,9 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     for (int64_t l = 0; l < shape->layers; l++) m->layers[l].use = block_use_of(m, l);
     join_adapters(m);
     TRY(param_store_open(&m->params));
-    act_store_init(&m->acts, m->block->slot, m->block->n_slots, shape->layers, bounds->tokens, plan->rung, plan->rung_every);
     kv_cache_init(&m->cache, shape->layers, bounds->cached, shape->kv_heads * shape->head_dim, act);
-    return ST_OK;
+    struct act_policy policy = {plan->rung, plan->rung_every, plan->offload, plan->offload_apart, m->lowest};
+    return act_store_init(&m->acts, be, m->block->slot, m->block->n_slots, shape->layers, bounds->tokens, &policy);
 }
 
 void model_release(struct model *m)
@@ -283,13 +283,14 @@ static void layout_head(struct model *m, struct arena *scratch, bool backward)
     m->head_lora = take2(scratch, m->act, rows, m->head.rank, "head adapter x·Aᵀ");
 }
 
-void model_layout(struct model *m, struct arena *frozen, struct arena *trained, struct arena *kept, struct arena *scratch)
+void model_layout(struct model *m, struct arena *frozen, struct arena *trained, struct arena *kept, struct arena *scratch,
+                  struct arena *offloaded)
 {
     const struct model_shape *s = &m->shape;
     bool backward = m->plan.rung != ACT_RUNG_FORWARD;
     int64_t positions = m->bounds.doc_tokens;
     param_store_layout(&m->params, frozen, trained, scratch);
-    act_store_layout(&m->acts, kept, scratch);
+    act_store_layout(&m->acts, kept, scratch, offloaded);
     kv_cache_layout(&m->cache, kept);
     for (int i = 0; i < m->n_ropes; i++) {
         int64_t half = (int64_t)((double)s->head_dim * s->rope[i].partial) / 2;
@@ -375,7 +376,7 @@ static status embed_bwd(struct pass *p)
 status model_forward(struct pass *p)
 {
     struct model *m = p->m;
-    act_begin(&m->acts, p->batch->docs.n_tokens);
+    act_begin(&m->acts, p->batch->docs.n_tokens, p->sink != NULL);
     TRY(embed(p));
     for (int64_t l = 0; l < m->shape.layers; l++) TRY(block_fwd(p, l));
     return ST_OK;

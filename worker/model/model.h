@@ -45,7 +45,8 @@ struct model_plan {
     const struct peft_config *peft; /* targets, ranks and alphas of a loaded adapter, instead of those above */
     enum act_rung rung;
     int64_t rung_every;
-    int64_t head_rows; /* rows of a logits chunk */
+    bool offload, offload_apart; /* as act_policy has them */
+    int64_t head_rows;           /* rows of a logits chunk */
 };
 enum { LORA_ON_HEAD = 1 << LINEAR_PER_LAYER };
 
@@ -109,7 +110,8 @@ struct pass {
 /* Numbers all parameters; no memory. */
 status model_init(struct model *m, const struct backend *be, const struct model_shape *shape, const struct model_plan *plan,
                   const struct batch_bounds *bounds, dtype act, bool masters);
-void model_layout(struct model *m, struct arena *frozen, struct arena *trained, struct arena *kept, struct arena *scratch);
+void model_layout(struct model *m, struct arena *frozen, struct arena *trained, struct arena *kept, struct arena *scratch,
+                  struct arena *offloaded);
 status model_prepare(struct model *m, struct stage *g); /* after binding: RoPE tables */
 void model_release(struct model *m);
 

@@ -1,42 +1,112 @@
 #include "worker/optim/optim.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "kernels/base/philox.h"
 
 static const struct {
     enum optim_kind op;
-    bool m, v;
+    bool m, v, eight;
 } KINDS[] = {
     [CONFIG_ADAMW] = {OPTIM_ADAMW, true, true},
     [CONFIG_ADAM] = {OPTIM_ADAM, true, true},
     [CONFIG_SGD] = {OPTIM_SGD, true, false},
+    [CONFIG_ADAMW_8BIT] = {OPTIM_ADAMW, true, true, .eight = true},
+    [CONFIG_ADAM_8BIT] = {OPTIM_ADAM, true, true, .eight = true},
+    [CONFIG_SGD_8BIT] = {OPTIM_SGD, true, false, .eight = true},
 };
 
-void optim_init(struct optim *o, const struct config *cfg, struct param_store *params, struct stream *s, dtype state_dt)
-{
-    *o = (struct optim){.cfg = cfg, .params = params, .s = s, .state_dt = state_dt};
-}
+static const struct {
+    const char *name, *row; /* of the plan: the dtype follows */
+    bool second;
+} VECTORS[STATE_VECTORS] = {
+    [STATE_M] = {"m", "first moments, ", false},
+    [STATE_V] = {"v", "second moments, ", true},
+    [STATE_M8] = {"m8", "first moments, codes, ", false},
+    [STATE_V8] = {"v8", "second moments, codes, ", true},
+    [STATE_M_ABSMAX] = {"m_absmax", "first moments, absmax of 256 codes, ", false},
+    [STATE_V_ABSMAX] = {"v_absmax", "second moments, absmax of 256 codes, ", true},
+};
+
+static enum optim_kind op_of(const struct config *cfg) { return KINDS[cfg->optimizer.kind].op; }
 
 static bool has_m(const struct config *cfg)
 {
-    return KINDS[cfg->optimizer.kind].m && !(cfg->optimizer.kind == CONFIG_SGD && cfg->optimizer.momentum == 0);
+    return KINDS[cfg->optimizer.kind].m && !(op_of(cfg) == OPTIM_SGD && cfg->optimizer.momentum == 0);
 }
+
+/* By elements of the whole tensor, whoever holds its parts. */
+static bool in_codes(const struct config *cfg, const struct param *p)
+{
+    bool end = !strcmp(p->name, PARAM_EMBED) || !strcmp(p->name, PARAM_HEAD);
+    return KINDS[cfg->optimizer.kind].eight && p->count >= cfg->optimizer.min_8bit_size && (cfg->optimizer.quantize_embeddings || !end);
+}
+
+/* Places of all tensors' states. Returns how many elements are in codes, and of those that are not, in *wide. */
+static int64_t place_states(struct optim *o, int64_t *wide)
+{
+    struct param_store *ps = o->params;
+    int64_t coded = 0;
+    *wide = 0;
+    for (int i = 0; i < ps->n; i++)
+        if (param_is_trained(&ps->p[i]))
+            ps->seg_table[segs_after(ps->seg_table, ps->segs.n, ps->p[i].flat)].eight = in_codes(o->cfg, &ps->p[i]);
+    for (int64_t i = 0; i < ps->segs.n; i++) {
+        struct seg *seg = &ps->seg_table[i];
+        int64_t *end = seg->eight ? &coded : wide;
+        seg->state = *end;
+        *end += seg->eight ? (seg->count + STATE_BLOCK - 1) / STATE_BLOCK * STATE_BLOCK : seg->count;
+    }
+    return coded;
+}
+
+void optim_init(struct optim *o, const struct config *cfg, struct param_store *params, struct stream *s, dtype state_dt)
+{
+    *o = (struct optim){.cfg = cfg, .params = params, .s = s};
+    int64_t wide, coded = place_states(o, &wide);
+    o->coded = coded > 0;
+    if (KINDS[cfg->optimizer.kind].eight) state_dt = DT_F32;
+    if (!o->coded) wide = params->flat_count; /* all of the index, where it is */
+    for (int k = 0; k < STATE_VECTORS; k++) {
+        bool code = k == STATE_M8 || k == STATE_V8, absmax = k == STATE_M_ABSMAX || k == STATE_V_ABSMAX;
+        bool has = VECTORS[k].second ? KINDS[cfg->optimizer.kind].v : has_m(cfg);
+        o->vector[k] = (struct state_vector){.name = VECTORS[k].name,
+                                             .dt = code     ? DT_U8
+                                                   : absmax ? DT_F32
+                                                            : state_dt,
+                                             .count = !has             ? 0
+                                                      : code || absmax ? coded
+                                                                       : wide,
+                                             .per = absmax ? STATE_BLOCK : 1};
+    }
+}
+
+size_t state_bytes(const struct state_vector *v) { return (size_t)(v->count / v->per) * dtype_bytes(v->dt); }
 
 void optim_layout(struct optim *o, struct arena *states)
 {
-    size_t bytes = (size_t)o->params->flat_count * dtype_bytes(o->state_dt);
-    if (has_m(o->cfg)) o->m = arena_take(states, bytes, "first moments, %s", dtype_name(o->state_dt));
-    if (KINDS[o->cfg->optimizer.kind].v) o->v = arena_take(states, bytes, "second moments, %s", dtype_name(o->state_dt));
+    for (int k = 0; k < STATE_VECTORS; k++) {
+        struct state_vector *v = &o->vector[k];
+        if (v->count) v->data = arena_take(states, state_bytes(v), "%s%s", VECTORS[k].row, dtype_name(v->dt));
+    }
 }
 
 status optim_zero(struct optim *o)
 {
-    size_t bytes = (size_t)o->params->flat_count * dtype_bytes(o->state_dt);
-    const struct device *dev = &o->params->be->dev;
-    if (o->m) TRY(dev->zero(o->s, o->m, bytes));
-    if (o->v) TRY(dev->zero(o->s, o->v, bytes));
+    for (int k = 0; k < STATE_VECTORS; k++)
+        if (o->vector[k].data) TRY(o->params->be->dev.zero(o->s, o->vector[k].data, state_bytes(&o->vector[k])));
     return ST_OK;
+}
+
+void optim_format(const struct optim *o, char text[64])
+{
+    const struct config *c = o->cfg;
+    snprintf(text, 64, "%s", dtype_name(o->vector[STATE_M].dt));
+    if (o->coded)
+        snprintf(text, 64, "8-bit (of %lld elements or more%s)", (long long)c->optimizer.min_8bit_size,
+                 c->optimizer.quantize_embeddings ? "" : ", not of embedding and head");
 }
 
 void optim_plan(const struct optim *o, double lr, int64_t applied, struct step_plan *out)
@@ -58,18 +128,29 @@ static tensor part(void *flat, dtype dt, struct range r)
     return flat ? tensor_1d((char *)flat + (size_t)r.lo * dtype_bytes(dt), dt, range_count(r)) : (tensor){0};
 }
 
+/* Views of the range where the vector lies as the index does, else all of it. */
+static tensor state(const struct optim *o, int k, struct range r)
+{
+    const struct state_vector *v = &o->vector[k];
+    return part(v->data, v->dt, o->coded ? (struct range){0, v->count / v->per} : r);
+}
+
 status optim_range(struct optim *o, tensor grad, tensor scalars, int64_t step, struct range r)
 {
     const struct config *c = o->cfg;
     const struct param_store *ps = o->params;
-    bool sgd = c->optimizer.kind == CONFIG_SGD;
+    bool sgd = op_of(c) == OPTIM_SGD;
     TRY(op_update(o->s, &(struct update_args){
-                            .kind = KINDS[c->optimizer.kind].op,
+                            .kind = op_of(c),
                             .w = part(ps->flat, ps->trained_dt, r),
                             .master = part(ps->flat_master, DT_F32, r),
                             .g = grad,
-                            .m = part(o->m, o->state_dt, r),
-                            .v = part(o->v, o->state_dt, r),
+                            .m = state(o, STATE_M, r),
+                            .v = state(o, STATE_V, r),
+                            .m8 = state(o, STATE_M8, r),
+                            .v8 = state(o, STATE_V8, r),
+                            .m_absmax = state(o, STATE_M_ABSMAX, r),
+                            .v_absmax = state(o, STATE_V_ABSMAX, r),
                             .work = part(ps->flat_work, ps->act, r),
                             .scalars = scalars,
                             .segs = ps->segs,
