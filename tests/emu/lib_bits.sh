@@ -5,12 +5,12 @@ common=(seed=7 batch_size=1 optimizer.lr=2e-3 --data "$scratch/few.jsonl" -q epo
 # Relative bounds on losses: numerics.md 15.1, "whole tiny model" and "bf16 op".
 declare -A bound_of=([fp32]=1e-5 [bf16]=1e-2)
 
-# on DEVICE SEED RANKS OUTPUT RECIPE key=value …: $items, or 8, of a step. Four ranks in the order that is quickest: late.
+# on DEVICE SEED RANKS OUTPUT RECIPE key=value …: $items, or 8, of a step. $late, or 4, ranks and more in the order that is quickest: late.
 on()
 {
     local device=$1 seed=$2 n=$3 out=$4 order=any
     shift 4
-    [ "$n" -lt 4 ] || order=last
+    [ "$n" -lt "${late:-4}" ] || order=last
     TRIMPOT_EMU_SEED=$seed TRIMPOT_EMU_ORDER=$order ranks "$n" "$trimpot" run "$@" "device=$device" "${common[@]}" --output "$out" \
         gradient_accumulation_steps=$((${items:-8} / n)) >"$out.log" 2>&1 || { fail "$device, seed $seed, $n ranks: $*"; tail -n 3 "$out.log"; }
 }
