@@ -348,6 +348,7 @@ static inline void tiny_close(struct tiny *t)
     trainer_release(&t->trainer);
     model_release(&t->m);
     plan_release(&t->plan);
+    stage_release(&t->stage);
     if (t->across != t->s) t->be->dev.stream_close(t->across);
     t->be->dev.stream_close(t->s);
 }
