@@ -8,6 +8,8 @@
 
 #include "kernels/base/text.h"
 
+extern const char trimpot_interface[]; /* the program's; each plugin has its own (CMakeLists.txt) */
+
 static char *beside_the_program(void)
 {
     char path[PATH_MAX];
@@ -42,8 +44,11 @@ status plugin_function(const char *dir, const char *file, const char *symbol, co
         const char *why = dlerror();
         FAIL_DONE(ST_NOT_BUILT, "%s does not load: %s; %s", what, why ? why : path, remedy);
     }
+    const char *theirs = dlsym(plugin, "trimpot_interface");
+    if (!theirs || strcmp(theirs, trimpot_interface) != 0)
+        FAIL_DONE(ST_NOT_BUILT, "%s: belongs to another build than this program: build, or install, both together", path);
     found = dlsym(plugin, symbol);
-    if (!found) FAIL_DONE(ST_NOT_BUILT, "%s: has no %s; it belongs to another build: rebuild both", path, symbol);
+    if (!found) FAIL_DONE(ST_NOT_BUILT, "%s: has no %s", path, symbol);
     memcpy(function, &found, sizeof found);
 done:
     free(path);

@@ -8,7 +8,7 @@
 #include "kernels/base/status.h"
 
 /* Loads FILE of folder `dir` (NULL: the program's own) and finds a function in it; *function is a pointer to a function pointer.
- * ST_NOT_BUILT when it does not load: "WHAT does not load: why; REMEDY". */
+ * ST_NOT_BUILT when it does not load: "WHAT does not load: why; REMEDY", or was compiled with other headers than the program. */
 status plugin_function(const char *dir, const char *file, const char *symbol, const char *what, const char *remedy, void *function);
 
 bool plugin_exists(const char *dir, const char *file);

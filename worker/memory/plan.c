@@ -1,6 +1,5 @@
 #include "worker/memory/plan.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,16 +40,6 @@ void plan_init(struct plan *p, const struct backend *be)
 {
     *p = (struct plan){.be = be};
     for (int i = 0; i < PLAN_ARENAS; i++) arena_init(&p->arena[i], CLASSES[i].name);
-}
-
-void plan_reset(struct plan *p)
-{
-    for (int i = 0; i < PLAN_ARENAS; i++) {
-        assert(!p->memory[i]);
-        arena_release(&p->arena[i]);
-    }
-    free(p->extra);
-    plan_init(p, p->be);
 }
 
 void plan_extra(struct plan *p, enum mem_kind kind, const char *category, const char *name, size_t bytes)

@@ -51,8 +51,6 @@ struct plan {
 };
 
 void plan_init(struct plan *p, const struct backend *be);
-/* Back to measuring, without rows: the layout may run again, under another policy. */
-void plan_reset(struct plan *p);
 void plan_extra(struct plan *p, enum mem_kind kind, const char *category, const char *name, size_t bytes);
 size_t plan_arena_bytes(const struct plan *p); /* what plan_bind allocates, exactly */
 size_t plan_total_bytes(const struct plan *p); /* with the rows beside the arenas */
