@@ -16,21 +16,11 @@ enum { N = 64 * 260 + 10, CODES = (N + 1) / 2, BLOCKS = (N + 63) / 64, NESTED = 
 
 static struct stream *s;
 
-static uint32_t crc32_of(const void *bytes, size_t n)
-{
-    uint32_t crc = ~0u;
-    for (size_t i = 0; i < n; i++) {
-        crc ^= ((const uint8_t *)bytes)[i];
-        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
-    }
-    return ~crc;
-}
-
 static void test_maps(void **state)
 {
     (void)state;
-    assert_int_equal(crc32_of(nf4_map, sizeof nf4_map), 0xc471f81a);
-    assert_int_equal(crc32_of(dynamic_map_signed, sizeof dynamic_map_signed), 0x1b137aeb);
+    assert_int_equal(kit_crc32(nf4_map, sizeof nf4_map), 0xc471f81a);
+    assert_int_equal(kit_crc32(dynamic_map_signed, sizeof dynamic_map_signed), 0x1b137aeb);
     for (int i = 0; i < 15; i++) assert_true(nf4_threshold[i] == (float)(((double)nf4_map[i] + (double)nf4_map[i + 1]) / 2));
     assert_true(dynamic_map_signed[127] == 0 && dynamic_map_signed[255] == 1);
     for (int i = 0; i < 7; i++) { /* the dynamic map's recipe */
@@ -87,10 +77,10 @@ static void test_decode_is_bit_exact(void **state)
     static bf16 half[N];
     struct nf4_args q = packed(wide, DT_F32, &golden);
     assert_int_equal(op_nf4_dequantize(s, &q), ST_OK);
-    assert_int_equal(crc32_of(wide, sizeof wide), golden.crc_f32);
+    assert_int_equal(kit_crc32(wide, sizeof wide), golden.crc_f32);
     q = packed(half, DT_BF16, &golden);
     assert_int_equal(op_nf4_dequantize(s, &q), ST_OK);
-    assert_int_equal(crc32_of(half, sizeof half), golden.crc_bf16);
+    assert_int_equal(kit_crc32(half, sizeof half), golden.crc_bf16);
 }
 
 static void test_encode_gives_their_codes(void **state)

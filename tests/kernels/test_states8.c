@@ -38,20 +38,10 @@ static float lcg_float(void)
 
 /* ---- maps and thresholds ------------------------------------------------------------------------------------------------ */
 
-static uint32_t crc32_of(const void *bytes, size_t n)
-{
-    uint32_t crc = ~0u;
-    for (size_t i = 0; i < n; i++) {
-        crc ^= ((const uint8_t *)bytes)[i];
-        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
-    }
-    return ~crc;
-}
-
 static void test_maps(void **state)
 {
     (void)state;
-    assert_int_equal(crc32_of(dynamic_map_unsigned, sizeof dynamic_map_unsigned), 0xe871278f);
+    assert_int_equal(kit_crc32(dynamic_map_unsigned, sizeof dynamic_map_unsigned), 0xe871278f);
     assert_true(dynamic_map_unsigned[0] == 0 && dynamic_map_unsigned[255] == 1);
     for (int i = 0; i < 7; i++) { /* the recipe, of which the unsigned map has twice as many in each decade */
         int m = 2 << i;

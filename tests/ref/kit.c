@@ -285,3 +285,13 @@ double ulp_of(dtype dt, double x)
     frexp(x, &exponent);
     return ldexp(1, exponent - digits > least ? exponent - digits : least);
 }
+
+uint32_t kit_crc32(const void *bytes, size_t n)
+{
+    uint32_t crc = ~0u;
+    for (size_t i = 0; i < n; i++) {
+        crc ^= ((const uint8_t *)bytes)[i];
+        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+    }
+    return ~crc;
+}

@@ -65,6 +65,7 @@ tensor kit_f32(struct kit *k, int64_t rows, int64_t cols, double scale);
 tensor kit_f16(struct kit *k, int64_t rows, int64_t cols, double scale);
 tensor kit_grid(struct kit *k, int64_t rows, int64_t cols); /* multiples of 1/16: sums of two are exact in bf16 */
 tensor kit_u8(struct kit *k, int64_t n);
+uint32_t kit_crc32(const void *bytes, size_t n); /* as zlib has it, which generators of golden files use */
 int32_t *kit_indices(struct kit *k, int64_t n, int64_t limit, bool distinct);
 /* Several documents: one more at the end that is empty, and bounds that none reaches. */
 struct docs kit_docs(struct kit *k, int64_t tokens, int64_t n_docs);
