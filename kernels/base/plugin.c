@@ -8,7 +8,7 @@
 
 #include "kernels/base/text.h"
 
-extern const char trimpot_interface[]; /* the program's; each plugin has its own (CMakeLists.txt) */
+const char *trimpot_interface(void); /* the program's; each plugin has its own (CMakeLists.txt) */
 
 static char *beside_the_program(void)
 {
@@ -44,8 +44,9 @@ status plugin_function(const char *dir, const char *file, const char *symbol, co
         const char *why = dlerror();
         FAIL_DONE(ST_NOT_BUILT, "%s does not load: %s; %s", what, why ? why : path, remedy);
     }
-    const char *theirs = dlsym(plugin, "trimpot_interface");
-    if (!theirs || strcmp(theirs, trimpot_interface) != 0)
+    const char *(*theirs)(void);
+    *(void **)&theirs = dlsym(plugin, "trimpot_interface");
+    if (!theirs || strcmp(theirs(), trimpot_interface()) != 0)
         FAIL_DONE(ST_NOT_BUILT, "%s: belongs to another build than this program: build, or install, both together", path);
     found = dlsym(plugin, symbol);
     if (!found) FAIL_DONE(ST_NOT_BUILT, "%s: has no %s", path, symbol);

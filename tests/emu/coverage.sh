@@ -9,7 +9,7 @@ verbose=${2:-}
 least=95
 exceptions=$source/tests/emu/coverage.txt
 jobs=${TRIMPOT_MUTATION_JOBS:-$(nproc)}
-parts=(emu_runtime trimpot_emu)
+parts=(emu_runtime interface trimpot_emu)
 
 # A line counts when any instance of its template has run. Prints "lines missed"; the missed ones to $2.
 count() {

@@ -3,7 +3,7 @@
 
 # The plugin that variants start from: the one that seeks races.
 commands=$build/compile_commands.json
-parts=(emu_runtime emu_kernels_races trimpot_emu_races)
+parts=(emu_runtime interface emu_kernels_races trimpot_emu_races)
 
 need_variants() {
     built trimpot_emu_races.so test_ops test_bits compile_commands.json
