@@ -61,6 +61,7 @@ struct config {
     enum recipe recipe; bool single_device; /* torchtune's _single_device names: refuse more than one rank */
     char *recipe_name;        /* as given: "lora_finetune_single_device" */
     char *source;             /* path of the YAML, NULL when there is none */
+    bool *written;            /* per row of the schema: by the file or on the command line; config_wrote asks */
     char *output_dir;
     bool seed_set; int64_t seed;
     bool deterministic; int64_t attn_workspace; /* on a GPU too; bytes that its attention may then keep scores in */
@@ -133,6 +134,13 @@ void config_free(struct config *c);
  * be NULL (no overrides, recipe from the text). */
 status config_parse_text(const char *name, const char *text, size_t bytes, const struct config_args *args,
                          struct config **out);
+
+/* Whether a person wrote this key (of a data set: in the first one), and not null, instead of leaving it to its default. */
+bool config_wrote(const struct config *c, const char *path);
+
+/* c with some keys changed: "key=value key=value …", applied as overrides are and judged by the same rules, so that ST_USAGE says why
+ * not. What counts as written is what is written in c. */
+status config_with(const struct config *c, const char *settings, struct config **out);
 
 /* The effective configuration as YAML that config_load reads back to the same values; caller frees. */
 char *config_text(const struct config *c);

@@ -49,11 +49,14 @@ static void count_parameters(const struct model *m, struct work *w)
 static double keys_met(double n, double window) { return window <= 0 || n <= window ? n : 2 * window - window * window / n; }
 
 /* Documents weigh by their tokens: Σ n·met(n) / Σ n. */
-static void measure_data(const struct session *x, struct work *w)
+struct data_shape data_shape_of(const struct session *x)
 {
-    const struct model_shape *m = &x->shape;
-    double tokens = 0, met = 0, met_sliding = 0, lengths = 0, sliding = 0;
-    for (int64_t i = 0; x->data && i < dataset_items(x->data); i++) {
+    double tokens = 0, met = 0, met_sliding = 0, lengths = 0, window = (double)x->shape.window;
+    if (!x->data) {
+        double length = (double)x->model.bounds.doc_tokens;
+        return (struct data_shape){length, length, keys_met(length, window), 1, length};
+    }
+    for (int64_t i = 0; i < dataset_items(x->data); i++) {
         const struct document *docs;
         int64_t n = dataset_item(x->data, i, &docs);
         for (int64_t k = 0; k < n; k++) {
@@ -61,20 +64,26 @@ static void measure_data(const struct session *x, struct work *w)
             tokens += length;
             lengths += length * length;
             met += length * keys_met(length, 0);
-            met_sliding += length * keys_met(length, (double)m->window);
+            met_sliding += length * keys_met(length, window);
         }
     }
-    if (!x->data) {
-        tokens = 1;
-        lengths = met = (double)x->model.bounds.doc_tokens;
-        met_sliding = keys_met(met, (double)m->window);
-    }
+    const struct dataset_stats *stats = dataset_stats(x->data);
+    return (struct data_shape){.length = lengths / tokens,
+                               .met = met / tokens,
+                               .met_sliding = met_sliding / tokens,
+                               .supervised = (double)stats->supervised / (double)stats->tokens,
+                               .item = tokens / (double)dataset_items(x->data)};
+}
+
+static void measure_data(const struct session *x, const struct data_shape *d, struct work *w)
+{
+    const struct model_shape *m = &x->shape;
+    double sliding = 0;
     for (int64_t l = 0; l < m->layers; l++) sliding += m->sliding[l] && m->window > 0;
-    w->length = lengths / tokens;
-    w->seen = ((double)m->layers - sliding) * met / tokens + sliding * met_sliding / tokens;
-    w->supervised = x->data ? (double)dataset_stats(x->data)->supervised / (double)dataset_stats(x->data)->tokens : 1;
-    double item = x->data ? tokens / (double)dataset_items(x->data) : (double)x->model.bounds.doc_tokens;
-    w->micro_tokens = item * (double)x->cfg->batch_size;
+    w->length = d->length;
+    w->seen = ((double)m->layers - sliding) * d->met + sliding * d->met_sliding;
+    w->supervised = d->supervised;
+    w->micro_tokens = d->item * (double)x->cfg->batch_size;
     w->step_tokens = w->micro_tokens * (double)x->trainer.accumulation;
 }
 
@@ -92,7 +101,7 @@ static void count_updates(const struct session *x, struct work *w)
     w->gradient_bytes = 4 * trained;
 }
 
-static struct work work_of(const struct session *x)
+static struct work work_of(const struct session *x, const struct data_shape *d)
 {
     const struct model_shape *m = &x->shape;
     const struct model_plan *p = &x->model.plan;
@@ -111,7 +120,7 @@ static struct work work_of(const struct session *x)
                      .nf4 = p->nf4,
                      .ranks = x->comm->size};
     count_parameters(&x->model, &w);
-    measure_data(x, &w);
+    measure_data(x, d, &w);
     count_updates(x, &w);
     return w;
 }
@@ -156,6 +165,24 @@ static double attention_rate(bool backward, double head_dim, double length)
 
 enum { MEASURED_ON = 798 }; /* the product's TFLOP/s of the device whose rates stand above */
 
+const struct gpu *predict_rates(const struct session *x, const struct gpu *asked)
+{
+    /* Of a core: what oneDNN reaches in f32 on AVX2, and what a core reads (memory figures count 0.8 of the published). */
+    static const double CORE_TFLOPS = 0.08, CORE_TB = 0.026;
+    static struct gpu here;
+    const struct gpu *known = asked || x->be->tensors_in != MEM_DEVICE ? asked : gpu_known(x->be->describe());
+    if (known) return known;
+    if (x->be->tensors_in == MEM_DEVICE) return &gpu_table[0];
+    double cores = x->s->threads;
+    here = (struct gpu){.name = "cpu",
+                        .full = "CPU",
+                        .tflops = CORE_TFLOPS * cores,
+                        .gemm_tflops = CORE_TFLOPS * cores,
+                        .hbm_tb = CORE_TB * (cores < 8 ? cores : 8),
+                        .pcie_gb = 10};
+    return &here;
+}
+
 /* ---- the sum ------------------------------------------------------------------------------------------------------------- */
 
 static double exchange_s(const struct work *w, const struct gpu *g)
@@ -173,9 +200,9 @@ static double offload_s(const struct session *x, const struct work *w, const str
     return fmax(0, each - forward * busy) + fmax(0, each - (1 - forward) * busy);
 }
 
-struct prediction predict(const struct session *x, const struct gpu *g)
+struct prediction predict(const struct session *x, const struct gpu *g, const struct data_shape *d)
 {
-    const struct work w = work_of(x);
+    const struct work w = work_of(x, d);
     const double best = 1e12 * g->gemm_tflops, steady = gemm_share(w.width) * best, memory = 1e12 * g->hbm_tb * 2.7 / 3.35;
     const double scale = 1e12 * g->gemm_tflops / MEASURED_ON;
     const double back = w.full ? 4 : 2, passes = 2 + back; /* a frozen weight has no gradient */
