@@ -231,15 +231,23 @@ status session_seed(struct session *x, const uint64_t *resumed)
 
 /* ---- layout: run by session_open to measure, by session_bind to bind ------------------------------------------------------ */
 
+/* For what no step uses. */
+static void *between_steps(struct session *x, size_t bytes, const char *name)
+{
+    void *data = NULL;
+    if (!bytes) return NULL;
+    return model_spare(&x->model, bytes, &data) ? data : arena_take(&x->plan.arena[PLAN_SCRATCH], bytes, "%s", name);
+}
+
 static void layout(struct session *x)
 {
     struct arena *a = x->plan.arena;
     model_layout(&x->model, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH], &a[PLAN_OFFLOADED]);
     batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH], &a[PLAN_STAGING]);
-    stage_layout(&x->stage, &a[PLAN_SCRATCH], &a[PLAN_STAGING]);
+    stage_layout(&x->stage, between_steps(x, x->stage.raw_bytes, "bytes of files"), &a[PLAN_STAGING]);
     size_t piece = (size_t)export_piece(&x->model.params), narrow = x->model.act == DT_F32 ? 0 : dtype_bytes(x->model.act);
-    x->wide = arena_take(&a[PLAN_SCRATCH], piece * 4, "piece of a weight for export");
-    x->narrow = narrow ? arena_take(&a[PLAN_SCRATCH], piece * narrow, "piece of a weight for export") : x->wide;
+    x->wide = between_steps(x, piece * 4, "piece of a weight for export");
+    x->narrow = narrow ? between_steps(x, piece * narrow, "piece of a weight for export") : x->wide;
     x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
     x->batch_loss = arena_take(&a[PLAN_BATCH], sizeof *x->batch_loss, "loss of an evaluated batch");
     x->rank_losses = arena_take(&a[PLAN_STAGING], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of evaluated batches");
