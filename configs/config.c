@@ -202,6 +202,14 @@ bool config_wrote(const struct config *c, const char *path)
     return false;
 }
 
+char *config_value(const struct config *c, const char *path)
+{
+    struct buf text = {0};
+    for (int i = 0; i < schema_n && !text.data; i++)
+        if (!strcmp(schema[i].path, path) && schema[i].size) value_write(&schema[i], c, &text);
+    return text.data;
+}
+
 status config_with(const struct config *c, const char *settings, struct config **out)
 {
     enum { MOST = 24 };

@@ -29,6 +29,7 @@ enum recompute { RECOMPUTE_AUTO, RECOMPUTE_NONE, RECOMPUTE_PRODUCTS, RECOMPUTE_F
 enum config_optim { CONFIG_ADAMW, CONFIG_ADAM, CONFIG_SGD, CONFIG_ADAMW_8BIT, CONFIG_ADAM_8BIT, CONFIG_SGD_8BIT };
 enum config_schedule { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE };
 enum model_init { INIT_PRETRAINED, INIT_RANDOM };
+enum { BUDGET_AUTO = -2 }; /* memory_budget: auto */
 enum attn_module { MODULE_Q = 1, MODULE_K = 2, MODULE_V = 4, MODULE_O = 8 };
 
 struct config_pair { char *key, *value; };
@@ -99,7 +100,7 @@ struct config {
     enum recompute recompute;                /* AUTO: as the three above say */
     bool enable_activation_offloading, activation_offloading_use_streams;
     bool stochastic_rounding; enum tri master_weights, state_dtype; /* master: TRI_AUTO = none */
-    enum reduce_kind reduce; int64_t reduce_bucket /* bytes */, virtual_ranks; int64_t memory_budget; /* bytes, -1 = what the machine has */
+    enum reduce_kind reduce; int64_t reduce_bucket /* bytes */, virtual_ranks; int64_t memory_budget; /* bytes; -1 = what the machine has, nothing chosen */
     int64_t max_skipped_steps; bool warmup_start_one;
     int64_t peer_timeout; /* seconds, 0 = never */
     int64_t head_chunk_rows;
@@ -139,6 +140,9 @@ status config_parse_text(const char *name, const char *text, size_t bytes, const
 
 /* Whether a person wrote this key (of a data set: in the first one), and not null, instead of leaving it to its default. */
 bool config_wrote(const struct config *c, const char *path);
+
+/* The value of a key outside of data sets, as text that config_with takes; caller frees. NULL: there is no such key. */
+char *config_value(const struct config *c, const char *path);
 
 /* c with some keys changed: "key=value key=value …", applied as overrides are and judged by the same rules, so that ST_USAGE says why
  * not. What counts as written is what is written in c. */

@@ -82,6 +82,7 @@ static const struct choice grad_choices[] = {
     {"bf16", 0, "gradients are summed in fp32, so that the bits do not depend on how many are added on a rank"},
 };
 static const struct choice reduce_choices[] = {{"tree", REDUCE_TREE}, {"fast", REDUCE_FAST}};
+static const struct choice budget_choices[] = {{"auto", BUDGET_AUTO}};
 static const struct choice warmup_choices[] = {{"zero", false}, {"one", true}};
 static const struct choice level_choices[] = {{"DEBUG"}, {"INFO"}, {"WARN"}, {"WARNING"}, {"ERROR"}, {"CRITICAL"}};
 static const struct choice format_choices[] = {{"jsonl"}, {"txt"}};
@@ -324,8 +325,10 @@ const struct row schema[] = {
      .sentence = "Gradients that GPUs exchange at a time, while lower layers compute theirs; multiples of 256KiB load all ranks alike."},
     {"virtual_ranks", T_INT, C(virtual_ranks), OPTIONAL, RANGE(1, 65536),
      .sentence = "Leaves of the reduction tree: how many ranks the bits hold for; fewer need less memory; null: every micro-batch."},
-    {"memory_budget", T_BYTES, C(memory_budget), OPTIONAL, FROM(1), .unit = "bytes", .resume = RESUME_FREE,
-     .sentence = "Most memory of one rank, as 8GB or 512MiB; null: what the machine has."},
+    {"memory_budget", T_BYTES, C(memory_budget), OPTIONAL, FROM(1), CHOICES(budget_choices), .unit = "bytes", .resume = RESUME_FREE,
+     .sentence = "Most memory of one rank, as 8GB or 512MiB; auto: what the machine has. What is not written of checkpointing, offloading, "
+                 "the step in the backward pass and, at last, the micro-batch is then chosen so that it fits in the least time; null: as "
+                 "written or refused."},
     {"head_chunk_rows", T_INT, C(head_chunk_rows), OPTIONAL, FROM(1), .unit = "tokens",
      .sentence = "Rows of logits that exist at a time; null: the plan chooses."},
     {"max_skipped_steps", T_INT, C(max_skipped_steps), .def = "10", FROM(1), .unit = "optimizer steps",

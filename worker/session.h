@@ -47,6 +47,7 @@ struct session {
     struct plan plan;
     void *wide, *narrow; /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) */
 
+    const char *chosen; /* what memory_budget came to, for the header; NULL: nothing was asked for */
     uint64_t seed;
     bool again;            /* measured a second time: what was noted is not noted again */
     int64_t micro_batches; /* M of the checkpoint that is continued; 0: as configured */

@@ -72,7 +72,7 @@ static const struct {
     {BASE "dtype: bf61\n", NULL, "dtype is 'bf61'; did you mean bf16?"},
     {BASE "dtype: fp16\n", NULL, "dtype: fp16 is refused: training in fp16 needs a loss scaler"},
     {BASE "device: tpu\n", NULL, "device is 'tpu'"},
-    {BASE "memory_budget: 8 gigs\n", NULL, "memory_budget is '8 gigs': expected bytes as 8GB or 512MiB"},
+    {BASE "memory_budget: 8 gigs\n", NULL, "memory_budget is '8 gigs': expected bytes as 8GB or 512MiB, or null, or auto"},
     {BASE "memory_budget: 9e99GB\n", NULL, "memory_budget is '9e99GB'"},
     {BASE "output_dir: ''\n", NULL, "output_dir is '': expected a text"},
     {BASE "output_dir: null\n", NULL, "output_dir is null: expected a text"},

@@ -71,6 +71,9 @@ void plan_text(const struct plan *p, int rank, bool json, const char *more, stru
  * budget: of the memory where tensors live, ≥ 0 in bytes, else what plan_machine_bytes says. */
 status plan_check(const struct plan *p, int64_t budget, int local_ranks);
 
+bool plan_fits(const struct plan *p, int64_t budget, int local_ranks); /* plan_check without the message */
+void plan_kinds(const struct plan *p, size_t *device, size_t *host);   /* all rows; without a device all are the host's */
+
 status plan_bind(struct plan *p); /* allocates every arena; ST_OOM */
 void plan_release(struct plan *p);
 
