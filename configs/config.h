@@ -25,6 +25,7 @@ enum conversation { CONVERSATION_AUTO, CONVERSATION_OPENAI, CONVERSATION_SHAREGP
 enum too_long { TOO_LONG_TRUNCATE, TOO_LONG_DROP, TOO_LONG_SPLIT, TOO_LONG_ERROR };
 enum bad_row { BAD_ROW_STOP, BAD_ROW_SKIP };
 enum ac_mode { AC_AUTO, AC_NONE, AC_FULL, AC_SELECTIVE };
+enum recompute { RECOMPUTE_AUTO, RECOMPUTE_NONE, RECOMPUTE_PRODUCTS, RECOMPUTE_FFN, RECOMPUTE_ATTENTION, RECOMPUTE_BLOCK };
 enum config_optim { CONFIG_ADAMW, CONFIG_ADAM, CONFIG_SGD, CONFIG_ADAMW_8BIT, CONFIG_ADAM_8BIT, CONFIG_SGD_8BIT };
 enum config_schedule { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE };
 enum model_init { INIT_PRETRAINED, INIT_RANDOM };
@@ -95,6 +96,7 @@ struct config {
 
     enum ac_mode ac_mode; int64_t ac_option; /* resolved: enable_activation_checkpointing = AC_FULL */
     bool enable_activation_checkpointing;    /* resolved: ac_mode == AC_FULL */
+    enum recompute recompute;                /* AUTO: as the three above say */
     bool enable_activation_offloading, activation_offloading_use_streams;
     bool stochastic_rounding; enum tri master_weights, state_dtype; /* master: TRI_AUTO = none */
     enum reduce_kind reduce; int64_t reduce_bucket /* bytes */, virtual_ranks; int64_t memory_budget; /* bytes, -1 = what the machine has */

@@ -25,7 +25,7 @@ struct work {
     double micro_tokens, step_tokens;    /* of one rank */
     double update_bytes, gradient_bytes; /* of one rank's step */
     double offloaded;                    /* bytes per token, each way */
-    double recomputed;                   /* share of the layers that run forward twice */
+    double recomputed, attention_again;  /* shares of the blocks' products, and of attention, that run forward twice */
     double layers, width, ffn, q, kv, head_dim, vocab, length;
     bool full, nf4;
     int ranks;
@@ -112,14 +112,16 @@ static struct work work_of(const struct session *x, const struct data_shape *d)
                      .kv = (double)(m->kv_heads * m->head_dim),
                      .head_dim = (double)m->head_dim,
                      .vocab = (double)m->vocab,
-                     .recomputed = p->rung < ACT_RUNG_BLOCK ? 0
-                                   : p->rung_every > 1      ? 1.0 / (double)p->rung_every
-                                                            : 1,
+                     .attention_again = p->rung < ACT_RUNG_BLOCK ? 0
+                                        : p->rung_every > 1      ? 1.0 / (double)p->rung_every
+                                                                 : 1,
                      .offloaded = (double)arena_need(&x->plan.arena[PLAN_OFFLOADED]) / (double)x->model.bounds.tokens,
                      .full = p->full,
                      .nf4 = p->nf4,
                      .ranks = x->comm->size};
     count_parameters(&x->model, &w);
+    w.recomputed = w.attention_again;
+    for (int64_t l = 0; l < m->layers && p->rung < ACT_RUNG_BLOCK; l++) w.recomputed += (double)block_again(&x->model, l) / w.linears;
     measure_data(x, d, &w);
     count_updates(x, &w);
     return w;
@@ -209,12 +211,12 @@ struct prediction predict(const struct session *x, const struct gpu *g, const st
     const double score = w.seen * w.q;
     const double moved_fwd = w.layers * (16 * w.width + 4 * (w.q + w.kv) + 6 * w.ffn);
     const double moved_bwd = w.layers * (16 * w.width + 8 * w.q + 4 * w.kv + 11 * w.ffn);
-    const double norms_again = 1.25 + 0.75 * w.recomputed;
+    const double norms_again = 1.25 + 0.75 * w.attention_again; /* norms and products, always; all but these where blocks are */
     struct prediction p = {.step_tokens = w.step_tokens * w.ranks};
 
     p.part_s[PREDICT_GEMM] = (passes + 2 * w.recomputed) * w.linears / steady;
     p.part_s[PREDICT_ADAPTERS] = 6 * w.adapters / (0.25 * best);
-    p.part_s[PREDICT_ATTENTION] = 2 * score * (1 + w.recomputed) / (scale * attention_rate(false, w.head_dim, w.length)) +
+    p.part_s[PREDICT_ATTENTION] = 2 * score * (1 + w.attention_again) / (scale * attention_rate(false, w.head_dim, w.length)) +
                                   5 * score / (scale * attention_rate(true, w.head_dim, w.length));
     p.part_s[PREDICT_ELEMENTWISE] = (norms_again * moved_fwd + moved_bwd) / memory;
     p.part_s[PREDICT_HEAD] = w.supervised * (passes * w.head / steady + 8 * w.vocab / memory);
@@ -226,7 +228,7 @@ struct prediction predict(const struct session *x, const struct gpu *g, const st
     p.part_s[PREDICT_COMM] = exchange_s(&w, g) / w.step_tokens;
 
     p.model_flops = passes * (w.linears + w.supervised * w.head) + 6 * w.adapters + 6 * score;
-    p.flops = p.model_flops + score + w.recomputed * (2 * w.linears + 2 * score);
+    p.flops = p.model_flops + score + w.recomputed * 2 * w.linears + w.attention_again * 2 * score;
     double token_s = 0;
     for (int i = 0; i < PREDICT_PARTS; i++) token_s += p.part_s[i];
     p.tokens_per_s = w.ranks / token_s;

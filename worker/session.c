@@ -156,6 +156,17 @@ static status open_data(struct session *x)
     return check_data(x, x->val);
 }
 
+static enum act_rung rung_of(const struct config *c)
+{
+    static const enum act_rung RUNG[] = {[RECOMPUTE_NONE] = ACT_RUNG_NONE,
+                                         [RECOMPUTE_PRODUCTS] = ACT_RUNG_PRODUCTS,
+                                         [RECOMPUTE_FFN] = ACT_RUNG_FFN,
+                                         [RECOMPUTE_ATTENTION] = ACT_RUNG_INPUTS,
+                                         [RECOMPUTE_BLOCK] = ACT_RUNG_BLOCK};
+    if (c->recompute != RECOMPUTE_AUTO) return RUNG[c->recompute];
+    return c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS;
+}
+
 static struct model_plan plan_model(const struct session *x, const struct batch_bounds *bounds)
 {
     const struct config *c = x->cfg;
@@ -169,7 +180,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,
         .rslora = lora->use_rslora,
         .plus_ratio = isnan(lora->plus_ratio) ? 0 : lora->plus_ratio,
-        .rung = c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS,
+        .rung = rung_of(c),
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
         .offload = c->enable_activation_offloading && x->use == SESSION_TRAIN,
         .offload_apart = c->activation_offloading_use_streams,

@@ -135,6 +135,31 @@ ok &= abs(speed(leaves) / (1 / (2 * each)) - 1) < 0.05
 sys.exit(not ok)
 END
 
+# The ladder: what each rung keeps per token and layer (numerics.md 13: C 4096, q 4096, kv 1024, F 14336, 32 heads), and by how many
+# weights it multiplies once more. The last layer has all of it still.
+for rung in none products ffn attention block; do
+    planned llama3-8b 8192 1 1 h100 full_finetune recompute=$rung >"$scratch/rung.$rung.json" || fail "recompute=$rung"
+done
+python3 - "$scratch" <<'END' || fail "the rungs do not add up"
+import json, sys
+
+C, Q, KV, F, H = 4096, 4096, 1024, 14336, 32
+KEPT = {"none": 2 * (4 * C + 2 * Q + 2 * KV + 3 * F) + 4 * (H + 2), "products": 2 * (2 * C + 2 * Q + 2 * KV + 2 * F) + 4 * (H + 2),
+        "ffn": 2 * (2 * C + 2 * Q + 2 * KV) + 4 * (H + 2), "attention": 2 * (2 * C + Q) + 4 * (H + 2), "block": 2 * C}
+AGAIN = {"none": 0, "products": 0, "ffn": 2 * F * C, "attention": 2 * F * C + (Q + 2 * KV) * C}
+ok, once = True, None
+for rung, kept in KEPT.items():
+    p = json.load(open(f"{sys.argv[1]}/rung.{rung}.json"))
+    bytes_ = sum(r["bytes"] for r in p["rows"] if r["category"] == "activations")
+    flop = p["prediction"]["gflop_per_token"]
+    once = once or flop
+    print(f"recompute={rung}: {bytes_ / 1e9:.2f} GB kept, {flop:.2f} GFLOP and {p['prediction']['tokens_per_s']:.0f} tokens/s")
+    ok &= bytes_ == kept * 32 * 8192
+    if rung in AGAIN:
+        ok &= abs(flop - once - 2 * 31 * AGAIN[rung] / 1e9) < 0.002
+sys.exit(not ok)
+END
+
 # Scores that deterministic attention keeps: as many as it may.
 for cap in 256MiB 1GiB; do
     planned llama3-8b 8192 1 1 h100 "${lora[@]}" deterministic=true attn_workspace=$cap >"$scratch/plan.$cap" || fail "attn_workspace=$cap"
