@@ -38,12 +38,19 @@ static void send_away(struct pager *p, int first)
     if (before >= 0) p->next[before] = first_away;
 }
 
-void pager_init(struct pager *p, struct stream *s, const size_t element[PAGER_VECTORS], struct pager_window *windows, int n)
+void pager_init(struct pager *p, struct stream *s, const size_t element[PAGER_VECTORS])
 {
-    *p = (struct pager){.be = s->be, .s = s, .window = windows, .n = n, .current = -1, .last = -1};
+    *p = (struct pager){.be = s->be, .s = s, .current = -1, .last = -1};
     memcpy(p->element, element, sizeof p->element);
-    p->next = mem_alloc((size_t)(n + 1) * sizeof *p->next);
     for (int k = 0; k < PAGER_PLACES; k++) p->holds[k] = -1;
+}
+
+void pager_cut(struct pager *p, struct pager_window *windows, int n)
+{
+    free(p->window);
+    p->window = windows;
+    p->n = n;
+    p->next = mem_grow(p->next, (size_t)(n + 1) * sizeof *p->next);
     send_away(p, n);
 }
 

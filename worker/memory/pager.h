@@ -58,10 +58,12 @@ struct pager {
     struct event *here[PAGER_PLACES], *updated[PAGER_PLACES], *back[PAGER_PLACES];
 };
 
-/* Takes windows over; all of them stay, until pager_fit. element: 0 = no such vector. */
-void pager_init(struct pager *p, struct stream *s, const size_t element[PAGER_VECTORS], struct pager_window *windows, int n);
+/* element: 0 = no such vector. */
+void pager_init(struct pager *p, struct stream *s, const size_t element[PAGER_VECTORS]);
+/* Takes windows over, in place of those it had: all of them stay. Before the layout, any number of times, and so is pager_fit. */
+void pager_cut(struct pager *p, struct pager_window *windows, int n);
 /* As many stay, from the first on, as fit into so many bytes of the device, places included: fewer if not even places fit, and all where
- * leaving gains nothing. Before the layout, any number of times. */
+ * leaving gains nothing. */
 status pager_fit(struct pager *p, size_t bytes);
 void pager_release(struct pager *p);
 

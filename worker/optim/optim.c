@@ -63,16 +63,34 @@ static int64_t place_states(struct optim *o, int64_t *wide)
     return coded;
 }
 
-/* Which windows stay is asked for, or follows (optim_fit). */
+static void cut(struct optim *o, bool in_windows)
+{
+    int n;
+    struct pager_window *windows = optim_windows(o, in_windows, &n);
+    pager_cut(&o->pager, windows, n);
+    optim_tables(o);
+}
+
+/* Where all stay they are one window, as if they were not paged. */
+static status fit(struct optim *o, size_t bytes)
+{
+    if (!o->cfg->optimizer.is_paged || o->params->be->tensors_in != MEM_DEVICE) return ST_OK;
+    cut(o, false);
+    if (pager_device_bytes(&o->pager) <= bytes) return ST_OK;
+    cut(o, true);
+    size_t tables = (size_t)o->n_seg_rows * sizeof *o->seg_rows;
+    TRY(pager_fit(&o->pager, bytes > tables ? bytes - tables : 0));
+    if (!o->pager.away) cut(o, false);
+    return ST_OK;
+}
+
 static status open_pager(struct optim *o)
 {
     size_t element[STATE_VECTORS];
-    int n;
     for (int k = 0; k < STATE_VECTORS; k++) element[k] = o->vector[k].count ? dtype_bytes(o->vector[k].dt) : 0;
-    struct pager_window *windows = optim_windows(o, &n);
-    pager_init(&o->pager, o->s, element, windows, n);
-    optim_tables(o);
-    return o->cfg->optimizer.paged_resident < 0 ? ST_OK : pager_fit(&o->pager, (size_t)o->cfg->optimizer.paged_resident);
+    pager_init(&o->pager, o->s, element);
+    cut(o, false);
+    return o->cfg->optimizer.paged_resident < 0 ? ST_OK : fit(o, (size_t)o->cfg->optimizer.paged_resident);
 }
 
 status optim_init(struct optim *o, const struct config *cfg, struct param_store *params, struct stream *s, dtype state_dt)
@@ -97,7 +115,7 @@ status optim_init(struct optim *o, const struct config *cfg, struct param_store 
     return open_pager(o);
 }
 
-status optim_fit(struct optim *o, size_t bytes) { return o->cfg->optimizer.paged_resident < 0 ? pager_fit(&o->pager, bytes) : ST_OK; }
+status optim_fit(struct optim *o, size_t bytes) { return o->cfg->optimizer.paged_resident < 0 ? fit(o, bytes) : ST_OK; }
 
 void optim_release(struct optim *o)
 {

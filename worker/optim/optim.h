@@ -52,7 +52,7 @@ struct optim {
 /* state_dt: of states that are not codes, but beside codes, where they are f32. Says in params->segs where states are: before their
  * table goes to the device. */
 status optim_init(struct optim *o, const struct config *cfg, struct param_store *params, struct stream *s, dtype state_dt);
-/* Of paged states as many stay on the device as fit into so many bytes: before the layout. Nothing where optimizer.paged_resident says
+/* Of paged states as many stay on the device as fit into so many bytes, tables included: before the layout. Nothing where optimizer.paged_resident says
  * how many, or states are not paged. */
 status optim_fit(struct optim *o, size_t bytes);
 void optim_layout(struct optim *o, struct arena *states, struct arena *paged);
@@ -74,9 +74,9 @@ status optim_rest(struct optim *o);
 status optim_read(struct optim *o, struct stage *g, int vector, int64_t at, int64_t n, void *to_host);
 status optim_write(struct optim *o, struct stage *g, int vector, int64_t at, int64_t n, const void *from_host);
 
-/* For optim.c (windows.c). All of the index as windows, in *n; one where states are not paged. */
-struct pager_window *optim_windows(const struct optim *o, int *n);
-/* The tables of segments of windows of coded states, whose device side is taken from the arena. */
+/* For optim.c (windows.c). All of the index as windows for paging, or as one, in *n. */
+struct pager_window *optim_windows(const struct optim *o, bool paged, int *n);
+/* The tables of segments of windows of coded states, which are the pager's now. */
 void optim_tables(struct optim *o);
 
 /* Learning-rate multiplier at 0-based step k of n. */

@@ -1,4 +1,6 @@
 /* windows.c — the flat index cut for paging: windows, what of each vector of states is theirs, and their tables of segments. */
+#include <stdlib.h>
+
 #include "kernels/base/text.h"
 #include "worker/optim/optim.h"
 
@@ -46,11 +48,10 @@ static struct pager_window *grow(struct pager_window *w, int *n, int64_t end, bo
     return w;
 }
 
-struct pager_window *optim_windows(const struct optim *o, int *n)
+struct pager_window *optim_windows(const struct optim *o, bool paged, int *n)
 {
     const struct config *c = o->cfg;
     const struct segs *q = &o->params->segs;
-    bool paged = c->optimizer.is_paged && o->params->be->tensors_in == MEM_DEVICE;
     struct pager_window *w = NULL;
     int64_t most = (c->optimizer.paged_window + ALIGN - 1) / ALIGN * ALIGN, all = o->params->flat_count;
     *n = 0;
@@ -76,6 +77,11 @@ void optim_tables(struct optim *o)
 {
     const struct segs *q = &o->params->segs;
     const struct pager *p = &o->pager;
+    free(o->segs);
+    free(o->seg_rows);
+    o->segs = NULL;
+    o->seg_rows = NULL;
+    o->n_seg_rows = 0;
     if (!o->coded || p->n == 1) return;
     o->segs = mem_alloc((size_t)p->n * sizeof *o->segs);
     o->seg_rows = mem_alloc((size_t)(q->n + p->n) * sizeof *o->seg_rows);
