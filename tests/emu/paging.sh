@@ -41,11 +41,7 @@ each "full fp32" "${full[@]}" "$wide" dtype=fp32 clip_grad_norm=0.5 <<'END'
 2 2 optimizer.paged_window=5000
 END
 each "full bf16, 8-bit" "${full[@]}" "${eight[@]}" dtype=bf16 <<'END'
-3 1 optimizer.paged_window=2048
 1 2 optimizer.paged_window=4096 optimizer.min_paged_size=1000
-END
-items=1 each "full bf16, stepped in the backward" "${full[@]}" "$wide" dtype=bf16 optimizer_in_bwd=true <<'END'
-2 1 optimizer.paged_window=8192
 END
 items=1 each "LoRA bf16, 8-bit, stepped in the backward" "${lora[@]}" "${eight[@]}" dtype=bf16 optimizer_in_bwd=true <<'END'
 3 1 optimizer.paged_window=512
