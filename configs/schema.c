@@ -20,6 +20,8 @@
 #define PREFERENCE    "preference training is recognised, not supported"
 #define REINFORCEMENT "reinforcement learning is recognised, not supported"
 #define QAT           "quantisation-aware training is recognised, not supported"
+#define EVALUATION    "it belongs to torchtune's evaluation; `trimpot eval` measures the loss of a model"
+#define GENERATION    "it belongs to torchtune's generation; `trimpot generate` writes text, and has options for it"
 #define DISTILLATION  "distillation is recognised, not supported"
 
 static const struct choice recipe_choices[] = {
@@ -137,10 +139,10 @@ const struct row schema[] = {
     {"tokenizer.prompt_template", T_TEMPLATE, C(tokenizer.prompt_template), N_OF(config, tokenizer.n_template_roles),
      .at2 = offsetof(struct config, tokenizer.template_roles), OPTIONAL, CHOICES(template_choices),
      .sentence = "Text around messages: a torchtune template by name, or {role: [prefix, suffix]}."},
-    NOT_YET("tokenizer.vocab_path", T_TEXT, "null", "the Phi-4 tokenizer is one of the later families",
-            "Phi-4's vocab.json."),
-    NOT_YET("tokenizer.merges_path", T_TEXT, "null", "the Phi-4 tokenizer is one of the later families",
-            "Phi-4's merges.txt."),
+    {"tokenizer.vocab_path", T_TEXT, C(tokenizer.path), OPTIONAL, .resume = RESUME_SHOWN, .home = true, .derived = true,
+     .sentence = "Phi-4's name of tokenizer.path, its vocab.json."},
+    {"tokenizer.merges_path", T_TEXT, C(tokenizer.merges_file), OPTIONAL, .resume = RESUME_SHOWN, .home = true, .derived = true,
+     .sentence = "Phi-4's name of tokenizer.merges_file."},
 
     {"dataset.source", T_TEXT, D(source), OPTIONAL, .resume = RESUME_SHOWN,
      .sentence = "json, csv or text for local files (null: by their extension), or the hub name they stand for."},
@@ -223,7 +225,8 @@ const struct row schema[] = {
      .path_value = true, .home = true,
      .sentence = "Directory of the base model (config.json, safetensors). --model DIR says the same."},
     SILENT("checkpointer.checkpoint_files", T_FILES, NULL,
-           "Weight files of the directory; its index decides, so this is only checked for names that cannot be read."),
+           "Weight files of the directory; its model.safetensors or their index decide, so one that is there and is none of these is "
+           "refused. Python pickles (.bin, .pt, .pth) that are not there stand for their safetensors."),
     {"checkpointer.model_type", T_TEXT, C(checkpointer.model_type), OPTIONAL, .choices = checkpointer_choices, .n_choices = CHECKPOINTERS,
      .resume = RESUME_SHOWN, .sentence = "Family, checked against config.json; null: config.json decides."},
     {"checkpointer.output_dir", T_TEXT, C(checkpointer.output_dir), OPTIONAL, .resume = RESUME_FREE,
@@ -350,7 +353,8 @@ const struct row schema[] = {
     NOTED("low_cpu_ram", T_BOOL, "false", "files are mapped, not read", "How weights are loaded."),
     NOTED("data_parallel_shard_dim", T_INT, "-1", HOLDS_ALL, "Ranks that share one copy of the weights."),
     NOTED("data_parallel_replicate_dim", T_INT, "1", HOLDS_ALL, "Ranks with copies of their own."),
-    NOT_YET("tensor_parallel_dim", T_INT, "1", "each rank computes whole layers", "Ranks that split each layer."),
+    NOT_YET("tensor_parallel_dim", T_INT, "1",
+            "each rank computes whole layers; 1 gives every rank rows of its own, so divide gradient_accumulation_steps or batch_size by it", "Ranks that split each layer."),
     NOT_YET("context_parallel_dim", T_INT, "1", "each rank computes whole rows", "Ranks that split each sequence."),
     NOTED("context_parallel_rotate_method", T_TEXT, "allgather", "context_parallel_dim is 1",
           "Exchange of keys and values.", CHOICES(rotate_choices)),
@@ -433,6 +437,13 @@ static const struct {
     {"num_steps", REINFORCEMENT},
     {"forward_batch_size", REINFORCEMENT},
     {"base_model_path", REINFORCEMENT},
+    {"tasks", EVALUATION},
+    {"limit", EVALUATION},
+    {"max_new_tokens", GENERATION},
+    {"temperature", GENERATION},
+    {"top_k", GENERATION},
+    {"enable_kv_cache", GENERATION},
+    {"kv_cache", GENERATION},
 };
 
 const char *schema_foreign(const char *key)

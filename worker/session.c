@@ -306,6 +306,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     bool imagined = use == SESSION_TRAIN && given, random = weights_are_drawn(x, imagined);
     TRY(join_devices(x, choose_backend(x, start ? start->gpu : NULL), start && start->gpu));
     TRY(family_open(dir, &x->hf, &x->shape));
+    TRY(family_agrees(dir, &x->shape, cfg->model.family, cfg->checkpointer.model_type));
     if (use == SESSION_TRAIN && comm->rank == 0) hf_config_warn(dir, &x->hf);
     if (!random) TRY(st_open(dir, "model", &x->files));
     family_settle_head(dir, &x->files, &x->shape);
