@@ -98,6 +98,10 @@ static bool state_bf16_elsewhere(const struct bound *b)
     return !full_bf16(b) && b->c->state_dtype == TRI_BF16 && !states_of_8_bits(b);
 }
 static bool merges_without_vocab(const struct bound *b) { return b->c->tokenizer.merges_file && !b->c->tokenizer.path; }
+static bool nothing_is_traced(const struct bound *b)
+{
+    return b->c->profiler.enabled && !b->c->profiler.cpu && !b->c->profiler.cuda;
+}
 static bool vocab_twice(const struct bound *b) { return wrote(b, "tokenizer.path") && wrote(b, "tokenizer.vocab_path"); }
 static bool merges_twice(const struct bound *b) { return wrote(b, "tokenizer.merges_file") && wrote(b, "tokenizer.merges_path"); }
 static bool epochs_of_random_adapter(const struct bound *b)
@@ -231,6 +235,7 @@ static const struct rule {
      "the optimizer holds 8-bit states, and 32-bit ones of small tensors; delete the key, or take torch.optim.AdamW"},
     {"state_dtype", state_bf16_elsewhere, "only full fine-tuning in bf16 can hold optimizer states in bf16"},
     {"tokenizer.merges_file", merges_without_vocab, "it belongs to the vocab.json of tokenizer.path"},
+    {"profiler.enabled", nothing_is_traced, "profiler.cpu and profiler.cuda are false: nothing would be traced"},
     {"tokenizer.vocab_path", vocab_twice, "it is Phi-4's name of tokenizer.path, which is given too; keep one of the two keys"},
     {"tokenizer.merges_path", merges_twice, "it is Phi-4's name of tokenizer.merges_file, which is given too; keep one of the two keys"},
     {"tokenizer._component_", tokenizer_of_other_family, "it is not the tokenizer of model._component_"},
