@@ -107,6 +107,8 @@ struct config {
     int64_t head_chunk_rows;
 
     bool log_stdout_metrics; int64_t log_every_n_steps;
+    struct { bool enabled, cpu, cuda, record_shapes, with_flops, memory, stack; char *output_dir; /* NULL = output_dir/profiling_outputs */
+             int64_t wait_steps, warmup_steps, active_steps, num_cycles; } profiler;
 };
 
 /* A key that an option sets: the option's bytes are the value. YAML, ${…} and ~/ mean nothing in them, and null is a

@@ -59,6 +59,7 @@ static status choose_backend(struct session *x, const struct gpu *planned)
         TRY(gpu_backend(planned, &x->be));
     else if (plugin[kind])
         TRY(backend_load(plugin[kind], &place, &x->be));
+    if (x->use == SESSION_TRAIN && x->be->dev.event_elapsed) TRY(profile_open(&x->profile, c, x->comm->rank, &x->be));
     TRY(open_streams(x));
     TRY(batcher_init(&x->batcher, x->s, x->copy_in));
     return ST_OK;
@@ -264,6 +265,7 @@ static void layout(struct session *x)
     x->rank_losses = arena_take(&a[PLAN_STAGING], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of evaluated batches");
     if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
     if (x->recorder) record_layout(x->recorder, &a[PLAN_HOST]);
+    profile_layout(x->profile, &a[PLAN_HOST]);
 }
 
 static struct work_bounds work_of(const struct session *x)
@@ -362,6 +364,7 @@ static status measure(struct session *x, const struct batch_bounds *given)
     plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
     plan_extra(&x->plan, x->be->tensors_in, "library", x->be->library, x->be->library_bytes(&work));
     plan_extra(&x->plan, MEM_DEVICE, "library", "buffers of NCCL", transport_library_bytes(x->comm));
+    if (x->profile) plan_extra(&x->plan, MEM_HOST, "library", "events of the profiler: a guess", profile_library_bytes(x->profile));
     x->plan.held = transport_held_bytes(x->comm);
     if (x->data) plan_extra(&x->plan, MEM_HOST, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
     return train ? fit_states(x) : ST_OK;
@@ -389,6 +392,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     x->micro_batches = start ? start->micro_batches : 0;
     TRY(join_devices(x, choose_backend(x, start ? start->gpu : NULL), start && start->gpu));
     TRY(family_open(dir, &x->hf, &x->shape));
+    TRY(family_agrees(dir, &x->shape, cfg->model.family, cfg->checkpointer.model_type));
     if (use == SESSION_TRAIN && comm->rank == 0) hf_config_warn(dir, &x->hf);
     if (!weights_are_drawn(x, imagined)) TRY(st_open(dir, "model", &x->files));
     family_settle_head(dir, &x->files, &x->shape);
@@ -417,6 +421,7 @@ status session_bind(struct session *x)
     watch_at(WATCH_LOAD, 0);
     TRY(plan_bind(&x->plan));
     layout(x);
+    TRY(profile_ready(x->profile));
     TRY(model_prepare(&x->model, &x->stage));
     TRY(param_store_load(&x->model.params, &x->stage, x->seed));
     if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim, &x->stage));
@@ -441,10 +446,12 @@ static void settle(struct session *x)
 void session_close(struct session *x)
 {
     settle(x);
+    profile_close(x->profile);
     unmeasure(x);
     batcher_release(&x->batcher);
     if (x->copy_in) x->be->dev.stream_close(x->copy_in);
     if (x->s) x->be->dev.stream_close(x->s);
+    profile_release(x->profile);
     if (x->val) dataset_close(x->val);
     if (x->data) dataset_close(x->data);
     chat_format_close(&x->format);

@@ -13,6 +13,7 @@
 #include "worker/batch.h"
 #include "worker/data/chat_format.h"
 #include "worker/memory/plan.h"
+#include "worker/profile.h"
 #include "worker/trainer.h"
 
 enum session_use { SESSION_TRAIN, SESSION_FORWARD };
@@ -25,6 +26,7 @@ struct session {
     bool unordered;             /* its bits may differ from run to run, in what this run asks of it */
     struct stream *s, *copy_in; /* compute; micro-batches on their way to it */
     struct stream *across;      /* gradients on their way over the ranks; compute's own where nothing could run meanwhile */
+    struct profile *profile;    /* what is traced; NULL: nothing is */
     struct recorder *recorder;  /* of what blocks queue on compute (kernels/record.h); NULL: none */
 
     struct hf_config hf;
