@@ -163,6 +163,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .alpha = lora->alpha,
         .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,
         .rslora = lora->use_rslora,
+        .plus_ratio = isnan(lora->plus_ratio) ? 0 : lora->plus_ratio,
         .rung = c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS,
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
         .offload = c->enable_activation_offloading && x->use == SESSION_TRAIN,

@@ -142,6 +142,7 @@ static const struct {
     {BASE "optimizer: {_component_: torch.optim.SGD, betas: [0.9, 0.9]}\n", NULL, "torch.optim.SGD takes no betas: it takes lr momentum"},
     {BASE "optimizer: {momentum: 0.9}\n", NULL, "optimizer without _component_ takes no momentum"},
     {BASE "model: {_component_: torchtune.models.llama3_2.llama3_2_1b, lora_rank: 8}\n", NULL, "takes no lora_rank: it takes init"},
+    {BASE "recipe: lora_finetune\nmodel: {lora_plus_ratio: 0.5}\n", NULL, "model.lora_plus_ratio is '0.5': expected a number of at least 1, or null"},
     {BASE "model: {_component_: torchtune.models.llama3_2.lora_llama3_2_2b}\n", NULL,
      "did you mean torchtune.models.llama3_2.lora_llama3_2_1b?"},
     {BASE "lr_scheduler: {_component_: torchtune.training.lr_schedulers.get_cosine_schedule_with_warmups}\n", NULL,
