@@ -48,7 +48,10 @@ static inline int axis_named(const char *name)
     exit(1);
 }
 
-static inline bool says(const char *wanted, int axis, int value) { return wanted ? !strcmp(wanted, axes[axis].value[value].name) : value > 0; }
+static inline bool says(const char *wanted, int axis, int value)
+{
+    return wanted ? !strcmp(wanted, axes[axis].value[value].name) : value > 0;
+}
 
 static inline uint64_t drawn(struct drawing *d)
 {
@@ -75,8 +78,7 @@ static inline void list_refusals(struct drawing *d)
     for (int a = 0; a < AXES; a++)
         for (int b = a + 1; b < AXES; b++)
             for (int i = 0; i < values_of(a); i++)
-                for (int k = 0; k < values_of(b); k++)
-                    d->refused[flat_of(a, i)][flat_of(b, k)] ? d->refused_pairs++ : d->pairs++;
+                for (int k = 0; k < values_of(b); k++) d->refused[flat_of(a, i)][flat_of(b, k)] ? d->refused_pairs++ : d->pairs++;
 }
 
 static inline bool fits(const struct drawing *d, const int *v, int axis, int value)
@@ -232,6 +234,9 @@ static inline int plain_number(const struct drawing *d, const struct combo *c)
     return i;
 }
 
+/* Every third is resumed without its techniques: what they saved is anybody's. */
+static inline bool resumes_plainly(const struct combo *c) { return c->number % 3 == 2; }
+
 /* Another number of ranks that its checkpoint can go on with: the numbers are tried in turn. A step in the backward pass needs one
  * micro-batch a rank. */
 static inline int ranks_resuming(const struct combo *c)
@@ -239,7 +244,7 @@ static inline int ranks_resuming(const struct combo *c)
     int m = micro_batches(c), ranks = atoi(value_of(c, A_RANKS)->name), fitting[3], n = 0;
     for (int p = 1; p <= 4; p *= 2)
         if (p != ranks && m % p == 0) fitting[n++] = p;
-    return c->v[A_IN_BWD] || !n ? ranks : fitting[c->number % n];
+    return (c->v[A_IN_BWD] && !resumes_plainly(c)) || !n ? ranks : fitting[c->number % n];
 }
 
 #endif

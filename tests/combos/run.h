@@ -239,12 +239,13 @@ static inline void run_one(struct runner *r, const struct combo *c)
     char *output = mem_printf("%s/%d", r->scratch, c->number);
     if (r->leg == LEG_PLAIN) {
         plain_of(c, &plain);
-        int m = micro_batches(c);
         settings_of(&plain, 1, &s);
-        char *steps = mem_printf("gradient_accumulation_steps=%d", m);
-        settings_add(&s, steps, "");
-        free(steps);
+        settings_accumulate(&s, micro_batches(c));
         of = &plain;
+    } else if (r->leg == LEG_RESUME && resumes_plainly(c)) {
+        plain_of(c, &plain);
+        settings_of(&plain, 1, &s);
+        settings_accumulate(&s, micro_batches(c) / r->comm->size);
     } else
         settings_of(c, r->comm->size, &s);
     if (r->leg == LEG_RESUME) settings_add(&s, "resume_from_checkpoint=true", "");

@@ -57,6 +57,13 @@ static inline void settings_of(const struct combo *c, int ranks, struct settings
     }
 }
 
+static inline void settings_accumulate(struct settings *s, int steps)
+{
+    char *key = mem_printf("gradient_accumulation_steps=%d", steps);
+    settings_add(s, key, "");
+    free(key);
+}
+
 /* As one would type it. */
 static inline void settings_text(const struct settings *s, struct buf *out)
 {

@@ -19,7 +19,8 @@ struct value {
     const char *name; /* as the README has it */
     const char *keys; /* key=value, by blanks; %s in an optimizer's class: what `states` puts there */
     const char *environment; /* NAME=value, by blanks */
-    int often; /* of random draws: 0 stands for 1 */
+    int often;         /* of random draws: 0 stands for 1 */
+    const char *shown; /* its row of the README's matrix; NULL: none */
 };
 
 struct axis {
@@ -33,22 +34,23 @@ enum { A_METHOD, A_OPTIMIZER, A_STATES, A_DEVICE, A_RANKS, A_ACCUMULATION, A_IN_
 
 static const struct axis axes[] = {
     [A_METHOD] = {"method", NUMERICS, {
-        {"full", "recipe=full_finetune", NULL, 3},
-        {"LoRA", "recipe=lora_finetune model.lora_dropout=0.1", NULL, 2},
+        {"full", "recipe=full_finetune", NULL, 3, "full fine-tuning"},
+        {"LoRA", "recipe=lora_finetune model.lora_dropout=0.1", NULL, 2, "LoRA"},
         {"LoRA, nothing dropped", "recipe=lora_finetune model.apply_lora_to_output=true", NULL, 2},
-        {"QLoRA", "recipe=lora_finetune model.quantize_base=true model.lora_dropout=0.1", NULL, 2},
+        {"QLoRA", "recipe=lora_finetune model.quantize_base=true model.lora_dropout=0.1", NULL, 2, "QLoRA"},
         {"QLoRA, nothing dropped", "recipe=lora_finetune model.quantize_base=true model.use_rslora=true", NULL, 2},
     }},
     [A_OPTIMIZER] = {"optimizer", NUMERICS, {
         {"AdamW", "optimizer=bitsandbytes.optim.%sAdamW", NULL, 2},
-        {"AdamW8bit", "optimizer=bitsandbytes.optim.%sAdamW8bit optimizer.min_8bit_size=300", NULL, 2},
-        {"SGD", "optimizer=torch.optim.%sSGD optimizer.momentum=0.9"},
-        {"SGD8bit", "optimizer=bitsandbytes.optim.%sSGD8bit optimizer.momentum=0.9 optimizer.min_8bit_size=300"},
-        {"torchao Adam8bit", "optimizer=torchao.optim.%sAdam8bit optimizer.min_8bit_size=300"},
+        {"AdamW8bit", "optimizer=bitsandbytes.optim.%sAdamW8bit optimizer.min_8bit_size=300", NULL, 2, "`bitsandbytes.optim.AdamW8bit`"},
+        {"SGD", "optimizer=torch.optim.%sSGD optimizer.momentum=0.9", NULL, 1, "`torch.optim.SGD`"},
+        {"SGD8bit", "optimizer=bitsandbytes.optim.%sSGD8bit optimizer.momentum=0.9 optimizer.min_8bit_size=300", NULL, 1,
+         "`bitsandbytes.optim.SGD8bit`"},
+        {"torchao Adam8bit", "optimizer=torchao.optim.%sAdam8bit optimizer.min_8bit_size=300", NULL, 1, "`torchao.optim.Adam8bit`"},
     }},
     [A_STATES] = {"states", SAME_BITS, {
         {"where weights are", ""},
-        {"Paged*", "+Paged"},
+        {"Paged*", "+Paged", NULL, 1, "`bitsandbytes.optim.Paged*`"},
     }},
     [A_DEVICE] = {"device", SAME_BITS, {
         {"cpu", "", NULL, 6},
@@ -58,35 +60,38 @@ static const struct axis axes[] = {
         {"fence, joined", "", "TRIMPOT_FENCE=any TRIMPOT_FENCE_JOINS=1", 2},
         {"emu", ""},
     }},
-    [A_RANKS] = {"ranks", SAME_BITS, {{"1"}, {"2"}, {"4"}}},
-    [A_ACCUMULATION] = {"gradient_accumulation_steps", SAME_BITS, {{"1"}, {"2"}}},
-    [A_IN_BWD] = {"optimizer_in_bwd", SAME_BITS, {{"false", ""}, {"true", "optimizer_in_bwd=true"}}},
-    {"dtype", NUMERICS, {{"fp32", "dtype=fp32"}, {"bf16", "dtype=bf16"}}},
-    {"master_weights", NUMERICS, {{"none", ""}, {"fp32", "master_weights=fp32"}}},
-    {"state_dtype", NUMERICS, {{"auto", "", NULL, 2}, {"fp32", "state_dtype=fp32"}, {"bf16", "state_dtype=bf16"}}},
+    [A_RANKS] = {"ranks", SAME_BITS, {{"1", NULL, NULL, 3}, {"2", NULL, NULL, 2, "several ranks"}, {"4"}}},
+    [A_ACCUMULATION] = {"gradient_accumulation_steps", SAME_BITS, {{"1"}, {"2", NULL, NULL, 1, "`gradient_accumulation_steps` > 1"}}},
+    [A_IN_BWD] = {"optimizer_in_bwd", SAME_BITS, {{"false", ""}, {"true", "optimizer_in_bwd=true", NULL, 1, "`optimizer_in_bwd`"}}},
+    {"dtype", NUMERICS, {{"fp32", "dtype=fp32"}, {"bf16", "dtype=bf16", NULL, 1, "`dtype: bf16`"}}},
+    {"master_weights", NUMERICS, {{"none", ""}, {"fp32", "master_weights=fp32", NULL, 1, "`master_weights: fp32`"}}},
+    {"state_dtype", NUMERICS, {{"auto", "", NULL, 2}, {"fp32", "state_dtype=fp32", NULL, 1, "`state_dtype: fp32`"}, {"bf16", "state_dtype=bf16", NULL, 1, "`state_dtype: bf16`"}}},
     {"stochastic_rounding", NUMERICS, {{"true", ""}, {"false", "stochastic_rounding=false"}}},
-    {"clip_grad_norm", NUMERICS, {{"null", "", NULL, 3}, {"0.5", "clip_grad_norm=0.5"}}},
+    {"clip_grad_norm", NUMERICS, {{"null", "", NULL, 3}, {"0.5", "clip_grad_norm=0.5", NULL, 1, "`clip_grad_norm`"}}},
     {"lr_scheduler", NUMERICS, {{"constant", "", NULL, 3}, {"cosine", "lr_scheduler=cosine lr_scheduler.num_warmup_steps=2"}}},
     {"checkpointing", SAME_BITS, {
         {"none", ""},
-        {"full", "enable_activation_checkpointing=true"},
-        {"selective", "ac_mode=selective ac_option=2"},
+        {"full", "enable_activation_checkpointing=true", NULL, 1, "`enable_activation_checkpointing`"},
+        {"selective", "ac_mode=selective ac_option=2", NULL, 1, "`ac_mode: selective`"},
     }},
     {"offloading", SAME_BITS, {
         {"none", ""},
-        {"with streams", "enable_activation_offloading=true"},
+        {"with streams", "enable_activation_offloading=true", NULL, 1, "`enable_activation_offloading`"},
         {"without streams", "enable_activation_offloading=true activation_offloading_use_streams=false"},
     }},
-    {"reduce_bucket", SAME_BITS, {{"32MiB", ""}, {"16KiB", "reduce_bucket=16KiB"}}},
+    {"reduce_bucket", SAME_BITS, {{"32MiB", ""}, {"64KiB", "reduce_bucket=64KiB"}}},
     {"cuda_graphs", SAME_BITS, {{"true", ""}, {"false", "cuda_graphs=false"}}},
-    {"memory_budget", SAME_BITS, {{"null", ""}, {"1GiB", "memory_budget=1GiB"}}},
+    {"memory_budget", SAME_BITS, {{"null", ""}, {"4GiB", "memory_budget=4GiB"}}},
 };
 
 enum { AXES = sizeof axes / sizeof *axes };
 
+#define NO_SUCH_CLASS "there is no such class"
+
 /* value NULL: every value of the axis but the plain one. */
 static const struct refusal {
     const char *axis, *value, *other, *other_value, *reason;
+    const char *why; /* for the README, where the message's own words say too little */
 } refusals[] = {
     {"optimizer_in_bwd", "true", "clip_grad_norm", NULL, "a parameter steps before the norm of all gradients is known"},
     {"optimizer_in_bwd", "true", "gradient_accumulation_steps", NULL, "every micro-batch would step"},
@@ -96,9 +101,9 @@ static const struct refusal {
     {"state_dtype", NULL, "optimizer", "AdamW8bit", "the optimizer holds 8-bit states"},
     {"state_dtype", NULL, "optimizer", "SGD8bit", "the optimizer holds 8-bit states"},
     {"state_dtype", NULL, "optimizer", "torchao Adam8bit", "the optimizer holds 8-bit states"},
-    {"states", "Paged*", "optimizer", "SGD", "PagedSGD"},
-    {"states", "Paged*", "optimizer", "SGD8bit", "PagedSGD8bit"},
-    {"states", "Paged*", "optimizer", "torchao Adam8bit", "torchao.optim.PagedAdam8bit"},
+    {"states", "Paged*", "optimizer", "SGD", "PagedSGD", NO_SUCH_CLASS},
+    {"states", "Paged*", "optimizer", "SGD8bit", "PagedSGD8bit", NO_SUCH_CLASS},
+    {"states", "Paged*", "optimizer", "torchao Adam8bit", "torchao.optim.PagedAdam8bit", NO_SUCH_CLASS},
 };
 
 enum { REFUSALS = sizeof refusals / sizeof *refusals };

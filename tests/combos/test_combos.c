@@ -2,7 +2,8 @@
  *
  *   test_combos                                        the table, its refusals, the README's matrix
  *   test_combos --leg run --device cpu --scratch DIR --model DIR --data FILE [--only N | --part I/N] [--loud]
- *   test_combos --matrix                               prints what belongs in the README
+ *   test_combos --matrix [README.md]                   prints the matrix, or writes it into the README
+ *   test_combos --keys N                               prints N combinations, each as "RANKS RECIPE key=value …": plain runs of trimpot
  *
  * TRIMPOT_COMBOS: how many combinations, 300; TRIMPOT_COMBOS_SEED: of their choice, 1. */
 #include <libgen.h>
@@ -14,6 +15,7 @@
 #include <cmocka.h>
 
 #include "collectives/comm_self.h"
+#include "tests/combos/matrix.h"
 #include "tests/combos/run.h"
 
 static struct drawing drawing;
@@ -98,10 +100,48 @@ static int run_asked(struct asked *a)
         bool wanted = a->only < 0 || a->only == i || (r->leg == LEG_PLAIN && plain_number(&drawing, &drawing.combo[a->only]) == i);
         if (wanted && is_ours(r, c, a->emu) && k++ % a->parts == a->part) run_one(r, c);
     }
-    if (comm.rank == 0) printf("%d trained on %d rank(s) of %s, %.1f s\n", r->trained, comm.size, a->emu ? "emu" : "cpu", clock_s() - before);
+    if (comm.rank == 0)
+        printf("%d trained on %d rank(s) of %s, %.1f s\n", r->trained, comm.size, a->emu ? "emu" : "cpu", clock_s() - before);
     int failures = r->failures;
     comm_end(&comm, ST_OK);
     return failures ? 1 : 0;
+}
+
+static bool looked_at_from_outside(const struct combo *c) { return c->v[A_DEVICE] == 0 && atoi(value_of(c, A_RANKS)->name) <= 2; }
+
+/* Of those on the CPU, spread over all. */
+static int print_keys(int wanted)
+{
+    int n = 0;
+    for (int i = 0; i < drawing.n; i++) n += looked_at_from_outside(&drawing.combo[i]);
+    for (int i = 0, k = 0, told = 0; i < drawing.n && told < wanted; i++) {
+        const struct combo *c = &drawing.combo[i];
+        if (!looked_at_from_outside(c) || (int64_t)k++ * wanted / n < told) continue;
+        struct settings s;
+        struct buf keys = {0};
+        settings_of(c, atoi(value_of(c, A_RANKS)->name), &s);
+        settings_text(&s, &keys);
+        printf("%s %s\n", value_of(c, A_RANKS)->name, keys.data);
+        settings_free(&s);
+        buf_release(&keys);
+        told++;
+    }
+    return 0;
+}
+
+static int print_summary(void)
+{
+    int emu = 0, ranks[5] = {0}, plain = 0;
+    for (int i = 0; i < drawing.n; i++) {
+        emu += on_emu(&drawing.combo[i]);
+        ranks[atoi(value_of(&drawing.combo[i], A_RANKS)->name)]++;
+        plain += plain_number(&drawing, &drawing.combo[i]) == i;
+    }
+    printf(
+        "%d combinations, of which the first %d cover all %d pairs of %d keys; %d pairs are refused; %d on 1, %d on 2, %d on 4 ranks, %d "
+        "emulated; compared with %d plain runs\n",
+        drawing.n, drawing.covering, drawing.pairs, AXES, drawing.refused_pairs, ranks[1], ranks[2], ranks[4], emu, plain);
+    return 0;
 }
 
 /* ---- without ------------------------------------------------------------------------------------------------------------- */
@@ -123,21 +163,116 @@ static void test_every_pair_is_drawn(void **state)
                     covered += together;
                 }
     assert_int_equal(covered, drawing.pairs);
-    print_message("%d combinations, the first %d cover all %d pairs; %d are refused\n", drawing.n, drawing.covering, drawing.pairs,
-                  drawing.refused_pairs);
+    print_summary();
+}
+
+/* ---- refusals --------------------------------------------------------------------------------------------------------- */
+
+static const struct place real = {TRIMPOT_SOURCE_DIR "/tests/truth/golden/llama2/model",
+                                  TRIMPOT_SOURCE_DIR "/configs/quickstart/train.jsonl", "/nowhere/to/write"};
+
+/* What trimpot says to it: where the configuration passes, the plan may refuse. */
+static status judge(const struct settings *s, bool planned)
+{
+    struct config *cfg = NULL;
+    struct session x = {0};
+    struct comm comm;
+    status st = settings_load(s, &real, &cfg);
+    backend_host = &backend_cpu;
+    comm_self_open(&comm);
+    if (!st && planned) {
+        st = session_open(&x, cfg, &comm, SESSION_TRAIN, NULL, NULL);
+        session_close(&x);
+    }
+    config_free(cfg);
+    return st;
+}
+
+static void refused_pair(int a, int i, int b, int k, const struct refusal *why)
+{
+    struct combo given = free_combo(), c;
+    struct settings s;
+    given.v[a] = i;
+    given.v[b] = k;
+    if (!complete_from(&drawing, &given, &c)) fail_msg("%s with %s: nothing goes with both", why->axis, why->other);
+    settings_of(&c, atoi(value_of(&c, A_RANKS)->name), &s);
+    status st = judge(&s, true);
+    if (!st || !strstr(status_message(), why->reason)) {
+        struct buf keys = {0};
+        settings_text(&s, &keys);
+        fail_msg("%s=%s, %s=%s: %s, without '%s'\n  %s", axes[a].name, axes[a].value[i].name, axes[b].name, axes[b].value[k].name,
+                 st ? status_message() : "it is not refused", why->reason, keys.data);
+    }
+    settings_free(&s);
+}
+
+static void test_refused_pairs_are_refused(void **state)
+{
+    (void)state;
+    for (int a = 0; a < AXES; a++)
+        for (int b = a + 1; b < AXES; b++)
+            for (int i = 0; i < values_of(a); i++)
+                for (int k = 0; k < values_of(b); k++) {
+                    const struct refusal *why = drawing.refused[flat_of(a, i)][flat_of(b, k)];
+                    if (why) refused_pair(a, i, b, k, why);
+                }
+}
+
+static void test_contradictions_are_refused(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof contradictions / sizeof *contradictions; i++) {
+        struct settings s = {.recipe = "lora_finetune"};
+        settings_add(&s, contradictions[i].keys, "");
+        if (!judge(&s, false) || !strstr(status_message(), contradictions[i].reason))
+            fail_msg("%s: '%s', without '%s'", contradictions[i].keys, status_message(), contradictions[i].reason);
+        settings_free(&s);
+    }
+}
+
+static void test_combinations_are_accepted(void **state)
+{
+    (void)state;
+    for (int i = 0; i < drawing.n; i++) {
+        struct settings s;
+        settings_of(&drawing.combo[i], atoi(value_of(&drawing.combo[i], A_RANKS)->name), &s);
+        if (judge(&s, i < drawing.covering)) fail_msg("combination %d: %s", i, status_message());
+        settings_free(&s);
+    }
+}
+
+/* ---- the README ----------------------------------------------------------------------------------------------------------- */
+
+static void test_readme_has_the_matrix(void **state)
+{
+    (void)state;
+    struct buf fresh = {0};
+    char *readme = NULL;
+    size_t n;
+    assert_int_equal(file_read(TRIMPOT_SOURCE_DIR "/README.md", 1 << 20, &readme, &n), ST_OK);
+    matrix_text(&drawing, &fresh);
+    if (!strstr(readme, fresh.data))
+        fail_msg("README.md is stale: build/test_combos --matrix README.md writes the matrix that table.h says");
+    free(readme);
+    buf_release(&fresh);
 }
 
 int main(int argc, char **argv)
 {
     struct asked asked = {.only = -1, .parts = 1};
     draw_all();
+    if (argc > 1 && !strcmp(argv[1], "--matrix")) return matrix_write(&drawing, argc > 2 ? argv[2] : NULL);
+    if (argc > 1 && !strcmp(argv[1], "--summary")) return print_summary();
+    if (argc > 1 && !strcmp(argv[1], "--keys")) return print_keys(argc > 2 ? atoi(argv[2]) : drawing.n);
     if (argc > 1) {
         read_arguments(argc, argv, &asked);
         return run_asked(&asked);
     }
     log_init(0, 1, LOG_QUIET);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_pair_is_drawn),
+        cmocka_unit_test(test_every_pair_is_drawn),        cmocka_unit_test(test_refused_pairs_are_refused),
+        cmocka_unit_test(test_contradictions_are_refused), cmocka_unit_test(test_combinations_are_accepted),
+        cmocka_unit_test(test_readme_has_the_matrix),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
