@@ -1,4 +1,4 @@
-/* draw.h — combinations of the table's values: first as few as cover every pair that is not refused, then any.
+/* draw.h — combinations of the table's values: first as few as cover every pair that is not refused, then any of the same numerics.
  *
  * The same seed draws the same ones, whatever their number: `--only N` finds the N-th again. */
 #ifndef TRIMPOT_COMBOS_DRAW_H
@@ -115,10 +115,9 @@ static inline bool complete(struct drawing *d, int *v)
 
 /* ---- the combinations --------------------------------------------------------------------------------------------------- */
 
-static inline int micro_batches(const struct combo *c)
-{
-    return atoi(value_of(c, A_RANKS)->name) * atoi(value_of(c, A_ACCUMULATION)->name);
-}
+static inline int ranks_of(const struct combo *c) { return atoi(value_of(c, A_RANKS)->name); }
+
+static inline int micro_batches(const struct combo *c) { return ranks_of(c) * atoi(value_of(c, A_ACCUMULATION)->name); }
 
 static inline bool on_emu(const struct combo *c) { return !strcmp(value_of(c, A_DEVICE)->name, "emu"); }
 
@@ -195,15 +194,27 @@ static inline bool known(const struct drawing *d, const struct combo *c)
     return false;
 }
 
+/* Its numerics are those of one that is there: so that plain runs are shared. */
+static inline struct combo like_another(struct drawing *d)
+{
+    struct combo c = free_combo();
+    const struct combo *other = &d->combo[drawn(d) % (uint64_t)d->covering];
+    for (int i = 0; i < AXES; i++)
+        if (axes[i].effect == NUMERICS) c.v[i] = other->v[i];
+    return c;
+}
+
 /* At least so many, and as many as the pairs need. */
 static inline void draw_combos(struct drawing *d, uint64_t seed, int count)
 {
-    struct combo any = free_combo(), next;
+    struct combo given, next;
     *d = (struct drawing){.random = 0x9e3779b97f4a7c15u * (seed + 1)};
     list_refusals(d);
     cover_all(d);
-    while (!*d->impossible && d->n < count)
-        if (complete_from(d, &any, &next) && !(on_emu(&next) && micro_batches(&next) > 2) && !known(d, &next)) add(d, &next);
+    while (!*d->impossible && d->n < count) {
+        given = like_another(d);
+        if (complete_from(d, &given, &next) && !(on_emu(&next) && micro_batches(&next) > 2) && !known(d, &next)) add(d, &next);
+    }
 }
 
 /* The same numerics, and nothing else: what a combination is compared with. On one rank, whose step has all micro-batches. Devices whose
@@ -241,7 +252,7 @@ static inline bool resumes_plainly(const struct combo *c) { return c->number % 3
  * micro-batch a rank. */
 static inline int ranks_resuming(const struct combo *c)
 {
-    int m = micro_batches(c), ranks = atoi(value_of(c, A_RANKS)->name), fitting[3], n = 0;
+    int m = micro_batches(c), ranks = ranks_of(c), fitting[3], n = 0;
     for (int p = 1; p <= 4; p *= 2)
         if (p != ranks && m % p == 0) fitting[n++] = p;
     return (c->v[A_IN_BWD] && !resumes_plainly(c)) || !n ? ranks : fitting[c->number % n];

@@ -28,6 +28,7 @@ struct runner {
     enum leg leg;
     const char *scratch;
     struct place at;
+    const char *extra; /* keys that no combination has: NULL, but to see that a difference is told */
     int trained, failures;
     bool loud;
 };
@@ -219,50 +220,61 @@ done:
     return st;
 }
 
-static inline void tell_failure(struct runner *r, const struct combo *c, const struct settings *s)
+static inline void tell_failure(const struct runner *r, const struct combo *c, const char *keys)
 {
     static const char *const WHAT[] = {"its plain run", "it", "it, resumed"};
-    struct buf keys = {0};
-    settings_text(s, &keys);
     printf("FAIL: combination %d, %s, on %d rank(s), %s: %s\n  %s\n  alone: tests/combos/train.sh BUILD --only %d\n", c->number,
-           WHAT[r->leg], r->comm->size, value_of(c, A_DEVICE)->name, status_message(), keys.data, c->number);
+           WHAT[r->leg], r->comm->size, value_of(c, A_DEVICE)->name, status_message(), keys, c->number);
     fflush(stdout);
-    buf_release(&keys);
-    r->failures++;
+}
+
+/* What it types: for the plain run, as for one that is resumed without its techniques, that of its numerics. */
+static inline void settings_now(const struct runner *r, const struct combo *c, struct settings *s)
+{
+    struct combo plain;
+    if (r->leg == LEG_PLAIN || (r->leg == LEG_RESUME && resumes_plainly(c))) {
+        plain_of(c, &plain);
+        settings_of(&plain, 1, s);
+        settings_accumulate(s, micro_batches(c) / r->comm->size);
+    } else
+        settings_of(c, r->comm->size, s);
+    if (r->leg == LEG_RESUME) settings_add(s, "resume_from_checkpoint=true", "");
+    if (r->extra) settings_add(s, r->extra, "");
+}
+
+static inline status run_once(struct runner *r, const struct combo *c, const struct settings *s)
+{
+    struct combo plain;
+    char *output = mem_printf("%s/%d", r->scratch, c->number);
+    plain_of(c, &plain);
+    status st = train_one(r, r->leg == LEG_PLAIN ? &plain : c, s, output);
+    r->trained++;
+    free(output);
+    return st;
 }
 
 static inline void run_one(struct runner *r, const struct combo *c)
 {
     struct settings s;
-    struct combo plain;
-    const struct combo *of = c;
-    char *output = mem_printf("%s/%d", r->scratch, c->number);
-    if (r->leg == LEG_PLAIN) {
-        plain_of(c, &plain);
-        settings_of(&plain, 1, &s);
-        settings_accumulate(&s, micro_batches(c));
-        of = &plain;
-    } else if (r->leg == LEG_RESUME && resumes_plainly(c)) {
-        plain_of(c, &plain);
-        settings_of(&plain, 1, &s);
-        settings_accumulate(&s, micro_batches(c) / r->comm->size);
-    } else
-        settings_of(c, r->comm->size, &s);
-    if (r->leg == LEG_RESUME) settings_add(&s, "resume_from_checkpoint=true", "");
-    if (r->loud && r->comm->rank == 0) printf("%s %d\n", r->leg == LEG_PLAIN ? "plain" : "combination", c->number), fflush(stdout);
+    struct buf keys = {0};
+    bool loud = r->loud && r->comm->rank == 0;
     double before = clock_s();
-    status st = train_one(r, of, &s, output);
-    if (st && r->comm->rank == 0) tell_failure(r, c, &s);
-    if (r->loud && r->comm->rank == 0) printf("  %.2f s\n", clock_s() - before);
-    r->trained++;
+    settings_now(r, c, &s);
+    settings_text(&s, &keys);
+    if (loud) printf("%s %d: %s\n", r->leg == LEG_PLAIN ? "plain" : "combination", c->number, keys.data), fflush(stdout);
+    if (run_once(r, c, &s)) {
+        if (r->comm->rank == 0) tell_failure(r, c, keys.data);
+        r->failures++;
+    }
+    if (loud) printf("  %.2f s\n", clock_s() - before);
     settings_free(&s);
-    free(output);
+    buf_release(&keys);
 }
 
 /* Does this process train it: its device, and so many ranks? */
 static inline bool is_ours(const struct runner *r, const struct combo *c, bool emu)
 {
-    int ranks = atoi(value_of(c, A_RANKS)->name);
+    int ranks = ranks_of(c);
     if (r->leg == LEG_PLAIN) ranks = plain_number(r->d, c) == c->number ? 1 : 0;
     if (r->leg == LEG_RESUME) ranks = ranks_resuming(c);
     return ranks == r->comm->size && on_emu(c) == emu;

@@ -107,7 +107,7 @@ static int run_asked(struct asked *a)
     return failures ? 1 : 0;
 }
 
-static bool looked_at_from_outside(const struct combo *c) { return c->v[A_DEVICE] == 0 && atoi(value_of(c, A_RANKS)->name) <= 2; }
+static bool looked_at_from_outside(const struct combo *c) { return c->v[A_DEVICE] == 0 && ranks_of(c) <= 2; }
 
 /* Of those on the CPU, spread over all. */
 static int print_keys(int wanted)
@@ -119,7 +119,7 @@ static int print_keys(int wanted)
         if (!looked_at_from_outside(c) || (int64_t)k++ * wanted / n < told) continue;
         struct settings s;
         struct buf keys = {0};
-        settings_of(c, atoi(value_of(c, A_RANKS)->name), &s);
+        settings_of(c, ranks_of(c), &s);
         settings_text(&s, &keys);
         printf("%s %s\n", value_of(c, A_RANKS)->name, keys.data);
         settings_free(&s);
@@ -134,7 +134,7 @@ static int print_summary(void)
     int emu = 0, ranks[5] = {0}, plain = 0;
     for (int i = 0; i < drawing.n; i++) {
         emu += on_emu(&drawing.combo[i]);
-        ranks[atoi(value_of(&drawing.combo[i], A_RANKS)->name)]++;
+        ranks[ranks_of(&drawing.combo[i])]++;
         plain += plain_number(&drawing, &drawing.combo[i]) == i;
     }
     printf(
@@ -195,7 +195,7 @@ static void refused_pair(int a, int i, int b, int k, const struct refusal *why)
     given.v[a] = i;
     given.v[b] = k;
     if (!complete_from(&drawing, &given, &c)) fail_msg("%s with %s: nothing goes with both", why->axis, why->other);
-    settings_of(&c, atoi(value_of(&c, A_RANKS)->name), &s);
+    settings_of(&c, ranks_of(&c), &s);
     status st = judge(&s, true);
     if (!st || !strstr(status_message(), why->reason)) {
         struct buf keys = {0};
@@ -235,10 +235,50 @@ static void test_combinations_are_accepted(void **state)
     (void)state;
     for (int i = 0; i < drawing.n; i++) {
         struct settings s;
-        settings_of(&drawing.combo[i], atoi(value_of(&drawing.combo[i], A_RANKS)->name), &s);
+        settings_of(&drawing.combo[i], ranks_of(&drawing.combo[i]), &s);
         if (judge(&s, i < drawing.covering)) fail_msg("combination %d: %s", i, status_message());
         settings_free(&s);
     }
+}
+
+/* ---- some, trained here: with sanitizers too --------------------------------------------------------------------------------- */
+
+enum { TRAINED_HERE = 6 };
+
+static void test_some_are_trained(void **state)
+{
+    (void)state;
+    char scratch[] = "/tmp/trimpot-combos.XXXXXX";
+    struct settings s;
+    struct comm comm;
+    comm_self_open(&comm);
+    assert_non_null(mkdtemp(scratch));
+    struct runner r = {.d = &drawing, .comm = &comm, .scratch = scratch, .at = real};
+    int last = 0;
+    for (int i = 0, n = 0; i < drawing.n && n < TRAINED_HERE; i++) {
+        const struct combo *c = &drawing.combo[i];
+        if (on_emu(c) || ranks_of(c) > 1 || ranks_resuming(c) > 1) continue;
+        r.leg = LEG_PLAIN;
+        if (plain_number(&drawing, c) == i) run_one(&r, c);
+        for (r.leg = LEG_RUN; r.leg < LEGS; r.leg++) run_one(&r, c);
+        last = i;
+        n++;
+    }
+    assert_int_equal(r.failures, 0);
+    assert_true(r.trained > 2 * TRAINED_HERE);
+
+    /* What is told when something differs. */
+    r.leg = LEG_RUN;
+    r.extra = "optimizer.lr=2.001e-3";
+    settings_now(&r, &drawing.combo[last], &s);
+    assert_int_equal(run_once(&r, &drawing.combo[last], &s), ST_FAIL);
+    settings_free(&s);
+    assert_non_null(strstr(status_message(), "that of the plain run"));
+    size_t planned[MEM_KINDS] = {counted.peak[MEM_HOST], counted.peak[MEM_PINNED], counted.peak[MEM_DEVICE] + 1};
+    assert_int_equal(compare_plan(planned), ST_FAIL);
+    planned[MEM_DEVICE]--;
+    assert_int_equal(compare_plan(planned), ST_OK);
+    file_remove_tree(scratch);
 }
 
 /* ---- the README ----------------------------------------------------------------------------------------------------------- */
@@ -272,7 +312,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_pair_is_drawn),        cmocka_unit_test(test_refused_pairs_are_refused),
         cmocka_unit_test(test_contradictions_are_refused), cmocka_unit_test(test_combinations_are_accepted),
-        cmocka_unit_test(test_readme_has_the_matrix),
+        cmocka_unit_test(test_some_are_trained),           cmocka_unit_test(test_readme_has_the_matrix),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

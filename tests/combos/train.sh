@@ -28,7 +28,7 @@ leg()
         --data "$scratch/rows48.jsonl" "${also[@]}" >"$log" 2>&1 || rc=$?
     [ $rc = 0 ] || say "FAIL: exit $rc: $1 of combinations on $3 rank(s) of $2" >>"$log"
     [ $rc = 0 ] || touch "$scratch/failed"
-    cat "$log"
+    grep -v 'built without NCCL' "$log" || true # the fence has none of its own
 }
 
 # The whole program, on a model of some size: what it took at most is what its plan says (e2e/plan.sh has the bound).
@@ -41,7 +41,7 @@ peaks()
     cp -r "$deep" "$model"
     sed -i -E 's/("hidden_size":) *[0-9]+/\1 256/; s/("intermediate_size":) *[0-9]+/\1 512/; s/("head_dim":) *[0-9]+/\1 64/' "$model/config.json"
     mapfile -t lines < <("$build/test_combos" --keys 20)
-    equal "peaks to look at" 20 ${#lines[@]}
+    [ ${#lines[@]} = 20 ] || [ "${TRIMPOT_COMBOS:-300}" -lt 300 ] || fail "${#lines[@]} peaks to look at, not 20"
     for keys in "${lines[@]}"; do
         n=${keys%% *}
         # shellcheck disable=SC2086
