@@ -54,6 +54,11 @@ static void offload_line(const struct session *x)
                  text_bytes((double)away), text_bytes((double)host));
 }
 
+static void budget_line(const struct session *x)
+{
+    if (x->chosen) log_note("budget   %s", x->chosen);
+}
+
 static void data_lines(const struct session *x)
 {
     char *summary = dataset_summary(x->data);
@@ -74,6 +79,7 @@ void header_print(const struct session *x)
     model_lines(x);
     offload_line(x);
     if (!x->data) {
+        budget_line(x);
         log_note("data     none is read: every micro-batch is taken as %lld rows of %lld tokens, all trained on", (long long)c->batch_size,
                  (long long)x->model.bounds.doc_tokens);
         return;
@@ -85,6 +91,7 @@ void header_print(const struct session *x)
              c->seed_set ? "" : " (drawn)");
     log_note("memory   %s per rank planned, %s of it bound at start (`trimpot plan` lists every row)",
              text_bytes((double)plan_total_bytes(&x->plan)), text_bytes((double)plan_arena_bytes(&x->plan)));
+    budget_line(x);
     int64_t leaves = x->trainer.sizes.leaves;
     if (x->comm->links && x->comm->links->fast)
         log_note("promise  NCCL adds (reduce=fast): the bits depend on the ranks, and may from run to run; reduce=tree has them the same");

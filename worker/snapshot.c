@@ -164,7 +164,7 @@ status snapshot_peek(const struct config *c, struct comm *comm, struct resume *r
     r->seed = seed ? strtoull(seed, NULL, 10) : 0;
     int64_t batch = integer(o, "batch_size");
     json_decref(o);
-    if (batch != c->batch_size)
+    if (batch != c->batch_size && (c->memory_budget == -1 || config_wrote(c, "batch_size"))) /* else it was chosen, and is again */
         FAIL(ST_CONFIG_RUNTIME, "%s was made with batch_size %lld, this run has %lld; the step would not be the same: set batch_size=%lld",
              r->info.dir, (long long)batch, (long long)c->batch_size, (long long)batch);
     int64_t m = r->start.micro_batches;
@@ -172,6 +172,15 @@ status snapshot_peek(const struct config *c, struct comm *comm, struct resume *r
         log_note("resume: the checkpoint's step has %lld micro-batches: gradient_accumulation_steps is %lld on %d ranks", (long long)m,
                  (long long)(m / comm->size), comm->size);
     return ST_OK;
+}
+
+char *snapshot_config(const struct resume *r)
+{
+    json_t *o = r->found ? json_loads(r->info.meta_json, 0, NULL) : NULL;
+    const char *config = json_string_value(json_object_get(o, "config"));
+    char *text = config ? mem_strdup(config) : NULL;
+    json_decref(o);
+    return text;
 }
 
 /* What differs from the run that saved: another base is refused, other changes are told once. */
