@@ -12,10 +12,10 @@
 #include "kernels/base/text.h"
 #include "tests/combos/table.h"
 
-enum { FREE = -1, CANDIDATES = 24, TRIES = 4000, FLAT = AXES * MOST_VALUES };
+enum { FREE = -1, CANDIDATES = 24, TRIES = 4000, FLAT = FACETS * MOST_VALUES };
 
 struct combo {
-    int v[AXES];
+    int v[FACETS];
     int number;
 };
 
@@ -29,28 +29,28 @@ struct drawing {
     char impossible[256]; /* a pair that goes with nothing, and is not refused */
 };
 
-static inline int values_of(int axis)
+static inline int values_of(int facet)
 {
     int n = 0;
-    while (n < MOST_VALUES && axes[axis].value[n].name) n++;
+    while (n < MOST_VALUES && facets[facet].value[n].name) n++;
     return n;
 }
 
-static inline int flat_of(int axis, int value) { return axis * MOST_VALUES + value; }
+static inline int flat_of(int facet, int value) { return facet * MOST_VALUES + value; }
 
-static inline const struct value *value_of(const struct combo *c, int axis) { return &axes[axis].value[c->v[axis]]; }
+static inline const struct value *value_of(const struct combo *c, int facet) { return &facets[facet].value[c->v[facet]]; }
 
-static inline int axis_named(const char *name)
+static inline int facet_named(const char *name)
 {
-    for (int i = 0; i < AXES; i++)
-        if (!strcmp(axes[i].name, name)) return i;
-    fprintf(stderr, "table.h: no axis %s\n", name);
+    for (int i = 0; i < FACETS; i++)
+        if (!strcmp(facets[i].name, name)) return i;
+    fprintf(stderr, "table.h: no facet %s\n", name);
     exit(1);
 }
 
-static inline bool says(const char *wanted, int axis, int value)
+static inline bool says(const char *wanted, int facet, int value)
 {
-    return wanted ? !strcmp(wanted, axes[axis].value[value].name) : value > 0;
+    return wanted ? !strcmp(wanted, facets[facet].value[value].name) : value > 0;
 }
 
 static inline uint64_t drawn(struct drawing *d)
@@ -66,7 +66,7 @@ static inline uint64_t drawn(struct drawing *d)
 static inline void list_refusals(struct drawing *d)
 {
     for (int r = 0; r < REFUSALS; r++) {
-        int a = axis_named(refusals[r].axis), b = axis_named(refusals[r].other), found = 0;
+        int a = facet_named(refusals[r].facet), b = facet_named(refusals[r].other), found = 0;
         for (int i = 0; i < values_of(a); i++)
             for (int k = 0; k < values_of(b); k++) {
                 if (!says(refusals[r].value, a, i) || !says(refusals[r].other_value, b, k)) continue;
@@ -75,39 +75,39 @@ static inline void list_refusals(struct drawing *d)
             }
         if (!found) fprintf(stderr, "table.h: refusal %d is of no value\n", r), exit(1);
     }
-    for (int a = 0; a < AXES; a++)
-        for (int b = a + 1; b < AXES; b++)
+    for (int a = 0; a < FACETS; a++)
+        for (int b = a + 1; b < FACETS; b++)
             for (int i = 0; i < values_of(a); i++)
                 for (int k = 0; k < values_of(b); k++) d->refused[flat_of(a, i)][flat_of(b, k)] ? d->refused_pairs++ : d->pairs++;
 }
 
-static inline bool fits(const struct drawing *d, const int *v, int axis, int value)
+static inline bool fits(const struct drawing *d, const int *v, int facet, int value)
 {
-    for (int i = 0; i < AXES; i++)
-        if (i != axis && v[i] != FREE && d->refused[flat_of(axis, value)][flat_of(i, v[i])]) return false;
+    for (int i = 0; i < FACETS; i++)
+        if (i != facet && v[i] != FREE && d->refused[flat_of(facet, value)][flat_of(i, v[i])]) return false;
     return true;
 }
 
-/* Values for what is free, in any order; false: there is none left for an axis. */
+/* Values for what is free, in any order; false: there is none left for an facet. */
 static inline bool complete(struct drawing *d, int *v)
 {
-    int order[AXES];
-    for (int i = 0; i < AXES; i++) {
+    int order[FACETS];
+    for (int i = 0; i < FACETS; i++) {
         int k = (int)(drawn(d) % (uint64_t)(i + 1));
         order[i] = order[k];
         order[k] = i;
     }
-    for (int i = 0; i < AXES; i++) {
-        int axis = order[i], often = 0, at;
-        if (v[axis] != FREE) continue;
-        for (int k = 0; k < values_of(axis); k++)
-            if (fits(d, v, axis, k)) often += axes[axis].value[k].often ? axes[axis].value[k].often : 1;
+    for (int i = 0; i < FACETS; i++) {
+        int facet = order[i], often = 0, at;
+        if (v[facet] != FREE) continue;
+        for (int k = 0; k < values_of(facet); k++)
+            if (fits(d, v, facet, k)) often += facets[facet].value[k].often ? facets[facet].value[k].often : 1;
         if (!often) return false;
         at = (int)(drawn(d) % (uint64_t)often);
-        for (int k = 0; k < values_of(axis) && v[axis] == FREE; k++) {
-            if (!fits(d, v, axis, k)) continue;
-            at -= axes[axis].value[k].often ? axes[axis].value[k].often : 1;
-            if (at < 0) v[axis] = k;
+        for (int k = 0; k < values_of(facet) && v[facet] == FREE; k++) {
+            if (!fits(d, v, facet, k)) continue;
+            at -= facets[facet].value[k].often ? facets[facet].value[k].often : 1;
+            if (at < 0) v[facet] = k;
         }
     }
     return true;
@@ -115,26 +115,26 @@ static inline bool complete(struct drawing *d, int *v)
 
 /* ---- the combinations --------------------------------------------------------------------------------------------------- */
 
-static inline int ranks_of(const struct combo *c) { return atoi(value_of(c, A_RANKS)->name); }
+static inline int ranks_of(const struct combo *c) { return atoi(value_of(c, F_RANKS)->name); }
 
-static inline int micro_batches(const struct combo *c) { return ranks_of(c) * atoi(value_of(c, A_ACCUMULATION)->name); }
+static inline int micro_batches(const struct combo *c) { return ranks_of(c) * atoi(value_of(c, F_ACCUMULATION)->name); }
 
-static inline bool on_emu(const struct combo *c) { return !strcmp(value_of(c, A_DEVICE)->name, "emu"); }
+static inline bool on_emu(const struct combo *c) { return !strcmp(value_of(c, F_DEVICE)->name, "emu"); }
 
 /* How many pairs it covers that nothing did. The emulated device is slow: there a step of many micro-batches has to be worth it. */
 static inline int worth(const struct drawing *d, const struct combo *c)
 {
     int n = on_emu(c) && micro_batches(c) > 2 ? -3 : 0;
-    for (int a = 0; a < AXES; a++)
-        for (int b = a + 1; b < AXES; b++) n += !d->covered[flat_of(a, c->v[a])][flat_of(b, c->v[b])];
+    for (int a = 0; a < FACETS; a++)
+        for (int b = a + 1; b < FACETS; b++) n += !d->covered[flat_of(a, c->v[a])][flat_of(b, c->v[b])];
     return n;
 }
 
 static inline void add(struct drawing *d, struct combo *c)
 {
     c->number = d->n;
-    for (int a = 0; a < AXES; a++)
-        for (int b = a + 1; b < AXES; b++) d->covered[flat_of(a, c->v[a])][flat_of(b, c->v[b])] = true;
+    for (int a = 0; a < FACETS; a++)
+        for (int b = a + 1; b < FACETS; b++) d->covered[flat_of(a, c->v[a])][flat_of(b, c->v[b])] = true;
     d->combo = mem_grow(d->combo, (size_t)(d->n + 1) * sizeof *d->combo);
     d->combo[d->n++] = *c;
 }
@@ -151,7 +151,7 @@ static inline bool complete_from(struct drawing *d, const struct combo *given, s
 static inline struct combo free_combo(void)
 {
     struct combo c = {.number = FREE};
-    for (int i = 0; i < AXES; i++) c.v[i] = FREE;
+    for (int i = 0; i < FACETS; i++) c.v[i] = FREE;
     return c;
 }
 
@@ -170,15 +170,15 @@ static inline bool cover(struct drawing *d, int a, int i, int b, int k)
     if (most > -1000)
         add(d, &best);
     else
-        snprintf(d->impossible, sizeof d->impossible, "%s=%s with %s=%s", axes[a].name, axes[a].value[i].name, axes[b].name,
-                 axes[b].value[k].name);
+        snprintf(d->impossible, sizeof d->impossible, "%s=%s with %s=%s", facets[a].name, facets[a].value[i].name, facets[b].name,
+                 facets[b].value[k].name);
     return most > -1000;
 }
 
 static inline void cover_all(struct drawing *d)
 {
-    for (int a = 0; a < AXES; a++)
-        for (int b = a + 1; b < AXES; b++)
+    for (int a = 0; a < FACETS; a++)
+        for (int b = a + 1; b < FACETS; b++)
             for (int i = 0; i < values_of(a); i++)
                 for (int k = 0; k < values_of(b); k++) {
                     if (d->refused[flat_of(a, i)][flat_of(b, k)] || d->covered[flat_of(a, i)][flat_of(b, k)]) continue;
@@ -199,8 +199,8 @@ static inline struct combo like_another(struct drawing *d)
 {
     struct combo c = free_combo();
     const struct combo *other = &d->combo[drawn(d) % (uint64_t)d->covering];
-    for (int i = 0; i < AXES; i++)
-        if (axes[i].effect == NUMERICS) c.v[i] = other->v[i];
+    for (int i = 0; i < FACETS; i++)
+        if (facets[i].effect == NUMERICS) c.v[i] = other->v[i];
     return c;
 }
 
@@ -222,11 +222,11 @@ static inline void draw_combos(struct drawing *d, uint64_t seed, int count)
 static inline void plain_of(const struct combo *c, struct combo *out)
 {
     *out = *c;
-    for (int i = 0; i < AXES; i++)
-        if (axes[i].effect == SAME_BITS && i != A_DEVICE) out->v[i] = 0;
-    const char *environment = value_of(c, A_DEVICE)->environment;
+    for (int i = 0; i < FACETS; i++)
+        if (facets[i].effect == SAME_BITS && i != F_DEVICE) out->v[i] = 0;
+    const char *environment = value_of(c, F_DEVICE)->environment;
     bool joins = environment && strstr(environment, "JOINS");
-    if (!on_emu(c) && !joins) out->v[A_DEVICE] = 0;
+    if (!on_emu(c) && !joins) out->v[F_DEVICE] = 0;
 }
 
 static inline bool same_plain(const struct combo *a, const struct combo *b)
@@ -255,7 +255,7 @@ static inline int ranks_resuming(const struct combo *c)
     int m = micro_batches(c), ranks = ranks_of(c), fitting[3], n = 0;
     for (int p = 1; p <= 4; p *= 2)
         if (p != ranks && m % p == 0) fitting[n++] = p;
-    return (c->v[A_IN_BWD] && !resumes_plainly(c)) || !n ? ranks : fitting[c->number % n];
+    return (c->v[F_IN_BWD] && !resumes_plainly(c)) || !n ? ranks : fitting[c->number % n];
 }
 
 #endif

@@ -9,15 +9,15 @@
 #define MATRIX_END   "<!-- end of combinations -->\n"
 
 struct shown {
-    int axis, value;
+    int facet, value;
 };
 
 static inline int matrix_rows(struct shown *rows)
 {
     int n = 0;
-    for (int a = 0; a < AXES; a++)
+    for (int a = 0; a < FACETS; a++)
         for (int i = 0; i < values_of(a); i++)
-            if (axes[a].value[i].shown) rows[n++] = (struct shown){a, i};
+            if (facets[a].value[i].shown) rows[n++] = (struct shown){a, i};
     return n;
 }
 
@@ -42,10 +42,10 @@ static inline void matrix_text(const struct drawing *d, struct buf *out)
     buf_printf(out, "\n|--:|---|");
     for (int i = 1; i < n; i++) buf_printf(out, ":-:|");
     for (int i = 0; i < n; i++) {
-        buf_printf(out, "\n| %d | %s |", i + 1, axes[rows[i].axis].value[rows[i].value].shown);
+        buf_printf(out, "\n| %d | %s |", i + 1, facets[rows[i].facet].value[rows[i].value].shown);
         for (int k = 0; k < i; k++) {
-            const struct refusal *r = d->refused[flat_of(rows[i].axis, rows[i].value)][flat_of(rows[k].axis, rows[k].value)];
-            if (rows[i].axis == rows[k].axis)
+            const struct refusal *r = d->refused[flat_of(rows[i].facet, rows[i].value)][flat_of(rows[k].facet, rows[k].value)];
+            if (rows[i].facet == rows[k].facet)
                 buf_printf(out, " |");
             else if (!r)
                 buf_printf(out, " ✓ |");

@@ -17,7 +17,9 @@
 #include "tests/combos/counted.h"
 #include "tests/combos/settings.h"
 #include "tests/ref/fence.h"
+#include "worker/budget.h"
 #include "worker/session.h"
+#include "worker/snapshot.h"
 #include "worker/train.h"
 
 enum leg { LEG_PLAIN, LEG_RUN, LEG_RESUME, LEGS };
@@ -40,7 +42,7 @@ static const char *const FENCE_KEYS[] = {"TRIMPOT_FENCE", "TRIMPOT_FENCE_JOINS"}
 static inline status choose_device(const struct runner *r, const struct combo *c)
 {
     static const struct backend *emu;
-    const char *environment = value_of(c, A_DEVICE)->environment;
+    const char *environment = value_of(c, F_DEVICE)->environment;
     const struct backend_place place = {r->comm->local_rank, r->comm->local_size};
     for (int i = 0; i < 2; i++) unsetenv(FENCE_KEYS[i]);
     if (on_emu(c)) {
@@ -65,23 +67,35 @@ static inline status choose_device(const struct runner *r, const struct combo *c
 
 /* ---- the plan ------------------------------------------------------------------------------------------------------------- */
 
-/* Bytes that a plan would bind, of each kind of memory: the rows of its arenas. */
-static inline status read_plan(const struct plan *p, size_t *bytes)
+static const char *const KINDS[MEM_KINDS] = {[MEM_HOST] = "host", [MEM_PINNED] = "pinned", [MEM_DEVICE] = "device"};
+
+struct planned {
+    size_t bytes[MEM_KINDS]; /* that it would bind, of each kind: the rows of its arenas */
+    size_t tensors;          /* what memory_budget is compared with: all rows of the memory where tensors live */
+};
+
+static inline bool is_beside(const struct plan *p, const char *name)
 {
-    static const char *const KINDS[MEM_KINDS] = {[MEM_HOST] = "host", [MEM_PINNED] = "pinned", [MEM_DEVICE] = "device"};
+    for (int e = 0; e < p->n_extra; e++)
+        if (!strcmp(p->extra[e].name, name)) return true;
+    return false;
+}
+
+static inline status read_plan(const struct plan *p, struct planned *out)
+{
     struct buf text = {0};
     plan_text(p, 0, true, "", &text);
     json_t *o = json_loads(text.data, 0, NULL), *row;
     size_t i, bound = (size_t)json_integer_value(json_object_get(o, "bound_bytes")), sum = 0, beside = 0;
-    for (int k = 0; k < MEM_KINDS; k++) bytes[k] = 0;
+    *out = (struct planned){0};
     json_array_foreach(json_object_get(o, "rows"), i, row)
     {
-        const char *memory = json_string_value(json_object_get(row, "memory")), *name = json_string_value(json_object_get(row, "name"));
+        const char *memory = json_string_value(json_object_get(row, "memory"));
         size_t n = (size_t)json_integer_value(json_object_get(row, "bytes"));
-        bool extra = false;
-        for (int e = 0; e < p->n_extra; e++) extra = extra || !strcmp(p->extra[e].name, name);
+        bool extra = is_beside(p, json_string_value(json_object_get(row, "name")));
         for (int k = 0; k < MEM_KINDS; k++)
-            if (!extra && !strcmp(memory, KINDS[k])) bytes[k] += n;
+            if (!extra && !strcmp(memory, KINDS[k])) out->bytes[k] += n;
+        if ((p->be->tensors_in == MEM_DEVICE) == !strcmp(memory, KINDS[MEM_DEVICE])) out->tensors += n;
         *(extra ? &beside : &sum) += n;
     }
     json_decref(o);
@@ -92,20 +106,32 @@ static inline status read_plan(const struct plan *p, size_t *bytes)
     return ST_OK;
 }
 
-/* As `trimpot plan` does it, on every rank. */
-static inline status make_plan(struct runner *r, const struct config *cfg, size_t *bytes)
+/* What `trimpot plan` does, on every rank; of a run that is resumed, as that chooses. */
+static inline status make_plan(struct runner *r, const struct config *cfg, struct planned *out)
 {
     struct session x = {0};
-    status st = comm_agree(r->comm, session_open(&x, cfg, r->comm, SESSION_TRAIN, NULL, NULL));
-    if (!st) st = read_plan(&x.plan, bytes);
+    struct resume resume = {0};
+    struct choice_made choice = {0};
+    struct config *before = NULL;
+    char *saved = NULL;
+    status st = snapshot_peek(cfg, r->comm, &resume);
+    if (!st && cfg->memory_budget != -1) saved = snapshot_config(&resume);
+    if (!st && saved) st = budget_again(cfg, saved, &before);
+    if (!st) st = comm_agree(r->comm, session_open(&x, before ? before : cfg, r->comm, SESSION_TRAIN, &resume.start, NULL));
+    if (!st && cfg->memory_budget != -1)
+        st = comm_agree(r->comm, budget_choose(&x, NULL, resume.found ? BUDGET_SAME_STEP : BUDGET_SMALLER, &choice));
+    if (!st) st = read_plan(&x.plan, out);
     if (!st) st = session_check_budget(&x);
     session_close(&x);
+    choice_free(&choice);
+    config_free(before);
+    ckpt_info_free(&resume.info);
+    free(saved);
     return comm_agree(r->comm, st);
 }
 
 static inline status compare_plan(const size_t *planned)
 {
-    static const char *const KINDS[MEM_KINDS] = {[MEM_HOST] = "host", [MEM_PINNED] = "pinned", [MEM_DEVICE] = "device"};
     for (int k = 0; k < MEM_KINDS; k++) {
         if (counted.peak[k] != planned[k])
             FAIL(ST_FAIL, "%zu bytes of %s memory were planned, %zu were taken at most", planned[k], KINDS[k], counted.peak[k]);
@@ -199,20 +225,47 @@ static inline status put_away(struct runner *r, const struct combo *c, const cha
     return st;
 }
 
-static inline status train_one(struct runner *r, const struct combo *c, const struct settings *s, const char *output)
+/* memory_budget: a byte less than what it would take, or where nothing is left to choose exactly that. */
+static inline status tighten(struct runner *r, const struct place *at, struct settings *s)
+{
+    struct config *cfg = NULL;
+    struct planned planned;
+    status st;
+    settings_set(s, "memory_budget=null");
+    TRY_DONE(settings_load(s, at, &cfg));
+    TRY_DONE(make_plan(r, cfg, &planned));
+    int64_t most = (int64_t)planned.tensors;
+    TRY_DONE(r->comm->fn->all_reduce_i64(r->comm, &most, 1, COMM_MAX));
+    for (int less = 1; less >= 0; less--) {
+        char key[48];
+        snprintf(key, sizeof key, "memory_budget=%lld", (long long)most - less);
+        settings_set(s, key);
+        config_free(cfg);
+        cfg = NULL;
+        TRY_DONE(settings_load(s, at, &cfg));
+        st = make_plan(r, cfg, &planned);
+        if (st != ST_OOM) goto done;
+    }
+done:
+    config_free(cfg);
+    return st;
+}
+
+static inline status train_one(struct runner *r, const struct combo *c, struct settings *s, const char *output)
 {
     static const struct train_hooks hooks = {.requests = nothing_asked};
     struct place at = r->at;
     struct config *cfg = NULL;
-    size_t planned[MEM_KINDS];
+    struct planned planned;
     status st;
     at.output = output;
     TRY_DONE(choose_device(r, c));
+    if (s->tight) TRY_DONE(tighten(r, &at, s));
     TRY_DONE(settings_load(s, &at, &cfg));
-    TRY_DONE(make_plan(r, cfg, planned));
+    TRY_DONE(make_plan(r, cfg, &planned));
     counted_begin();
     TRY_DONE(train(cfg, r->comm, &hooks));
-    st = comm_agree(r->comm, compare_plan(planned));
+    st = comm_agree(r->comm, compare_plan(planned.bytes));
     if (!st && r->comm->rank == 0) st = put_away(r, c, output);
     st = comm_agree(r->comm, st);
 done:
@@ -224,7 +277,7 @@ static inline void tell_failure(const struct runner *r, const struct combo *c, c
 {
     static const char *const WHAT[] = {"its plain run", "it", "it, resumed"};
     printf("FAIL: combination %d, %s, on %d rank(s), %s: %s\n  %s\n  alone: tests/combos/train.sh BUILD --only %d\n", c->number,
-           WHAT[r->leg], r->comm->size, value_of(c, A_DEVICE)->name, status_message(), keys, c->number);
+           WHAT[r->leg], r->comm->size, value_of(c, F_DEVICE)->name, status_message(), keys, c->number);
     fflush(stdout);
 }
 
@@ -242,7 +295,7 @@ static inline void settings_now(const struct runner *r, const struct combo *c, s
     if (r->extra) settings_add(s, r->extra, "");
 }
 
-static inline status run_once(struct runner *r, const struct combo *c, const struct settings *s)
+static inline status run_once(struct runner *r, const struct combo *c, struct settings *s)
 {
     struct combo plain;
     char *output = mem_printf("%s/%d", r->scratch, c->number);
@@ -260,7 +313,7 @@ static inline void run_one(struct runner *r, const struct combo *c)
     bool loud = r->loud && r->comm->rank == 0;
     double before = clock_s();
     settings_now(r, c, &s);
-    settings_text(&s, &keys);
+    settings_spell(&s, &keys);
     if (loud) printf("%s %d: %s\n", r->leg == LEG_PLAIN ? "plain" : "combination", c->number, keys.data), fflush(stdout);
     if (run_once(r, c, &s)) {
         if (r->comm->rank == 0) tell_failure(r, c, keys.data);

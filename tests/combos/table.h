@@ -1,8 +1,8 @@
 /* table.h — every key that a memory technique has, in one table; which pairs are refused, and why.
  *
- * An axis is a choice: a run has one value of each. Values of a NUMERICS axis give other weights, and a run is compared with the plain
- * one of the same numerics; values of a SAME_BITS axis must not change a bit (spec: "Memory policies never change a bit"). The first
- * value of each axis is plain. A new technique is a line; if it cannot go with another, that is a line of `refusals`, whose reason must
+ * A facet is a choice: a run has one value of each. Values of a NUMERICS facet give other weights, and a run is compared with the plain
+ * one of the same numerics; values of a SAME_BITS facet must not change a bit (spec: "Memory policies never change a bit"). The first
+ * value of each facet is plain. A new technique is a line; if it cannot go with another, that is a line of `refusals`, whose reason must
  * be in the message that trimpot gives. Everything else is drawn together (draw.h), trained, saved, resumed and compared (run.h), and
  * printed as the README's table (matrix.h). */
 /* clang-format off */
@@ -23,24 +23,25 @@ struct value {
     const char *shown; /* its row of the README's matrix; NULL: none */
 };
 
-struct axis {
+struct facet {
     const char *name;
     enum effect effect;
     struct value value[MOST_VALUES];
 };
 
-/* The axes that the runner knows by name. */
-enum { A_METHOD, A_OPTIMIZER, A_STATES, A_DEVICE, A_RANKS, A_ACCUMULATION, A_IN_BWD };
+/* The facets that the runner knows by name. */
+enum { F_METHOD, F_OPTIMIZER, F_STATES, F_DEVICE, F_RANKS, F_ACCUMULATION, F_IN_BWD, F_BUDGET };
 
-static const struct axis axes[] = {
-    [A_METHOD] = {"method", NUMERICS, {
+static const struct facet facets[] = {
+    [F_METHOD] = {"method", NUMERICS, {
         {"full", "recipe=full_finetune", NULL, 3, "full fine-tuning"},
         {"LoRA", "recipe=lora_finetune model.lora_dropout=0.1", NULL, 2, "LoRA"},
         {"LoRA, nothing dropped", "recipe=lora_finetune model.apply_lora_to_output=true", NULL, 2},
+        {"LoRA+", "recipe=lora_finetune model.lora_plus_ratio=4 model.lora_attn_modules=[q_proj,v_proj]", NULL, 1, "LoRA+"},
         {"QLoRA", "recipe=lora_finetune model.quantize_base=true model.lora_dropout=0.1", NULL, 2, "QLoRA"},
         {"QLoRA, nothing dropped", "recipe=lora_finetune model.quantize_base=true model.use_rslora=true", NULL, 2},
     }},
-    [A_OPTIMIZER] = {"optimizer", NUMERICS, {
+    [F_OPTIMIZER] = {"optimizer", NUMERICS, {
         {"AdamW", "optimizer=bitsandbytes.optim.%sAdamW", NULL, 2},
         {"AdamW8bit", "optimizer=bitsandbytes.optim.%sAdamW8bit optimizer.min_8bit_size=300", NULL, 2, "`bitsandbytes.optim.AdamW8bit`"},
         {"SGD", "optimizer=torch.optim.%sSGD optimizer.momentum=0.9", NULL, 1, "`torch.optim.SGD`"},
@@ -48,11 +49,11 @@ static const struct axis axes[] = {
          "`bitsandbytes.optim.SGD8bit`"},
         {"torchao Adam8bit", "optimizer=torchao.optim.%sAdam8bit optimizer.min_8bit_size=300", NULL, 1, "`torchao.optim.Adam8bit`"},
     }},
-    [A_STATES] = {"states", SAME_BITS, {
+    [F_STATES] = {"states", SAME_BITS, {
         {"where weights are", ""},
         {"Paged*", "+Paged", NULL, 1, "`bitsandbytes.optim.Paged*`"},
     }},
-    [A_DEVICE] = {"device", SAME_BITS, {
+    [F_DEVICE] = {"device", SAME_BITS, {
         {"cpu", "", NULL, 6},
         {"fence, any order", "", "TRIMPOT_FENCE=any", 4},
         {"fence, last", "", "TRIMPOT_FENCE=last", 3},
@@ -60,9 +61,16 @@ static const struct axis axes[] = {
         {"fence, joined", "", "TRIMPOT_FENCE=any TRIMPOT_FENCE_JOINS=1", 2},
         {"emu", ""},
     }},
-    [A_RANKS] = {"ranks", SAME_BITS, {{"1", NULL, NULL, 3}, {"2", NULL, NULL, 2, "several ranks"}, {"4"}}},
-    [A_ACCUMULATION] = {"gradient_accumulation_steps", SAME_BITS, {{"1"}, {"2", NULL, NULL, 1, "`gradient_accumulation_steps` > 1"}}},
-    [A_IN_BWD] = {"optimizer_in_bwd", SAME_BITS, {{"false", ""}, {"true", "optimizer_in_bwd=true", NULL, 1, "`optimizer_in_bwd`"}}},
+    [F_RANKS] = {"ranks", SAME_BITS, {{"1", NULL, NULL, 3}, {"2", NULL, NULL, 2, "several ranks"}, {"4"}}},
+    [F_ACCUMULATION] = {"gradient_accumulation_steps", SAME_BITS, {{"1"}, {"2", NULL, NULL, 1, "`gradient_accumulation_steps` > 1"}}},
+    [F_IN_BWD] = {"optimizer_in_bwd", SAME_BITS, {{"false", ""}, {"true", "optimizer_in_bwd=true", NULL, 1, "`optimizer_in_bwd`"}}},
+    /* "tight": one byte less than its plan without, so that something is chosen; the plan itself where all of it is written. */
+    [F_BUDGET] = {"memory_budget", SAME_BITS, {
+        {"null", ""},
+        {"4GiB", "memory_budget=4GiB", NULL, 1, "`memory_budget`"},
+        {"auto", "memory_budget=auto"},
+        {"tight", "memory_budget=4GiB", NULL, 2},
+    }},
     {"dtype", NUMERICS, {{"fp32", "dtype=fp32"}, {"bf16", "dtype=bf16", NULL, 1, "`dtype: bf16`"}}},
     {"master_weights", NUMERICS, {{"none", ""}, {"fp32", "master_weights=fp32", NULL, 1, "`master_weights: fp32`"}}},
     {"state_dtype", NUMERICS, {{"auto", "", NULL, 2}, {"fp32", "state_dtype=fp32", NULL, 1, "`state_dtype: fp32`"}, {"bf16", "state_dtype=bf16", NULL, 1, "`state_dtype: bf16`"}}},
@@ -74,6 +82,14 @@ static const struct axis axes[] = {
         {"full", "enable_activation_checkpointing=true", NULL, 1, "`enable_activation_checkpointing`"},
         {"selective", "ac_mode=selective ac_option=2", NULL, 1, "`ac_mode: selective`"},
     }},
+    {"recompute", SAME_BITS, {
+        {"auto", "", NULL, 2},
+        {"none", "recompute=none"},
+        {"products", "recompute=products"},
+        {"ffn", "recompute=ffn", NULL, 1, "`recompute: ffn`"},
+        {"attention", "recompute=attention", NULL, 1, "`recompute: attention`"},
+        {"block", "recompute=block", NULL, 1, "`recompute: block`"},
+    }},
     {"offloading", SAME_BITS, {
         {"none", ""},
         {"with streams", "enable_activation_offloading=true", NULL, 1, "`enable_activation_offloading`"},
@@ -81,16 +97,15 @@ static const struct axis axes[] = {
     }},
     {"reduce_bucket", SAME_BITS, {{"32MiB", ""}, {"64KiB", "reduce_bucket=64KiB"}}},
     {"cuda_graphs", SAME_BITS, {{"true", ""}, {"false", "cuda_graphs=false"}}},
-    {"memory_budget", SAME_BITS, {{"null", ""}, {"4GiB", "memory_budget=4GiB"}}},
 };
 
-enum { AXES = sizeof axes / sizeof *axes };
+enum { FACETS = sizeof facets / sizeof *facets };
 
 #define NO_SUCH_CLASS "there is no such class"
 
-/* value NULL: every value of the axis but the plain one. */
+/* value NULL: every value of the facet but the plain one. */
 static const struct refusal {
-    const char *axis, *value, *other, *other_value, *reason;
+    const char *facet, *value, *other, *other_value, *reason;
     const char *why; /* for the README, where the message's own words say too little */
 } refusals[] = {
     {"optimizer_in_bwd", "true", "clip_grad_norm", NULL, "a parameter steps before the norm of all gradients is known"},
@@ -101,6 +116,11 @@ static const struct refusal {
     {"state_dtype", NULL, "optimizer", "AdamW8bit", "the optimizer holds 8-bit states"},
     {"state_dtype", NULL, "optimizer", "SGD8bit", "the optimizer holds 8-bit states"},
     {"state_dtype", NULL, "optimizer", "torchao Adam8bit", "the optimizer holds 8-bit states"},
+    {"recompute", NULL, "checkpointing", "selective", "asks for other blocks to be recomputed"},
+    {"recompute", "none", "checkpointing", "full", "asks for other blocks to be recomputed"},
+    {"recompute", "products", "checkpointing", "full", "asks for other blocks to be recomputed"},
+    {"recompute", "ffn", "checkpointing", "full", "asks for other blocks to be recomputed"},
+    {"recompute", "attention", "checkpointing", "full", "asks for other blocks to be recomputed"},
     {"states", "Paged*", "optimizer", "SGD", "PagedSGD", NO_SUCH_CLASS},
     {"states", "Paged*", "optimizer", "SGD8bit", "PagedSGD8bit", NO_SUCH_CLASS},
     {"states", "Paged*", "optimizer", "torchao Adam8bit", "torchao.optim.PagedAdam8bit", NO_SUCH_CLASS},
@@ -108,7 +128,7 @@ static const struct refusal {
 
 enum { REFUSALS = sizeof refusals / sizeof *refusals };
 
-/* Two forms of one choice, each of which has keys of its own that contradict the other's: no pair of two axes. */
+/* Two forms of one choice, each of which has keys of its own that contradict the other's: no pair of two facets. */
 static const struct contradiction {
     const char *keys, *reason;
 } contradictions[] = {

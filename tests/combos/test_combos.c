@@ -30,7 +30,7 @@ static void draw_all(void)
 {
     draw_combos(&drawing, (uint64_t)number_in("TRIMPOT_COMBOS_SEED", 1), number_in("TRIMPOT_COMBOS", 300));
     if (!*drawing.impossible) return;
-    fprintf(stderr, "table.h: %s goes with no value of a third axis, and is not refused\n", drawing.impossible);
+    fprintf(stderr, "table.h: %s goes with no value of a third facet, and is not refused\n", drawing.impossible);
     exit(1);
 }
 
@@ -107,7 +107,7 @@ static int run_asked(struct asked *a)
     return failures ? 1 : 0;
 }
 
-static bool looked_at_from_outside(const struct combo *c) { return c->v[A_DEVICE] == 0 && ranks_of(c) <= 2; }
+static bool looked_at_from_outside(const struct combo *c) { return c->v[F_DEVICE] == 0 && ranks_of(c) <= 2 && !is_tight(c); }
 
 /* Of those on the CPU, spread over all. */
 static int print_keys(int wanted)
@@ -120,8 +120,8 @@ static int print_keys(int wanted)
         struct settings s;
         struct buf keys = {0};
         settings_of(c, ranks_of(c), &s);
-        settings_text(&s, &keys);
-        printf("%s %s\n", value_of(c, A_RANKS)->name, keys.data);
+        settings_spell(&s, &keys);
+        printf("%s %s\n", value_of(c, F_RANKS)->name, keys.data);
         settings_free(&s);
         buf_release(&keys);
         told++;
@@ -140,7 +140,7 @@ static int print_summary(void)
     printf(
         "%d combinations, of which the first %d cover all %d pairs of %d keys; %d pairs are refused; %d on 1, %d on 2, %d on 4 ranks, %d "
         "emulated; compared with %d plain runs\n",
-        drawing.n, drawing.covering, drawing.pairs, AXES, drawing.refused_pairs, ranks[1], ranks[2], ranks[4], emu, plain);
+        drawing.n, drawing.covering, drawing.pairs, FACETS, drawing.refused_pairs, ranks[1], ranks[2], ranks[4], emu, plain);
     return 0;
 }
 
@@ -150,15 +150,15 @@ static void test_every_pair_is_drawn(void **state)
 {
     (void)state;
     int covered = 0;
-    for (int a = 0; a < AXES; a++)
-        for (int b = a + 1; b < AXES; b++)
+    for (int a = 0; a < FACETS; a++)
+        for (int b = a + 1; b < FACETS; b++)
             for (int i = 0; i < values_of(a); i++)
                 for (int k = 0; k < values_of(b); k++) {
                     bool together = false;
                     for (int n = 0; n < drawing.n && !together; n++) together = drawing.combo[n].v[a] == i && drawing.combo[n].v[b] == k;
                     bool refused = drawing.refused[flat_of(a, i)][flat_of(b, k)];
                     if (together == refused)
-                        fail_msg("%s=%s, %s=%s is %s", axes[a].name, axes[a].value[i].name, axes[b].name, axes[b].value[k].name,
+                        fail_msg("%s=%s, %s=%s is %s", facets[a].name, facets[a].value[i].name, facets[b].name, facets[b].value[k].name,
                                  together ? "refused, and drawn" : "never drawn");
                     covered += together;
                 }
@@ -194,13 +194,13 @@ static void refused_pair(int a, int i, int b, int k, const struct refusal *why)
     struct settings s;
     given.v[a] = i;
     given.v[b] = k;
-    if (!complete_from(&drawing, &given, &c)) fail_msg("%s with %s: nothing goes with both", why->axis, why->other);
+    if (!complete_from(&drawing, &given, &c)) fail_msg("%s with %s: nothing goes with both", why->facet, why->other);
     settings_of(&c, ranks_of(&c), &s);
     status st = judge(&s, true);
     if (!st || !strstr(status_message(), why->reason)) {
         struct buf keys = {0};
-        settings_text(&s, &keys);
-        fail_msg("%s=%s, %s=%s: %s, without '%s'\n  %s", axes[a].name, axes[a].value[i].name, axes[b].name, axes[b].value[k].name,
+        settings_spell(&s, &keys);
+        fail_msg("%s=%s, %s=%s: %s, without '%s'\n  %s", facets[a].name, facets[a].value[i].name, facets[b].name, facets[b].value[k].name,
                  st ? status_message() : "it is not refused", why->reason, keys.data);
     }
     settings_free(&s);
@@ -209,8 +209,8 @@ static void refused_pair(int a, int i, int b, int k, const struct refusal *why)
 static void test_refused_pairs_are_refused(void **state)
 {
     (void)state;
-    for (int a = 0; a < AXES; a++)
-        for (int b = a + 1; b < AXES; b++)
+    for (int a = 0; a < FACETS; a++)
+        for (int b = a + 1; b < FACETS; b++)
             for (int i = 0; i < values_of(a); i++)
                 for (int k = 0; k < values_of(b); k++) {
                     const struct refusal *why = drawing.refused[flat_of(a, i)][flat_of(b, k)];
