@@ -15,6 +15,7 @@
 #include "kernels/record.h"
 #include "worker/adapter.h"
 #include "worker/export.h"
+#include "worker/start.h"
 
 enum { MAX_LEAVES = 64 };
 
@@ -163,6 +164,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .alpha = lora->alpha,
         .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,
         .rslora = lora->use_rslora,
+        .start = x->has_adapter || x->use != SESSION_TRAIN ? START_UNIFORM : lora->start,
         .plus_ratio = isnan(lora->plus_ratio) ? 0 : lora->plus_ratio,
         .rung = c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS,
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
@@ -239,6 +241,7 @@ static void layout(struct session *x)
     x->batch_loss = arena_take(&a[PLAN_BATCH], sizeof *x->batch_loss, "loss of an evaluated batch");
     x->rank_losses = arena_take(&a[PLAN_STAGING], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of evaluated batches");
     if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
+    start_layout(x, &a[PLAN_HOST]);
     if (x->recorder) record_layout(x->recorder, &a[PLAN_HOST]);
 }
 
@@ -321,6 +324,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
     TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied || x->shape.untied, random));
     TRY(adapter_match(x));
+    TRY(start_check(x));
     if (use == SESSION_TRAIN) TRY(open_training(x, start ? start->micro_batches : 0));
     size_t piece = (size_t)export_piece(&x->model.params) * 4, load = param_load_bytes(&x->model.params);
     TRY(stage_init(&x->stage, x->s, piece > load ? piece : load));

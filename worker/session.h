@@ -17,6 +17,13 @@
 
 enum session_use { SESSION_TRAIN, SESSION_FORWARD };
 
+/* What adapters start from, in host memory (start.h). */
+struct start {
+    double *room;
+    float *pair, *kept;
+    void *weight;
+};
+
 struct session {
     const struct config *cfg;
     struct comm *comm;
@@ -46,6 +53,8 @@ struct session {
     double *rank_losses; /* pinned [ranks]: … and what the ranks have of one round */
     struct plan plan;
     void *wide, *narrow; /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) */
+
+    struct start start;
 
     uint64_t seed;
     int64_t started;    /* seconds since 1970: the date that templates say */

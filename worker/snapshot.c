@@ -8,12 +8,13 @@
 
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
+#include "worker/start.h"
 
 char *snapshot_dir(const struct config *c) { return mem_printf("%s/checkpoints", c->output_dir); }
 
 /* ---- the state: flat classes and their tensor table ------------------------------------------------------------------- */
 
-/* A vector in tensor memory, and the way there. */
+/* A vector in tensor memory, or the host's, and the way there. */
 struct flat {
     struct stage *stage;
     char *data;
@@ -30,6 +31,20 @@ static status write_flat(void *owner, int64_t at, int64_t n, const void *from_ho
 {
     const struct flat *f = owner;
     return stage_in(f->stage, f->data + (size_t)at * f->element, from_host, (size_t)n * f->element);
+}
+
+static status read_host(void *owner, int64_t at, int64_t n, void *to_host)
+{
+    const struct flat *f = owner;
+    memcpy(to_host, f->data + (size_t)at * f->element, (size_t)n * f->element);
+    return ST_OK;
+}
+
+static status write_host(void *owner, int64_t at, int64_t n, const void *from_host)
+{
+    const struct flat *f = owner;
+    memcpy(f->data + (size_t)at * f->element, from_host, (size_t)n * f->element);
+    return ST_OK;
 }
 
 /* Stays where it is while `s` is in use: the classes point into it. */
@@ -58,6 +73,11 @@ static void state_of(struct session *x, struct state *st)
     for (int k = 0; k < STATE_VECTORS; k++) {
         const struct state_vector *v = &x->trainer.optim.vector[k];
         add_class(x, st, v->name, v->dt, v->count, v->per, v->data);
+    }
+    if (start_kept(x)) {
+        add_class(x, st, "start", DT_F32, ps->flat_count, 1, start_kept(x));
+        st->classes[st->s.n_classes - 1].read = read_host;
+        st->classes[st->s.n_classes - 1].write = write_host;
     }
     st->tensors = mem_alloc((size_t)(ps->n + 1) * sizeof *st->tensors);
     for (int i = 0; i < ps->n; i++) {
@@ -213,6 +233,7 @@ static status restore(struct session *x, const struct ckpt_info *info, struct pr
                             .applied = integer(o, "applied"),
                             .skipped = integer(o, "skipped"),
                             .skipped_in_a_row = integer(o, "skipped_in_a_row")};
+    TRY_DONE(start_settle(x, true));
     TRY_DONE(trainer_set_applied(&x->trainer, at->applied));
     st = param_store_refresh_all(&x->model.params, x->s);
 done:
@@ -255,7 +276,8 @@ status snapshot_load(struct session *x, struct resume *r, struct progress *at)
         r->info.rejected += rejected;
     }
     TRY_DONE(st);
-    st = r->found ? restore(x, &r->info, at) : x->cfg->resume ? none_left(x->cfg, &r->info) : ST_OK;
+    if (!r->found && x->cfg->resume) TRY_DONE(none_left(x->cfg, &r->info));
+    st = r->found ? restore(x, &r->info, at) : start_settle(x, false);
 done:
     free(dir);
     free(into.tensors);
