@@ -86,6 +86,14 @@ static bool lora_component_in_full(const struct bound *b)
 {
     return !lora(b) && b->model.path && b->model.kind != ADAPT_NONE;
 }
+static bool starts_twice(const struct bound *b)
+{
+    return b->c->checkpointer.adapter_checkpoint && b->c->model.lora.start != START_UNIFORM;
+}
+static bool start_of_quantised(const struct bound *b)
+{
+    return start_is_of_weights(b->c->model.lora.start) && b->c->model.adapt == ADAPT_QLORA;
+}
 static bool nesterov_is_wrong(const struct bound *b)
 {
     return b->c->optimizer.nesterov && (b->c->optimizer.momentum <= 0 || b->c->optimizer.dampening != 0);
@@ -230,6 +238,10 @@ static const struct rule {
      "the recipe trains adapters: write the lora_ or qlora_ form, or leave it out"},
     {"model._component_", lora_component_in_full,
      "the recipe trains all weights: write the form without lora_, or run lora_finetune"},
+    {"model.init_lora_weights", starts_twice, "checkpointer.adapter_checkpoint says what the adapter starts as; keep one of the two keys"},
+    {"model.init_lora_weights", start_of_quantised,
+     "the base loses what its adapter starts as, and rounding what is left to 4 bits again would make another base than the one that the "
+     "exported adapter is for; set model.quantize_base=false, or start with true, gaussian or orthogonal"},
     {"optimizer.nesterov", nesterov_is_wrong, "it needs momentum above 0 and dampening 0"},
     {"save_adapter_weights_only", adapter_only_in_full, "the recipe trains all weights: there is no adapter"},
     {"checkpointer.adapter_checkpoint", adapter_in_full,

@@ -69,6 +69,19 @@ static const struct choice template_choices[] = {
 };
 static const struct choice attn_choices[] = {
     {"q_proj", MODULE_Q}, {"k_proj", MODULE_K}, {"v_proj", MODULE_V}, {"output_proj", MODULE_O}};
+#define OTHER_START "it needs gradients or activations of a pass over data before training; PEFT trains such adapters, and they are read here " \
+                    "(checkpointer.adapter_checkpoint)"
+static const struct choice start_choices[] = {
+    {"true", START_UNIFORM}, {"gaussian", START_GAUSSIAN}, {"orthogonal", START_ORTHOGONAL}, {"pissa", START_PISSA},
+    {"pissa_niter_1", START_PISSA | 1 << START_ROUNDS}, {"pissa_niter_2", START_PISSA | 2 << START_ROUNDS},
+    {"pissa_niter_4", START_PISSA | 4 << START_ROUNDS}, {"pissa_niter_8", START_PISSA | 8 << START_ROUNDS},
+    {"pissa_niter_16", START_PISSA | 16 << START_ROUNDS}, {"pissa_niter_32", START_PISSA | 32 << START_ROUNDS},
+    {"olora", START_OLORA},
+    {"false", 0, "B would be random too, and the model another one than the base from the first step on"},
+    {"loftq", 0, "it replaces the base by one whose rounding the adapter mends; the base stays as it is here: model.quantize_base quantises it"},
+    {"eva", 0, OTHER_START}, {"corda", 0, OTHER_START}, {"lora_ga", 0, OTHER_START},
+    {"mica", 0, "B would stay as it is in training, which is not built"},
+};
 static const struct choice init_choices[] = {{"pretrained", INIT_PRETRAINED}, {"random", INIT_RANDOM}};
 static const struct choice ac_choices[] = {
     {"null", AC_AUTO}, {"none", AC_NONE}, {"full", AC_FULL}, {"selective", AC_SELECTIVE}};
@@ -221,8 +234,9 @@ const struct row schema[] = {
      .sentence = "Keeps the frozen weights in 4 bits (NF4): QLoRA."},
     {"model.lora_plus_ratio", T_FLOAT, C(model.lora.plus_ratio), OPTIONAL, FROM(1),
      .sentence = "LoRA+: learning rate of B over that of A, which is optimizer.lr (the paper: 16); null: both learn alike."},
-    NOT_YET("model.init_lora_weights", T_TEXT, "true", "adapters start as in LoRA: A uniform, B zero",
-            "PiSSA, OLoRA, LoftQ, orthogonal starts."),
+    {"model.init_lora_weights", T_CHOICE, C(model.lora.start), .def = "true", CHOICES(start_choices),
+     .sentence = "What adapters start as. true: A uniform, B zero; gaussian: A normal; pissa, olora: parts of the weights that they sit on, which "
+      "lose them (pissa_niter_N: approximately, sooner); orthogonal: at random, with B A = 0."},
     NOT_YET("model.modules_to_save", T_TEXTS, "null", "only adapters are trained", "Modules trained in full."),
 
     {"checkpointer.checkpoint_dir", T_TEXT, C(checkpointer.checkpoint_dir), .required = true, .resume = RESUME_SHOWN,

@@ -15,6 +15,7 @@
 #include "kernels/record.h"
 #include "worker/adapter.h"
 #include "worker/export.h"
+#include "worker/start.h"
 
 enum { MAX_LEAVES = 64 };
 
@@ -180,6 +181,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .alpha = lora->alpha,
         .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,
         .rslora = lora->use_rslora,
+        .start = x->has_adapter || x->use != SESSION_TRAIN ? START_UNIFORM : lora->start,
         .plus_ratio = isnan(lora->plus_ratio) ? 0 : lora->plus_ratio,
         .rung = rung_of(c),
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
@@ -264,6 +266,7 @@ static void layout(struct session *x)
     x->batch_loss = arena_take(&a[PLAN_BATCH], sizeof *x->batch_loss, "loss of an evaluated batch");
     x->rank_losses = arena_take(&a[PLAN_STAGING], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of evaluated batches");
     if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
+    start_layout(x, &a[PLAN_HOST]);
     if (x->recorder) record_layout(x->recorder, &a[PLAN_HOST]);
     profile_layout(x->profile, &a[PLAN_HOST]);
 }
@@ -352,6 +355,7 @@ static status measure(struct session *x, const struct batch_bounds *given)
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
     TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied || x->shape.untied, weights_are_drawn(x, train && given)));
     TRY(adapter_match(x));
+    TRY(start_check(x));
     if (train) TRY(open_training(x, x->micro_batches));
     size_t piece = (size_t)export_piece(&x->model.params) * 4, load = param_load_bytes(&x->model.params);
     TRY(stage_init(&x->stage, x->s, piece > load ? piece : load));

@@ -18,6 +18,13 @@
 
 enum session_use { SESSION_TRAIN, SESSION_FORWARD };
 
+/* What adapters start from, in host memory (start.h). */
+struct start {
+    double *room;
+    float *pair, *kept;
+    void *weight;
+};
+
 struct session {
     const struct config *cfg;
     struct comm *comm;
@@ -50,6 +57,8 @@ struct session {
     void *wide, *narrow; /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) */
 
     const char *chosen; /* what memory_budget came to, for the header; NULL: nothing was asked for */
+    struct start start;
+
     uint64_t seed;
     bool again;            /* measured a second time: what was noted is not noted again */
     int64_t micro_batches; /* M of the checkpoint that is continued; 0: as configured */
