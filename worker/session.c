@@ -60,6 +60,7 @@ static status choose_backend(struct session *x, const struct gpu *planned)
         TRY(gpu_backend(planned, &x->be));
     else if (plugin[kind])
         TRY(backend_load(plugin[kind], &place, &x->be));
+    if (x->use == SESSION_TRAIN && x->be->dev.event_elapsed) TRY(profile_open(&x->profile, c, x->comm->rank, &x->be));
     TRY(open_streams(x));
     TRY(batcher_init(&x->batcher, x->s, x->copy_in));
     return ST_OK;
@@ -245,21 +246,30 @@ status session_seed(struct session *x, const uint64_t *resumed)
 
 /* ---- layout: run by session_open to measure, by session_bind to bind ------------------------------------------------------ */
 
+/* For what no step uses. */
+static void *between_steps(struct session *x, size_t bytes, const char *name)
+{
+    void *data = NULL;
+    if (!bytes) return NULL;
+    return model_spare(&x->model, bytes, &data) ? data : arena_take(&x->plan.arena[PLAN_SCRATCH], bytes, "%s", name);
+}
+
 static void layout(struct session *x)
 {
     struct arena *a = x->plan.arena;
     model_layout(&x->model, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH], &a[PLAN_OFFLOADED]);
     batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH], &a[PLAN_STAGING]);
-    stage_layout(&x->stage, &a[PLAN_SCRATCH], &a[PLAN_STAGING]);
+    stage_layout(&x->stage, between_steps(x, x->stage.raw_bytes, "bytes of files"), &a[PLAN_STAGING]);
     size_t piece = (size_t)export_piece(&x->model.params), narrow = x->model.act == DT_F32 ? 0 : dtype_bytes(x->model.act);
-    x->wide = arena_take(&a[PLAN_SCRATCH], piece * 4, "piece of a weight for export");
-    x->narrow = narrow ? arena_take(&a[PLAN_SCRATCH], piece * narrow, "piece of a weight for export") : x->wide;
+    x->wide = between_steps(x, piece * 4, "piece of a weight for export");
+    x->narrow = narrow ? between_steps(x, piece * narrow, "piece of a weight for export") : x->wide;
     x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
     x->batch_loss = arena_take(&a[PLAN_BATCH], sizeof *x->batch_loss, "loss of an evaluated batch");
     x->rank_losses = arena_take(&a[PLAN_STAGING], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of evaluated batches");
     if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
     start_layout(x, &a[PLAN_HOST]);
     if (x->recorder) record_layout(x->recorder, &a[PLAN_HOST]);
+    profile_layout(x->profile, &a[PLAN_HOST]);
 }
 
 static struct work_bounds work_of(const struct session *x)
@@ -319,6 +329,18 @@ static bool weights_are_drawn(const struct session *x, bool imagined)
     return x->cfg->model.init == INIT_RANDOM || (imagined && !st_exists(dir, "model"));
 }
 
+/* Paged states: what the plan lets them have on the device. Called when all of them are planned there. */
+static status fit_states(struct session *x)
+{
+    int64_t excess = plan_excess(&x->plan, x->cfg->memory_budget, x->comm->local_size);
+    int64_t room = (int64_t)pager_device_bytes(&x->trainer.optim.pager) - excess;
+    if (!x->cfg->optimizer.is_paged || excess <= 0) return ST_OK;
+    TRY(optim_fit(&x->trainer.optim, room > 0 ? (size_t)room : 0));
+    plan_again(&x->plan);
+    layout(x);
+    return ST_OK;
+}
+
 /* Everything that follows from the configuration, the files and the data: numbered, sized, laid out. */
 static status measure(struct session *x, const struct batch_bounds *given)
 {
@@ -347,9 +369,10 @@ static status measure(struct session *x, const struct batch_bounds *given)
     plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
     plan_extra(&x->plan, x->be->tensors_in, "library", x->be->library, x->be->library_bytes(&work));
     plan_extra(&x->plan, MEM_DEVICE, "library", "buffers of NCCL", transport_library_bytes(x->comm));
+    if (x->profile) plan_extra(&x->plan, MEM_HOST, "library", "events of the profiler: a guess", profile_library_bytes(x->profile));
     x->plan.held = transport_held_bytes(x->comm);
     if (x->data) plan_extra(&x->plan, MEM_HOST, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
-    return ST_OK;
+    return train ? fit_states(x) : ST_OK;
 }
 
 /* What measure opened, in any part. */
@@ -374,6 +397,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     x->micro_batches = start ? start->micro_batches : 0;
     TRY(join_devices(x, choose_backend(x, start ? start->gpu : NULL), start && start->gpu));
     TRY(family_open(dir, &x->hf, &x->shape));
+    TRY(family_agrees(dir, &x->shape, cfg->model.family, cfg->checkpointer.model_type));
     if (use == SESSION_TRAIN && comm->rank == 0) hf_config_warn(dir, &x->hf);
     if (!weights_are_drawn(x, imagined)) TRY(st_open(dir, "model", &x->files));
     family_settle_head(dir, &x->files, &x->shape);
@@ -402,9 +426,10 @@ status session_bind(struct session *x)
     watch_at(WATCH_LOAD, 0);
     TRY(plan_bind(&x->plan));
     layout(x);
+    TRY(profile_ready(x->profile));
     TRY(model_prepare(&x->model, &x->stage));
     TRY(param_store_load(&x->model.params, &x->stage, x->seed));
-    if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim));
+    if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim, &x->stage));
     if (x->use == SESSION_TRAIN) TRY(trainer_set_applied(&x->trainer, 0));
     return x->be->dev.sync(x->s, "load");
 }
@@ -414,7 +439,9 @@ status session_bind(struct session *x)
 static void settle(struct session *x)
 {
     char *message = mem_strdup(status_message());
-    struct stream *const streams[] = {x->copy_in, x->across, x->model.params.decode, x->model.acts.ring.out, x->model.acts.ring.in, x->s};
+    const struct pager *states = &x->trainer.optim.pager;
+    struct stream *const streams[] = {
+        x->copy_in, x->across, x->model.params.decode, x->model.acts.ring.out, x->model.acts.ring.in, states->in, states->out, x->s};
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
         if (streams[i]) (void)x->be->dev.sync(streams[i], "end");
     (void)status_fail(ST_OK, "%s", message);
@@ -424,10 +451,12 @@ static void settle(struct session *x)
 void session_close(struct session *x)
 {
     settle(x);
+    profile_close(x->profile);
     unmeasure(x);
     batcher_release(&x->batcher);
     if (x->copy_in) x->be->dev.stream_close(x->copy_in);
     if (x->s) x->be->dev.stream_close(x->s);
+    profile_release(x->profile);
     if (x->val) dataset_close(x->val);
     if (x->data) dataset_close(x->data);
     chat_format_close(&x->format);

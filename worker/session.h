@@ -13,6 +13,7 @@
 #include "worker/batch.h"
 #include "worker/data/chat_format.h"
 #include "worker/memory/plan.h"
+#include "worker/profile.h"
 #include "worker/trainer.h"
 
 enum session_use { SESSION_TRAIN, SESSION_FORWARD };
@@ -32,6 +33,7 @@ struct session {
     bool unordered;             /* its bits may differ from run to run, in what this run asks of it */
     struct stream *s, *copy_in; /* compute; micro-batches on their way to it */
     struct stream *across;      /* gradients on their way over the ranks; compute's own where nothing could run meanwhile */
+    struct profile *profile;    /* what is traced; NULL: nothing is */
     struct recorder *recorder;  /* of what blocks queue on compute (kernels/record.h); NULL: none */
 
     struct hf_config hf;
@@ -54,6 +56,7 @@ struct session {
     struct plan plan;
     void *wide, *narrow; /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) */
 
+    const char *chosen; /* what memory_budget came to, for the header; NULL: nothing was asked for */
     struct start start;
 
     uint64_t seed;

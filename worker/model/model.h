@@ -96,7 +96,8 @@ struct model {
     tensor lora_t, dropped;
     /* head: compacted rows */
     tensor head_x, head_delta, head_n, head_rstd, head_dn, head_z, head_lora;
-    tensor loss; /* [supervised] of the whole micro-batch */
+    tensor loss;   /* [supervised] of the whole micro-batch */
+    size_t spared; /* bytes of head_z that others have, too */
 };
 
 /* One forward/backward: where it runs, on what, for which step. sink NULL = forward only. */
@@ -115,6 +116,8 @@ status model_init(struct model *m, const struct backend *be, const struct model_
                   const struct batch_bounds *bounds, dtype act, bool masters);
 void model_layout(struct model *m, struct arena *frozen, struct arena *trained, struct arena *kept, struct arena *scratch,
                   struct arena *offloaded);
+/* During layout, after model_layout: memory of the logits' chunk, for what is used only while the head computes nothing; false: no room. */
+bool model_spare(struct model *m, size_t bytes, void **out);
 status model_prepare(struct model *m, struct stage *g); /* after binding: RoPE tables */
 void model_release(struct model *m);
 
