@@ -70,6 +70,9 @@ static const struct choice attn_choices[] = {
 static const struct choice init_choices[] = {{"pretrained", INIT_PRETRAINED}, {"random", INIT_RANDOM}};
 static const struct choice ac_choices[] = {
     {"null", AC_AUTO}, {"none", AC_NONE}, {"full", AC_FULL}, {"selective", AC_SELECTIVE}};
+static const struct choice recompute_choices[] = {
+    {"auto", RECOMPUTE_AUTO}, {"none", RECOMPUTE_NONE}, {"products", RECOMPUTE_PRODUCTS},
+    {"ffn", RECOMPUTE_FFN}, {"attention", RECOMPUTE_ATTENTION}, {"block", RECOMPUTE_BLOCK}};
 static const struct choice ac_option_choices[] = {
     {"op", 0, "choosing single operations is not supported; give N to recompute every N-th block"}};
 static const struct choice master_choices[] = {{"none", TRI_AUTO}, {"fp32", TRI_FP32}};
@@ -303,6 +306,10 @@ const struct row schema[] = {
      .sentence = "The same with a choice: none, full, or selective with ac_option."},
     {"ac_option", T_INT, C(ac_option), OPTIONAL, FROM(1), CHOICES(ac_option_choices), .unit = "blocks",
      .resume = RESUME_FREE, .sentence = "Selective: every N-th block is recomputed."},
+    {"recompute", T_CHOICE, C(recompute), .def = "auto", CHOICES(recompute_choices), .resume = RESUME_FREE,
+     .sentence = "What of a block the backward pass computes again, each with those before it: none; products: norms and the gated "
+                 "product, no matrix product; ffn: gate and up; attention: q, k and v, but not attention itself; block: all but its "
+                 "input. auto: products, or what activation checkpointing asks for. Same bits, less memory."},
     {"enable_activation_offloading", T_BOOL, C(enable_activation_offloading), .def = "false", .resume = RESUME_FREE,
      .sentence = "Moves what a block keeps to host memory until its backward pass, with checkpointing or without; same bits, less "
                  "memory of the GPU. On a CPU there is no other memory: nothing moves."},

@@ -7,6 +7,7 @@
 #include "launcher/signals.h"
 #include "launcher/startup.h"
 #include "launcher/verbs.h"
+#include "worker/compare.h"
 #include "worker/header.h"
 #include "worker/predict.h"
 #include "worker/train.h"
@@ -48,7 +49,8 @@ static status show_plan(const struct cli *c, const struct session *x, const stru
         buf_text(&speed, "");
         if (gpu && x->model.act != DT_BF16) log_note("no prediction: its rates are those of bf16, and dtype is not");
         if (gpu && x->model.act == DT_BF16) {
-            struct prediction p = predict(x, gpu);
+            struct data_shape d = data_shape_of(x);
+            struct prediction p = predict(x, gpu, &d);
             predict_text(&p, gpu, c->json, &speed);
         }
         plan_text(&x->plan, 0, c->json, speed.data, &text);
@@ -62,14 +64,13 @@ static status show_plan(const struct cli *c, const struct session *x, const stru
     return st;
 }
 
-/* Without rows, batches are as long as they may be. */
-static status bounds_without_rows(const struct config *cfg, struct batch_bounds *out)
+static status show_comparison(const struct cli *c, struct session *x, const struct gpu *gpu)
 {
-    int64_t length = cfg->tokenizer.max_seq_len, n = cfg->batch_size;
-    if (length <= 0)
-        FAIL(ST_USAGE, "how long are the rows? Give --data FILE, or tokenizer.max_seq_len=N to plan for rows of N tokens each");
-    *out = (struct batch_bounds){.tokens = n * length, .docs = n, .doc_tokens = length, .supervised = n * length};
-    return ST_OK;
+    struct buf text = {0};
+    status st = compare(x, gpu, c->json, &text);
+    if (!st && x->comm->rank == 0) fputs(text.data, stdout);
+    buf_release(&text);
+    return st;
 }
 
 static bool has_rows(const struct config *cfg)
@@ -85,15 +86,15 @@ static status plan_for(const struct cli *c, const struct config *cfg, struct com
     struct session_start start = {.gpu = gpu};
     struct batch_bounds bounds;
     bool rows = has_rows(cfg);
-    if (!rows) TRY(bounds_without_rows(cfg, &bounds));
+    if (!rows) TRY(batch_bounds_told(cfg, &bounds));
     status st = comm_agree(comm, session_open(&x, cfg, comm, SESSION_TRAIN, &start, rows ? NULL : &bounds));
     if (!st) st = session_seed(&x, NULL);
     if (!st) {
         header_print(&x);
         if (gpu && gpu_estimated()) log_warn("workspace and library rows are estimates: %s", gpu_estimated());
-        st = show_plan(c, &x, gpu);
+        st = c->compare ? show_comparison(c, &x, gpu) : show_plan(c, &x, gpu);
     }
-    if (!st) st = session_check_budget(&x);
+    if (!st && !c->compare) st = session_check_budget(&x);
     session_close(&x);
     return comm_agree(comm, st);
 }
@@ -166,11 +167,13 @@ const struct verb verb_plan = {
     .help =
         "Takes the same line as `run`. Prints the memory of each rank by category, from the layout code that the run binds; refuses\n"
         "what does not fit, naming the largest rows and the keys that shrink them. With --gpu it plans for a GPU that need not be here\n"
-        "and predicts the speed. Without rows, a tokenizer.max_seq_len and a folder with a config.json are enough.\n\n"
+        "and predicts the speed. Without rows, a tokenizer.max_seq_len and a folder with a config.json are enough. With --compare it\n"
+        "prints a row per memory technique instead: what it saves, by category, and costs in time.\n\n"
         "  trimpot plan lora_finetune --model DIR --data rows.jsonl\n"
         "  trimpot plan full_finetune --config my.yaml memory_budget=16GB\n"
-        "  trimpot plan lora_finetune --gpu h100 --model DIR tokenizer.max_seq_len=4096\n",
-    .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_JSON | CLI_DEVICE | CLI_GPU,
+        "  trimpot plan lora_finetune --gpu h100 --model DIR tokenizer.max_seq_len=4096\n"
+        "  trimpot plan full_finetune --gpu h100 --model DIR tokenizer.max_seq_len=4096 --compare\n",
+    .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_JSON | CLI_DEVICE | CLI_GPU | CLI_COMPARE,
     .min_args = 1,
     .max_args = 1,
     .overrides = true,

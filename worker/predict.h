@@ -41,8 +41,21 @@ struct prediction {
     double mfu;
 };
 
+/* What of the rows decides how long a token takes. Means weigh documents by their tokens. */
+struct data_shape {
+    double length;           /* of a token's document */
+    double met, met_sliding; /* twice the keys that a token's query meets; in layers with a window */
+    double supervised;       /* share of the tokens */
+    double item;             /* tokens of a row */
+};
+struct data_shape data_shape_of(const struct session *x);
+
+/* The rates to compare two plans of one session by: of the GPU that is asked for, else of the one that is here, else of the first in the
+ * table; of a CPU those of its cores, which say what costs more than what, not how much. */
+const struct gpu *predict_rates(const struct session *x, const struct gpu *asked);
+
 /* Of a session that was opened to train. */
-struct prediction predict(const struct session *x, const struct gpu *g);
+struct prediction predict(const struct session *x, const struct gpu *g, const struct data_shape *d);
 
 /* Lines under a plan's table, or the member `"prediction":{…}` behind its rows. */
 void predict_text(const struct prediction *p, const struct gpu *g, bool json, struct buf *out);

@@ -439,7 +439,7 @@ static void diff(void **state)
     assert_true(maths);
     free(d);
     config_free(is);
-    is = PARSE(BASE, "batch_size=4", "dataset.data_files=moved/rows.json", "save_every_n_steps=3", "ac_mode=full");
+    is = PARSE(BASE, "batch_size=4", "dataset.data_files=moved/rows.json", "save_every_n_steps=3", "ac_mode=full", "recompute=block");
     d = config_diff(old, is, &maths);
     assert_string_equal(d, "batch_size: 2 -> 4\ndataset.data_files: [rows.json] -> [moved/rows.json]\n");
     assert_false(maths);

@@ -1,5 +1,6 @@
 #include "worker/memory/plan.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,6 +162,21 @@ void plan_text(const struct plan *p, int rank, bool json, const char *more, stru
     else
         text_table(p, lines, n, rank, out);
     free(lines);
+}
+
+int plan_sums(const struct plan *p, struct plan_sum sums[PLAN_SUMS])
+{
+    struct line *lines;
+    int n = collect(p, &lines), k = 0;
+    for (int i = 0; i < n; i++) {
+        int at = 0;
+        while (at < k && strcmp(sums[at].category, lines[i].category)) at++;
+        assert(at < PLAN_SUMS && "more categories than sums");
+        if (at == k) sums[k++] = (struct plan_sum){.category = lines[i].category};
+        *(lines[i].kind == MEM_DEVICE ? &sums[at].device : &sums[at].host) += lines[i].bytes;
+    }
+    free(lines);
+    return k;
 }
 
 /* ---- the budget ------------------------------------------------------------------------------------------------------ */

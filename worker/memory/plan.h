@@ -56,6 +56,14 @@ void plan_extra(struct plan *p, enum mem_kind kind, const char *category, const 
 size_t plan_arena_bytes(const struct plan *p); /* what plan_bind allocates, exactly */
 size_t plan_total_bytes(const struct plan *p); /* with the rows beside the arenas */
 
+/* Sums of the rows of one category. */
+enum { PLAN_SUMS = 16 };
+struct plan_sum {
+    const char *category;
+    size_t device, host; /* where tensors have memory of their own; else all is the host's */
+};
+int plan_sums(const struct plan *p, struct plan_sum sums[PLAN_SUMS]);
+
 /* The table: one line per category and name with how many and how much; `json`: an object instead, which `more` (",\"key\":…", or
  * "") goes on. Appends to out. */
 void plan_text(const struct plan *p, int rank, bool json, const char *more, struct buf *out);

@@ -132,7 +132,7 @@ struct linear_io {
     tensor x, h;         /* h [N, R] keeps drop(x)·Aᵀ for backward */
     tensor all;          /* forward, joined: what lies behind x, h with others of its kind */
     tensor room;         /* backward, joined: [N, R] behind dy; data NULL: there is none */
-    tensor y;            /* forward */
+    tensor y;            /* forward; data NULL: only h is wanted */
     tensor dy, dx;       /* backward; dx.data NULL: not wanted */
     bool adds_dx;        /* dx += instead of = */
     bool h_there;        /* forward: h is written already */
