@@ -24,6 +24,7 @@ struct work {
     double supervised;                   /* share of the tokens */
     double micro_tokens, step_tokens;    /* of one rank */
     double update_bytes, gradient_bytes; /* of one rank's step */
+    double paged_bytes;                  /* states that come and go in it, each way */
     double offloaded;                    /* bytes per token, each way */
     double recomputed, attention_again;  /* shares of the blocks' products, and of attention, that run forward twice */
     double layers, width, ffn, q, kv, head_dim, vocab, length;
@@ -99,6 +100,7 @@ static void count_updates(const struct session *x, struct work *w)
     w->update_bytes = each * trained;
     for (int k = 0; k < STATE_VECTORS; k++) w->update_bytes += 2 * (double)state_bytes(&o->vector[k]);
     w->gradient_bytes = 4 * trained;
+    w->paged_bytes = (double)pager_away_bytes(&o->pager);
 }
 
 static struct work work_of(const struct session *x, const struct data_shape *d)
@@ -221,7 +223,7 @@ struct prediction predict(const struct session *x, const struct gpu *g, const st
                                   5 * score / (scale * attention_rate(true, w.head_dim, w.length));
     p.part_s[PREDICT_ELEMENTWISE] = (norms_again * moved_fwd + moved_bwd) / memory;
     p.part_s[PREDICT_HEAD] = w.supervised * (passes * w.head / steady + 8 * w.vocab / memory);
-    p.part_s[PREDICT_OPTIMIZER] = w.update_bytes / memory / w.step_tokens;
+    p.part_s[PREDICT_OPTIMIZER] = fmax(w.update_bytes / memory, w.paged_bytes / (1e9 * g->pcie_gb)) / w.step_tokens;
     /* Decoded a layer ahead, what is computed again finds its weights there. */
     if (w.nf4) p.part_s[PREDICT_NF4] = (2 + (x->model.params.ahead ? 0 : w.recomputed)) * 2.53 * w.linears / memory / w.micro_tokens;
     double busy = 0;

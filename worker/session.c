@@ -323,6 +323,18 @@ static bool weights_are_drawn(const struct session *x, bool imagined)
     return x->cfg->model.init == INIT_RANDOM || (imagined && !st_exists(dir, "model"));
 }
 
+/* Paged states: what the plan lets them have on the device. Called when all of them are planned there. */
+static status fit_states(struct session *x)
+{
+    int64_t excess = plan_excess(&x->plan, x->cfg->memory_budget, x->comm->local_size);
+    int64_t room = (int64_t)pager_device_bytes(&x->trainer.optim.pager) - excess;
+    if (!x->cfg->optimizer.is_paged || excess <= 0) return ST_OK;
+    TRY(optim_fit(&x->trainer.optim, room > 0 ? (size_t)room : 0));
+    plan_again(&x->plan);
+    layout(x);
+    return ST_OK;
+}
+
 /* Everything that follows from the configuration, the files and the data: numbered, sized, laid out. */
 static status measure(struct session *x, const struct batch_bounds *given)
 {
@@ -352,7 +364,7 @@ static status measure(struct session *x, const struct batch_bounds *given)
     plan_extra(&x->plan, MEM_DEVICE, "library", "buffers of NCCL", transport_library_bytes(x->comm));
     x->plan.held = transport_held_bytes(x->comm);
     if (x->data) plan_extra(&x->plan, MEM_HOST, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
-    return ST_OK;
+    return train ? fit_states(x) : ST_OK;
 }
 
 /* What measure opened, in any part. */
@@ -407,7 +419,7 @@ status session_bind(struct session *x)
     layout(x);
     TRY(model_prepare(&x->model, &x->stage));
     TRY(param_store_load(&x->model.params, &x->stage, x->seed));
-    if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim));
+    if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim, &x->stage));
     if (x->use == SESSION_TRAIN) TRY(trainer_set_applied(&x->trainer, 0));
     return x->be->dev.sync(x->s, "load");
 }
@@ -417,7 +429,9 @@ status session_bind(struct session *x)
 static void settle(struct session *x)
 {
     char *message = mem_strdup(status_message());
-    struct stream *const streams[] = {x->copy_in, x->across, x->model.params.decode, x->model.acts.ring.out, x->model.acts.ring.in, x->s};
+    const struct pager *states = &x->trainer.optim.pager;
+    struct stream *const streams[] = {
+        x->copy_in, x->across, x->model.params.decode, x->model.acts.ring.out, x->model.acts.ring.in, states->in, states->out, x->s};
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
         if (streams[i]) (void)x->be->dev.sync(streams[i], "end");
     (void)status_fail(ST_OK, "%s", message);

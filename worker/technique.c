@@ -27,6 +27,11 @@ const struct technique techniques[] = {
      "The optimizer's moments as 8-bit codes with a scale for each 256.",
      "Full fine-tuning on one GPU; adapters are too small for it to matter.",
      "everything"},
+    {"paged states", FOR_ALL, "optimizer=bitsandbytes.optim.AdamW8bit state_dtype=auto optimizer.is_paged=false",
+     "optimizer=bitsandbytes.optim.AdamW8bit state_dtype=auto optimizer.is_paged=true optimizer.paged_resident=0", true,
+     "The optimizer's states in pinned host memory, streamed through windows on the device while it updates.",
+     "When states do not fit. Only as many leave as must (optimizer.paged_resident); here all of them.",
+     "everything; on a CPU nothing moves"},
     {"LoRA", FOR_FULL, "", "recipe=lora_finetune optimizer_in_bwd=false master_weights=none state_dtype=auto", false,
      "Two thin matrices beside each frozen weight are trained instead of the weight.",
      "When the task is near what the model can do: it saves gradients, states and most of the time of updates.",
@@ -92,6 +97,7 @@ const struct axis axes[] = {
      {"recompute=ffn", "recompute=attention", "recompute=block"}},
     {"enable_activation_offloading", FOR_ALL, true, {"enable_activation_offloading=true"}},
     {"optimizer_in_bwd", FOR_ALL, true, {"optimizer_in_bwd=true"}},
+    {"optimizer.is_paged", FOR_ALL, true, {"optimizer.is_paged=true"}},
 };
 /* clang-format on */
 const int axis_count = sizeof axes / sizeof *axes;

@@ -248,6 +248,25 @@ static void components_set_defaults(void **state)
     assert_int_equal(c->optimizer.min_8bit_size, 300);
     assert_false(c->optimizer.quantize_embeddings);
     config_free(c);
+    /* Paged is what the name says, unless the key does. */
+    static const struct {
+        const char *component, *key;
+        bool paged;
+    } pages[] = {
+        {"optimizer=bitsandbytes.optim.PagedAdamW", NULL, true},
+        {"optimizer=bitsandbytes.optim.PagedAdam32bit", NULL, true},
+        {"optimizer=bitsandbytes.optim.PagedAdamW8bit", "optimizer.is_paged=false", false},
+        {"optimizer=bitsandbytes.optim.AdamW8bit", "optimizer.is_paged=true", true},
+        {"optimizer=bitsandbytes.optim.AdamW8bit", NULL, false},
+        {"optimizer=torch.optim.AdamW", NULL, false},
+    };
+    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
+        c = pages[i].key ? PARSE(BASE, pages[i].component, pages[i].key) : PARSE(BASE, pages[i].component);
+        assert_int_equal(c->optimizer.is_paged, pages[i].paged);
+        assert_int_equal(c->optimizer.paged_resident, -1);
+        assert_int_equal(c->optimizer.min_paged_size, 100000);
+        config_free(c);
+    }
     c = PARSE(BASE "optimizer: {_component_: bitsandbytes.optim.PagedAdamW, is_paged: true}\n"
                    "lr_scheduler: {_component_: linear, num_warmup_steps: 7}\n"
                    "metric_logger: {_component_: torchtune.training.metric_logging.StdoutLogger}\n");

@@ -15,7 +15,8 @@ static const struct {
     [PLAN_FROZEN] = {"frozen weights", "model.quantize_base=true (NF4), dtype=bf16", MEM_DEVICE},
     [PLAN_TRAINED] = {"trained", "lora_finetune instead of full_finetune, model.lora_rank, dtype=bf16", MEM_DEVICE},
     [PLAN_GRADIENTS] = {"gradients", "optimizer_in_bwd=true, gradient_accumulation_steps, virtual_ranks", MEM_DEVICE},
-    [PLAN_OPTIMIZER] = {"optimizer", "optimizer=bitsandbytes.optim.AdamW8bit, torch.optim.SGD, dtype=bf16", MEM_DEVICE},
+    [PLAN_OPTIMIZER] = {"optimizer", "optimizer=bitsandbytes.optim.AdamW8bit, torch.optim.SGD, dtype=bf16", MEM_DEVICE,
+                        "optimizer=bitsandbytes.optim.PagedAdamW, bitsandbytes.optim.AdamW8bit, torch.optim.SGD, dtype=bf16"},
     [PLAN_ACTIVATIONS] = {"activations", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_DEVICE,
                           "enable_activation_checkpointing=true, enable_activation_offloading=true, batch_size, tokenizer.max_seq_len"},
     [PLAN_SCRATCH] = {"scratch", "head_chunk_rows, batch_size, tokenizer.max_seq_len", MEM_DEVICE},
@@ -25,6 +26,7 @@ static const struct {
     [PLAN_COMM] = {"communication", "fewer ranks", MEM_DEVICE},
     [PLAN_STAGING] = {"staging", "batch_size, fewer ranks", MEM_PINNED},
     [PLAN_OFFLOADED] = {"offloaded", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_PINNED},
+    [PLAN_PAGED] = {"paged", "optimizer=bitsandbytes.optim.PagedAdamW8bit, dtype=bf16", MEM_PINNED},
     [PLAN_HOST] = {"host", "batch_size", MEM_HOST},
 };
 
@@ -41,6 +43,14 @@ void plan_init(struct plan *p, const struct backend *be)
 {
     *p = (struct plan){.be = be};
     for (int i = 0; i < PLAN_ARENAS; i++) arena_init(&p->arena[i], CLASSES[i].name);
+}
+
+void plan_again(struct plan *p)
+{
+    for (int i = 0; i < PLAN_ARENAS; i++) {
+        arena_release(&p->arena[i]);
+        arena_init(&p->arena[i], CLASSES[i].name);
+    }
 }
 
 void plan_extra(struct plan *p, enum mem_kind kind, const char *category, const char *name, size_t bytes)
@@ -178,7 +188,7 @@ static int by_bytes(const void *a, const void *b)
 }
 
 /* The memory where tensors live has the configured budget; the other one only the machine's limit. */
-static size_t budget_of(const struct plan *p, bool device, int64_t configured, int local_ranks)
+static size_t allowed(const struct plan *p, bool device, int64_t configured, int local_ranks)
 {
     enum mem_kind kind = device ? MEM_DEVICE : MEM_HOST;
     if (kind == p->be->tensors_in && configured >= 0) return (size_t)configured;
@@ -198,14 +208,21 @@ bool plan_fits(const struct plan *p, int64_t budget, int local_ranks)
 {
     size_t device, host;
     plan_kinds(p, &device, &host);
-    if (host > budget_of(p, false, budget, local_ranks)) return false;
-    return p->be->tensors_in != MEM_DEVICE || device <= budget_of(p, true, budget, local_ranks);
+    return host <= allowed(p, false, budget, local_ranks) && (!device || device <= allowed(p, true, budget, local_ranks));
+}
+
+int64_t plan_excess(const struct plan *p, int64_t budget, int local_ranks)
+{
+    size_t device, host;
+    bool apart = p->be->tensors_in == MEM_DEVICE;
+    plan_kinds(p, &device, &host);
+    return (int64_t)(apart ? device : host) - (int64_t)allowed(p, apart, budget, local_ranks);
 }
 
 static status check_memory(const struct plan *p, const struct line *lines, int n, bool device, int64_t configured, int local_ranks)
 {
     bool tensors = (device ? MEM_DEVICE : MEM_HOST) == p->be->tensors_in;
-    size_t total = bytes_of(lines, n, device), budget = budget_of(p, device, configured, local_ranks);
+    size_t total = bytes_of(lines, n, device), budget = allowed(p, device, configured, local_ranks);
     if (total <= budget) return ST_OK;
     struct buf report = {0};
     for (int i = 0, named = 0; i < n && named < 4; i++) {

@@ -7,7 +7,7 @@
  *
  *              device backend                                        cpu
  *   MEM_DEVICE frozen … communication: what ops work on              ┐
- *   MEM_PINNED staging, offloaded: what crosses, by streams          ├ MEM_HOST, one budget
+ *   MEM_PINNED staging, offloaded, paged: what crosses, by streams   ├ MEM_HOST, one budget
  *   MEM_HOST   host: what the host alone reads; rows beside          ┘ */
 #ifndef TRIMPOT_PLAN_H
 #define TRIMPOT_PLAN_H
@@ -30,6 +30,7 @@ enum plan_class {
     PLAN_COMM,
     PLAN_STAGING,
     PLAN_OFFLOADED,
+    PLAN_PAGED,
     PLAN_HOST,
     PLAN_ARENAS,
 };
@@ -73,6 +74,9 @@ status plan_check(const struct plan *p, int64_t budget, int local_ranks);
 
 bool plan_fits(const struct plan *p, int64_t budget, int local_ranks); /* plan_check without the message */
 void plan_kinds(const struct plan *p, size_t *device, size_t *host);   /* all rows; without a device all are the host's */
+/* Bytes by which the rows of the memory where tensors live exceed what plan_check lets them have; negative: so many are free. */
+int64_t plan_excess(const struct plan *p, int64_t budget, int local_ranks);
+void plan_again(struct plan *p); /* arenas are measured anew; rows beside them stay */
 
 status plan_bind(struct plan *p); /* allocates every arena; ST_OOM */
 void plan_release(struct plan *p);
