@@ -175,6 +175,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .full = c->recipe == RECIPE_FULL && x->use == SESSION_TRAIN,
         .lora = c->recipe == RECIPE_LORA || x->has_adapter,
         .nf4 = c->model.adapt == ADAPT_QLORA || c->model.quantize_base,
+        .nf4_in_turn = !c->dequantize_ahead,
         .rank = lora->rank,
         .alpha = lora->alpha,
         .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,

@@ -40,6 +40,10 @@ const struct technique techniques[] = {
      "The frozen weights of blocks in 4 bits, dequantised a layer ahead of its use.",
      "When the frozen weights are what does not fit; its price falls with the tokens of a micro-batch.",
      "everything of LoRA"},
+    {"dequantise in turn", FOR_LORA, "model.quantize_base=true dequantize_ahead=true", "model.quantize_base=true dequantize_ahead=false", false,
+     "NF4 weights are dequantised one linear at a time, when it is read, instead of a layer ahead.",
+     "QLoRA, when two layers in bf16 are what does not fit; adapters round in other places.",
+     "QLoRA, and everything that goes with it"},
     {"recompute products", FOR_ALL, RUNG("none"), RUNG("products"), true,
      "Norms and the gated product are computed again in the backward pass; no matrix product is.",
      "Always: the default.",
@@ -92,6 +96,7 @@ const int technique_count = sizeof techniques / sizeof *techniques;
 /* clang-format off */
 const struct axis axes[] = {
     {"model.quantize_base", FOR_LORA, false, {"model.quantize_base=true"}},
+    {"dequantize_ahead", FOR_LORA, false, {"dequantize_ahead=false"}},
     {"optimizer state_dtype", FOR_ALL, false, {"optimizer=bitsandbytes.optim.AdamW8bit"}},
     {"enable_activation_checkpointing ac_mode ac_option recompute", FOR_ALL, true,
      {"recompute=ffn", "recompute=attention", "recompute=block"}},

@@ -12,10 +12,10 @@
 
 enum { SMALL_ALIGN = 256 };
 
-void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters)
+void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters, bool ahead)
 {
     *ps = (struct param_store){.be = be, .act = act, .trained_dt = trained_dt, .masters = masters, .borrowed = -1, .inside = -1};
-    ps->ahead = be->tensors_in == MEM_DEVICE; /* whose time is its own: it decodes while it computes */
+    ps->ahead = ahead && be->tensors_in == MEM_DEVICE; /* whose time is its own: it decodes while it computes */
 }
 
 void param_store_release(struct param_store *ps)

@@ -97,7 +97,8 @@ struct param_store {
     int64_t layers, lowest, inside; /* lowest: layer with something trained, where backward ends; inside: between enter and leave, or -1 */
 };
 
-void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters);
+/* ahead: NF4 weights may be dequantised a layer ahead. */
+void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters, bool ahead);
 void param_store_release(struct param_store *ps);
 
 /* Returns the parameter's number. dim1 = 0 for a vector. */
