@@ -161,6 +161,11 @@ static void take(struct matching *m, struct param *p, dtype act, bool tied)
     }
 }
 
+void param_store_imagine(struct param_store *ps)
+{
+    for (int i = 0; i < ps->n; i++) ps->p[i].imagined = ps->p[i].kind != PARAM_ADAPTER;
+}
+
 status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random)
 {
     if (random) return ST_OK;
@@ -365,6 +370,13 @@ static void layout_linears(struct param_store *ps, struct arena *scratch, int64_
     } else if (wide && !placed)
         place = arena_take(scratch, wide, "linear to be quantised, f32");
     ps->wide = tensor_1d(place, DT_F32, widest);
+}
+
+bool param_store_lend(const struct param_store *ps, size_t bytes, void **out)
+{
+    bool taken = ps->wide.dim[0] && !ps->decode;
+    *out = ps->dequantised.data;
+    return !taken && bytes <= (size_t)ps->dequantised.dim[0] * dtype_bytes(ps->act);
 }
 
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch)
