@@ -142,8 +142,7 @@ static const struct component table[] = {
 
     {"profiler", "torchtune.training.setup_torch_profiler", 0, PROFILE_ARGS},
     {"profiler", "torchtune.utils.setup_torch_profiler", 0, PROFILE_ARGS},
-    {"tensor_parallel_plan", "torchtune.models.llama3.base_llama_tp_plan", 0, "",
-     "tensor parallelism is not built yet"},
+    {"tensor_parallel_plan", "torchtune.models.llama3.base_llama_tp_plan", 0, "", .note = "tensor_parallel_dim is 1"},
 
     {"dataset", "torchtune.datasets.alpaca_dataset", DATA_ALPACA, INSTRUCT " source=tatsu-lab/alpaca"},
     {"dataset", "torchtune.datasets.alpaca_cleaned_dataset", DATA_ALPACA, INSTRUCT " source=yahma/alpaca-cleaned"},

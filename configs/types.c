@@ -420,22 +420,6 @@ static void write_betas(const struct row *row, const void *base, struct buf *out
     buf_text(out, "]");
 }
 
-static bool check_file_name(const struct row *row, const struct ynode *n, struct problems *p)
-{
-    static const char *const pickle[] = {".bin", ".pt", ".pth"};
-    if (n->kind != YNODE_SCALAR) return wrong(row, n, p);
-    size_t len = strlen(n->text);
-    for (size_t i = 0; i < sizeof pickle / sizeof *pickle; i++) {
-        size_t k = strlen(pickle[i]);
-        if (len > k && !strcmp(n->text + len - k, pickle[i])) {
-            problem_add(p, &n->at, "%s names %s: Python pickles are not read; take the safetensors files of the model and delete the key",
-                        row->path, ynode_shown(n));
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool read_files(const struct row *row, const struct ynode *n, void *base, struct problems *p)
 {
     (void)base;
@@ -448,7 +432,7 @@ static bool read_files(const struct row *row, const struct ynode *n, void *base,
                         text_shown(key));
             good = false;
         }
-        good = check_file_name(row, n->child[i], p) && good;
+        good = (n->child[i]->kind == YNODE_SCALAR || wrong(row, n->child[i], p)) && good;
     }
     return good;
 }

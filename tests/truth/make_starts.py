@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes golden/starts.json: what PEFT makes of LoRA+, and of adapters that start from the weights they sit on.
 
-    python3 make_starts.py        needs torch, transformers, peft, and the models that make_golden.py wrote
+    python3 make_starts.py                      needs torch, transformers, peft, and the models that make_golden.py wrote
+    python3 make_starts.py load NAME ADAPTER    PEFT's loss of the base with an adapter that trimpot exported, beside the golden's
 
 Per case: the family, the settings as trimpot's keys, loss and gradient norm of ten steps of AdamW or SGD on the family's rows, the
 mean loss after them, and of some modules sketches (sketch.py) of the change of the weight, s(BA - B0 A0), and of the part it started
@@ -101,7 +102,21 @@ def make(name, family, settings, ratio, adapter):
             "after": after, "change": sketched(change), "start": sketched(start) if adapter else {}}
 
 
+def load_adapter(name, directory):
+    with open(os.path.join(GOLDEN_DIR, "starts.json"), encoding="utf-8") as f:
+        case = next(c for c in json.load(f) if c["name"] == name)
+    with open(os.path.join(GOLDEN_DIR, case["family"], "golden.json"), encoding="utf-8") as f:
+        ids = json.load(f)["ids"]
+    with torch.no_grad():
+        got = step_loss(PeftModel.from_pretrained(load(case["family"]), directory).double(), ids).item()
+    error = abs(got - case["after"]) / case["after"]
+    print(f"    {'ok  ' if error <= 1e-5 else 'FAIL'} {name} in PEFT: loss {got:.9g}, golden {case['after']:.9g}")
+    return error > 1e-5
+
+
 def main():
+    if sys.argv[1:2] == ["load"]:
+        return load_adapter(*sys.argv[2:4])
     torch.set_num_threads(1)
     out = [make(*case) for case in CASES]
     with open(os.path.join(GOLDEN_DIR, "starts.json"), "w", encoding="utf-8") as f:
@@ -109,4 +124,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

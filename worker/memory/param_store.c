@@ -323,7 +323,7 @@ void param_store_index(struct param_store *ps)
 
 static bool can_map(const struct param_store *ps, const struct param *p)
 {
-    return ps->be->tensors_in == MEM_HOST && p->source && p->source->dt == ps->act &&
+    return ps->be->tensors_in == MEM_HOST && !p->rewritten && p->source && p->source->dt == ps->act &&
            (uintptr_t)p->source->data % dtype_bytes(ps->act) == 0;
 }
 

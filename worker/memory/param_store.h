@@ -48,6 +48,7 @@ struct param {
     const struct st_entry *source; /* NULL: initialised, not loaded */
     bool imagined;                 /* … but a plan's, which takes it for one in bf16 files */
     bool mapped;                   /* frozen: `value` points into the file */
+    bool rewritten;                /* frozen: what is in memory is no longer what is in the file */
     tensor value;                  /* trained: the parameter; frozen: the weight; NF4 ahead: its place in the layer's buffer */
     tensor work;                   /* adapters: the working copy */
     tensor master;                 /* f32 master of a bf16 trained parameter; data NULL when none */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/config.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
@@ -98,6 +99,11 @@ static void add_adapter(struct model *m, struct linear *l, const char *module)
     struct param *a = &m->params.p[l->lora_a], *b = &m->params.p[l->lora_b];
     a->init = PARAM_INIT_UNIFORM;
     a->init_bound = (float)(1 / sqrt((double)l->in));
+    if (plan->start == START_GAUSSIAN) {
+        a->init = PARAM_INIT_NORMAL;
+        a->init_bound = (float)(1 / (double)l->rank);
+    }
+    m->params.p[l->w].rewritten = start_is_of_weights(plan->start);
     b->init = PARAM_INIT_ZERO;
     b->scale = l->scale;
     if (plan->plus_ratio > 0) b->lr_mult = (float)plan->plus_ratio;
