@@ -117,7 +117,7 @@ struct config {
     enum reduce_kind reduce; int64_t reduce_bucket /* bytes */, virtual_ranks; int64_t memory_budget; /* bytes; -1 = what the machine has, nothing chosen */
     int64_t max_skipped_steps; bool warmup_start_one;
     int64_t peer_timeout; /* seconds, 0 = never */
-    int64_t head_chunk_rows;
+    int64_t head_chunk_rows; bool dequantize_ahead;
 
     bool log_stdout_metrics; int64_t log_every_n_steps;
     struct config_profiler profiler;
