@@ -79,6 +79,7 @@ static bool lora_component_in_full(const struct bound *b)
 {
     return !lora(b) && b->model.path && b->model.kind != ADAPT_NONE;
 }
+static bool masters_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->master_weights == TRI_FP32; }
 static bool nesterov_is_wrong(const struct bound *b)
 {
     return b->c->optimizer.nesterov && (b->c->optimizer.momentum <= 0 || b->c->optimizer.dampening != 0);
@@ -215,6 +216,9 @@ static const struct rule {
      "the recipe trains adapters: write the lora_ or qlora_ form, or leave it out"},
     {"model._component_", lora_component_in_full,
      "the recipe trains all weights: write the form without lora_, or run lora_finetune"},
+    {"master_weights", masters_on_host,
+     "the optimizer on the host takes the device's weights, which bf16 with stochastic_rounding keeps alone; set master_weights to none, or "
+     "dtype to fp32"},
     {"optimizer.nesterov", nesterov_is_wrong, "it needs momentum above 0 and dampening 0"},
     {"save_adapter_weights_only", adapter_only_in_full, "the recipe trains all weights: there is no adapter"},
     {"checkpointer.adapter_checkpoint", adapter_in_full,
