@@ -85,6 +85,11 @@ static void host_line(const struct session *x)
                  x->trainer.optim.host.cpu->threads, text_bytes((double)arena_need(&x->plan.arena[PLAN_HOSTED])));
 }
 
+static void budget_line(const struct session *x)
+{
+    if (x->chosen) log_note("budget   %s", x->chosen);
+}
+
 static void data_lines(const struct session *x)
 {
     char *summary = dataset_summary(x->data);
@@ -107,6 +112,7 @@ void header_print(const struct session *x)
     paging_line(x);
     host_line(x);
     if (!x->data) {
+        budget_line(x);
         log_note("data     none is read: every micro-batch is taken as %lld rows of %lld tokens, all trained on", (long long)c->batch_size,
                  (long long)x->model.bounds.doc_tokens);
         return;
@@ -118,6 +124,7 @@ void header_print(const struct session *x)
              c->seed_set ? "" : " (drawn)");
     log_note("memory   %s per rank planned, %s of it bound at start (`trimpot plan` lists every row)",
              text_bytes((double)plan_total_bytes(&x->plan)), text_bytes((double)plan_arena_bytes(&x->plan)));
+    budget_line(x);
     int64_t leaves = x->trainer.sizes.leaves;
     if (x->comm->links && x->comm->links->fast)
         log_note("promise  NCCL adds (reduce=fast): the bits depend on the ranks, and may from run to run; reduce=tree has them the same");

@@ -213,7 +213,8 @@ struct prediction predict(const struct session *x, const struct gpu *g, const st
     const double score = w.seen * w.q;
     const double moved_fwd = w.layers * (16 * w.width + 4 * (w.q + w.kv) + 6 * w.ffn);
     const double moved_bwd = w.layers * (16 * w.width + 8 * w.q + 4 * w.kv + 11 * w.ffn);
-    const double norms_again = 1.25 + 0.75 * w.attention_again; /* norms and products, always; all but these where blocks are */
+    const double norms_again = (x->model.plan.rung == ACT_RUNG_NONE ? 1 : 1.25) +
+                               0.75 * w.attention_again; /* norms and products, always; all but these where blocks are */
     struct prediction p = {.step_tokens = w.step_tokens * w.ranks};
 
     p.part_s[PREDICT_GEMM] = (passes + 2 * w.recomputed) * w.linears / steady;
@@ -223,7 +224,8 @@ struct prediction predict(const struct session *x, const struct gpu *g, const st
     p.part_s[PREDICT_ELEMENTWISE] = (norms_again * moved_fwd + moved_bwd) / memory;
     p.part_s[PREDICT_HEAD] = w.supervised * (passes * w.head / steady + 8 * w.vocab / memory);
     p.part_s[PREDICT_OPTIMIZER] = fmax(w.update_bytes / memory, w.paged_bytes / (1e9 * g->pcie_gb)) / w.step_tokens;
-    if (w.nf4) p.part_s[PREDICT_NF4] = (2 + w.recomputed) * 2.53 * w.linears / memory / w.micro_tokens;
+    /* Decoded a layer ahead, what is computed again finds its weights there. */
+    if (w.nf4) p.part_s[PREDICT_NF4] = (2 + (x->model.params.ahead ? 0 : w.recomputed)) * 2.53 * w.linears / memory / w.micro_tokens;
     double busy = 0;
     for (int i = 0; i < PREDICT_PARTS; i++) busy += i == PREDICT_HEAD || i == PREDICT_OPTIMIZER ? 0 : p.part_s[i];
     p.part_s[PREDICT_OFFLOAD] = offload_s(x, &w, g, busy, 2 / (passes + 2 * w.recomputed));

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KEEP_ALL "enable_activation_checkpointing=false ac_mode=none ac_option=null"
+/* Blocks on the rung that is the default, and on one of recompute. */
+#define PRODUCTS   "enable_activation_checkpointing=false ac_mode=none ac_option=null recompute=auto"
+#define RUNG(name) "enable_activation_checkpointing=false ac_mode=none ac_option=null recompute=" name
 
 /* clang-format off */
 const struct technique techniques[] = {
@@ -25,6 +27,11 @@ const struct technique techniques[] = {
      "The optimizer's moments as 8-bit codes with a scale for each 256.",
      "Full fine-tuning on one GPU; adapters are too small for it to matter.",
      "everything"},
+    {"paged states", FOR_ALL, "optimizer=bitsandbytes.optim.AdamW8bit state_dtype=auto optimizer.is_paged=false",
+     "optimizer=bitsandbytes.optim.AdamW8bit state_dtype=auto optimizer.is_paged=true optimizer.paged_resident=0", true,
+     "The optimizer's states in pinned host memory, streamed through windows on the device while it updates.",
+     "When states do not fit. Only as many leave as must (optimizer.paged_resident); here all of them.",
+     "everything; on a CPU nothing moves"},
     {"LoRA", FOR_FULL, "", "recipe=lora_finetune optimizer_in_bwd=false master_weights=none state_dtype=auto", false,
      "Two thin matrices beside each frozen weight are trained instead of the weight.",
      "When the task is near what the model can do: it saves gradients, states and most of the time of updates.",
@@ -33,14 +40,31 @@ const struct technique techniques[] = {
      "The frozen weights of blocks in 4 bits, dequantised a layer ahead of its use.",
      "When the frozen weights are what does not fit; its price falls with the tokens of a micro-batch.",
      "everything of LoRA"},
-    {"activation checkpointing", FOR_ALL, KEEP_ALL, "enable_activation_checkpointing=true ac_mode=null ac_option=null", true,
+    {"dequantise in turn", FOR_LORA, "model.quantize_base=true dequantize_ahead=true", "model.quantize_base=true dequantize_ahead=false", false,
+     "NF4 weights are dequantised one linear at a time, when it is read, instead of a layer ahead.",
+     "QLoRA, when two layers in bf16 are what does not fit; adapters round in other places.",
+     "QLoRA, and everything that goes with it"},
+    {"recompute products", FOR_ALL, RUNG("none"), RUNG("products"), true,
+     "Norms and the gated product are computed again in the backward pass; no matrix product is.",
+     "Always: the default.",
+     "everything; the first rung of the ladder"},
+    {"recompute ffn", FOR_ALL, PRODUCTS, RUNG("ffn"), true,
+     "Gate and up are multiplied again in the backward pass too.",
+     "When activations do not quite fit: they are most of what a block keeps.",
+     "everything but selective checkpointing"},
+    {"recompute attention inputs", FOR_ALL, PRODUCTS, RUNG("attention"), true,
+     "q, k and v as well; what attention puts out is kept, so that attention runs once.",
+     "When activations do not fit and sequences are long: attention is what checkpointing repeats most dearly.",
+     "everything but selective checkpointing"},
+    {"activation checkpointing", FOR_ALL, PRODUCTS, "enable_activation_checkpointing=true ac_mode=null ac_option=null recompute=auto", true,
      "Keeps the input of each block only, and runs the block again in the backward pass.",
      "When activations do not fit: long sequences, large micro-batches.",
      "everything; with offloading nothing grows with the number of layers"},
-    {"selective checkpointing", FOR_ALL, KEEP_ALL, "enable_activation_checkpointing=false ac_mode=selective ac_option=2", true,
+    {"selective checkpointing", FOR_ALL, PRODUCTS, "enable_activation_checkpointing=false ac_mode=selective ac_option=2 recompute=auto",
+     true,
      "The same for every second block (ac_option says which): half the savings, half the time.",
-     "When full checkpointing is more than is needed.",
-     "everything but full checkpointing, which includes it"},
+     "When full checkpointing is more than is needed, as torchtune has it; the rungs of recompute cost less for what they save.",
+     "everything but full checkpointing, which includes it, and the rungs of recompute"},
     {"activation offloading", FOR_ALL, "enable_activation_offloading=false",
      "enable_activation_offloading=true activation_offloading_use_streams=true", true,
      "What blocks keep waits for the backward pass in pinned host memory; two layers of it are on the device.",
@@ -68,6 +92,20 @@ const struct technique techniques[] = {
 };
 /* clang-format on */
 const int technique_count = sizeof techniques / sizeof *techniques;
+
+/* clang-format off */
+const struct axis axes[] = {
+    {"model.quantize_base", FOR_LORA, false, {"model.quantize_base=true"}},
+    {"dequantize_ahead", FOR_LORA, false, {"dequantize_ahead=false"}},
+    {"optimizer state_dtype", FOR_ALL, false, {"optimizer=bitsandbytes.optim.AdamW8bit"}},
+    {"enable_activation_checkpointing ac_mode ac_option recompute", FOR_ALL, true,
+     {"recompute=ffn", "recompute=attention", "recompute=block"}},
+    {"enable_activation_offloading", FOR_ALL, true, {"enable_activation_offloading=true"}},
+    {"optimizer_in_bwd", FOR_ALL, true, {"optimizer_in_bwd=true"}},
+    {"optimizer.is_paged", FOR_ALL, true, {"optimizer.is_paged=true"}},
+};
+/* clang-format on */
+const int axis_count = sizeof axes / sizeof *axes;
 
 /* ---- weighing --------------------------------------------------------------------------------------------------------- */
 

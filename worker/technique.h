@@ -19,6 +19,17 @@ struct technique {
     const char *what, *when, *with; /* for the documentation: what it is, when to use it, what it combines with */
 };
 
+/* What memory_budget may choose: one of `choice`, or none of them. */
+enum { AXIS_CHOICES = 6 };
+struct axis {
+    const char *keys; /* that it sets: one that was written fixes the axis */
+    enum technique_for whom;
+    bool same_bits;
+    const char *choice[AXIS_CHOICES]; /* settings */
+};
+
+extern const struct axis axes[];
+extern const int axis_count;
 extern const struct technique techniques[];
 extern const int technique_count;
 

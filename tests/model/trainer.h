@@ -243,7 +243,8 @@ static inline void tiny_layout(struct tiny *t)
     struct arena *a = t->plan.arena;
     model_layout(&t->m, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH], &a[PLAN_OFFLOADED]);
     trainer_layout(&t->trainer, a);
-    stage_layout(&t->stage, &a[PLAN_SCRATCH], &a[PLAN_STAGING]);
+    size_t raw = t->stage.raw_bytes;
+    stage_layout(&t->stage, raw ? arena_take(&a[PLAN_SCRATCH], raw, "bytes of files") : NULL, &a[PLAN_STAGING]);
     t->s->workspace = arena_take(&a[PLAN_WORKSPACE], t->s->workspace_bytes, "workspace");
 }
 

@@ -189,27 +189,42 @@ static int by_bytes(const void *a, const void *b)
 }
 
 /* The memory where tensors live has the configured budget; the other one only the machine's limit. */
-static size_t allowed(const struct plan *p, bool device, int64_t configured, int local_ranks)
+static size_t budget_of(const struct plan *p, bool device, int64_t configured, int local_ranks)
 {
     enum mem_kind kind = device ? MEM_DEVICE : MEM_HOST;
     if (kind == p->be->tensors_in && configured >= 0) return (size_t)configured;
     return plan_machine_bytes(p->be, kind, local_ranks) + (device ? p->held : 0);
 }
 
-int64_t plan_excess(const struct plan *p, int64_t budget, int local_ranks)
+void plan_kinds(const struct plan *p, size_t *device, size_t *host)
 {
     struct line *lines;
-    bool device = p->be->tensors_in == MEM_DEVICE;
     int n = collect(p, &lines);
-    size_t total = bytes_of(lines, n, device);
+    *device = bytes_of(lines, n, true);
+    *host = bytes_of(lines, n, false);
     free(lines);
-    return (int64_t)total - (int64_t)allowed(p, device, budget, local_ranks);
+}
+
+bool plan_fits(const struct plan *p, int64_t budget, int local_ranks)
+{
+    size_t device, host;
+    plan_kinds(p, &device, &host);
+    if (host > budget_of(p, false, budget, local_ranks)) return false;
+    return p->be->tensors_in != MEM_DEVICE || device <= budget_of(p, true, budget, local_ranks);
+}
+
+int64_t plan_excess(const struct plan *p, int64_t budget, int local_ranks)
+{
+    size_t device, host;
+    bool on_device = p->be->tensors_in == MEM_DEVICE;
+    plan_kinds(p, &device, &host);
+    return (int64_t)(on_device ? device : host) - (int64_t)budget_of(p, on_device, budget, local_ranks);
 }
 
 static status check_memory(const struct plan *p, const struct line *lines, int n, bool device, int64_t configured, int local_ranks)
 {
     bool tensors = (device ? MEM_DEVICE : MEM_HOST) == p->be->tensors_in;
-    size_t total = bytes_of(lines, n, device), budget = allowed(p, device, configured, local_ranks);
+    size_t total = bytes_of(lines, n, device), budget = budget_of(p, device, configured, local_ranks);
     if (total <= budget) return ST_OK;
     struct buf report = {0};
     for (int i = 0, named = 0; i < n && named < 4; i++) {

@@ -73,6 +73,8 @@ void plan_text(const struct plan *p, int rank, bool json, const char *more, stru
  * budget: of the memory where tensors live, ≥ 0 in bytes, else what plan_machine_bytes says. */
 status plan_check(const struct plan *p, int64_t budget, int local_ranks);
 
+bool plan_fits(const struct plan *p, int64_t budget, int local_ranks); /* plan_check without the message */
+void plan_kinds(const struct plan *p, size_t *device, size_t *host);   /* all rows; without a device all are the host's */
 /* Bytes by which the rows of the memory where tensors live exceed what plan_check lets them have; negative: so many are free. */
 int64_t plan_excess(const struct plan *p, int64_t budget, int local_ranks);
 void plan_again(struct plan *p); /* arenas are measured anew; rows beside them stay */
