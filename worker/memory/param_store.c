@@ -12,10 +12,10 @@
 
 enum { SMALL_ALIGN = 256 };
 
-void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters)
+void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters, bool ahead)
 {
     *ps = (struct param_store){.be = be, .act = act, .trained_dt = trained_dt, .masters = masters, .borrowed = -1, .inside = -1};
-    ps->ahead = be->tensors_in == MEM_DEVICE; /* whose time is its own: it decodes while it computes */
+    ps->ahead = ahead && be->tensors_in == MEM_DEVICE; /* whose time is its own: it decodes while it computes */
 }
 
 void param_store_release(struct param_store *ps)
@@ -159,6 +159,11 @@ static void take(struct matching *m, struct param *p, dtype act, bool tied)
                        (long long)(e->rank > 1 ? e->dim[1] : e->rank), e->dtype_text);
         buf_text(&m->report, ")");
     }
+}
+
+void param_store_imagine(struct param_store *ps)
+{
+    for (int i = 0; i < ps->n; i++) ps->p[i].imagined = ps->p[i].kind != PARAM_ADAPTER;
 }
 
 status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random)
@@ -318,7 +323,7 @@ void param_store_index(struct param_store *ps)
 
 static bool can_map(const struct param_store *ps, const struct param *p)
 {
-    return ps->be->tensors_in == MEM_HOST && p->source && p->source->dt == ps->act &&
+    return ps->be->tensors_in == MEM_HOST && !p->rewritten && p->source && p->source->dt == ps->act &&
            (uintptr_t)p->source->data % dtype_bytes(ps->act) == 0;
 }
 
@@ -351,6 +356,29 @@ static tensor flat_view(const struct param *p, void *flat, dtype dt)
     return param_shaped(p, flat ? (char *)flat + (size_t)p->flat * dtype_bytes(dt) : NULL, dt);
 }
 
+/* One linear in f32 on its way to NF4, and one dequantised: what is loaded is not computed with yet, so that the first lies where
+ * dequantised weights will, if these take as much. */
+static void layout_linears(struct param_store *ps, struct arena *scratch, int64_t widest, int64_t largest)
+{
+    size_t wide = (size_t)widest * 4, narrow = (size_t)largest * dtype_bytes(ps->act);
+    bool placed = ps->decode && (size_t)ps->layer_count * dtype_bytes(ps->act) >= wide;
+    void *place = placed ? ps->buffer[0].data : NULL;
+    if (narrow) {
+        void *linear = arena_take(scratch, wide > narrow && !placed ? wide : narrow, "dequantised linear, %s", dtype_name(ps->act));
+        ps->dequantised = tensor_1d(linear, ps->act, largest);
+        if (!placed) place = linear;
+    } else if (wide && !placed)
+        place = arena_take(scratch, wide, "linear to be quantised, f32");
+    ps->wide = tensor_1d(place, DT_F32, widest);
+}
+
+bool param_store_lend(const struct param_store *ps, size_t bytes, void **out)
+{
+    bool taken = ps->wide.dim[0] && !ps->decode;
+    *out = ps->dequantised.data;
+    return !taken && bytes <= (size_t)ps->dequantised.dim[0] * dtype_bytes(ps->act);
+}
+
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch)
 {
     dtype dt = ps->trained_dt;
@@ -378,16 +406,11 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         if (ps->masters) p->master = flat_view(p, ps->flat_master, DT_F32);
         p->work = p->kind == PARAM_ADAPTER && ps->flat_work ? flat_view(p, ps->flat_work, ps->act) : p->value;
     }
-    ps->wide = tensor_1d(NULL, DT_F32, 0);
-    if (widest) ps->wide = tensor_1d(arena_take(scratch, (size_t)widest * 4, "linear to be quantised, f32"), DT_F32, widest);
-    if (largest)
-        ps->dequantised =
-            tensor_1d(arena_take(scratch, (size_t)largest * dtype_bytes(ps->act), "dequantised linear, %s", dtype_name(ps->act)), ps->act,
-                      largest);
     for (int k = 0; k < PARAM_KEPT; k++)
         if (kept[k])
             ps->kept[k].data = arena_take(scratch, (size_t)kept[k] * dtype_bytes(ps->act), "dequantised linears, %s", dtype_name(ps->act));
     param_layers_layout(ps, scratch);
+    layout_linears(ps, scratch, widest, largest);
 }
 
 void param_keep(struct param_store *ps, int id, int place)

@@ -42,10 +42,13 @@ struct model_plan {
     int64_t rank;
     double alpha, dropout;
     bool rslora;
-    double plus_ratio;              /* learning rate of B over A's; 0: the same */
-    const struct peft_config *peft; /* targets, ranks and alphas of a loaded adapter, instead of those above */
+    int start;                          /* of adapters (enum lora_start): what is not drawn by itself, worker/start.h makes */
+    double plus_ratio;                  /* learning rate of B over A's; 0: the same */
+    const struct peft_config *patterns; /* ranks and alphas by module, or NULL: those above */
+    const struct peft_config *peft;     /* targets of a loaded adapter, instead of those above */
     enum act_rung rung;
     int64_t rung_every;
+    bool nf4_in_turn;            /* NF4 weights are dequantised one by one where a device could do it ahead */
     bool offload, offload_apart; /* as act_policy has them */
     int64_t tile_tokens;         /* the MLP is walked so many at a time; 0: all at once */
     int64_t head_rows;           /* rows of a logits chunk */
@@ -95,7 +98,8 @@ struct model {
     tensor lora_t, dropped;
     /* head: compacted rows */
     tensor head_x, head_delta, head_n, head_rstd, head_dn, head_z, head_lora;
-    tensor loss; /* [supervised] of the whole micro-batch */
+    tensor loss;   /* [supervised] of the whole micro-batch */
+    size_t spared; /* bytes of head_z that others have, too */
 };
 
 /* One forward/backward: where it runs, on what, for which step. sink NULL = forward only. */
@@ -114,6 +118,8 @@ status model_init(struct model *m, const struct backend *be, const struct model_
                   const struct batch_bounds *bounds, dtype act, bool masters);
 void model_layout(struct model *m, struct arena *frozen, struct arena *trained, struct arena *kept, struct arena *scratch,
                   struct arena *offloaded);
+/* During layout, after model_layout: memory of the logits' chunk, for what is used only while the head computes nothing; false: no room. */
+bool model_spare(struct model *m, size_t bytes, void **out);
 status model_prepare(struct model *m, struct stage *g); /* after binding: RoPE tables */
 void model_release(struct model *m);
 
