@@ -60,10 +60,17 @@ struct config_lora {
     int64_t rank; double alpha, dropout, plus_ratio; /* NAN: A and B learn alike */
     bool use_rslora, use_dora;
     int start;                /* enum lora_start, and rounds */
+    struct config_pair *rank_pattern, *alpha_pattern; int n_rank_pattern, n_alpha_pattern; /* module or regular expression: number */
 };
 
 /* Is the start a part of the weight that the adapter sits on, which the weight then loses? */
 static inline bool start_is_of_weights(int start) { return (start & START_KINDS) >= START_PISSA; }
+
+struct config_profiler {
+    bool enabled, cpu, cuda, record_shapes, with_flops, memory, stack;
+    char *output_dir; /* NULL = output_dir/profiling_outputs */
+    int64_t wait_steps, warmup_steps, active_steps, num_cycles;
+};
 
 struct config {
     enum recipe recipe; bool single_device; /* torchtune's _single_device names: refuse more than one rank */
@@ -113,8 +120,7 @@ struct config {
     int64_t head_chunk_rows; bool dequantize_ahead;
 
     bool log_stdout_metrics; int64_t log_every_n_steps;
-    struct { bool enabled, cpu, cuda, record_shapes, with_flops, memory, stack; char *output_dir; /* NULL = output_dir/profiling_outputs */
-             int64_t wait_steps, warmup_steps, active_steps, num_cycles; } profiler;
+    struct config_profiler profiler;
 };
 
 /* A key that an option sets: the option's bytes are the value. YAML, ${…} and ~/ mean nothing in them, and null is a

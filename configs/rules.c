@@ -90,6 +90,10 @@ static bool starts_twice(const struct bound *b)
 {
     return b->c->checkpointer.adapter_checkpoint && b->c->model.lora.start != START_UNIFORM;
 }
+static bool patterns_twice(const struct bound *b)
+{
+    return b->c->checkpointer.adapter_checkpoint && (b->c->model.lora.n_rank_pattern || b->c->model.lora.n_alpha_pattern);
+}
 static bool start_of_quantised(const struct bound *b)
 {
     return start_is_of_weights(b->c->model.lora.start) && b->c->model.adapt == ADAPT_QLORA;
@@ -239,6 +243,8 @@ static const struct rule {
     {"model._component_", lora_component_in_full,
      "the recipe trains all weights: write the form without lora_, or run lora_finetune"},
     {"model.init_lora_weights", starts_twice, "checkpointer.adapter_checkpoint says what the adapter starts as; keep one of the two keys"},
+    {"checkpointer.adapter_checkpoint", patterns_twice,
+     "the adapter says its ranks and alphas itself; delete model.rank_pattern and model.alpha_pattern"},
     {"model.init_lora_weights", start_of_quantised,
      "the base loses what its adapter starts as, and rounding what is left to 4 bits again would make another base than the one that the "
      "exported adapter is for; set model.quantize_base=false, or start with true, gaussian or orthogonal"},

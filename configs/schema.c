@@ -237,6 +237,11 @@ const struct row schema[] = {
     {"model.init_lora_weights", T_CHOICE, C(model.lora.start), .def = "true", CHOICES(start_choices),
      .sentence = "What adapters start as. true: A uniform, B zero; gaussian: A normal; pissa, olora: parts of the weights that they sit on, which "
       "lose them (pissa_niter_N: approximately, sooner); orthogonal: at random, with B A = 0."},
+    {"model.rank_pattern", T_PAIRS, C(model.lora.rank_pattern), N_OF(config, model.lora.n_rank_pattern), OPTIONAL, RANGE(1, 65536),
+     .whole = true, .sentence = "Ranks of single adapters, as PEFT has them: the end of a module's name, or a regular expression for it, and its "
+      "rank, as {v_proj: 16, layers.0.mlp.*: 4}; the first that matches counts."},
+    {"model.alpha_pattern", T_PAIRS, C(model.lora.alpha_pattern), N_OF(config, model.lora.n_alpha_pattern), OPTIONAL, FROM(0),
+     .above_min = true, .sentence = "The same for their alpha."},
     NOT_YET("model.modules_to_save", T_TEXTS, "null", "only adapters are trained", "Modules trained in full."),
 
     {"checkpointer.checkpoint_dir", T_TEXT, C(checkpointer.checkpoint_dir), .required = true, .resume = RESUME_SHOWN,

@@ -245,9 +245,12 @@ void choice_free(struct choice_made *c)
 
 /* ---- chosen before ------------------------------------------------------------------------------------------------------------ */
 
+/* Each choice by itself: on another number of ranks one of them may be what the rules refuse, and is made anew. */
 static void take_again(const struct config *c, const struct config *then, const char *keys, struct buf *settings)
 {
     char copy[200], *rest = copy, *key;
+    struct config *tried = NULL;
+    size_t before = settings->len;
     snprintf(copy, sizeof copy, "%s", keys);
     while ((key = strsep(&rest, " "))) {
         if (!*key || config_wrote(c, key)) continue;
@@ -256,6 +259,8 @@ static void take_again(const struct config *c, const struct config *then, const 
         free(is);
         free(was);
     }
+    if (settings->len > before && config_with(c, settings->data, &tried)) settings->data[settings->len = before] = 0;
+    config_free(tried);
 }
 
 status budget_again(const struct config *c, const char *saved, struct config **out)
@@ -265,9 +270,9 @@ status budget_again(const struct config *c, const char *saved, struct config **o
     *out = NULL;
     if (config_parse_text("the saved configuration", saved, strlen(saved), NULL, &then)) return ST_OK; /* whoever resumes says so */
     buf_text(&settings, "");
+    take_again(c, then, "batch_size gradient_accumulation_steps", &settings);
     for (int i = 0; i < axis_count; i++)
         if (axes[i].same_bits) take_again(c, then, axes[i].keys, &settings);
-    take_again(c, then, "batch_size gradient_accumulation_steps", &settings);
     config_free(then);
     status st = settings.len ? config_with(c, settings.data, out) : ST_OK;
     if (settings.len && !st) log_note("budget   as the run that is resumed chose: %s", settings.data);

@@ -191,6 +191,20 @@ static void add_targets(const struct session *x, struct peft_config *p)
     add_target(p, &x->model.head);
 }
 
+static status add_patterns(const struct session *x, struct peft_config *p)
+{
+    const struct peft_rules *ranks = &x->peft.rank_pattern, *alphas = &x->peft.alpha_pattern;
+    for (int i = 0; i < ranks->n + alphas->n; i++) {
+        bool of_ranks = i < ranks->n;
+        const struct peft_rule *r = of_ranks ? &ranks->rule[i] : &alphas->rule[i - ranks->n];
+        int64_t rank = (int64_t)r->value;
+        double alpha = r->value;
+        start_scaled(x, &rank, &alpha);
+        TRY(peft_pattern_add(p, of_ranks, "export", r->text, of_ranks ? (double)rank : alpha));
+    }
+    return ST_OK;
+}
+
 static status write_adapter_config(const struct session *x, const char *dir)
 {
     if (x->has_adapter) {
@@ -204,9 +218,10 @@ static status write_adapter_config(const struct session *x, const char *dir)
                             .lora_dropout = plan->dropout,
                             .use_rslora = plan->rslora,
                             .base_model = mem_strdup(x->cfg->checkpointer.checkpoint_dir)};
+    status st = add_patterns(x, &p);
     start_scaled(x, &p.r, &p.lora_alpha);
     add_targets(x, &p);
-    status st = peft_config_write(dir, &p);
+    if (!st) st = peft_config_write(dir, &p);
     peft_config_free(&p);
     return st;
 }
