@@ -66,6 +66,12 @@ struct config_lora {
 /* Is the start a part of the weight that the adapter sits on, which the weight then loses? */
 static inline bool start_is_of_weights(int start) { return (start & START_KINDS) >= START_PISSA; }
 
+struct config_profiler {
+    bool enabled, cpu, cuda, record_shapes, with_flops, memory, stack;
+    char *output_dir; /* NULL = output_dir/profiling_outputs */
+    int64_t wait_steps, warmup_steps, active_steps, num_cycles;
+};
+
 struct config {
     enum recipe recipe; bool single_device; /* torchtune's _single_device names: refuse more than one rank */
     char *recipe_name;        /* as given: "lora_finetune_single_device" */
@@ -111,11 +117,10 @@ struct config {
     enum reduce_kind reduce; int64_t reduce_bucket /* bytes */, virtual_ranks; int64_t memory_budget; /* bytes; -1 = what the machine has, nothing chosen */
     int64_t max_skipped_steps; bool warmup_start_one;
     int64_t peer_timeout; /* seconds, 0 = never */
-    int64_t head_chunk_rows;
+    int64_t head_chunk_rows; bool dequantize_ahead;
 
     bool log_stdout_metrics; int64_t log_every_n_steps;
-    struct { bool enabled, cpu, cuda, record_shapes, with_flops, memory, stack; char *output_dir; /* NULL = output_dir/profiling_outputs */
-             int64_t wait_steps, warmup_steps, active_steps, num_cycles; } profiler;
+    struct config_profiler profiler;
 };
 
 /* A key that an option sets: the option's bytes are the value. YAML, ${…} and ~/ mean nothing in them, and null is a

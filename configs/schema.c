@@ -360,6 +360,9 @@ const struct row schema[] = {
                  "written or refused."},
     {"head_chunk_rows", T_INT, C(head_chunk_rows), OPTIONAL, FROM(1), .unit = "tokens",
      .sentence = "Rows of logits that exist at a time; null: the plan chooses."},
+    {"dequantize_ahead", T_BOOL, C(dequantize_ahead), .def = "true",
+     .sentence = "QLoRA on a GPU: dequantises a layer ahead, into memory for two; false: each linear when it is read, into memory for one, "
+                 "with its adapter as products of their own, which round apart."},
     {"max_skipped_steps", T_INT, C(max_skipped_steps), .def = "10", FROM(1), .unit = "optimizer steps",
      .resume = RESUME_FREE, .sentence = "Steps with a non-finite gradient, one after another, that end the run."},
     {"peer_timeout", T_INT, C(peer_timeout), .def = "30", FROM(0), .unit = "seconds", .resume = RESUME_FREE,

@@ -177,6 +177,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .full = c->recipe == RECIPE_FULL && x->use == SESSION_TRAIN,
         .lora = c->recipe == RECIPE_LORA || x->has_adapter,
         .nf4 = c->model.adapt == ADAPT_QLORA || c->model.quantize_base,
+        .nf4_in_turn = !c->dequantize_ahead,
         .rank = lora->rank,
         .alpha = lora->alpha,
         .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,
@@ -259,7 +260,9 @@ static void layout(struct session *x)
     struct arena *a = x->plan.arena;
     model_layout(&x->model, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH], &a[PLAN_OFFLOADED]);
     batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH], &a[PLAN_STAGING]);
-    stage_layout(&x->stage, between_steps(x, x->stage.raw_bytes, "bytes of files"), &a[PLAN_STAGING]);
+    void *raw;
+    if (!param_store_lend(&x->model.params, x->stage.raw_bytes, &raw)) raw = between_steps(x, x->stage.raw_bytes, "bytes of files");
+    stage_layout(&x->stage, raw, &a[PLAN_STAGING]);
     size_t piece = (size_t)export_piece(&x->model.params), narrow = x->model.act == DT_F32 ? 0 : dtype_bytes(x->model.act);
     x->wide = between_steps(x, piece * 4, "piece of a weight for export");
     x->narrow = narrow ? between_steps(x, piece * narrow, "piece of a weight for export") : x->wide;
@@ -355,6 +358,7 @@ static status measure(struct session *x, const struct batch_bounds *given)
     bool masters = plan.full && cfg->dtype == CONFIG_BF16 && cfg->master_weights == TRI_FP32;
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
     TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied || x->shape.untied, weights_are_drawn(x, train && given)));
+    if (train && given && x->cfg->model.init != INIT_RANDOM && !x->files.n) param_store_imagine(&x->model.params);
     TRY(adapter_match(x));
     TRY(start_check(x));
     if (train) TRY(open_training(x, x->micro_batches));

@@ -231,7 +231,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     struct part parts[MAX_PARTS];
     int n = list_parts(shape, parts);
     dtype trained = plan->full ? act : act == DT_F64 ? DT_F64 : DT_F32;
-    param_store_init(&m->params, be, act, trained, masters);
+    param_store_init(&m->params, be, act, trained, masters, !plan->nf4_in_turn);
     m->layers = mem_alloc((size_t)shape->layers * sizeof *m->layers);
     m->block = mem_alloc(sizeof *m->block);
     TRY(check_fused(plan, parts, n));

@@ -48,6 +48,7 @@ struct model_plan {
     const struct peft_config *peft;     /* targets of a loaded adapter, instead of those above */
     enum act_rung rung;
     int64_t rung_every;
+    bool nf4_in_turn;            /* NF4 weights are dequantised one by one where a device could do it ahead */
     bool offload, offload_apart; /* as act_policy has them */
     int64_t head_rows;           /* rows of a logits chunk */
 };
