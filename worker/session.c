@@ -163,6 +163,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .alpha = lora->alpha,
         .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,
         .rslora = lora->use_rslora,
+        .dora = lora->use_dora,
         .rung = c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS,
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
         .offload = c->enable_activation_offloading && x->use == SESSION_TRAIN,
@@ -175,6 +176,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
     if (x->has_adapter) {
         p.peft = &x->peft;
         p.rslora = x->peft.use_rslora;
+        p.dora = x->peft.use_dora;
     }
     if (x->use == SESSION_FORWARD) p.rung = ACT_RUNG_FORWARD;
     if (p.head_rows > bounds->supervised) p.head_rows = bounds->supervised > 0 ? bounds->supervised : 1;
@@ -346,6 +348,7 @@ status session_bind(struct session *x)
     layout(x);
     TRY(model_prepare(&x->model, &x->stage));
     TRY(param_store_load(&x->model.params, &x->stage, x->seed));
+    TRY(model_start(&x->model, x->s));
     if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim));
     if (x->use == SESSION_TRAIN) TRY(trainer_set_applied(&x->trainer, 0));
     return x->be->dev.sync(x->s, "load");
