@@ -53,7 +53,7 @@ struct config_dataset {
 struct config_lora {
     unsigned attn_modules;    /* MODULE_* bits */
     bool mlp, output;
-    int64_t rank; double alpha, dropout;
+    int64_t rank; double alpha, dropout, plus_ratio; /* NAN: A and B learn alike */
     bool use_rslora, use_dora;
 };
 

@@ -163,6 +163,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .alpha = lora->alpha,
         .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,
         .rslora = lora->use_rslora,
+        .plus_ratio = isnan(lora->plus_ratio) ? 0 : lora->plus_ratio,
         .dora = lora->use_dora,
         .rung = c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS,
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
@@ -236,6 +237,8 @@ static void layout(struct session *x)
     size_t piece = (size_t)export_piece(&x->model.params), narrow = x->model.act == DT_F32 ? 0 : dtype_bytes(x->model.act);
     x->wide = arena_take(&a[PLAN_SCRATCH], piece * 4, "piece of a weight for export");
     x->narrow = narrow ? arena_take(&a[PLAN_SCRATCH], piece * narrow, "piece of a weight for export") : x->wide;
+    if (x->model.plan.dora)
+        x->lengths = arena_take(&a[PLAN_SCRATCH], (size_t)export_rows(&x->model.params) * 4, "row lengths of a piece for export");
     x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
     x->batch_loss = arena_take(&a[PLAN_BATCH], sizeof *x->batch_loss, "loss of an evaluated batch");
     x->rank_losses = arena_take(&a[PLAN_STAGING], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of evaluated batches");

@@ -107,7 +107,6 @@ static const struct {
     {BASE "activation_offloading_use_streams: true\noffload_with_streams: false\n", NULL,
      "t.yaml:4:23: offload_with_streams: 'false': it is the older name of activation_offloading_use_streams"},
     /* known, not built */
-    {BASE "model: {use_dora: true}\nrecipe: lora_finetune\n", NULL, "model.use_dora: 'true' is not built yet"},
     {BASE "enable_fp8_training: true\n", NULL, "enable_fp8_training: 'true' is not built yet"},
     {BASE "tensor_parallel_dim: 2\n", NULL, "tensor_parallel_dim: '2' is not built yet"},
     {BASE "context_parallel_dim: 2\n", NULL, "context_parallel_dim: '2' is not built yet"},
@@ -142,6 +141,7 @@ static const struct {
     {BASE "optimizer: {_component_: torch.optim.SGD, betas: [0.9, 0.9]}\n", NULL, "torch.optim.SGD takes no betas: it takes lr momentum"},
     {BASE "optimizer: {momentum: 0.9}\n", NULL, "optimizer without _component_ takes no momentum"},
     {BASE "model: {_component_: torchtune.models.llama3_2.llama3_2_1b, lora_rank: 8}\n", NULL, "takes no lora_rank: it takes init"},
+    {BASE "recipe: lora_finetune\nmodel: {lora_plus_ratio: 0.5}\n", NULL, "model.lora_plus_ratio is '0.5': expected a number of at least 1, or null"},
     {BASE "model: {_component_: torchtune.models.llama3_2.lora_llama3_2_2b}\n", NULL,
      "did you mean torchtune.models.llama3_2.lora_llama3_2_1b?"},
     {BASE "lr_scheduler: {_component_: torchtune.training.lr_schedulers.get_cosine_schedule_with_warmups}\n", NULL,

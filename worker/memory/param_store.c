@@ -33,8 +33,16 @@ int param_add(struct param_store *ps, enum param_kind kind, int64_t dim0, int64_
         ps->p = mem_grow(ps->p, (size_t)ps->cap * sizeof *ps->p);
     }
     struct param *p = &ps->p[ps->n];
-    *p = (struct param){
-        .kind = kind, .rank = dim1 ? 2 : 1, .dim = {dim0, dim1 ? dim1 : 1}, .layer = -1, .uses = 1, .scale = 1, .next = -1, .joins = -1};
+    *p = (struct param){.kind = kind,
+                        .rank = dim1 ? 2 : 1,
+                        .dim = {dim0, dim1 ? dim1 : 1},
+                        .layer = -1,
+                        .uses = 1,
+                        .scale = 1,
+                        .lr_mult = 1,
+                        .wd_mult = 1,
+                        .next = -1,
+                        .joins = -1};
     p->count = p->dim[0] * p->dim[1];
     va_list ap;
     va_start(ap, name);
@@ -212,8 +220,8 @@ static void tabulate(struct param_store *ps)
             ps->seg_table[ps->segs.n++] = (struct seg){.at = p->flat,
                                                        .count = p->count,
                                                        .partial = p->partial,
-                                                       .lr_mult = 1,
-                                                       .wd_mult = 1,
+                                                       .lr_mult = p->lr_mult,
+                                                       .wd_mult = p->wd_mult,
                                                        .scale = copies && p->kind == PARAM_ADAPTER ? p->scale : 0};
     }
     qsort(ps->seg_table, (size_t)ps->segs.n, sizeof *ps->seg_table, by_place);

@@ -40,11 +40,12 @@ struct param {
     enum param_kind kind;
     int rank;
     int64_t dim[2], count;
-    int64_t layer; /* that it is of, -1 = of none */
-    int uses;      /* gradient contributions per micro-batch: 2 for tied embeddings */
-    bool held;     /* its gradient stays open while those of others come and go: tied embeddings from the head to
+    int64_t layer;          /* that it is of, -1 = of none */
+    int uses;               /* gradient contributions per micro-batch: 2 for tied embeddings */
+    bool held;              /* its gradient stays open while those of others come and go: tied embeddings from the head to
                               * the first layer, the norm and adapters of the head from chunk to chunk */
-    float scale;   /* adapters: factor of the working copy */
+    float scale;            /* adapters: factor of the working copy */
+    float lr_mult, wd_mult; /* trained: of the learning rate and of the weight decay */
     enum param_init init;
     float init_bound;
     unsigned written;              /* adapters: how often since it was added (refreshed or stepped) */

@@ -100,6 +100,7 @@ static void add_adapter(struct model *m, struct linear *l, const char *module)
     a->init_bound = (float)(1 / sqrt((double)l->in));
     b->init = PARAM_INIT_ZERO;
     b->scale = l->scale;
+    if (plan->plus_ratio > 0) b->lr_mult = (float)plan->plus_ratio;
     if (plan->dora) magnitude_add(m, l, module);
 }
 

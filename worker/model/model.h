@@ -50,6 +50,7 @@ struct model_plan {
     int64_t rank;
     double alpha, dropout;
     bool rslora, dora;
+    double plus_ratio;              /* learning rate of B (and magnitudes) over A's; 0: the same */
     const struct peft_config *peft; /* targets, ranks and alphas of a loaded adapter, instead of those above */
     enum act_rung rung;
     int64_t rung_every;
