@@ -176,7 +176,7 @@ static const struct way ways[] = {
     {"two ropes, full SGD", "llama", true, .also = two_ropes, .rope = ROPE_LINEAR, .plan = {.full = true}, .optimizer = CONFIG_SGD,
      .lr = 0.004},
     {"fused, full Adam", "llama", false, .also = fused, .plan = {.full = true}, .optimizer = CONFIG_ADAM, .lr = 1e-3, .masters = true},
-    /* Magnitudes: in rows (nothing dropped), dropped, over NF4, on the head, over a bias. */
+    /* Magnitudes: where nothing is dropped, and where it is; over NF4; on the head; above biases. */
     {"llama2 DoRA in rows, AdamW", "llama", false, .optimizer = CONFIG_ADAMW, .lr = 3e-3, .decay = 0.01,
      .plan = {.lora = true, .dora = true, .adapted = LORA_ALL | LORA_ON_HEAD, .rank = 8, .alpha = 8}},
     {"qwen2 DoRA AdamW", "qwen2", true, .optimizer = CONFIG_ADAMW, .lr = 3e-3,
@@ -184,7 +184,7 @@ static const struct way ways[] = {
     {"fused, QDoRA SGD", "qwen2", false, .also = fused, .optimizer = CONFIG_SGD, .lr = 0.03, .momentum = 0.9,
      .plan = {.lora = true, .dora = true, .nf4 = true, .adapted = LORA_ALL | LORA_ON_HEAD, .rank = 4, .alpha = 4, .dropout = 0.1}},
     {"qwen2 QDoRA on some modules", "qwen2", true, .also = qk_norms, .optimizer = CONFIG_SGD, .lr = 0.03, .momentum = 0.9,
-     .plan = {.lora = true, .dora = true, .nf4 = true},
+     .plan = {.lora = true, .dora = true, .nf4 = true, .dropout = 0.1},
      .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\",\"o_proj\",\"down_proj\"],\"r\":4,\"lora_alpha\":8,"
                 "\"layers_to_transform\":[0,2],\"use_dora\":true,\"rank_pattern\":{\"o_proj\":6}}"},
     {"fused, QLoRA AdamW", "qwen2", true, .also = fused, .optimizer = CONFIG_ADAMW, .lr = 5e-3,

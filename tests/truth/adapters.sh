@@ -51,6 +51,12 @@ for case in "dora llama2" "dora-rslora qwen2" "dora-head llama2"; do
     done
 done
 
+say "magnitudes that adapter_config.json does not know of, as torchtune writes them"
+"$adapters" write dora "$scratch/a"
+sed -i '/"use_dora"/d' "$scratch/a/adapter_config.json"
+expect 12 "does not say use_dora: true; torchtune leaves it out" \
+    "$trimpot" eval --model "$golden/llama2/model" --adapter "$scratch/a" --data "$golden/llama2/rows.jsonl" device=cpu
+
 # further RANKS OUTPUT key=value …: four steps from the adapter in $scratch/a, of four rows each whatever the ranks
 further()
 {
