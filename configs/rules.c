@@ -30,6 +30,12 @@ static bool n_without_selective(const struct bound *b)
 {
     return b->c->ac_mode != AC_SELECTIVE && b->c->ac_option >= 0;
 }
+static bool recompute_contradicts(const struct bound *b)
+{
+    const struct config *c = b->c;
+    bool blocks = c->enable_activation_checkpointing || c->ac_mode == AC_FULL;
+    return c->recompute != RECOMPUTE_AUTO && (c->ac_mode == AC_SELECTIVE || (blocks && c->recompute != RECOMPUTE_BLOCK));
+}
 static bool streams_twice(const struct bound *b)
 {
     return wrote(b, "offload_with_streams") && wrote(b, "activation_offloading_use_streams");
@@ -192,6 +198,8 @@ static const struct rule {
      "enable_activation_checkpointing: true recomputes every block; keep one of the two keys"},
     {"ac_mode", selective_without_n, "which blocks? ac_option: N recomputes every N-th"},
     {"ac_option", n_without_selective, "it chooses blocks for ac_mode: selective only; set that, or delete ac_option"},
+    {"recompute", recompute_contradicts,
+     "enable_activation_checkpointing or ac_mode asks for other blocks to be recomputed; leave recompute at auto, or delete that key"},
     {"offload_with_streams", streams_twice,
      "it is the older name of activation_offloading_use_streams, which is given too; keep one of the two keys"},
     {"dataset.packed", packed_without_length, "a pack needs a size: set tokenizer.max_seq_len"},

@@ -70,6 +70,9 @@ static const struct choice attn_choices[] = {
 static const struct choice init_choices[] = {{"pretrained", INIT_PRETRAINED}, {"random", INIT_RANDOM}};
 static const struct choice ac_choices[] = {
     {"null", AC_AUTO}, {"none", AC_NONE}, {"full", AC_FULL}, {"selective", AC_SELECTIVE}};
+static const struct choice recompute_choices[] = {
+    {"auto", RECOMPUTE_AUTO}, {"none", RECOMPUTE_NONE}, {"products", RECOMPUTE_PRODUCTS},
+    {"ffn", RECOMPUTE_FFN}, {"attention", RECOMPUTE_ATTENTION}, {"block", RECOMPUTE_BLOCK}};
 static const struct choice ac_option_choices[] = {
     {"op", 0, "choosing single operations is not supported; give N to recompute every N-th block"}};
 static const struct choice master_choices[] = {{"none", TRI_AUTO}, {"fp32", TRI_FP32}};
@@ -79,6 +82,7 @@ static const struct choice grad_choices[] = {
     {"bf16", 0, "gradients are summed in fp32, so that the bits do not depend on how many are added on a rank"},
 };
 static const struct choice reduce_choices[] = {{"tree", REDUCE_TREE}, {"fast", REDUCE_FAST}};
+static const struct choice budget_choices[] = {{"auto", BUDGET_AUTO}};
 static const struct choice warmup_choices[] = {{"zero", false}, {"one", true}};
 static const struct choice level_choices[] = {{"DEBUG"}, {"INFO"}, {"WARN"}, {"WARNING"}, {"ERROR"}, {"CRITICAL"}};
 static const struct choice format_choices[] = {{"jsonl"}, {"txt"}};
@@ -266,7 +270,14 @@ const struct row schema[] = {
     NOTED("optimizer.fused", T_BOOL, "false", "the step is always fused", "torch's fused step.", .nullable = true),
     NOTED("optimizer.foreach", T_BOOL, "false", "the step is always fused", "torch's multi-tensor step.",
           .nullable = true),
-    NOTED("optimizer.is_paged", T_BOOL, "false", "states are not paged yet; the numbers are the same", "bitsandbytes' paging."),
+    {"optimizer.is_paged", T_BOOL, C(optimizer.is_paged), .def = "false", .resume = RESUME_FREE,
+     .sentence = "States that the device has no room for are in pinned host memory, and come in turn (true for bitsandbytes' Paged*)."},
+    {"optimizer.paged_resident", T_BYTES, C(optimizer.paged_resident), OPTIONAL, FROM(0), .unit = "bytes", .resume = RESUME_FREE,
+     .sentence = "Paged states: what they may take of the device; null: what memory_budget, or the device, leaves."},
+    {"optimizer.paged_window", T_INT, C(optimizer.paged_window), .def = "4194304", FROM(256), .unit = "elements", .resume = RESUME_FREE,
+     .sentence = "Paged states: of so many weights at a time; three such windows are on the device."},
+    {"optimizer.min_paged_size", T_INT, C(optimizer.min_paged_size), .def = "100000", FROM(1), .unit = "elements",
+     .resume = RESUME_FREE, .sentence = "Paged states: those of smaller tensors stay on the device."},
     {"optimizer.min_8bit_size", T_INT, C(optimizer.min_8bit_size), .def = "4096", FROM(1), .unit = "elements",
      .sentence = "8-bit optimizers: tensors smaller than this have 32-bit states."},
     {"optimizer.quantize_embeddings", T_BOOL, C(optimizer.quantize_embeddings), .def = "true",
@@ -296,6 +307,10 @@ const struct row schema[] = {
      .sentence = "The same with a choice: none, full, or selective with ac_option."},
     {"ac_option", T_INT, C(ac_option), OPTIONAL, FROM(1), CHOICES(ac_option_choices), .unit = "blocks",
      .resume = RESUME_FREE, .sentence = "Selective: every N-th block is recomputed."},
+    {"recompute", T_CHOICE, C(recompute), .def = "auto", CHOICES(recompute_choices), .resume = RESUME_FREE,
+     .sentence = "What of a block the backward pass computes again, each with those before it: none; products: norms and the gated "
+                 "product, no matrix product; ffn: gate and up; attention: q, k and v, but not attention itself; block: all but its "
+                 "input. auto: products, or what activation checkpointing asks for. Same bits, less memory."},
     {"enable_activation_offloading", T_BOOL, C(enable_activation_offloading), .def = "false", .resume = RESUME_FREE,
      .sentence = "Moves what a block keeps to host memory until its backward pass, with checkpointing or without; same bits, less "
                  "memory of the GPU. On a CPU there is no other memory: nothing moves."},
@@ -317,8 +332,10 @@ const struct row schema[] = {
      .sentence = "Gradients that GPUs exchange at a time, while lower layers compute theirs; multiples of 256KiB load all ranks alike."},
     {"virtual_ranks", T_INT, C(virtual_ranks), OPTIONAL, RANGE(1, 65536),
      .sentence = "Leaves of the reduction tree: how many ranks the bits hold for; fewer need less memory; null: every micro-batch."},
-    {"memory_budget", T_BYTES, C(memory_budget), OPTIONAL, FROM(1), .unit = "bytes", .resume = RESUME_FREE,
-     .sentence = "Most memory of one rank, as 8GB or 512MiB; null: what the machine has."},
+    {"memory_budget", T_BYTES, C(memory_budget), OPTIONAL, FROM(1), CHOICES(budget_choices), .unit = "bytes", .resume = RESUME_FREE,
+     .sentence = "Most memory of one rank, as 8GB or 512MiB; auto: what the machine has. What is not written of checkpointing, offloading, "
+                 "the step in the backward pass and, at last, the micro-batch is then chosen so that it fits in the least time; null: as "
+                 "written or refused."},
     {"head_chunk_rows", T_INT, C(head_chunk_rows), OPTIONAL, FROM(1), .unit = "tokens",
      .sentence = "Rows of logits that exist at a time; null: the plan chooses."},
     {"max_skipped_steps", T_INT, C(max_skipped_steps), .def = "10", FROM(1), .unit = "optimizer steps",

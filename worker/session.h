@@ -48,9 +48,12 @@ struct session {
     void *wide, *narrow; /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) … */
     void *lengths;       /* … and of its rows, where adapters have magnitudes */
 
+    const char *chosen; /* what memory_budget came to, for the header; NULL: nothing was asked for */
     uint64_t seed;
-    int64_t started;    /* seconds since 1970: the date that templates say */
-    int64_t step_items; /* batch_size · M */
+    bool again;            /* measured a second time: what was noted is not noted again */
+    int64_t micro_batches; /* M of the checkpoint that is continued; 0: as configured */
+    int64_t started;       /* seconds since 1970: the date that templates say */
+    int64_t step_items;    /* batch_size · M */
     int64_t steps_per_epoch, total_steps;
 };
 
@@ -65,6 +68,9 @@ struct session_start {
 };
 status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, const struct session_start *start,
                     const struct batch_bounds *given);
+/* The same files, data and device, measured again as another configuration plans them: one that differs from the one it was opened
+ * with in what is trained, or in keys of memory, batch or optimizer. Of sessions that train, before session_bind. cfg must outlive x. */
+status session_replan(struct session *x, const struct config *cfg);
 /* The run's seed: of the resumed checkpoint, as configured, or drawn by rank 0. Collective; before session_bind. */
 status session_seed(struct session *x, const uint64_t *resumed);
 /* ST_OOM when the plan exceeds memory_budget, or what this rank may have of the machine. */

@@ -351,6 +351,22 @@ static tensor flat_view(const struct param *p, void *flat, dtype dt)
     return param_shaped(p, flat ? (char *)flat + (size_t)p->flat * dtype_bytes(dt) : NULL, dt);
 }
 
+/* One linear in f32 on its way to NF4, and one dequantised: what is loaded is not computed with yet, so that the first lies where
+ * dequantised weights will, if these take as much. */
+static void layout_linears(struct param_store *ps, struct arena *scratch, int64_t widest, int64_t largest)
+{
+    size_t wide = (size_t)widest * 4, narrow = (size_t)largest * dtype_bytes(ps->act);
+    bool placed = ps->decode && (size_t)ps->layer_count * dtype_bytes(ps->act) >= wide;
+    void *place = placed ? ps->buffer[0].data : NULL;
+    if (narrow) {
+        void *linear = arena_take(scratch, wide > narrow && !placed ? wide : narrow, "dequantised linear, %s", dtype_name(ps->act));
+        ps->dequantised = tensor_1d(linear, ps->act, largest);
+        if (!placed) place = linear;
+    } else if (wide && !placed)
+        place = arena_take(scratch, wide, "linear to be quantised, f32");
+    ps->wide = tensor_1d(place, DT_F32, widest);
+}
+
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch)
 {
     dtype dt = ps->trained_dt;
@@ -377,13 +393,8 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         if (ps->masters) p->master = flat_view(p, ps->flat_master, DT_F32);
         p->work = p->kind == PARAM_ADAPTER && ps->flat_work ? flat_view(p, ps->flat_work, ps->act) : p->value;
     }
-    ps->wide = tensor_1d(NULL, DT_F32, 0);
-    if (widest) ps->wide = tensor_1d(arena_take(scratch, (size_t)widest * 4, "linear to be quantised, f32"), DT_F32, widest);
-    if (largest)
-        ps->dequantised =
-            tensor_1d(arena_take(scratch, (size_t)largest * dtype_bytes(ps->act), "dequantised linear, %s", dtype_name(ps->act)), ps->act,
-                      largest);
     param_layers_layout(ps, scratch);
+    layout_linears(ps, scratch, widest, largest);
 }
 
 /* ---- use ---------------------------------------------------------------------------------------------------------- */

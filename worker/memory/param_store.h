@@ -89,7 +89,7 @@ struct param_store {
     struct segs segs;         /* the trained tensors, ascending in the flat index */
     int64_t n_partials;       /* one per (trained tensor, page), by parameter number */
     tensor dequantised;       /* scratch: one linear at a time */
-    tensor wide;              /* scratch of loading: one that is quantised from neither f32 nor bf16 */
+    tensor wide;              /* scratch of loading alone: one that is quantised from neither f32 nor bf16 */
     int borrowed;             /* parameter now in `dequantised`, -1 none */
 
     /* The policy for NF4, said before block_build asks: layers of them are dequantised ahead, in memory for two layers, by a stream of

@@ -96,6 +96,7 @@ static status magnitude_fwd(struct pass *p, const struct linear *l, const struct
 status linear_fwd(struct pass *p, const struct linear *l, const struct linear_io *io)
 {
     if (has_adapter(l) && !io->h_there) TRY(adapter_in(p, l, io));
+    if (!io->y.data) return ST_OK;
     return l->magnitude >= 0 ? magnitude_fwd(p, l, io) : project(p, l, io, io->x, io->y, true);
 }
 

@@ -34,6 +34,14 @@ static tensor taken(struct arena *a, dtype dt, int64_t n, const char *name)
     return tensor_1d(arena_take(a, (size_t)n * dtype_bytes(dt), "%s", name), dt, n);
 }
 
+/* Nobody's while the head computes, unless the head has a magnitude itself. */
+static void layout_rescaled(struct model *m, struct arena *scratch, int64_t count)
+{
+    size_t bytes = (size_t)count * dtype_bytes(m->act);
+    if (m->head.magnitude >= 0 || !model_spare(m, bytes, &m->rescaled))
+        m->rescaled = arena_take(scratch, bytes, "projection before its magnitude");
+}
+
 enum { ROOM = 64 };
 
 void magnitude_layout(struct model *m, struct arena *scratch, bool backward)
@@ -53,7 +61,7 @@ void magnitude_layout(struct model *m, struct arena *scratch, bool backward)
     tensor lengths = taken(scratch, m->stat, 2 * all, "row lengths of adapted weights");
     m->row_products = taken(scratch, m->stat, products, "row lengths, W·Aᵀ").data;
     m->row_gram = taken(scratch, m->stat, ranks * ranks, "row lengths, A·Aᵀ").data;
-    if (backward) m->rescaled = taken(scratch, m->act, rows, "projection before its magnitude").data;
+    if (backward) layout_rescaled(m, scratch, rows);
     for (int64_t i = 0; i < linears(m); i++) {
         struct linear *l = linear_at(m, i);
         if (l->magnitude < 0) continue;
