@@ -36,7 +36,7 @@ static __global__ void rescale(struct sheet m, view<const T> u, view<T> y, const
 
 status rescale_fwd_cuda(struct stream *s, const struct rescale_fwd_args *a)
 {
-    tensor none = {0};
+    tensor none = tensor_1d(NULL, DT_F32, 0);
     struct layout l = layout_of({&a->u, &a->y, a->by_row ? &none : &a->to, a->by_row ? &none : &a->from}, false);
     struct sheet m = sheet_of(&a->u, l);
     if (!tensor_count(&a->u)) return ST_OK;
@@ -55,22 +55,32 @@ status rescale_fwd_cuda(struct stream *s, const struct rescale_fwd_args *a)
 
 /* Writes du where it fetches: once per element, by the thread that has read what du may lie over. */
 template <class T, bool V> struct rescale_term {
-    static constexpr int N = LANES<T>, AHEAD = 2;
+    static constexpr int N = LANES<T>, AHEAD = sizeof(T) == 2 ? 1 : 2; /* more does not fit into registers */
     typedef pack<float, N> fetched;
     view<const T> dy, u;
     view<T> du;
     const float *to, *from;
     bool accumulate;
+    __device__ T one(T dy, T u, float to, float from, float *of_to) const
+    {
+        float d = widen(dy);
+        *of_to = formula_ratio(d * widen(u), from);
+        return narrow<T>(formula_rescale_du(d, formula_ratio(to, from), accumulate));
+    }
     __device__ fetched fetch(int64_t row, int64_t col, int left) const
     {
-        pack<T, N> g = take<V, N>(dy.row(row) + col, left), x = take<V, N>(u.row(row) + col, left);
-        pack<float, N> length = take<V, N>(from + col, left), by = ratios<V, N>(to, from, col, left), of_to;
-        for (int i = 0; i < N; i++) {
-            float d = widen(g.at[i]);
-            of_to.at[i] = formula_ratio(d * widen(x.at[i]), length.at[i]);
-            g.at[i] = narrow<T>(formula_rescale_du(d, by.at[i], accumulate));
+        const T *g = dy.row(row) + col, *x = u.row(row) + col;
+        T *out = du.row(row) + col;
+        pack<float, N> of_to = {};
+        if constexpr (V) {
+            pack<T, N> a = take<V, N>(g, left), b = take<V, N>(x, left);
+            pack<float, N> a_to = take<V, N>(to + col, left), a_from = take<V, N>(from + col, left);
+            for (int i = 0; i < N; i++) a.at[i] = one(a.at[i], b.at[i], a_to.at[i], a_from.at[i], &of_to.at[i]);
+            put<V>(out, a, left);
+        } else {
+            for (int i = 0; i < N; i++)
+                if (i < left) out[i] = one(g[i], x[i], to[col + i], from[col + i], &of_to.at[i]);
         }
-        put<V>(du.row(row) + col, g, left);
         return of_to;
     }
     __device__ float term(const fetched &of_to, int i) const { return of_to.at[i]; }
