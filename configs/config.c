@@ -76,17 +76,19 @@ static bool is_file_of(const char *path, const char *dir)
  * line itself can say otherwise. After interpolation, so that a path in terms of another is judged as what it is. */
 static void follow_model(struct ynode *root, const struct config_args *args, bool notes)
 {
-    struct ynode *group = ynode_find(root, "tokenizer"), *path = ynode_find(group, "path"), *merges = ynode_find(group, "merges_file"),
-                 *specials = ynode_find(group, "special_tokens_path");
+    struct ynode *group = ynode_find(root, "tokenizer"), *specials = ynode_find(group, "special_tokens_path");
+    const char *key = ynode_find(group, "vocab_path") && !ynode_find(group, "path") ? "vocab_path" : "path";
+    const char *merges_key = ynode_find(group, "merges_path") ? "merges_path" : "merges_file";
+    struct ynode *path = ynode_find(group, key), *merges = ynode_find(group, merges_key);
     struct place at = {.name = "--model"};
     if (!args->model || !path || path->kind != YNODE_SCALAR || ynode_is_null(path) || from_command_line(path)) return;
     if (is_file_of(path->text, args->model)) return;
     if (notes && strcmp(path->text, args->model))
-        log_note("--model %s brings its own tokenizer: the file's tokenizer.path (%s) is not used; tokenizer.path=… beside "
+        log_note("--model %s brings its own tokenizer: the file's tokenizer.%s (%s) is not used; tokenizer.path=… beside "
                  "--model would be",
-                 text_shown(args->model), text_shown(path->text));
-    ynode_put(group, "path", ynode_literal(args->model, at), at);
-    if (merges && !from_command_line(merges)) ynode_drop(group, "merges_file");
+                 text_shown(args->model), key, text_shown(path->text));
+    ynode_put(group, key, ynode_literal(args->model, at), at);
+    if (merges && !from_command_line(merges)) ynode_drop(group, merges_key);
     bool lost = specials && specials->kind == YNODE_SCALAR && !ynode_is_null(specials) && !from_command_line(specials) &&
                 !file_exists(specials->text);
     if (!lost) return;

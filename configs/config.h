@@ -30,6 +30,8 @@ enum config_optim { CONFIG_ADAMW, CONFIG_ADAM, CONFIG_SGD, CONFIG_ADAMW_8BIT, CO
 enum config_schedule { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE };
 enum model_init { INIT_PRETRAINED, INIT_RANDOM };
 enum { BUDGET_AUTO = -2 }; /* memory_budget: auto */
+enum lora_start { START_UNIFORM, START_GAUSSIAN, START_ORTHOGONAL, START_PISSA, START_OLORA,
+                  START_ROUNDS = 8, START_KINDS = (1 << START_ROUNDS) - 1 }; /* pissa_niter_N: START_PISSA | N << START_ROUNDS */
 enum attn_module { MODULE_Q = 1, MODULE_K = 2, MODULE_V = 4, MODULE_O = 8 };
 
 struct config_pair { char *key, *value; };
@@ -57,6 +59,17 @@ struct config_lora {
     bool mlp, output;
     int64_t rank; double alpha, dropout, plus_ratio; /* NAN: A and B learn alike */
     bool use_rslora, use_dora;
+    int start;                /* enum lora_start, and rounds */
+    struct config_pair *rank_pattern, *alpha_pattern; int n_rank_pattern, n_alpha_pattern; /* module or regular expression: number */
+};
+
+/* Is the start a part of the weight that the adapter sits on, which the weight then loses? */
+static inline bool start_is_of_weights(int start) { return (start & START_KINDS) >= START_PISSA; }
+
+struct config_profiler {
+    bool enabled, cpu, cuda, record_shapes, with_flops, memory, stack;
+    char *output_dir; /* NULL = output_dir/profiling_outputs */
+    int64_t wait_steps, warmup_steps, active_steps, num_cycles;
 };
 
 struct config {
@@ -104,9 +117,10 @@ struct config {
     enum reduce_kind reduce; int64_t reduce_bucket /* bytes */, virtual_ranks; int64_t memory_budget; /* bytes; -1 = what the machine has, nothing chosen */
     int64_t max_skipped_steps; bool warmup_start_one;
     int64_t peer_timeout; /* seconds, 0 = never */
-    int64_t head_chunk_rows;
+    int64_t head_chunk_rows; bool dequantize_ahead;
 
     bool log_stdout_metrics; int64_t log_every_n_steps;
+    struct config_profiler profiler;
 };
 
 /* A key that an option sets: the option's bytes are the value. YAML, ${…} and ~/ mean nothing in them, and null is a

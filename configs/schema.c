@@ -20,6 +20,8 @@
 #define PREFERENCE    "preference training is recognised, not supported"
 #define REINFORCEMENT "reinforcement learning is recognised, not supported"
 #define QAT           "quantisation-aware training is recognised, not supported"
+#define EVALUATION    "it belongs to torchtune's evaluation; `trimpot eval` measures the loss of a model"
+#define GENERATION    "it belongs to torchtune's generation; `trimpot generate` writes text, and has options for it"
 #define DISTILLATION  "distillation is recognised, not supported"
 
 static const struct choice recipe_choices[] = {
@@ -67,6 +69,19 @@ static const struct choice template_choices[] = {
 };
 static const struct choice attn_choices[] = {
     {"q_proj", MODULE_Q}, {"k_proj", MODULE_K}, {"v_proj", MODULE_V}, {"output_proj", MODULE_O}};
+#define OTHER_START "it needs gradients or activations of a pass over data before training; PEFT trains such adapters, and they are read here " \
+                    "(checkpointer.adapter_checkpoint)"
+static const struct choice start_choices[] = {
+    {"true", START_UNIFORM}, {"gaussian", START_GAUSSIAN}, {"orthogonal", START_ORTHOGONAL}, {"pissa", START_PISSA},
+    {"pissa_niter_1", START_PISSA | 1 << START_ROUNDS}, {"pissa_niter_2", START_PISSA | 2 << START_ROUNDS},
+    {"pissa_niter_4", START_PISSA | 4 << START_ROUNDS}, {"pissa_niter_8", START_PISSA | 8 << START_ROUNDS},
+    {"pissa_niter_16", START_PISSA | 16 << START_ROUNDS}, {"pissa_niter_32", START_PISSA | 32 << START_ROUNDS},
+    {"olora", START_OLORA},
+    {"false", 0, "B would be random too, and the model another one than the base from the first step on"},
+    {"loftq", 0, "it replaces the base by one whose rounding the adapter mends; the base stays as it is here: model.quantize_base quantises it"},
+    {"eva", 0, OTHER_START}, {"corda", 0, OTHER_START}, {"lora_ga", 0, OTHER_START},
+    {"mica", 0, "B would stay as it is in training, which is not built"},
+};
 static const struct choice init_choices[] = {{"pretrained", INIT_PRETRAINED}, {"random", INIT_RANDOM}};
 static const struct choice ac_choices[] = {
     {"null", AC_AUTO}, {"none", AC_NONE}, {"full", AC_FULL}, {"selective", AC_SELECTIVE}};
@@ -141,10 +156,10 @@ const struct row schema[] = {
     {"tokenizer.prompt_template", T_TEMPLATE, C(tokenizer.prompt_template), N_OF(config, tokenizer.n_template_roles),
      .at2 = offsetof(struct config, tokenizer.template_roles), OPTIONAL, CHOICES(template_choices),
      .sentence = "Text around messages: a torchtune template by name, or {role: [prefix, suffix]}."},
-    NOT_YET("tokenizer.vocab_path", T_TEXT, "null", "the Phi-4 tokenizer is one of the later families",
-            "Phi-4's vocab.json."),
-    NOT_YET("tokenizer.merges_path", T_TEXT, "null", "the Phi-4 tokenizer is one of the later families",
-            "Phi-4's merges.txt."),
+    {"tokenizer.vocab_path", T_TEXT, C(tokenizer.path), OPTIONAL, .resume = RESUME_SHOWN, .home = true, .derived = true,
+     .sentence = "Phi-4's name of tokenizer.path, its vocab.json."},
+    {"tokenizer.merges_path", T_TEXT, C(tokenizer.merges_file), OPTIONAL, .resume = RESUME_SHOWN, .home = true, .derived = true,
+     .sentence = "Phi-4's name of tokenizer.merges_file."},
 
     {"dataset.source", T_TEXT, D(source), OPTIONAL, .resume = RESUME_SHOWN,
      .sentence = "json, csv or text for local files (null: by their extension), or the hub name they stand for."},
@@ -219,15 +234,22 @@ const struct row schema[] = {
      .sentence = "Keeps the frozen weights in 4 bits (NF4): QLoRA."},
     {"model.lora_plus_ratio", T_FLOAT, C(model.lora.plus_ratio), OPTIONAL, FROM(1),
      .sentence = "LoRA+: learning rate of B over that of A, which is optimizer.lr (the paper: 16); null: both learn alike."},
-    NOT_YET("model.init_lora_weights", T_TEXT, "true", "adapters start as in LoRA: A uniform, B zero",
-            "PiSSA, OLoRA, LoftQ, orthogonal starts."),
+    {"model.init_lora_weights", T_CHOICE, C(model.lora.start), .def = "true", CHOICES(start_choices),
+     .sentence = "What adapters start as. true: A uniform, B zero; gaussian: A normal; pissa, olora: parts of the weights that they sit on, which "
+      "lose them (pissa_niter_N: approximately, sooner); orthogonal: at random, with B A = 0."},
+    {"model.rank_pattern", T_PAIRS, C(model.lora.rank_pattern), N_OF(config, model.lora.n_rank_pattern), OPTIONAL, RANGE(1, 65536),
+     .whole = true, .sentence = "Ranks of single adapters, as PEFT has them: the end of a module's name, or a regular expression for it, and its "
+      "rank, as {v_proj: 16, layers.0.mlp.*: 4}; the first that matches counts."},
+    {"model.alpha_pattern", T_PAIRS, C(model.lora.alpha_pattern), N_OF(config, model.lora.n_alpha_pattern), OPTIONAL, FROM(0),
+     .above_min = true, .sentence = "The same for their alpha."},
     NOT_YET("model.modules_to_save", T_TEXTS, "null", "only adapters are trained", "Modules trained in full."),
 
     {"checkpointer.checkpoint_dir", T_TEXT, C(checkpointer.checkpoint_dir), .required = true, .resume = RESUME_SHOWN,
      .path_value = true, .home = true,
      .sentence = "Directory of the base model (config.json, safetensors). --model DIR says the same."},
     SILENT("checkpointer.checkpoint_files", T_FILES, NULL,
-           "Weight files of the directory; its index decides, so this is only checked for names that cannot be read."),
+           "Weight files of the directory; its model.safetensors or their index decide, so one that is there and is none of these is "
+           "refused. Python pickles (.bin, .pt, .pth) that are not there stand for their safetensors."),
     {"checkpointer.model_type", T_TEXT, C(checkpointer.model_type), OPTIONAL, .choices = checkpointer_choices, .n_choices = CHECKPOINTERS,
      .resume = RESUME_SHOWN, .sentence = "Family, checked against config.json; null: config.json decides."},
     {"checkpointer.output_dir", T_TEXT, C(checkpointer.output_dir), OPTIONAL, .resume = RESUME_FREE,
@@ -338,6 +360,9 @@ const struct row schema[] = {
                  "written or refused."},
     {"head_chunk_rows", T_INT, C(head_chunk_rows), OPTIONAL, FROM(1), .unit = "tokens",
      .sentence = "Rows of logits that exist at a time; null: the plan chooses."},
+    {"dequantize_ahead", T_BOOL, C(dequantize_ahead), .def = "true",
+     .sentence = "QLoRA on a GPU: dequantises a layer ahead, into memory for two; false: each linear when it is read, into memory for one, "
+                 "with its adapter as products of their own, which round apart."},
     {"max_skipped_steps", T_INT, C(max_skipped_steps), .def = "10", FROM(1), .unit = "optimizer steps",
      .resume = RESUME_FREE, .sentence = "Steps with a non-finite gradient, one after another, that end the run."},
     {"peer_timeout", T_INT, C(peer_timeout), .def = "30", FROM(0), .unit = "seconds", .resume = RESUME_FREE,
@@ -367,7 +392,8 @@ const struct row schema[] = {
     NOTED("low_cpu_ram", T_BOOL, "false", "files are mapped, not read", "How weights are loaded."),
     NOTED("data_parallel_shard_dim", T_INT, "-1", HOLDS_ALL, "Ranks that share one copy of the weights."),
     NOTED("data_parallel_replicate_dim", T_INT, "1", HOLDS_ALL, "Ranks with copies of their own."),
-    NOT_YET("tensor_parallel_dim", T_INT, "1", "each rank computes whole layers", "Ranks that split each layer."),
+    NOT_YET("tensor_parallel_dim", T_INT, "1",
+            "each rank computes whole layers; 1 gives every rank rows of its own, so divide gradient_accumulation_steps or batch_size by it", "Ranks that split each layer."),
     NOT_YET("context_parallel_dim", T_INT, "1", "each rank computes whole rows", "Ranks that split each sequence."),
     NOTED("context_parallel_rotate_method", T_TEXT, "allgather", "context_parallel_dim is 1",
           "Exchange of keys and values.", CHOICES(rotate_choices)),
@@ -396,21 +422,30 @@ const struct row schema[] = {
     NOTED("log_level", T_TEXT, "INFO", "-q and -v choose what is printed", "torchtune's verbosity.",
           CHOICES(level_choices)),
 
-    {"profiler.enabled", T_BOOL, .def = "false", .effect = LATER, .reason = "no trace is written",
-     .resume = RESUME_FREE,
-     .sentence = "Writes a trace of some steps."},
-    SILENT("profiler.output_dir", T_TEXT, "null", "Where the trace goes.", .nullable = true),
-    SILENT("profiler.cpu", T_BOOL, "true", "Traces the CPU."),
-    SILENT("profiler.cuda", T_BOOL, "true", "Traces the GPU."),
-    SILENT("profiler.xpu", T_BOOL, "false", "Traces other devices."),
-    SILENT("profiler.profile_memory", T_BOOL, "false", "Traces allocations."),
-    SILENT("profiler.with_stack", T_BOOL, "false", "Traces call stacks."),
-    SILENT("profiler.record_shapes", T_BOOL, "true", "Traces shapes."),
-    SILENT("profiler.with_flops", T_BOOL, "false", "Traces operation counts."),
-    SILENT("profiler.wait_steps", T_INT, "5", "Steps before the trace.", FROM(0), .unit = "optimizer steps"),
-    SILENT("profiler.warmup_steps", T_INT, "3", "Steps traced and thrown away.", FROM(0), .unit = "optimizer steps"),
-    SILENT("profiler.active_steps", T_INT, "2", "Steps traced.", FROM(0), .unit = "optimizer steps"),
-    SILENT("profiler.num_cycles", T_INT, "1", "How often to repeat it.", FROM(0)),
+    {"profiler.enabled", T_BOOL, C(profiler.enabled), .def = "false", .resume = RESUME_FREE,
+     .sentence = "Writes traces of some steps for chrome://tracing or Perfetto: what ran when on which stream of each rank; same bits."},
+    {"profiler.output_dir", T_TEXT, C(profiler.output_dir), OPTIONAL, .resume = RESUME_FREE, .home = true,
+     .sentence = "Where traces go, as iteration_N/rankR_trace.json; null: output_dir/profiling_outputs."},
+    {"profiler.cpu", T_BOOL, C(profiler.cpu), .def = "true", .resume = RESUME_FREE,
+     .sentence = "On a CPU what it computes; on a GPU when the host queued it."},
+    {"profiler.cuda", T_BOOL, C(profiler.cuda), .def = "true", .resume = RESUME_FREE, .sentence = "What ran on a GPU's streams."},
+    UNUSED("profiler.xpu", T_BOOL, "false", "there are CPUs and CUDA devices here", "Other devices."),
+    {"profiler.profile_memory", T_BOOL, C(profiler.memory), .def = "false", .resume = RESUME_FREE,
+     .sentence = "Has nothing to show: no step allocates, and `trimpot plan` has every buffer."},
+    {"profiler.with_stack", T_BOOL, C(profiler.stack), .def = "false", .resume = RESUME_FREE,
+     .sentence = "Has nothing to show: there are no Python calls."},
+    {"profiler.record_shapes", T_BOOL, C(profiler.record_shapes), .def = "true", .resume = RESUME_FREE,
+     .sentence = "Sizes of matrix products."},
+    {"profiler.with_flops", T_BOOL, C(profiler.with_flops), .def = "false", .resume = RESUME_FREE,
+     .sentence = "Operations of matrix products."},
+    {"profiler.wait_steps", T_INT, C(profiler.wait_steps), .def = "5", FROM(0), .unit = "optimizer steps", .resume = RESUME_FREE,
+     .sentence = "Steps before the trace."},
+    {"profiler.warmup_steps", T_INT, C(profiler.warmup_steps), .def = "3", FROM(0), .unit = "optimizer steps", .resume = RESUME_FREE,
+     .sentence = "Steps traced and thrown away."},
+    {"profiler.active_steps", T_INT, C(profiler.active_steps), .def = "2", FROM(1), .unit = "optimizer steps", .resume = RESUME_FREE,
+     .sentence = "Steps traced."},
+    {"profiler.num_cycles", T_INT, C(profiler.num_cycles), .def = "1", FROM(0), .resume = RESUME_FREE,
+     .sentence = "How often to repeat it; 0: until the end."},
 };
 const int schema_n = COUNT(schema);
 
@@ -450,6 +485,13 @@ static const struct {
     {"num_steps", REINFORCEMENT},
     {"forward_batch_size", REINFORCEMENT},
     {"base_model_path", REINFORCEMENT},
+    {"tasks", EVALUATION},
+    {"limit", EVALUATION},
+    {"max_new_tokens", GENERATION},
+    {"temperature", GENERATION},
+    {"top_k", GENERATION},
+    {"enable_kv_cache", GENERATION},
+    {"kv_cache", GENERATION},
 };
 
 const char *schema_foreign(const char *key)

@@ -26,7 +26,7 @@ enum value_type {
     T_CHOICE,   /* an enum, or a bool */
     T_FLAGS,    /* unsigned: a list of choices, or-ed */
     T_TEXTS,    /* char ** + int: a list, or one text */
-    T_PAIRS,    /* struct config_pair * + int: a group of texts */
+    T_PAIRS,    /* struct config_pair * + int: a group of texts, or with a range of numbers */
     T_TEMPLATE, /* char *, or struct config_pair * + int: a name, or {role: [prefix, suffix]} */
     T_BETAS,    /* two adjacent doubles */
     T_FILES,    /* checked, not kept: a list of file names, or {filename_format, max_filename} */
@@ -65,6 +65,7 @@ struct row {
     const char *def_lora;  /* where the LoRA recipes differ */
     double min, max;
     bool ranged, above_min, below_max; /* above_min, below_max: that end is open */
+    bool whole;            /* numbers of T_PAIRS: no fractions */
     bool nullable, infinite, required;
     const struct choice *choices;
     int n_choices;
@@ -153,7 +154,7 @@ const struct ynode *bound_written(const struct bound *b, const char *path);
 /* Where a key stands: as written, else the file as a whole; *node: what is written there, or NULL. */
 struct place bound_place(const struct bound *b, const char *key, const struct ynode **node);
 void sources_settle(const struct bound *b); /* dataset.source by extension, files of dataset_val; missing files reported */
-void rules_check(const struct bound *b);
+void rules_check(struct bound *b);           /* adds notes, too */
 void rules_check_paths(const struct bound *b); /* named files exist */
 
 #endif

@@ -316,10 +316,19 @@ static void free_pairs(const struct row *row, void *base)
     *count(row, base) = 0;
 }
 
+/* Numbers where the row has a range. */
+static bool values_fit(const struct row *row, const struct ynode *n)
+{
+    double value;
+    for (int i = 0; i < n->n_child && row->ranged; i++)
+        if (!scalar_float(n->child[i]->text, false, &value) || !in_range(row, value) || (row->whole && value != floor(value))) return false;
+    return true;
+}
+
 static bool read_pairs(const struct row *row, const struct ynode *n, void *base, struct problems *p)
 {
     bool null = row->nullable && ynode_is_null(n);
-    if (!null && (n->kind != YNODE_MAP || !all_texts(n))) return wrong(row, n, p);
+    if (!null && (n->kind != YNODE_MAP || !all_texts(n) || !values_fit(row, n))) return wrong(row, n, p);
     free_pairs(row, base);
     if (null || !n->n_child) return true;
     struct config_pair *list = mem_alloc((size_t)n->n_child * sizeof *list);
@@ -420,22 +429,6 @@ static void write_betas(const struct row *row, const void *base, struct buf *out
     buf_text(out, "]");
 }
 
-static bool check_file_name(const struct row *row, const struct ynode *n, struct problems *p)
-{
-    static const char *const pickle[] = {".bin", ".pt", ".pth"};
-    if (n->kind != YNODE_SCALAR) return wrong(row, n, p);
-    size_t len = strlen(n->text);
-    for (size_t i = 0; i < sizeof pickle / sizeof *pickle; i++) {
-        size_t k = strlen(pickle[i]);
-        if (len > k && !strcmp(n->text + len - k, pickle[i])) {
-            problem_add(p, &n->at, "%s names %s: Python pickles are not read; take the safetensors files of the model and delete the key",
-                        row->path, ynode_shown(n));
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool read_files(const struct row *row, const struct ynode *n, void *base, struct problems *p)
 {
     (void)base;
@@ -448,7 +441,7 @@ static bool read_files(const struct row *row, const struct ynode *n, void *base,
                         text_shown(key));
             good = false;
         }
-        good = check_file_name(row, n->child[i], p) && good;
+        good = (n->child[i]->kind == YNODE_SCALAR || wrong(row, n->child[i], p)) && good;
     }
     return good;
 }
@@ -529,6 +522,8 @@ void value_expects(const struct row *row, struct buf *out)
         buf_text(out, row->type == T_FLAGS ? "a list of " : "");
         for (int i = 0; i < row->n_choices; i++)
             if (!row->choices[i].refused) buf_printf(out, "%s%s", shown++ ? ", " : "", row->choices[i].name);
+    } else if (row->type == T_PAIRS && row->ranged) {
+        buf_printf(out, "a group {name: %s}", row->whole ? "whole number" : "number");
     } else {
         buf_text(out, types[row->type].expects);
     }

@@ -15,6 +15,7 @@
 #include "kernels/record.h"
 #include "worker/adapter.h"
 #include "worker/export.h"
+#include "worker/start.h"
 
 enum { MAX_LEAVES = 64 };
 
@@ -59,6 +60,7 @@ static status choose_backend(struct session *x, const struct gpu *planned)
         TRY(gpu_backend(planned, &x->be));
     else if (plugin[kind])
         TRY(backend_load(plugin[kind], &place, &x->be));
+    if (x->use == SESSION_TRAIN && x->be->dev.event_elapsed) TRY(profile_open(&x->profile, c, x->comm->rank, &x->be));
     TRY(open_streams(x));
     TRY(batcher_init(&x->batcher, x->s, x->copy_in));
     return ST_OK;
@@ -175,10 +177,12 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .full = c->recipe == RECIPE_FULL && x->use == SESSION_TRAIN,
         .lora = c->recipe == RECIPE_LORA || x->has_adapter,
         .nf4 = c->model.adapt == ADAPT_QLORA || c->model.quantize_base,
+        .nf4_in_turn = !c->dequantize_ahead,
         .rank = lora->rank,
         .alpha = lora->alpha,
         .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,
         .rslora = lora->use_rslora,
+        .start = x->has_adapter || x->use != SESSION_TRAIN ? START_UNIFORM : lora->start,
         .plus_ratio = isnan(lora->plus_ratio) ? 0 : lora->plus_ratio,
         .dora = lora->use_dora,
         .rung = rung_of(c),
@@ -190,6 +194,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
     p.adapted = ((lora->attn_modules & MODULE_Q ? 1u << LINEAR_Q : 0) | (lora->attn_modules & MODULE_K ? 1u << LINEAR_K : 0) |
                  (lora->attn_modules & MODULE_V ? 1u << LINEAR_V : 0) | (lora->attn_modules & MODULE_O ? 1u << LINEAR_O : 0) |
                  (lora->mlp ? 1u << LINEAR_GATE | 1u << LINEAR_UP | 1u << LINEAR_DOWN : 0) | (lora->output ? LORA_ON_HEAD : 0));
+    if (x->has_adapter || lora->n_rank_pattern || lora->n_alpha_pattern) p.patterns = &x->peft;
     if (x->has_adapter) {
         p.peft = &x->peft;
         p.rslora = x->peft.use_rslora;
@@ -257,17 +262,21 @@ static void layout(struct session *x)
     struct arena *a = x->plan.arena;
     model_layout(&x->model, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH], &a[PLAN_OFFLOADED]);
     batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH], &a[PLAN_STAGING]);
-    stage_layout(&x->stage, between_steps(x, x->stage.raw_bytes, "bytes of files"), &a[PLAN_STAGING]);
+    void *raw;
+    if (!param_store_lend(&x->model.params, x->stage.raw_bytes, &raw)) raw = between_steps(x, x->stage.raw_bytes, "bytes of files");
+    stage_layout(&x->stage, raw, &a[PLAN_STAGING]);
     size_t piece = (size_t)export_piece(&x->model.params), narrow = x->model.act == DT_F32 ? 0 : dtype_bytes(x->model.act);
     x->wide = between_steps(x, piece * 4, "piece of a weight for export");
     x->narrow = narrow ? between_steps(x, piece * narrow, "piece of a weight for export") : x->wide;
     if (x->model.plan.dora)
-        x->lengths = between_steps(x, (size_t)export_rows(&x->model.params) * 4, "row lengths of a piece for export");
+        x->lengths = between_steps(x, (size_t)export_most_rows(&x->model.params) * 4, "row lengths of a piece for export");
     x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
     x->batch_loss = arena_take(&a[PLAN_BATCH], sizeof *x->batch_loss, "loss of an evaluated batch");
     x->rank_losses = arena_take(&a[PLAN_STAGING], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of evaluated batches");
     if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
+    start_layout(x, &a[PLAN_HOST]);
     if (x->recorder) record_layout(x->recorder, &a[PLAN_HOST]);
+    profile_layout(x->profile, &a[PLAN_HOST]);
 }
 
 static struct work_bounds work_of(const struct session *x)
@@ -353,7 +362,9 @@ static status measure(struct session *x, const struct batch_bounds *given)
     bool masters = plan.full && cfg->dtype == CONFIG_BF16 && cfg->master_weights == TRI_FP32;
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
     TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied || x->shape.untied, weights_are_drawn(x, train && given)));
+    if (train && given && x->cfg->model.init != INIT_RANDOM && !x->files.n) param_store_imagine(&x->model.params);
     TRY(adapter_match(x));
+    TRY(start_check(x));
     if (train) TRY(open_training(x, x->micro_batches));
     size_t piece = (size_t)export_piece(&x->model.params) * 4, load = param_load_bytes(&x->model.params);
     TRY(stage_init(&x->stage, x->s, piece > load ? piece : load));
@@ -366,6 +377,7 @@ static status measure(struct session *x, const struct batch_bounds *given)
     plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
     plan_extra(&x->plan, x->be->tensors_in, "library", x->be->library, x->be->library_bytes(&work));
     plan_extra(&x->plan, MEM_DEVICE, "library", "buffers of NCCL", transport_library_bytes(x->comm));
+    if (x->profile) plan_extra(&x->plan, MEM_HOST, "library", "events of the profiler: a guess", profile_library_bytes(x->profile));
     x->plan.held = transport_held_bytes(x->comm);
     if (x->data) plan_extra(&x->plan, MEM_HOST, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
     return train ? fit_states(x) : ST_OK;
@@ -393,6 +405,7 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     x->micro_batches = start ? start->micro_batches : 0;
     TRY(join_devices(x, choose_backend(x, start ? start->gpu : NULL), start && start->gpu));
     TRY(family_open(dir, &x->hf, &x->shape));
+    TRY(family_agrees(dir, &x->shape, cfg->model.family, cfg->checkpointer.model_type));
     if (use == SESSION_TRAIN && comm->rank == 0) hf_config_warn(dir, &x->hf);
     if (!weights_are_drawn(x, imagined)) TRY(st_open(dir, "model", &x->files));
     family_settle_head(dir, &x->files, &x->shape);
@@ -421,6 +434,7 @@ status session_bind(struct session *x)
     watch_at(WATCH_LOAD, 0);
     TRY(plan_bind(&x->plan));
     layout(x);
+    TRY(profile_ready(x->profile));
     TRY(model_prepare(&x->model, &x->stage));
     TRY(param_store_load(&x->model.params, &x->stage, x->seed));
     TRY(model_start(&x->model, x->s));
@@ -446,10 +460,12 @@ static void settle(struct session *x)
 void session_close(struct session *x)
 {
     settle(x);
+    profile_close(x->profile);
     unmeasure(x);
     batcher_release(&x->batcher);
     if (x->copy_in) x->be->dev.stream_close(x->copy_in);
     if (x->s) x->be->dev.stream_close(x->s);
+    profile_release(x->profile);
     if (x->val) dataset_close(x->val);
     if (x->data) dataset_close(x->data);
     chat_format_close(&x->format);

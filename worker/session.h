@@ -13,9 +13,17 @@
 #include "worker/batch.h"
 #include "worker/data/chat_format.h"
 #include "worker/memory/plan.h"
+#include "worker/profile.h"
 #include "worker/trainer.h"
 
 enum session_use { SESSION_TRAIN, SESSION_FORWARD };
+
+/* What adapters start from, in host memory (start.h). */
+struct start {
+    double *room;
+    float *pair, *kept;
+    void *weight;
+};
 
 struct session {
     const struct config *cfg;
@@ -25,12 +33,13 @@ struct session {
     bool unordered;             /* its bits may differ from run to run, in what this run asks of it */
     struct stream *s, *copy_in; /* compute; micro-batches on their way to it */
     struct stream *across;      /* gradients on their way over the ranks; compute's own where nothing could run meanwhile */
+    struct profile *profile;    /* what is traced; NULL: nothing is */
     struct recorder *recorder;  /* of what blocks queue on compute (kernels/record.h); NULL: none */
 
     struct hf_config hf;
     struct model_shape shape;
     struct st_set files;
-    struct peft_config peft; /* of a loaded adapter */
+    struct peft_config peft; /* of a loaded adapter; else the patterns of this run's */
     struct st_set adapter;
     bool has_adapter;
 
@@ -49,6 +58,8 @@ struct session {
     void *lengths;       /* … and of its rows, where adapters have magnitudes */
 
     const char *chosen; /* what memory_budget came to, for the header; NULL: nothing was asked for */
+    struct start start;
+
     uint64_t seed;
     bool again;            /* measured a second time: what was noted is not noted again */
     int64_t micro_batches; /* M of the checkpoint that is continued; 0: as configured */

@@ -8,12 +8,13 @@
 
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
+#include "worker/start.h"
 
 char *snapshot_dir(const struct config *c) { return mem_printf("%s/checkpoints", c->output_dir); }
 
 /* ---- the state: flat classes and their tensor table ------------------------------------------------------------------- */
 
-/* A vector in tensor memory, and the way there. */
+/* A vector in tensor memory, or the host's, and the way there. */
 struct flat {
     struct stage *stage;
     char *data;
@@ -50,6 +51,20 @@ static status write_states(void *owner, int64_t at, int64_t n, const void *from_
     return optim_write(&f->x->trainer.optim, &f->x->stage, f->vector, at, n, from_host);
 }
 
+static status read_host(void *owner, int64_t at, int64_t n, void *to_host)
+{
+    const struct flat *f = owner;
+    memcpy(to_host, f->data + (size_t)at * f->element, (size_t)n * f->element);
+    return ST_OK;
+}
+
+static status write_host(void *owner, int64_t at, int64_t n, const void *from_host)
+{
+    const struct flat *f = owner;
+    memcpy(f->data + (size_t)at * f->element, from_host, (size_t)n * f->element);
+    return ST_OK;
+}
+
 /* Stays where it is while `s` is in use: the classes point into it. */
 struct state {
     struct ckpt_class classes[CKPT_MAX_CLASSES];
@@ -59,9 +74,9 @@ struct state {
     struct ckpt_state s;
 };
 
-static void add_flat(struct session *x, struct state *st, const char *name, dtype dt, void *data)
+static struct ckpt_class *add_flat(struct session *x, struct state *st, const char *name, dtype dt, void *data)
 {
-    if (!data) return;
+    if (!data) return NULL;
     int k = st->s.n_classes++;
     st->flats[k] = (struct flat){&x->stage, data, dtype_bytes(dt)};
     st->classes[k] = (struct ckpt_class){.name = name,
@@ -71,6 +86,7 @@ static void add_flat(struct session *x, struct state *st, const char *name, dtyp
                                          .owner = &st->flats[k],
                                          .read = read_flat,
                                          .write = write_flat};
+    return &st->classes[k];
 }
 
 static void add_states(struct session *x, struct state *st, int vector)
@@ -94,6 +110,11 @@ static void state_of(struct session *x, struct state *st)
     add_flat(x, st, "parameters", ps->trained_dt, ps->flat);
     add_flat(x, st, "master", DT_F32, ps->flat_master);
     for (int k = 0; k < STATE_VECTORS; k++) add_states(x, st, k);
+    if (start_kept(x)) {
+        struct ckpt_class *kept = add_flat(x, st, "start", DT_F32, start_kept(x)); /* the host's */
+        kept->read = read_host;
+        kept->write = write_host;
+    }
     st->tensors = mem_alloc((size_t)(ps->n + 1) * sizeof *st->tensors);
     for (int i = 0; i < ps->n; i++) {
         const struct param *p = &ps->p[i];
@@ -257,6 +278,7 @@ static status restore(struct session *x, const struct ckpt_info *info, struct pr
                             .applied = integer(o, "applied"),
                             .skipped = integer(o, "skipped"),
                             .skipped_in_a_row = integer(o, "skipped_in_a_row")};
+    TRY_DONE(start_settle(x, true));
     TRY_DONE(trainer_set_applied(&x->trainer, at->applied));
     st = param_store_refresh_all(&x->model.params, x->s);
 done:
@@ -299,7 +321,8 @@ status snapshot_load(struct session *x, struct resume *r, struct progress *at)
         r->info.rejected += rejected;
     }
     TRY_DONE(st);
-    st = r->found ? restore(x, &r->info, at) : x->cfg->resume ? none_left(x->cfg, &r->info) : ST_OK;
+    if (!r->found && x->cfg->resume) TRY_DONE(none_left(x->cfg, &r->info));
+    st = r->found ? restore(x, &r->info, at) : start_settle(x, false);
 done:
     free(dir);
     free(into.tensors);

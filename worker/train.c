@@ -114,6 +114,7 @@ static status loop(struct run *r)
         FAIL(ST_STOPPED, "stopped on request at step %lld, checkpoint saved; continue with resume_from_checkpoint=true",
              (long long)r->at.step);
     }
+    TRY(profile_finish(r->x.profile));
     return save(r);
 }
 

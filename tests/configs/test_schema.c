@@ -533,6 +533,9 @@ static struct config *parsed(const char *text, const char *model, const char *ov
 
 #define TOKENIZER(keys) "tokenizer: {_component_: torchtune.models.qwen2.qwen2_tokenizer, max_seq_len: 7, " keys "}\n"
 
+#define PHI4                                                                                                                               \
+    "tokenizer: {_component_: torchtune.models.phi4.phi4_tokenizer, vocab_path: /tmp/p/vocab.json, merges_path: /tmp/p/merges.txt}\n"
+
 #define QWEN "path: /tmp/Q/vocab.json, merges_file: /tmp/Q/merges.txt"
 
 /* The tokenizer comes from --model, unless the command line says otherwise or the file's is one of the model's own. */
@@ -549,6 +552,9 @@ static void families_as_torchtune_names_them(void **state)
         {"gemma2.gemma2_9b", "gemma.gemma_tokenizer", "GEMMA2"}, /* it has none of its own */
         {"gemma2.gemma2_27b", "gemma2.gemma_tokenizer", "GEMMA2"},
         {"phi3.phi3_mini", "phi3.phi3_mini_tokenizer", "PHI3_MINI"},
+        {"phi4.qlora_phi4_14b", "phi4.phi4_tokenizer", "PHI4"},
+        {"llama3_2.lora_llama3_2_1b", "llama3.llama3_tokenizer", "LLAMA3"},
+        {"qwen3.qwen3_4b_instruct", "qwen3.qwen3_tokenizer", "QWEN2"}, /* so torchtune's own 4B files say; its names fit both */
         {"llama3_3.llama3_3_70b", "llama3.llama3_tokenizer", "LLAMA3"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -578,6 +584,9 @@ static void a_model_brings_its_tokenizer(void **state)
          TRIMPOT_SOURCE_DIR "/README.md"},
         {TOKENIZER("path: '${checkpointer.checkpoint_dir}/config.c'"), here, NULL, TRIMPOT_SOURCE_DIR "/configs/config.c", NULL, NULL},
         {TOKENIZER("path: '${checkpointer.checkpoint_dir}/none'"), here, NULL, here, NULL, NULL},
+        {PHI4, NULL, NULL, "/tmp/p/vocab.json", "/tmp/p/merges.txt", NULL},
+        {PHI4, here, NULL, here, NULL, NULL},
+        {PHI4, here, "tokenizer.vocab_path=/t/v.json", "/t/v.json", "/tmp/p/merges.txt", NULL},
         {TOKENIZER(""), here, NULL, NULL, NULL, NULL},
         {"seed: 1\n", here, NULL, NULL, NULL, NULL},
     };

@@ -402,7 +402,7 @@ static inline void tiny_copy(struct tiny *to, const struct tiny *from)
                                                 .y = tensor_1d(p->value.data, p->value.dt, p->count),
                                                 .scale = 1}));
     }
-    for (int64_t i = 0; i < tiny_linears(to); i++) tiny_linear(to, i)->lengths->measured = false; /* frozen weights changed */
+    magnitude_forget(&to->m);
     MUST(param_store_refresh_all(&to->m.params, to->s));
 }
 

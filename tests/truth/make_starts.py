@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes golden/starts.json: what PEFT makes of LoRA+, and of adapters that start from the weights they sit on.
 
-    python3 make_starts.py        needs torch, transformers, peft, and the models that make_golden.py wrote
+    python3 make_starts.py                      needs torch, transformers, peft, and the models that make_golden.py wrote
+    python3 make_starts.py load NAME ADAPTER    PEFT's loss of the base with an adapter that trimpot exported, beside the golden's
 
 Per case: the family, the settings as trimpot's keys, loss and gradient norm of ten steps of AdamW or SGD on the family's rows, the
 mean loss after them, and of some modules sketches (sketch.py) of the change of the weight, s(BA - B0 A0), and of the part it started
@@ -28,6 +29,8 @@ SHOWN = {"llama2": ["0.self_attn.q_proj", "0.mlp.gate_proj", "1.self_attn.v_proj
          "phi3": ["0.self_attn.qkv_proj", "1.mlp.gate_up_proj"]}
 ADAMW = dict(optimizer="torch.optim.AdamW", lr=1e-3, weight_decay=0.01, eps=1e-4)
 SGD = dict(optimizer="torch.optim.SGD", lr=0.02, momentum=0.9, weight_decay=0.02)
+RANKS = {r"^.*\.0\..*_proj": 3, "1.mlp.(up|down)_proj": 7, "q_proj": 2}
+ALPHAS = {"mlp.*": 9, "self_attn.[qk]_proj": 2.5, "down_proj": 1}
 # name, family, optimizer, ratio of LoRA+, adapter (None: as make_golden.py's, where B is not zero)
 CASES = [
     ("plus-adamw", "llama2", ADAMW, 16, None),
@@ -35,6 +38,10 @@ CASES = [
     ("pissa", "llama2", ADAMW, None, dict(init_lora_weights="pissa", r=4, lora_alpha=6)),
     ("pissa-rslora", "qwen2", SGD, None, dict(init_lora_weights="pissa", r=3, lora_alpha=5, use_rslora=True)),
     ("pissa-plus-fused", "phi3", ADAMW, 4, dict(init_lora_weights="pissa", r=8, lora_alpha=8)),
+    ("patterns", "llama2", ADAMW, None, dict(init_lora_weights="pissa", r=4, lora_alpha=6, rank_pattern=RANKS, alpha_pattern=ALPHAS)),
+    ("patterns-rslora", "qwen2", SGD, None, dict(init_lora_weights="olora", r=2, lora_alpha=1, use_rslora=True, alpha_pattern=ALPHAS,
+                                                 rank_pattern={r".*\.1\..*down_proj": 6, "0.self_attn.k_proj": 3})),
+    ("pissa-dora-plus", "qwen2", ADAMW, 3, dict(init_lora_weights="pissa", r=4, lora_alpha=6, use_dora=True)),
     ("olora", "llama2", SGD, None, dict(init_lora_weights="olora", r=4, lora_alpha=2)),
     ("olora-rslora", "qwen2", ADAMW, None, dict(init_lora_weights="olora", r=6, lora_alpha=3, use_rslora=True)),
 ]
@@ -94,14 +101,27 @@ def make(name, family, settings, ratio, adapter):
     keys = {f"optimizer.{k}" if k != "optimizer" else k: v for k, v in settings.items()}
     if ratio:
         keys["model.lora_plus_ratio"] = ratio
-    names = dict(r="model.lora_rank", lora_alpha="model.lora_alpha", use_rslora="model.use_rslora",
-                 init_lora_weights="model.init_lora_weights")
-    keys.update({names[k]: v for k, v in (adapter or {}).items()})
+    names = dict(r="lora_rank")
+    keys.update({"model." + names.get(k, k): v for k, v in (adapter or {}).items()})
     return {"name": name, "family": family, "keys": keys, "adapter": not adapter, "loss": losses, "grad_norm": rounded(norms, 10),
             "after": after, "change": sketched(change), "start": sketched(start) if adapter else {}}
 
 
+def load_adapter(name, directory):
+    with open(os.path.join(GOLDEN_DIR, "starts.json"), encoding="utf-8") as f:
+        case = next(c for c in json.load(f) if c["name"] == name)
+    with open(os.path.join(GOLDEN_DIR, case["family"], "golden.json"), encoding="utf-8") as f:
+        ids = json.load(f)["ids"]
+    with torch.no_grad():
+        got = step_loss(PeftModel.from_pretrained(load(case["family"]), directory).double(), ids).item()
+    error = abs(got - case["after"]) / case["after"]
+    print(f"    {'ok  ' if error <= 1e-5 else 'FAIL'} {name} in PEFT: loss {got:.9g}, golden {case['after']:.9g}")
+    return error > 1e-5
+
+
 def main():
+    if sys.argv[1:2] == ["load"]:
+        return load_adapter(*sys.argv[2:4])
     torch.set_num_threads(1)
     out = [make(*case) for case in CASES]
     with open(os.path.join(GOLDEN_DIR, "starts.json"), "w", encoding="utf-8") as f:
@@ -109,4 +129,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

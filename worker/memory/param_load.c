@@ -25,14 +25,19 @@ void param_source_forget(const struct param *p, int64_t first, int64_t count)
 
 bool param_load_widens(const struct param *p)
 {
-    return (p->kind == PARAM_NF4 && (!p->source || p->source->dt == DT_F16)) || (param_has_room(p) && !p->source);
+    bool drawn = !p->source && !p->imagined;
+    return (p->kind == PARAM_NF4 && (drawn || (p->source && p->source->dt == DT_F16))) || (param_has_room(p) && drawn);
 }
 
 size_t param_load_bytes(const struct param_store *ps)
 {
     size_t most = (size_t)PIECE * 4;
     for (int i = 0; i < ps->n; i++)
-        if (ps->p[i].kind == PARAM_NF4 && ps->p[i].source && ps->p[i].source->bytes > most) most = ps->p[i].source->bytes;
+        if (ps->p[i].kind == PARAM_NF4) {
+            const struct param *p = &ps->p[i];
+            size_t bytes = p->source ? p->source->bytes : p->imagined ? (size_t)p->count * 2 : 0;
+            if (bytes > most) most = bytes;
+        }
     return most;
 }
 

@@ -12,10 +12,10 @@
 
 enum { SMALL_ALIGN = 256 };
 
-void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters)
+void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters, bool ahead)
 {
     *ps = (struct param_store){.be = be, .act = act, .trained_dt = trained_dt, .masters = masters, .borrowed = -1, .inside = -1};
-    ps->ahead = be->tensors_in == MEM_DEVICE; /* whose time is its own: it decodes while it computes */
+    ps->ahead = ahead && be->tensors_in == MEM_DEVICE; /* whose time is its own: it decodes while it computes */
 }
 
 void param_store_release(struct param_store *ps)
@@ -159,6 +159,11 @@ static void take(struct matching *m, struct param *p, dtype act, bool tied)
                        (long long)(e->rank > 1 ? e->dim[1] : e->rank), e->dtype_text);
         buf_text(&m->report, ")");
     }
+}
+
+void param_store_imagine(struct param_store *ps)
+{
+    for (int i = 0; i < ps->n; i++) ps->p[i].imagined = ps->p[i].kind != PARAM_ADAPTER;
 }
 
 status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random)
@@ -318,7 +323,7 @@ void param_store_index(struct param_store *ps)
 
 static bool can_map(const struct param_store *ps, const struct param *p)
 {
-    return ps->be->tensors_in == MEM_HOST && p->source && p->source->dt == ps->act &&
+    return ps->be->tensors_in == MEM_HOST && !p->rewritten && p->source && p->source->dt == ps->act &&
            (uintptr_t)p->source->data % dtype_bytes(ps->act) == 0;
 }
 
@@ -365,6 +370,13 @@ static void layout_linears(struct param_store *ps, struct arena *scratch, int64_
     } else if (wide && !placed)
         place = arena_take(scratch, wide, "linear to be quantised, f32");
     ps->wide = tensor_1d(place, DT_F32, widest);
+}
+
+bool param_store_lend(const struct param_store *ps, size_t bytes, void **out)
+{
+    bool taken = ps->wide.dim[0] && !ps->decode;
+    *out = ps->dequantised.data;
+    return !taken && bytes <= (size_t)ps->dequantised.dim[0] * dtype_bytes(ps->act);
 }
 
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch)

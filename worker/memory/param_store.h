@@ -53,7 +53,9 @@ struct param {
     int64_t flat;                  /* trained: first element in the flat index */
     int64_t partial;               /* trained: first of its norm partials */
     const struct st_entry *source; /* NULL: initialised, not loaded */
+    bool imagined;                 /* … but a plan's, which takes it for one in bf16 files */
     bool mapped;                   /* frozen: `value` points into the file */
+    bool rewritten;                /* frozen: what is in memory is no longer what is in the file */
     tensor value;                  /* trained: the parameter; frozen: the weight; NF4 ahead: its place in the layer's buffer */
     tensor work;                   /* adapters: the working copy */
     tensor master;                 /* f32 master of a bf16 trained parameter; data NULL when none */
@@ -104,7 +106,8 @@ struct param_store {
     int64_t layers, lowest, inside; /* lowest: layer with something trained, where backward ends; inside: between enter and leave, or -1 */
 };
 
-void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters);
+/* ahead: NF4 weights may be dequantised a layer ahead. */
+void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters, bool ahead);
 void param_store_release(struct param_store *ps);
 
 /* Returns the parameter's number. dim1 = 0 for a vector. */
@@ -122,6 +125,10 @@ const struct st_entry *param_file_entry(const struct st_set *files, const char *
  * listed in one ST_SHAPE message; weights that are already quantised are ST_NOT_BUILT. `tied`: config.json ties embedding and
  * head, so that either tensor stands for both where the other is missing. `random`: nothing is looked up. */
 status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random);
+/* Instead, to plan a model whose files are not here. */
+void param_store_imagine(struct param_store *ps);
+/* Memory that loading may use, of dequantised weights; false: there is not so much. During layout. */
+bool param_store_lend(const struct param_store *ps, size_t bytes, void **out);
 
 bool param_shape_agrees(const struct param *p, const struct st_entry *e);
 bool param_dtype_loads(const struct st_entry *e); /* F32, F16, BF16; adapters also F64 */

@@ -101,6 +101,11 @@ status magnitude_lengths(struct model *m, struct stream *s, const struct linear 
     return ST_OK;
 }
 
+void magnitude_forget(struct model *m)
+{
+    for (int64_t i = 0; i < linears(m); i++) m->lengths[i].measured = false;
+}
+
 static status start_one(struct model *m, struct stream *s, const struct linear *l)
 {
     if (l->magnitude < 0 || m->params.p[l->magnitude].source) return ST_OK;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/config.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
@@ -88,8 +89,8 @@ static bool adapted(const struct model *m, unsigned bit, const char *module)
 static void add_adapter(struct model *m, struct linear *l, const char *module)
 {
     const struct model_plan *plan = &m->plan;
-    l->rank = plan->peft ? peft_rank(plan->peft, module) : plan->rank;
-    double alpha = plan->peft ? peft_alpha(plan->peft, module) : plan->alpha;
+    l->rank = plan->patterns ? peft_rank(plan->patterns, module) : plan->rank;
+    double alpha = plan->patterns ? peft_alpha(plan->patterns, module) : plan->alpha;
     l->scale = (float)(alpha / (plan->rslora ? sqrt((double)l->rank) : (double)l->rank));
     if (l->rank > m->lora_rank) m->lora_rank = l->rank;
     l->dropout = (float)plan->dropout;
@@ -98,6 +99,11 @@ static void add_adapter(struct model *m, struct linear *l, const char *module)
     struct param *a = &m->params.p[l->lora_a], *b = &m->params.p[l->lora_b];
     a->init = PARAM_INIT_UNIFORM;
     a->init_bound = (float)(1 / sqrt((double)l->in));
+    if (plan->start == START_GAUSSIAN) {
+        a->init = PARAM_INIT_NORMAL;
+        a->init_bound = (float)(1 / (double)l->rank);
+    }
+    m->params.p[l->w].rewritten = start_is_of_weights(plan->start);
     b->init = PARAM_INIT_ZERO;
     b->scale = l->scale;
     if (plan->plus_ratio > 0) b->lr_mult = (float)plan->plus_ratio;
@@ -227,7 +233,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     struct part parts[MAX_PARTS];
     int n = list_parts(shape, parts);
     dtype trained = plan->full ? act : act == DT_F64 ? DT_F64 : DT_F32;
-    param_store_init(&m->params, be, act, trained, masters);
+    param_store_init(&m->params, be, act, trained, masters, !plan->nf4_in_turn);
     m->layers = mem_alloc((size_t)shape->layers * sizeof *m->layers);
     m->block = mem_alloc(sizeof *m->block);
     TRY(check_fused(plan, parts, n));

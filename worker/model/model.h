@@ -50,10 +50,13 @@ struct model_plan {
     int64_t rank;
     double alpha, dropout;
     bool rslora, dora;
-    double plus_ratio;              /* learning rate of B (and magnitudes) over A's; 0: the same */
-    const struct peft_config *peft; /* targets, ranks and alphas of a loaded adapter, instead of those above */
+    int start;                          /* of adapters (enum lora_start): what is not drawn by itself, worker/start.h makes */
+    double plus_ratio;                  /* learning rate of B (and magnitudes) over A's; 0: the same */
+    const struct peft_config *patterns; /* ranks and alphas by module, or NULL: those above */
+    const struct peft_config *peft;     /* targets of a loaded adapter, instead of those above */
     enum act_rung rung;
     int64_t rung_every;
+    bool nf4_in_turn;            /* NF4 weights are dequantised one by one where a device could do it ahead */
     bool offload, offload_apart; /* as act_policy has them */
     int64_t head_rows;           /* rows of a logits chunk */
 };
@@ -164,6 +167,7 @@ bool linear_is_trained(const struct model *m, const struct linear *l);  /* anyth
 void magnitude_open(struct model *m); /* when all linears are there */
 void magnitude_add(struct model *m, struct linear *l, const char *module);
 void magnitude_layout(struct model *m, struct arena *scratch, bool backward);
+void magnitude_forget(struct model *m); /* frozen weights changed: their lengths do */
 status magnitude_start(struct model *m, struct stream *s); /* those that were not loaded: the lengths themselves */
 /* l->lengths->now is that of the A and B there are. Between enter and leave of its layer. */
 status magnitude_lengths(struct model *m, struct stream *s, const struct linear *l);
