@@ -75,6 +75,7 @@ static const struct facet facets[] = {
     }},
     {"lora_dropout", NUMERICS, {{"0", "", NULL, 2}, {"0.1", "model.lora_dropout=0.1", NULL, 2, "`lora_dropout`"}}},
     {"use_rslora", NUMERICS, {{"false", "", NULL, 2}, {"true", "model.use_rslora=true", NULL, 1, "`use_rslora`"}}},
+    {"use_dora", NUMERICS, {{"false", "", NULL, 2}, {"true", "model.use_dora=true", NULL, 1, "`use_dora`"}}},
     {"lora_plus_ratio", NUMERICS, {{"null", "", NULL, 2}, {"4", "model.lora_plus_ratio=4", NULL, 1, "`lora_plus_ratio`"}}},
     {"init_lora_weights", NUMERICS, {
         {"true", "", NULL, 3},
@@ -128,6 +129,7 @@ static const struct refusal {
     {"optimizer_in_bwd", "true", "gradient_accumulation_steps", NULL, "every micro-batch would step"},
     {"lora_dropout", NULL, "method", "full", IS_FULL},
     {"use_rslora", NULL, "method", "full", IS_FULL},
+    {"use_dora", NULL, "method", "full", IS_FULL},
     {"lora_plus_ratio", NULL, "method", "full", IS_FULL},
     {"init_lora_weights", NULL, "method", "full", IS_FULL},
     {"adapted", NULL, "method", "full", IS_FULL},

@@ -112,7 +112,6 @@ static const struct {
     {BASE "activation_offloading_use_streams: true\noffload_with_streams: false\n", NULL,
      "t.yaml:4:23: offload_with_streams: 'false': it is the older name of activation_offloading_use_streams"},
     /* known, not built */
-    {BASE "model: {use_dora: true}\nrecipe: lora_finetune\n", NULL, "model.use_dora: 'true' is not built yet"},
     {BASE "enable_fp8_training: true\n", NULL, "enable_fp8_training: 'true' is not built yet"},
     {BASE "tensor_parallel_dim: 2\n", NULL, "tensor_parallel_dim: '2' is not built yet"},
     {BASE "context_parallel_dim: 2\n", NULL, "context_parallel_dim: '2' is not built yet"},

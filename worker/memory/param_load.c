@@ -127,6 +127,7 @@ static status draw(struct stage *g, const struct param *p, tensor to, uint64_t k
     case PARAM_INIT_UNIFORM:
         return op_init(g->s, &(struct init_args){.w = to, .bound = p->init_bound, .normal = p->init == PARAM_INIT_NORMAL, .key = key});
     case PARAM_INIT_ZERO:
+    case PARAM_INIT_LENGTH:
         return g->s->be->dev.zero(g->s, to.data, (size_t)to.dim[0] * dtype_bytes(to.dt));
     case PARAM_INIT_ONE:
         return fill_ones(g, to);

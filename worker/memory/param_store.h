@@ -27,7 +27,13 @@ enum param_kind {
     PARAM_ADAPTER, /* trained in f32; acquire gives a working copy, scaled and in the activations' dtype */
 };
 
-enum param_init { PARAM_INIT_NORMAL, PARAM_INIT_UNIFORM, PARAM_INIT_ZERO, PARAM_INIT_ONE };
+enum param_init {
+    PARAM_INIT_NORMAL,
+    PARAM_INIT_UNIFORM,
+    PARAM_INIT_ZERO,
+    PARAM_INIT_ONE,
+    PARAM_INIT_LENGTH, /* zero, until the model says the lengths of a weight's rows (model_start) */
+};
 
 struct param {
     char name[128]; /* as in the Hugging Face (or PEFT) file */
@@ -44,6 +50,7 @@ struct param {
     float lr_mult, wd_mult; /* trained: of the learning rate and of the weight decay */
     enum param_init init;
     float init_bound;
+    unsigned written;              /* adapters: how often since it was added (refreshed or stepped) */
     int next;                      /* trained: of the same row (param_store_index), the one whose place follows; -1 = none */
     int64_t flat;                  /* trained: first element in the flat index */
     int64_t partial;               /* trained: first of its norm partials */

@@ -107,9 +107,10 @@ static void add_adapter(struct model *m, struct linear *l, const char *module)
     b->init = PARAM_INIT_ZERO;
     b->scale = l->scale;
     if (plan->plus_ratio > 0) b->lr_mult = (float)plan->plus_ratio;
+    if (plan->dora) magnitude_add(m, l, module);
 }
 
-static struct linear absent(void) { return (struct linear){.w = -1, .bias = -1, .lora_a = -1, .lora_b = -1}; }
+static struct linear absent(void) { return (struct linear){.w = -1, .bias = -1, .lora_a = -1, .lora_b = -1, .magnitude = -1}; }
 
 /* name: that of the module within `module`. */
 static struct linear add_linear(struct model *m, enum param_kind kind, const char *module, const struct part *part, uint32_t site)
@@ -190,6 +191,7 @@ static status add_head(struct model *m)
         m->head =
             add_linear(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, "lm_head", &part, (uint32_t)(s->layers * LINEAR_PER_LAYER + 1));
         if (m->head.lora_a >= 0) m->params.p[m->head.lora_a].held = m->params.p[m->head.lora_b].held = true;
+        if (m->head.magnitude >= 0) m->params.p[m->head.magnitude].held = true;
         return ST_OK;
     }
     m->head = absent();
@@ -254,6 +256,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     m->embed = add_weight(m, plan->full ? PARAM_TRAINED : PARAM_FROZEN, shape->vocab, shape->width, PARAM_INIT_NORMAL, PARAM_EMBED);
     for (int64_t l = 0; l < shape->layers; l++) add_layer(m, l, parts, n);
     TRY(add_head(m));
+    magnitude_open(m);
     param_store_index(&m->params);
     TRY(block_build(m, m->block));
     for (int64_t l = 0; l < shape->layers; l++) m->layers[l].use = block_use_of(m, l);
@@ -272,6 +275,7 @@ void model_release(struct model *m)
     param_store_release(&m->params);
     free(m->block);
     free(m->layers);
+    free(m->lengths);
     *m = (struct model){0};
 }
 
@@ -342,6 +346,7 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
     layout_head(m, scratch, backward);
     if (backward) layout_gradients(m, scratch);
     if (!m->lora_rank) return;
+    magnitude_layout(m, scratch, backward);
     int64_t rows = m->bounds.tokens > m->plan.head_rows ? m->bounds.tokens : m->plan.head_rows;
     int64_t q = s->heads * s->head_dim, widest = rows * (q > s->width ? q : s->width);
     int64_t product = s->ffn * (m->plan.tile_tokens ? m->acts.tile : rows);
@@ -383,6 +388,8 @@ status model_prepare(struct model *m, struct stage *g)
     for (int i = 0; i < m->n_ropes; i++) TRY(fill_rope(m, g, &m->shape.rope[i], &m->rope[i]));
     return ST_OK;
 }
+
+status model_start(struct model *m, struct stream *s) { return magnitude_start(m, s); }
 
 /* ---- running -------------------------------------------------------------------------------------------------------- */
 
