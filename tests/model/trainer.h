@@ -308,7 +308,7 @@ static inline void tiny_open_among(struct tiny *t, const struct way *r, const st
     struct model_plan plan = *wanted;
     if (r->adapter) {
         MUST(peft_config_parse("adapter_config.json", r->adapter, strlen(r->adapter), &t->peft));
-        plan.peft = &t->peft;
+        plan.peft = plan.patterns = &t->peft;
     }
     bool wide = act == DT_F64, narrow = act == DT_BF16;
     comm_self_open(&t->comm);
