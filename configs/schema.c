@@ -347,6 +347,10 @@ const struct row schema[] = {
      .sentence = "What of a block the backward pass computes again, each with those before it: none; products: norms and the gated "
                  "product, no matrix product; ffn: gate and up; attention: q, k and v, but not attention itself; block: all but its "
                  "input. auto: products, or what activation checkpointing asks for. Same bits, less memory."},
+    {"mlp_tile_tokens", T_INT, C(mlp_tile_tokens), OPTIONAL, FROM(1), .unit = "tokens",
+     .sentence = "Long rows: the MLP takes so many tokens of a micro-batch at a time, forward and backward, and gate, up and product live "
+                 "for these alone; gate and up are computed again. The same bits in every run with this number; other bits than with "
+                 "another one, since gradients of weights are then summed tile by tile."},
     {"enable_activation_offloading", T_BOOL, C(enable_activation_offloading), .def = "false", .resume = RESUME_FREE,
      .sentence = "Moves what a block keeps to host memory until its backward pass, with checkpointing or without; same bits, less "
                  "memory of the GPU. On a CPU there is no other memory: nothing moves."},

@@ -204,6 +204,8 @@ static const struct {
     {BASE "ac_mode: full\nrecompute: none\n", NULL, "leave recompute at auto, or delete that key"},
     {BASE "ac_mode: selective\nac_option: 2\nrecompute: block\n", NULL, "leave recompute at auto, or delete that key"},
     {BASE "recompute: gate\n", NULL, "recompute"},
+    {BASE "recompute: products\nmlp_tile_tokens: 64\n", NULL, "gate and up live for one tile of mlp_tile_tokens"},
+    {BASE "mlp_tile_tokens: 0\n", NULL, "mlp_tile_tokens"},
     {BASE "ac_mode: selective\n", NULL, "ac_option: N recomputes every N-th"},
     {BASE "ac_option: 2\n", NULL, "it chooses blocks for ac_mode: selective only"},
     {BASE, "dataset.packed=true", "a pack needs a size: set tokenizer.max_seq_len"},
