@@ -54,6 +54,7 @@ static const struct facet facets[] = {
         {"Paged*", "+Paged", NULL, 1, "`bitsandbytes.optim.Paged*`"},
         {"Paged*, all away", "+Paged " PAGED " optimizer.paged_resident=0", NULL, 2},
         {"is_paged, some away", PAGED " optimizer.is_paged=true optimizer.paged_resident=96KiB", NULL, 2, "`optimizer.is_paged`"},
+        {"on the host", "optimizer.on_host=true optimizer.host_window=16384", NULL, 2, "`optimizer.on_host`, `torchao.optim.CPUOffloadOptimizer`"},
     }},
     [F_DEVICE] = {"device", SAME_BITS, {
         {"cpu", "", NULL, 6},
@@ -151,6 +152,7 @@ static const struct refusal {
     {"states", "Paged*, all away", "optimizer", "SGD", "PagedSGD", NO_SUCH_CLASS},
     {"states", "Paged*, all away", "optimizer", "SGD8bit", "PagedSGD8bit", NO_SUCH_CLASS},
     {"states", "Paged*, all away", "optimizer", "torchao Adam8bit", "torchao.optim.PagedAdam8bit", NO_SUCH_CLASS},
+    {"states", "on the host", "master_weights", "fp32", "the optimizer on the host takes the device's weights"},
     {"states", "is_paged, some away", "optimizer", "torchao Adam8bit", "optimizer.is_paged", "it is an argument of bitsandbytes' classes"},
 };
 
