@@ -91,6 +91,7 @@ static bool lora_component_in_full(const struct bound *b)
 {
     return !lora(b) && b->model.path && b->model.kind != ADAPT_NONE;
 }
+static bool masters_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->master_weights == TRI_FP32; }
 static bool starts_twice(const struct bound *b)
 {
     return b->c->checkpointer.adapter_checkpoint && b->c->model.lora.start != START_UNIFORM;
@@ -249,6 +250,9 @@ static const struct rule {
      "the recipe trains adapters: write the lora_ or qlora_ form, or leave it out"},
     {"model._component_", lora_component_in_full,
      "the recipe trains all weights: write the form without lora_, or run lora_finetune"},
+    {"master_weights", masters_on_host,
+     "the optimizer on the host takes the device's weights, which bf16 with stochastic_rounding keeps alone; set master_weights to none, or "
+     "dtype to fp32"},
     {"model.init_lora_weights", starts_twice, "checkpointer.adapter_checkpoint says what the adapter starts as; keep one of the two keys"},
     {"checkpointer.adapter_checkpoint", patterns_twice,
      "the adapter says its ranks and alphas itself; delete model.rank_pattern and model.alpha_pattern"},

@@ -444,9 +444,8 @@ status session_bind(struct session *x)
 static void settle(struct session *x)
 {
     char *message = mem_strdup(status_message());
-    const struct pager *states = &x->trainer.optim.pager;
-    struct stream *const streams[] = {
-        x->copy_in, x->across, x->model.params.decode, x->model.acts.ring.out, x->model.acts.ring.in, states->in, states->out, x->s};
+    struct stream *const streams[] = {x->copy_in, x->across, x->model.params.decode, x->model.acts.ring.out, x->model.acts.ring.in, x->s};
+    optim_settle(&x->trainer.optim);
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
         if (streams[i]) (void)x->be->dev.sync(streams[i], "end");
     (void)status_fail(ST_OK, "%s", message);

@@ -91,6 +91,7 @@ static inline void corpus_make(struct corpus *c, int n_batches)
 
 struct tiny_paging {
     int64_t resident, window, small;
+    bool host; /* it steps there */
 };
 
 struct way {
@@ -261,7 +262,9 @@ static inline struct config config_of(const struct way *r)
                                          .momentum = r->momentum,
                                          .min_8bit_size = 300,
                                          .quantize_embeddings = true,
-                                         .is_paged = r->paging != NULL,
+                                         .is_paged = r->paging && !paging.host,
+                                         .on_host = paging.host,
+                                         .host_window = paging.window,
                                          .paged_resident = paging.resident,
                                          .paged_window = paging.window,
                                          .min_paged_size = paging.small,
