@@ -30,7 +30,7 @@ struct facet {
 };
 
 /* The facets that the runner knows by name. */
-enum { F_METHOD, F_OPTIMIZER, F_STATES, F_DEVICE, F_RANKS, F_ACCUMULATION, F_IN_BWD, F_BUDGET };
+enum { F_METHOD, F_OPTIMIZER, F_STATES, F_DEVICE, F_RANKS, F_ACCUMULATION, F_IN_BWD, F_BUDGET, F_ADAPTER_ONLY };
 
 /* Several windows, of tensors as small as these are. */
 #define PAGED "optimizer.paged_window=16384 optimizer.min_paged_size=300"
@@ -73,6 +73,10 @@ static const struct facet facets[] = {
         {"auto", "memory_budget=auto"},
         {"tight", "memory_budget=4GiB", NULL, 2},
     }},
+    [F_ADAPTER_ONLY] = {"save_adapter_weights_only", SAME_BITS, {
+        {"false", "", NULL, 3},
+        {"true", "save_adapter_weights_only=true", NULL, 1, "`save_adapter_weights_only`"},
+    }},
     {"lora_dropout", NUMERICS, {{"0", "", NULL, 2}, {"0.1", "model.lora_dropout=0.1", NULL, 2, "`lora_dropout`"}}},
     {"use_rslora", NUMERICS, {{"false", "", NULL, 2}, {"true", "model.use_rslora=true", NULL, 1, "`use_rslora`"}}},
     {"lora_plus_ratio", NUMERICS, {{"null", "", NULL, 2}, {"4", "model.lora_plus_ratio=4", NULL, 1, "`lora_plus_ratio`"}}},
@@ -110,6 +114,11 @@ static const struct facet facets[] = {
         {"with streams", "enable_activation_offloading=true", NULL, 1, "`enable_activation_offloading`"},
         {"without streams", "enable_activation_offloading=true activation_offloading_use_streams=false"},
     }},
+    {"dequantize_ahead", NUMERICS, {{"true", "", NULL, 3}, {"false", "dequantize_ahead=false"}}},
+    {"profiler", SAME_BITS, {
+        {"false", "", NULL, 3},
+        {"true", "profiler.enabled=true profiler.wait_steps=1 profiler.warmup_steps=1 profiler.active_steps=2"},
+    }},
     {"reduce_bucket", SAME_BITS, {{"32MiB", ""}, {"64KiB", "reduce_bucket=64KiB"}}},
     {"cuda_graphs", SAME_BITS, {{"true", ""}, {"false", "cuda_graphs=false"}}},
 };
@@ -131,6 +140,7 @@ static const struct refusal {
     {"lora_plus_ratio", NULL, "method", "full", IS_FULL},
     {"init_lora_weights", NULL, "method", "full", IS_FULL},
     {"adapted", NULL, "method", "full", IS_FULL},
+    {"save_adapter_weights_only", NULL, "method", "full", "the recipe trains all weights: there is no adapter"},
     {"init_lora_weights", NULL, "method", "QLoRA", "quantize_base"},
     {"master_weights", "fp32", "method", NULL, "adapters are 32-bit already and the base does not change"},
     {"state_dtype", "bf16", "method", NULL, "only full fine-tuning in bf16 can hold optimizer states in bf16"},
