@@ -91,6 +91,7 @@ static bool lora_component_in_full(const struct bound *b)
 {
     return !lora(b) && b->model.path && b->model.kind != ADAPT_NONE;
 }
+static bool paged_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->optimizer.is_paged; }
 static bool masters_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->master_weights == TRI_FP32; }
 static bool starts_twice(const struct bound *b)
 {
@@ -250,6 +251,8 @@ static const struct rule {
      "the recipe trains adapters: write the lora_ or qlora_ form, or leave it out"},
     {"model._component_", lora_component_in_full,
      "the recipe trains all weights: write the form without lora_, or run lora_finetune"},
+    {"optimizer.on_host", paged_on_host,
+     "states that the host steps never come to the device: set optimizer.is_paged to false, or optimizer.on_host"},
     {"master_weights", masters_on_host,
      "the optimizer on the host takes the device's weights, which bf16 with stochastic_rounding keeps alone; set master_weights to none, or "
      "dtype to fp32"},

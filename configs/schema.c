@@ -396,7 +396,8 @@ const struct row schema[] = {
      .sentence = "Memory of scores that deterministic attention on a GPU may keep, in slices; what fits in no slice is computed more slowly."},
     SILENT("cudnn_deterministic_mode", T_TEXT, "null", "torchtune's switch for the same.", .nullable = true),
     NOT_YET("allow_tf32", T_BOOL, "false", "fp32 products are true fp32", "Faster, coarser fp32 products on a GPU."),
-    UNUSED("optimizer_offload", T_BOOL, "false", "optimizer=torchao.optim.CPUOffloadOptimizer steps on the host", "Optimizer on the host."),
+    UNUSED("optimizer_offload", T_BOOL, "false", "optimizer.on_host is it, or optimizer=torchao.optim.CPUOffloadOptimizer",
+           "Optimizer on the host."),
     NOT_YET("no_decay", T_TEXTS, "null", "every trained tensor decays, as in torchtune",
             "Tensors without weight decay."),
 

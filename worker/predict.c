@@ -101,6 +101,9 @@ static void count_updates(const struct session *x, struct work *w)
     for (int k = 0; k < STATE_VECTORS; k++) w->update_bytes += 2 * (double)state_bytes(&o->vector[k]);
     w->gradient_bytes = 4 * trained;
     w->paged_bytes = (double)pager_away_bytes(&o->pager);
+    if (!o->host.down) return;
+    w->paged_bytes = (4 + (double)dtype_bytes(ps->trained_dt)) * trained; /* down; up is less */
+    w->update_bytes = 0;
 }
 
 static struct work work_of(const struct session *x, const struct data_shape *d)

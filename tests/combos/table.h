@@ -54,6 +54,7 @@ static const struct facet facets[] = {
         {"Paged*", "+Paged", NULL, 1, "`bitsandbytes.optim.Paged*`"},
         {"Paged*, all away", "+Paged " PAGED " optimizer.paged_resident=0", NULL, 2},
         {"is_paged, some away", PAGED " optimizer.is_paged=true optimizer.paged_resident=96KiB", NULL, 2, "`optimizer.is_paged`"},
+        {"on the host", "optimizer.on_host=true optimizer.host_window=16384", NULL, 2, "`optimizer.on_host`, `torchao.optim.CPUOffloadOptimizer`"},
     }},
     [F_DEVICE] = {"device", SAME_BITS, {
         {"cpu", "", NULL, 6},
@@ -114,6 +115,7 @@ static const struct facet facets[] = {
         {"with streams", "enable_activation_offloading=true", NULL, 1, "`enable_activation_offloading`"},
         {"without streams", "enable_activation_offloading=true activation_offloading_use_streams=false"},
     }},
+    {"mlp_tile_tokens", NUMERICS, {{"null", "", NULL, 3}, {"7", "mlp_tile_tokens=7", NULL, 1, "`mlp_tile_tokens`"}}},
     {"dequantize_ahead", NUMERICS, {{"true", "", NULL, 3}, {"false", "dequantize_ahead=false"}}},
     {"profiler", SAME_BITS, {
         {"false", "", NULL, 3},
@@ -159,6 +161,7 @@ static const struct refusal {
     {"states", "Paged*, all away", "optimizer", "SGD", "PagedSGD", NO_SUCH_CLASS},
     {"states", "Paged*, all away", "optimizer", "SGD8bit", "PagedSGD8bit", NO_SUCH_CLASS},
     {"states", "Paged*, all away", "optimizer", "torchao Adam8bit", "torchao.optim.PagedAdam8bit", NO_SUCH_CLASS},
+    {"states", "on the host", "master_weights", "fp32", "the optimizer on the host takes the device's weights"},
     {"states", "is_paged, some away", "optimizer", "torchao Adam8bit", "optimizer.is_paged", "it is an argument of bitsandbytes' classes"},
 };
 
@@ -172,6 +175,7 @@ static const struct contradiction {
     {"enable_activation_checkpointing=true ac_mode=none", "keep one of the two keys"},
     {"enable_activation_checkpointing=true ac_option=2", "it chooses blocks for ac_mode: selective only"},
     {"ac_mode=selective", "which blocks?"},
+    {"optimizer=bitsandbytes.optim.AdamW optimizer.is_paged=true optimizer.on_host=true", "optimizer.on_host"},
     {"offload_with_streams=true activation_offloading_use_streams=true", "keep one of the two keys"},
 };
 

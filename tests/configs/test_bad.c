@@ -135,6 +135,7 @@ static const struct {
     {BASE "optimizer: {_component_: bitsandbytes.optim.SGD8bit}\n", NULL, "without momentum there is no state to hold in 8 bits"},
     {BASE "optimizer: {_component_: bitsandbytes.optim.AdamW8bit}\nstate_dtype: fp32\n", NULL,
      "state_dtype: 'fp32': the optimizer holds 8-bit states"},
+    {BASE "optimizer: {_component_: bitsandbytes.optim.PagedAdamW8bit, on_host: true}\n", NULL, "never come to the device"},
     {BASE, "optimizer.offload_gradients=true", "takes no offload_gradients"},
     {BASE "optimizer: {_component_: torchao.optim.CPUOffloadOptimizer, offload_gradients: true}\n", NULL,
      "optimizer_in_bwd=true takes each to the host at once"},
