@@ -151,6 +151,8 @@ static const struct refusal {
     {"state_dtype", NULL, "optimizer", "SGD8bit", "the optimizer holds 8-bit states"},
     {"state_dtype", NULL, "optimizer", "torchao Adam8bit", "the optimizer holds 8-bit states"},
     {"recompute", NULL, "checkpointing", "selective", "asks for other blocks to be recomputed"},
+    {"recompute", "none", "mlp_tile_tokens", NULL, "gate and up live for one tile of mlp_tile_tokens"},
+    {"recompute", "products", "mlp_tile_tokens", NULL, "gate and up live for one tile of mlp_tile_tokens"},
     {"recompute", "none", "checkpointing", "full", "asks for other blocks to be recomputed"},
     {"recompute", "products", "checkpointing", "full", "asks for other blocks to be recomputed"},
     {"recompute", "ffn", "checkpointing", "full", "asks for other blocks to be recomputed"},
