@@ -95,6 +95,7 @@ struct param_store {
     tensor dequantised;       /* scratch: one linear at a time … */
     struct param_kept {
         void *data;
+        int64_t count;  /* elements */
         int id;         /* that is there, -1 none */
     } kept[PARAM_KEPT]; /* … but for those that are read again and again before the next is */
     tensor wide;        /* scratch of loading alone: one that is quantised from neither f32 nor bf16 */
