@@ -102,6 +102,16 @@ static void paging_line(const struct session *x)
                    "an 8-bit optimizer (bitsandbytes.optim.PagedAdamW8bit) has less of them");
 }
 
+static void host_line(const struct session *x)
+{
+    if (!x->cfg->optimizer.on_host) return;
+    if (x->be->tensors_in != MEM_DEVICE)
+        log_note("optimizer is where it would be put: host and device are one memory here (optimizer.on_host)");
+    else
+        log_note("optimizer steps on the host, with %d threads: %s of states per rank are there, gradients come down and weights go up",
+                 x->trainer.optim.host.cpu->threads, text_bytes((double)arena_need(&x->plan.arena[PLAN_HOSTED])));
+}
+
 static void budget_line(const struct session *x)
 {
     if (x->chosen) log_note("budget   %s", x->chosen);
@@ -127,6 +137,7 @@ void header_print(const struct session *x)
     model_lines(x);
     offload_line(x);
     paging_line(x);
+    host_line(x);
     if (!x->data) {
         budget_line(x);
         log_note("data     none is read: every micro-batch is taken as %lld rows of %lld tokens, all trained on", (long long)c->batch_size,
