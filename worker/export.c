@@ -226,6 +226,19 @@ static status add_patterns(const struct session *x, struct peft_config *p)
     return ST_OK;
 }
 
+/* On some projections of a fused linear: for PEFT one adapter of their ranks together, with the same alpha / rank. */
+static status add_parts(const struct session *x, struct peft_config *p)
+{
+    for (int i = 0; i < LINEAR_PER_LAYER; i++) {
+        const struct linear *l = &x->model.layers[0].linear[i];
+        const char *dot = l->module ? strrchr(l->module, '.') : NULL;
+        if (!l->parts) continue;
+        TRY(peft_pattern_add(p, true, "export", dot + 1, (double)(l->parts * p->r)));
+        TRY(peft_pattern_add(p, false, "export", dot + 1, l->parts * p->lora_alpha));
+    }
+    return ST_OK;
+}
+
 static status write_adapter_config(const struct session *x, const char *dir)
 {
     if (x->has_adapter) {
@@ -243,6 +256,7 @@ static status write_adapter_config(const struct session *x, const char *dir)
     status st = add_patterns(x, &p);
     start_scaled(x, &p.r, &p.lora_alpha);
     add_targets(x, &p);
+    if (!st) st = add_parts(x, &p);
     if (!st) st = peft_config_write(dir, &p);
     peft_config_free(&p);
     return st;

@@ -213,8 +213,6 @@ static const struct {
     {BASE "dataset_val: {split: train}\n", NULL, "reads the rows that dataset trains on"},
     {BASE "model: {lora_attn_modules: [], apply_lora_to_mlp: false}\n", NULL, "no linear would get an adapter"},
     {BASE "recipe: full_finetune\nmodel: {quantize_base: true}\n", NULL, "model.quantize_base: 'true': the recipe trains all weights"},
-    {BASE "model: {_component_: torchtune.models.phi3.qlora_phi3_mini, lora_attn_modules: [q_proj, v_proj]}\n", NULL,
-     "these models have q_proj, k_proj and v_proj as one tensor"},
     {BASE "recipe: full_finetune\nmodel: {_component_: torchtune.models.qwen2.lora_qwen2_7b}\n", NULL, "write the form without lora_"},
     {BASE "recipe: lora_finetune\nmodel: {_component_: torchtune.models.qwen2.qwen2_7b}\n", NULL, "write the lora_ or qlora_ form"},
     {BASE "optimizer: {_component_: torch.optim.SGD, nesterov: true}\n", NULL, "it needs momentum above 0 and dampening 0"},
