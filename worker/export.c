@@ -39,6 +39,10 @@ static struct nf4_args nf4_rows(const struct nf4_args *all, const struct piece *
     struct nf4_sizes n = nf4_sizes(r->n * r->cols);
     struct nf4_args q = *all;
     q.codes = tensor_part(all->codes, at / 2, n.codes);
+    if (all->absmax.data) {
+        q.absmax = tensor_part(all->absmax, at / NF4_BLOCK, n.blocks);
+        return q;
+    }
     q.absmax_q = tensor_part(all->absmax_q, at / NF4_BLOCK, n.blocks);
     q.nested = tensor_part(all->nested, at / NF4_GROUP, n.nested);
     return q;
@@ -47,7 +51,7 @@ static struct nf4_args nf4_rows(const struct nf4_args *all, const struct piece *
 static status to_f32(struct session *x, const struct param *p, const struct piece *r, tensor wide)
 {
     struct axpy_args a = {.y = wide, .scale = 1};
-    if (p->source && !param_is_trained(p)) {
+    if (p->source && !p->stored && !param_is_trained(p)) {
         a.x = rows_of(tensor_1d((void *)(uintptr_t)p->source->data, p->source->dt, p->count), r);
         TRY(stage_raw(&x->stage, a.x.data, (size_t)a.x.dim[0] * dtype_bytes(a.x.dt), &a.x.data));
     } else if (p->kind == PARAM_NF4) {
@@ -109,7 +113,7 @@ static status put_weight(struct session *x, struct st_writer *w, int id, dtype d
         TRY(weight(x, id, &r, tensor_1d(x->wide, DT_F32, count), tensor_1d(x->narrow, dt, count)));
         TRY(stage_look(&x->stage, x->narrow, bytes, room, &made));
         TRY(st_writer_add(w, made, bytes));
-        if (p->source && !p->mapped) param_source_forget(p, r.first * r.cols, count);
+        if (p->source && !p->mapped && !p->stored) param_source_forget(p, r.first * r.cols, count);
     }
     return ST_OK;
 }

@@ -158,7 +158,8 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
     struct model_plan p = {
         .full = c->recipe == RECIPE_FULL && x->use == SESSION_TRAIN,
         .lora = c->recipe == RECIPE_LORA || x->has_adapter,
-        .nf4 = c->model.adapt == ADAPT_QLORA || c->model.quantize_base,
+        .nf4 = c->model.adapt == ADAPT_QLORA || c->model.quantize_base || x->bnb.is,
+        .stored = x->bnb.is ? &x->bnb : NULL,
         .rank = lora->rank,
         .alpha = lora->alpha,
         .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,
@@ -298,6 +299,25 @@ static bool weights_are_drawn(const struct session *x, bool imagined)
     return x->cfg->model.init == INIT_RANDOM || (imagined && !st_exists(dir, "model"));
 }
 
+/* Whether weights are quantised, the model directory alone says: model.quantize_base asks for what is already. */
+static status check_stored(const struct session *x)
+{
+    const struct config *c = x->cfg;
+    const char *dir = c->checkpointer.checkpoint_dir;
+    if (!x->bnb.is) return ST_OK;
+    if (c->recipe == RECIPE_FULL && x->use == SESSION_TRAIN)
+        FAIL(ST_CONFIG_RUNTIME,
+             "%s/config.json: quantization_config: the weights are 4-bit codes, which cannot be trained; run lora_finetune, or give the "
+             "original, unquantised model to full_finetune",
+             dir);
+    if (c->model.init == INIT_RANDOM)
+        FAIL(ST_CONFIG_RUNTIME,
+             "%s/config.json: quantization_config: model.init: random has no weights to read, quantised or not; delete the key from "
+             "config.json (model.quantize_base=true quantises what is drawn)",
+             dir);
+    return ST_OK;
+}
+
 status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, const struct session_start *start,
                     const struct batch_bounds *given)
 {
@@ -306,6 +326,8 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     bool imagined = use == SESSION_TRAIN && given, random = weights_are_drawn(x, imagined);
     TRY(join_devices(x, choose_backend(x, start ? start->gpu : NULL), start && start->gpu));
     TRY(family_open(dir, &x->hf, &x->shape));
+    TRY(bnb_config_read(dir, &x->bnb));
+    TRY(check_stored(x));
     if (use == SESSION_TRAIN && comm->rank == 0) hf_config_warn(dir, &x->hf);
     if (!random) TRY(st_open(dir, "model", &x->files));
     family_settle_head(dir, &x->files, &x->shape);
@@ -382,5 +404,6 @@ void session_close(struct session *x)
     st_close(&x->files);
     st_close(&x->adapter);
     peft_config_free(&x->peft);
+    bnb_config_free(&x->bnb);
     *x = (struct session){0};
 }

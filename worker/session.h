@@ -28,6 +28,7 @@ struct session {
     struct recorder *recorder;  /* of what blocks queue on compute (kernels/record.h); NULL: none */
 
     struct hf_config hf;
+    struct bnb_config bnb; /* the model directory's weights are quantised */
     struct model_shape shape;
     struct st_set files;
     struct peft_config peft; /* of a loaded adapter */

@@ -13,18 +13,23 @@
 enum { PIECE = 1 << 20 }; /* elements */
 
 /* The pages of a source that was copied are clean and in the page cache: drop them from this process. */
-void param_source_forget(const struct param *p, int64_t first, int64_t count)
+void param_forget(const struct st_entry *e, size_t from, size_t to)
 {
-    const struct st_entry *e = p->source;
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), data = (uintptr_t)e->data;
-    uintptr_t lo = data + (size_t)first * dtype_bytes(e->dt), hi = lo + (size_t)count * dtype_bytes(e->dt);
-    lo = first ? lo / page * page : (lo + page - 1) / page * page;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), data = (uintptr_t)e->data, lo = data + from, hi = data + to;
+    lo = from ? lo / page * page : (lo + page - 1) / page * page;
     hi = hi / page * page;
     if (hi > lo) madvise((void *)lo, hi - lo, MADV_DONTNEED);
 }
 
+void param_source_forget(const struct param *p, int64_t first, int64_t count)
+{
+    size_t size = dtype_bytes(p->source->dt);
+    param_forget(p->source, (size_t)first * size, (size_t)(first + count) * size);
+}
+
 bool param_load_widens(const struct param *p)
 {
+    if (p->stored) return false;
     return (p->kind == PARAM_NF4 && (!p->source || p->source->dt == DT_F16)) || (param_has_room(p) && !p->source);
 }
 
@@ -32,7 +37,8 @@ size_t param_load_bytes(const struct param_store *ps)
 {
     size_t most = (size_t)PIECE * 4;
     for (int i = 0; i < ps->n; i++)
-        if (ps->p[i].kind == PARAM_NF4 && ps->p[i].source && ps->p[i].source->bytes > most) most = ps->p[i].source->bytes;
+        if (ps->p[i].kind == PARAM_NF4 && !ps->p[i].stored && ps->p[i].source && ps->p[i].source->bytes > most)
+            most = ps->p[i].source->bytes;
     return most;
 }
 
@@ -153,7 +159,8 @@ status param_store_load(struct param_store *ps, struct stage *g, uint64_t seed)
     for (int i = 0; i < ps->n; i++) {
         struct param *p = &ps->p[i];
         log_progress("load", i + 1, ps->n);
-        if (p->mapped) continue;
+        if (p->stored) TRY(param_stored_load(p, g));
+        if (p->mapped || p->stored) continue;
         if (param_has_room(p)) TRY(ps->be->dev.zero(g->s, p->value.data, (size_t)param_extent(p) * dtype_bytes(ps->act)));
         TRY(p->source ? load_one(ps, g, p) : init_one(ps, g, p, i, seed));
     }

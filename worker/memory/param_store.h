@@ -14,6 +14,7 @@
 #ifndef TRIMPOT_PARAM_STORE_H
 #define TRIMPOT_PARAM_STORE_H
 
+#include "checkpoints/bnb.h"
 #include "checkpoints/hf.h"
 #include "kernels/backend.h"
 #include "kernels/base/arena.h"
@@ -22,7 +23,7 @@
 
 enum param_kind {
     PARAM_FROZEN,  /* read only: mapped when the file's dtype is the model's, else a converted copy */
-    PARAM_NF4,     /* read only, quantised while loading, dequantised per use into scratch, or a layer ahead (`ahead`) */
+    PARAM_NF4,     /* read only, quantised while loading or before, dequantised per use into scratch, or a layer ahead (`ahead`) */
     PARAM_TRAINED, /* in the flat index */
     PARAM_ADAPTER, /* trained in f32; acquire gives a working copy, scaled and in the activations' dtype */
 };
@@ -50,9 +51,11 @@ struct param {
     tensor work;                   /* adapters: the working copy */
     tensor master;                 /* f32 master of a bf16 trained parameter; data NULL when none */
     struct nf4_args nf4;
-    int64_t beside, under; /* frozen or NF4, joined: columns and rows of its memory that are its adapter's (param_join) */
-    int joins;             /* adapters: the weight beside (B) or under (A) which a second working copy lies, -1 = none … */
-    int64_t column;        /* … of B, from this column of `beside` on */
+    bool stored, once;        /* NF4: the directory has it quantised (param_stored.c); its scales are f32, not quantised again */
+    struct bnb_tensor packed; /* stored: where its parts are */
+    int64_t beside, under;    /* frozen or NF4, joined: columns and rows of its memory that are its adapter's (param_join) */
+    int joins;                /* adapters: the weight beside (B) or under (A) which a second working copy lies, -1 = none … */
+    int64_t column;           /* … of B, from this column of `beside` on */
 };
 
 /* Room for one layer's NF4 weights as products read them: even layers have one, odd ones the other, so that a layer's weights always
@@ -68,8 +71,9 @@ enum { PARAM_LAYERS = 2 };
 
 struct param_store {
     const struct backend *be;
-    dtype act;        /* of activations and frozen weights */
-    dtype trained_dt; /* of PARAM_TRAINED */
+    const struct bnb_config *bnb; /* what the directory says of weights that it has quantised; NULL: none are */
+    dtype act;                    /* of activations and frozen weights */
+    dtype trained_dt;             /* of PARAM_TRAINED */
     bool masters;
     struct param *p;
     int n, cap;
@@ -111,7 +115,8 @@ int param_add(struct param_store *ps, enum param_kind kind, int64_t dim0, int64_
 const struct st_entry *param_file_entry(const struct st_set *files, const char *name);
 
 /* Finds every non-adapter parameter's tensor in the file set; all missing, misshapen, doubled and extra tensors are
- * listed in one ST_SHAPE message; weights that are already quantised are ST_NOT_BUILT. `tied`: config.json ties embedding and
+ * listed in one ST_SHAPE message; weights that are quantised otherwise than `bnb` says are ST_NOT_BUILT, and the first of which a part
+ * is missing or wrong ends it. `tied`: config.json ties embedding and
  * head, so that either tensor stands for both where the other is missing. `random`: nothing is looked up. */
 status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random);
 
@@ -208,6 +213,13 @@ static inline bool param_is_ahead(const struct param_store *ps, const struct par
 {
     return ps->ahead && p->kind == PARAM_NF4 && p->layer >= 0;
 }
+
+/* param_stored.c: NF4 weights that are used as the directory has them. What it says of which parameter; where the parts lie, in the
+ * files where tensors are host memory, else in `a`; and how they get there. */
+status param_stored_find(struct param_store *ps, struct param *p, const struct st_set *files, const struct st_entry *e, bool *taken);
+bool param_stored_map(struct param_store *ps, struct param *p); /* false: it needs memory */
+status param_stored_load(struct param *p, struct stage *g);
+void param_forget(const struct st_entry *e, size_t lo, size_t hi); /* bytes [lo, hi) were read for the last time */
 
 /* For the store's own files (param_layers.c). */
 void param_layers_layout(struct param_store *ps, struct arena *scratch);
