@@ -318,7 +318,9 @@ static status run_queued(struct stream *s, const struct tree_job *j)
     if (t->by.links->fast) return run_fast(s, j);
     for (int64_t k = 0; k < j->rounds; k++) {
         struct round r = round_of(j, k, false, t->here);
+        TRY(stream_span(s, "exchange", true));
         TRY(t->by.fn->exchange(&t->by, &r, j->node));
+        TRY(stream_span(s, "exchange", false));
         TRY(add(s, j, t->rows, r.at[me], r.count[me], plus(t, j->out, r.at[me])));
     }
     struct round all = {.at = t->here, .count = t->here + P};
@@ -327,7 +329,9 @@ static status run_queued(struct stream *s, const struct tree_job *j)
         all.at[r] = mine.lo;
         all.count[r] = range_count(mine);
     }
-    return t->by.fn->gather(&t->by, &all, j->out);
+    TRY(stream_span(s, "gather", true));
+    TRY(t->by.fn->gather(&t->by, &all, j->out));
+    return stream_span(s, "gather", false);
 }
 
 status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, int n_nodes, void *out, int64_t count, struct range part)
@@ -348,9 +352,11 @@ status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, 
     *j = (struct tree_job){.t = t, .out = out, .count = count, .part = part, .threads = s->threads > 0 ? s->threads : 1, .next = j->next};
     memcpy(j->node, nodes, (size_t)n_nodes * sizeof *nodes);
     j->rounds = rounds_of(j);
+    TRY(stream_span(s, "sum over ranks", true));
     if (t->by.fn->queued) {
         j->taken = j->rounds; /* nothing of it is the host's */
-        return run_queued(s, j);
-    }
-    return run(s, j);
+        TRY(run_queued(s, j));
+    } else
+        TRY(run(s, j));
+    return stream_span(s, "sum over ranks", false);
 }

@@ -13,7 +13,9 @@
 
 #define TORCH_SWITCHES " amsgrad maximize differentiable capturable fused foreach"
 #define ADAM_ARGS      "lr betas eps"
-#define BNB_ARGS       " amsgrad optim_bits min_8bit_size percentile_clipping block_wise is_paged quantize_embeddings"
+#define BNB_ARGS       " amsgrad optim_bits min_8bit_size percentile_clipping block_wise quantize_embeddings is_paged paged_resident " \
+                       "paged_window min_paged_size"
+#define PAGED_ARGS     BNB_ARGS " is_paged=true"
 #define AO_8BIT  ADAM_ARGS " amsgrad block_size bf16_stochastic_round min_8bit_size quantize_embeddings"
 #define SGD_ARGS       "lr momentum dampening weight_decay=0 nesterov"
 #define OPTIMIZER_ANY  "lr weight_decay betas eps momentum dampening nesterov" TORCH_SWITCHES BNB_ARGS
@@ -43,10 +45,7 @@
 #define NO_IMAGE "this program trains on text"
 #define NO_PICKLE "it reads Python pickles; take the model's safetensors with torchtune.training.FullModelHFCheckpointer"
 #define NO_NET   "nothing is sent over the network: the log is output_dir/metrics.jsonl"
-#define PAGED    "not paged yet: 32-bit states in the memory where weights are; the numbers are the same"
-#define PAGED_8  "not paged yet: 8-bit states in the memory where weights are; the numbers are the same"
 #define BNB_DECAY "weight decay is decoupled, as in bitsandbytes"
-#define PAGED_8_DECAY PAGED_8 "; " BNB_DECAY
 
 static const struct component table[] = {
     {"optimizer", "torch.optim.AdamW", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0.01" TORCH_SWITCHES},
@@ -55,26 +54,23 @@ static const struct component table[] = {
     {"optimizer", "bitsandbytes.optim.AdamW", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0.01" BNB_ARGS,
      .note = "32-bit states"},
     {"optimizer", "bitsandbytes.optim.AdamW32bit", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0.01" BNB_ARGS},
-    {"optimizer", "bitsandbytes.optim.PagedAdamW", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0.01" BNB_ARGS,
-     .note = PAGED},
-    {"optimizer", "bitsandbytes.optim.PagedAdamW32bit", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0.01" BNB_ARGS,
-     .note = PAGED},
+    {"optimizer", "bitsandbytes.optim.PagedAdamW", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0.01" PAGED_ARGS},
+    {"optimizer", "bitsandbytes.optim.PagedAdamW32bit", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0.01" PAGED_ARGS},
     {"optimizer", "bitsandbytes.optim.Adam", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0" BNB_ARGS, .note = BNB_DECAY},
     {"optimizer", "bitsandbytes.optim.Adam32bit", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0" BNB_ARGS,
      .note = BNB_DECAY},
-    {"optimizer", "bitsandbytes.optim.PagedAdam", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0" BNB_ARGS,
+    {"optimizer", "bitsandbytes.optim.PagedAdam", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0" PAGED_ARGS,
      .note = BNB_DECAY},
-    {"optimizer", "bitsandbytes.optim.PagedAdam32bit", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0" BNB_ARGS,
+    {"optimizer", "bitsandbytes.optim.PagedAdam32bit", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0" PAGED_ARGS,
      .note = BNB_DECAY},
     {"optimizer", "bitsandbytes.optim.SGD", CONFIG_SGD, "lr momentum weight_decay=0 nesterov" BNB_ARGS},
     {"optimizer", "bitsandbytes.optim.SGD32bit", CONFIG_SGD, "lr momentum weight_decay=0 nesterov" BNB_ARGS},
     {"optimizer", "bitsandbytes.optim.AdamW8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0.01" BNB_ARGS},
-    {"optimizer", "bitsandbytes.optim.PagedAdamW8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0.01" BNB_ARGS,
-     .note = PAGED_8},
+    {"optimizer", "bitsandbytes.optim.PagedAdamW8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0.01" PAGED_ARGS},
     {"optimizer", "bitsandbytes.optim.Adam8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0" BNB_ARGS,
      .note = BNB_DECAY},
-    {"optimizer", "bitsandbytes.optim.PagedAdam8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0" BNB_ARGS,
-     .note = PAGED_8_DECAY},
+    {"optimizer", "bitsandbytes.optim.PagedAdam8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0" PAGED_ARGS,
+     .note = BNB_DECAY},
     {"optimizer", "bitsandbytes.optim.SGD8bit", CONFIG_SGD_8BIT, "lr momentum weight_decay=0 nesterov" BNB_ARGS},
     {"optimizer", "bitsandbytes.optim.Lion", 0, OPTIMIZER_ANY, NO_LION},
     {"optimizer", "bitsandbytes.optim.Lion32bit", 0, OPTIMIZER_ANY, NO_LION},
@@ -146,8 +142,7 @@ static const struct component table[] = {
 
     {"profiler", "torchtune.training.setup_torch_profiler", 0, PROFILE_ARGS},
     {"profiler", "torchtune.utils.setup_torch_profiler", 0, PROFILE_ARGS},
-    {"tensor_parallel_plan", "torchtune.models.llama3.base_llama_tp_plan", 0, "",
-     "tensor parallelism is not built yet"},
+    {"tensor_parallel_plan", "torchtune.models.llama3.base_llama_tp_plan", 0, "", .note = "tensor_parallel_dim is 1"},
 
     {"dataset", "torchtune.datasets.alpaca_dataset", DATA_ALPACA, INSTRUCT " source=tatsu-lab/alpaca"},
     {"dataset", "torchtune.datasets.alpaca_cleaned_dataset", DATA_ALPACA, INSTRUCT " source=yahma/alpaca-cleaned"},

@@ -34,6 +34,7 @@ void config_free(struct config *c)
     free(c->optimizer.component);
     free(c->schedule.component);
     free(c->source);
+    free(c->written);
     free(c);
 }
 
@@ -75,17 +76,19 @@ static bool is_file_of(const char *path, const char *dir)
  * line itself can say otherwise. After interpolation, so that a path in terms of another is judged as what it is. */
 static void follow_model(struct ynode *root, const struct config_args *args, bool notes)
 {
-    struct ynode *group = ynode_find(root, "tokenizer"), *path = ynode_find(group, "path"), *merges = ynode_find(group, "merges_file"),
-                 *specials = ynode_find(group, "special_tokens_path");
+    struct ynode *group = ynode_find(root, "tokenizer"), *specials = ynode_find(group, "special_tokens_path");
+    const char *key = ynode_find(group, "vocab_path") && !ynode_find(group, "path") ? "vocab_path" : "path";
+    const char *merges_key = ynode_find(group, "merges_path") ? "merges_path" : "merges_file";
+    struct ynode *path = ynode_find(group, key), *merges = ynode_find(group, merges_key);
     struct place at = {.name = "--model"};
     if (!args->model || !path || path->kind != YNODE_SCALAR || ynode_is_null(path) || from_command_line(path)) return;
     if (is_file_of(path->text, args->model)) return;
     if (notes && strcmp(path->text, args->model))
-        log_note("--model %s brings its own tokenizer: the file's tokenizer.path (%s) is not used; tokenizer.path=… beside "
+        log_note("--model %s brings its own tokenizer: the file's tokenizer.%s (%s) is not used; tokenizer.path=… beside "
                  "--model would be",
-                 text_shown(args->model), text_shown(path->text));
-    ynode_put(group, "path", ynode_literal(args->model, at), at);
-    if (merges && !from_command_line(merges)) ynode_drop(group, "merges_file");
+                 text_shown(args->model), key, text_shown(path->text));
+    ynode_put(group, key, ynode_literal(args->model, at), at);
+    if (merges && !from_command_line(merges)) ynode_drop(group, merges_key);
     bool lost = specials && specials->kind == YNODE_SCALAR && !ynode_is_null(specials) && !from_command_line(specials) &&
                 !file_exists(specials->text);
     if (!lost) return;
@@ -105,6 +108,8 @@ static void settle(struct bound *b)
     if (!bound_written(b, "torchtune_templates")) c->torchtune_templates = c->tokenizer.component != NULL;
     if (!c->checkpointer.output_dir) c->checkpointer.output_dir = mem_strdup(c->output_dir);
     if (c->batch_size_val < 0) c->batch_size_val = c->batch_size;
+    c->written = mem_alloc((size_t)schema_n * sizeof *c->written);
+    for (int i = 0; i < schema_n; i++) c->written[i] = b->written[i] && !ynode_is_null(b->written[i]);
 }
 
 static status conclude(struct problems *p)
@@ -187,5 +192,41 @@ status config_load(const struct config_args *args, bool require_paths, struct co
     if (!st) st = resolve(path, text, bytes, args, require_paths, true, out);
     free(text);
     free(path);
+    return st;
+}
+
+/* ---- what was written, and what if it were not so -------------------------------------------------------------------------- */
+
+bool config_wrote(const struct config *c, const char *path)
+{
+    for (int i = 0; i < schema_n; i++)
+        if (!strcmp(schema[i].path, path)) return c->written[i];
+    return false;
+}
+
+char *config_value(const struct config *c, const char *path)
+{
+    struct buf text = {0};
+    for (int i = 0; i < schema_n && !text.data; i++)
+        if (!strcmp(schema[i].path, path) && schema[i].size) value_write(&schema[i], c, &text);
+    return text.data;
+}
+
+status config_with(const struct config *c, const char *settings, struct config **out)
+{
+    enum { MOST = 24 };
+    char *copy = mem_strdup(settings), *rest = copy, *word, *text = config_text(c);
+    const char *overrides[MOST];
+    struct config_args args = {.overrides = overrides, .no_rows = true};
+    while ((word = strsep(&rest, " ")) && args.n_overrides < MOST)
+        if (*word) overrides[args.n_overrides++] = word;
+    status st = resolve("the configuration", text, strlen(text), &args, false, false, out);
+    if (!st) {
+        memcpy((*out)->written, c->written, (size_t)schema_n * sizeof *c->written);
+        free((*out)->source);
+        (*out)->source = c->source ? mem_strdup(c->source) : NULL;
+    }
+    free(text);
+    free(copy);
     return st;
 }

@@ -25,9 +25,13 @@ enum conversation { CONVERSATION_AUTO, CONVERSATION_OPENAI, CONVERSATION_SHAREGP
 enum too_long { TOO_LONG_TRUNCATE, TOO_LONG_DROP, TOO_LONG_SPLIT, TOO_LONG_ERROR };
 enum bad_row { BAD_ROW_STOP, BAD_ROW_SKIP };
 enum ac_mode { AC_AUTO, AC_NONE, AC_FULL, AC_SELECTIVE };
+enum recompute { RECOMPUTE_AUTO, RECOMPUTE_NONE, RECOMPUTE_PRODUCTS, RECOMPUTE_FFN, RECOMPUTE_ATTENTION, RECOMPUTE_BLOCK };
 enum config_optim { CONFIG_ADAMW, CONFIG_ADAM, CONFIG_SGD, CONFIG_ADAMW_8BIT, CONFIG_ADAM_8BIT, CONFIG_SGD_8BIT };
 enum config_schedule { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE };
 enum model_init { INIT_PRETRAINED, INIT_RANDOM };
+enum { BUDGET_AUTO = -2 }; /* memory_budget: auto */
+enum lora_start { START_UNIFORM, START_GAUSSIAN, START_ORTHOGONAL, START_PISSA, START_OLORA,
+                  START_ROUNDS = 8, START_KINDS = (1 << START_ROUNDS) - 1 }; /* pissa_niter_N: START_PISSA | N << START_ROUNDS */
 enum attn_module { MODULE_Q = 1, MODULE_K = 2, MODULE_V = 4, MODULE_O = 8 };
 
 struct config_pair { char *key, *value; };
@@ -53,14 +57,19 @@ struct config_dataset {
 struct config_lora {
     unsigned attn_modules;    /* MODULE_* bits */
     bool mlp, output;
-    int64_t rank; double alpha, dropout;
+    int64_t rank; double alpha, dropout, plus_ratio; /* NAN: A and B learn alike */
     bool use_rslora, use_dora;
+    int start;                /* enum lora_start, and rounds */
 };
+
+/* Is the start a part of the weight that the adapter sits on, which the weight then loses? */
+static inline bool start_is_of_weights(int start) { return (start & START_KINDS) >= START_PISSA; }
 
 struct config {
     enum recipe recipe; bool single_device; /* torchtune's _single_device names: refuse more than one rank */
     char *recipe_name;        /* as given: "lora_finetune_single_device" */
     char *source;             /* path of the YAML, NULL when there is none */
+    bool *written;            /* per row of the schema: by the file or on the command line; config_wrote asks */
     char *output_dir;
     bool seed_set; int64_t seed;
     bool deterministic; int64_t attn_workspace; /* on a GPU too; bytes that its attention may then keep scores in */
@@ -89,19 +98,23 @@ struct config {
     bool resume; bool save_adapter_weights_only; int64_t save_every_n_steps;
 
     struct { char *component; enum config_optim kind; double lr, weight_decay, beta1, beta2, eps, momentum, dampening;
-             bool nesterov; int64_t min_8bit_size; bool quantize_embeddings; } optimizer;
+             bool nesterov; int64_t min_8bit_size; bool quantize_embeddings;
+             bool is_paged; int64_t paged_resident /* bytes, -1 = what is free */, paged_window, min_paged_size; } optimizer;
     struct { char *component; enum config_schedule kind; int64_t num_warmup_steps; double num_cycles; } schedule;
 
     enum ac_mode ac_mode; int64_t ac_option; /* resolved: enable_activation_checkpointing = AC_FULL */
     bool enable_activation_checkpointing;    /* resolved: ac_mode == AC_FULL */
+    enum recompute recompute;                /* AUTO: as the three above say */
     bool enable_activation_offloading, activation_offloading_use_streams;
     bool stochastic_rounding; enum tri master_weights, state_dtype; /* master: TRI_AUTO = none */
-    enum reduce_kind reduce; int64_t reduce_bucket /* bytes */, virtual_ranks; int64_t memory_budget; /* bytes, -1 = what the machine has */
+    enum reduce_kind reduce; int64_t reduce_bucket /* bytes */, virtual_ranks; int64_t memory_budget; /* bytes; -1 = what the machine has, nothing chosen */
     int64_t max_skipped_steps; bool warmup_start_one;
     int64_t peer_timeout; /* seconds, 0 = never */
     int64_t head_chunk_rows;
 
     bool log_stdout_metrics; int64_t log_every_n_steps;
+    struct { bool enabled, cpu, cuda, record_shapes, with_flops, memory, stack; char *output_dir; /* NULL = output_dir/profiling_outputs */
+             int64_t wait_steps, warmup_steps, active_steps, num_cycles; } profiler;
 };
 
 /* A key that an option sets: the option's bytes are the value. YAML, ${…} and ~/ mean nothing in them, and null is a
@@ -133,6 +146,16 @@ void config_free(struct config *c);
  * be NULL (no overrides, recipe from the text). */
 status config_parse_text(const char *name, const char *text, size_t bytes, const struct config_args *args,
                          struct config **out);
+
+/* Whether a person wrote this key (of a data set: in the first one), and not null, instead of leaving it to its default. */
+bool config_wrote(const struct config *c, const char *path);
+
+/* The value of a key outside of data sets, as text that config_with takes; caller frees. NULL: there is no such key. */
+char *config_value(const struct config *c, const char *path);
+
+/* c with some keys changed: "key=value key=value …", applied as overrides are and judged by the same rules, so that ST_USAGE says why
+ * not. What counts as written is what is written in c. */
+status config_with(const struct config *c, const char *settings, struct config **out);
 
 /* The effective configuration as YAML that config_load reads back to the same values; caller frees. */
 char *config_text(const struct config *c);

@@ -23,7 +23,8 @@ struct family_tokens {
     enum token_split split;      /* SPLIT_NONE: SentencePiece */
     bool nfc, bos_added;
     const char *const *specials; /* NULL-terminated; their ids follow the base vocabulary */
-    int total_specials;          /* filled up with <|reserved_special_token_N|> */
+    int total_specials;          /* filled up with fillerN|>, counted on from those of the list */
+    const char *filler;
     const char *bos, *eos, *pad;
 };
 extern const struct family_tokens family_tokens_plain; /* of whoever says nothing */
@@ -34,6 +35,7 @@ extern const struct family_tokens family_tokens_plain; /* of whoever says nothin
 struct family_style {
     const char *name;
     const char *bos, *eos;            /* pieces; NULL = the tokenizer's, "" = none */
+    const char *text_bos;             /* before completion data; NULL = bos */
     const char *start, *middle, *end; /* headed: required pieces (middle may be NULL) */
     const char *end_more;             /* instead of end where the turn goes on; used if the vocabulary has it */
     const char *role_open, *role_close; /* turns: the piece before a message is these around its role; it ends with `end` */
@@ -63,6 +65,7 @@ struct family_speech {
     const struct family_tokens *tokens;
     const struct family_style *style;
     const char *template; /* its row of family_templates */
+    const char *not_by;   /* a piece that such vocabularies do not have; NULL: none tells */
 };
 
 /* ---- families ------------------------------------------------------------------------------------------------------ */
@@ -71,7 +74,7 @@ struct family_speech {
 struct family_module {
     const char *name, *sizes;
     const char *tokenizer, *tokenizer_args; /* its tokenizer component; NULL: it uses another module's */
-    const char *checkpointer;               /* checkpointer.model_type */
+    const char *checkpointer;               /* names of checkpointer.model_type: a word, or several */
     const struct family_speech *speech;
     const char *refused;                    /* why; NULL: built */
 };
@@ -111,7 +114,12 @@ extern const struct family families[];
 extern const int families_n;
 
 const struct family *family_of_type(const char *model_type);       /* NULL: unknown */
+const struct family *family_of_module(const struct family_module *m);
 const struct family_module *family_module(const char *name);       /* "llama3_2"; NULL: unknown, or name is NULL */
+bool family_module_loads(const struct family_module *m, const char *checkpointer); /* the word is one of its checkpointer names */
+/* What a configuration says of a model directory of this family. A family without checkpointer names takes any. */
+bool family_has_module(const struct family *f, const char *name);
+bool family_loads(const struct family *f, const char *checkpointer);
 /* The one whose name begins `name` and is the longest such: of a tokenizer component ("llama3_tokenizer"), of a model_type that
  * has no module of its own ("gemma3_text"). */
 const struct family_module *family_module_like(const char *name);

@@ -1,5 +1,6 @@
 /* rules.c — combinations that cannot work: one row each, with the reason a person reads. */
 /* clang-format off */
+#include <fnmatch.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -29,6 +30,12 @@ static bool selective_without_n(const struct bound *b) { return b->c->ac_mode ==
 static bool n_without_selective(const struct bound *b)
 {
     return b->c->ac_mode != AC_SELECTIVE && b->c->ac_option >= 0;
+}
+static bool recompute_contradicts(const struct bound *b)
+{
+    const struct config *c = b->c;
+    bool blocks = c->enable_activation_checkpointing || c->ac_mode == AC_FULL;
+    return c->recompute != RECOMPUTE_AUTO && (c->ac_mode == AC_SELECTIVE || (blocks && c->recompute != RECOMPUTE_BLOCK));
 }
 static bool streams_twice(const struct bound *b)
 {
@@ -65,6 +72,12 @@ static bool nothing_adapted(const struct bound *b)
     const struct config_lora *l = &b->c->model.lora;
     return lora(b) && !l->attn_modules && !l->mlp && !l->output;
 }
+static bool part_of_fused_qkv(const struct bound *b)
+{
+    const struct family_module *m = family_module(b->c->model.family);
+    unsigned qkv = b->c->model.lora.attn_modules & (MODULE_Q | MODULE_K | MODULE_V);
+    return lora(b) && m && family_of_module(m)->fused_qkv && qkv && qkv != (MODULE_Q | MODULE_K | MODULE_V);
+}
 static bool full_component_in_lora(const struct bound *b)
 {
     return lora(b) && b->model.path && b->model.kind == ADAPT_NONE;
@@ -72,6 +85,14 @@ static bool full_component_in_lora(const struct bound *b)
 static bool lora_component_in_full(const struct bound *b)
 {
     return !lora(b) && b->model.path && b->model.kind != ADAPT_NONE;
+}
+static bool starts_twice(const struct bound *b)
+{
+    return b->c->checkpointer.adapter_checkpoint && b->c->model.lora.start != START_UNIFORM;
+}
+static bool start_of_quantised(const struct bound *b)
+{
+    return start_is_of_weights(b->c->model.lora.start) && b->c->model.adapt == ADAPT_QLORA;
 }
 static bool nesterov_is_wrong(const struct bound *b)
 {
@@ -91,6 +112,12 @@ static bool state_bf16_elsewhere(const struct bound *b)
     return !full_bf16(b) && b->c->state_dtype == TRI_BF16 && !states_of_8_bits(b);
 }
 static bool merges_without_vocab(const struct bound *b) { return b->c->tokenizer.merges_file && !b->c->tokenizer.path; }
+static bool nothing_is_traced(const struct bound *b)
+{
+    return b->c->profiler.enabled && !b->c->profiler.cpu && !b->c->profiler.cuda;
+}
+static bool vocab_twice(const struct bound *b) { return wrote(b, "tokenizer.path") && wrote(b, "tokenizer.vocab_path"); }
+static bool merges_twice(const struct bound *b) { return wrote(b, "tokenizer.merges_file") && wrote(b, "tokenizer.merges_path"); }
 static bool epochs_of_random_adapter(const struct bound *b)
 {
     return b->c->model.init == INIT_RANDOM && b->c->checkpointer.adapter_checkpoint;
@@ -106,7 +133,7 @@ static bool model_type_of_other_family(const struct bound *b)
 {
     const char *type = b->c->checkpointer.model_type;
     const struct family_module *m = family_module(b->c->model.family);
-    return type && m && m->checkpointer && strcmp(m->checkpointer, type);
+    return type && m && m->checkpointer && !family_module_loads(m, type);
 }
 
 static bool validates_on_training_rows(const struct bound *b)
@@ -192,6 +219,8 @@ static const struct rule {
      "enable_activation_checkpointing: true recomputes every block; keep one of the two keys"},
     {"ac_mode", selective_without_n, "which blocks? ac_option: N recomputes every N-th"},
     {"ac_option", n_without_selective, "it chooses blocks for ac_mode: selective only; set that, or delete ac_option"},
+    {"recompute", recompute_contradicts,
+     "enable_activation_checkpointing or ac_mode asks for other blocks to be recomputed; leave recompute at auto, or delete that key"},
     {"offload_with_streams", streams_twice,
      "it is the older name of activation_offloading_use_streams, which is given too; keep one of the two keys"},
     {"dataset.packed", packed_without_length, "a pack needs a size: set tokenizer.max_seq_len"},
@@ -203,10 +232,16 @@ static const struct rule {
      "dataset_val reads the rows that dataset trains on; give each its split, as train[:95%] and train[95%:]"},
     {"model.lora_attn_modules", nothing_adapted,
      "no linear would get an adapter: name modules, or set apply_lora_to_mlp or apply_lora_to_output"},
+    {"model.lora_attn_modules", part_of_fused_qkv,
+     "these models have q_proj, k_proj and v_proj as one tensor, whose adapter is on all or none of them: name all three, or none"},
     {"model._component_", full_component_in_lora,
      "the recipe trains adapters: write the lora_ or qlora_ form, or leave it out"},
     {"model._component_", lora_component_in_full,
      "the recipe trains all weights: write the form without lora_, or run lora_finetune"},
+    {"model.init_lora_weights", starts_twice, "checkpointer.adapter_checkpoint says what the adapter starts as; keep one of the two keys"},
+    {"model.init_lora_weights", start_of_quantised,
+     "the base loses what its adapter starts as, and rounding what is left to 4 bits again would make another base than the one that the "
+     "exported adapter is for; set model.quantize_base=false, or start with true, gaussian or orthogonal"},
     {"optimizer.nesterov", nesterov_is_wrong, "it needs momentum above 0 and dampening 0"},
     {"save_adapter_weights_only", adapter_only_in_full, "the recipe trains all weights: there is no adapter"},
     {"checkpointer.adapter_checkpoint", adapter_in_full,
@@ -220,6 +255,9 @@ static const struct rule {
      "the optimizer holds 8-bit states, and 32-bit ones of small tensors; delete the key, or take torch.optim.AdamW"},
     {"state_dtype", state_bf16_elsewhere, "only full fine-tuning in bf16 can hold optimizer states in bf16"},
     {"tokenizer.merges_file", merges_without_vocab, "it belongs to the vocab.json of tokenizer.path"},
+    {"profiler.enabled", nothing_is_traced, "profiler.cpu and profiler.cuda are false: nothing would be traced"},
+    {"tokenizer.vocab_path", vocab_twice, "it is Phi-4's name of tokenizer.path, which is given too; keep one of the two keys"},
+    {"tokenizer.merges_path", merges_twice, "it is Phi-4's name of tokenizer.merges_file, which is given too; keep one of the two keys"},
     {"tokenizer._component_", tokenizer_of_other_family, "it is not the tokenizer of model._component_"},
     {"checkpointer.model_type", model_type_of_other_family, "model._component_ is of another family"},
     {"chat_template", torchtune_and_template, "torchtune_templates: true renders chats another way; keep one of the two keys"},
@@ -247,11 +285,67 @@ static void check_required(const struct bound *b)
             report(b, schema[i].path, "it is missing: the directory of the base model; or pass --model DIR");
 }
 
-void rules_check(const struct bound *b)
+/* ---- listed files ---- */
+
+static bool is_pickle(const char *file)
+{
+    const char *dot = strrchr(file, '.');
+    return dot && (!strcmp(dot, ".bin") || !strcmp(dot, ".pt") || !strcmp(dot, ".pth"));
+}
+
+/* The directory decides what is read, never the list: a file that is in it and is not what is read would be another model than the
+ * list says. Pickles that are not there are what the model's safetensors were called in older configurations. */
+static void check_file(struct bound *b, const struct ynode *n, const char *name)
+{
+    const char *dir = b->c->checkpointer.checkpoint_dir, *shards = "model-[0-9]*-of-[0-9]*.safetensors";
+    if (!dir || !strcmp(name, "model.safetensors") || !fnmatch(shards, name, 0)) return;
+    char *path = mem_printf("%s/%s", dir, name);
+    if (file_exists(path) && !file_is_dir(path))
+        problem_add(b->problems, &n->at,
+                    "checkpointer.checkpoint_files names %s, which is in %s and is not what is read: that is model.safetensors there, or the "
+                    "files of model.safetensors.index.json%s; delete the key if they are the same model",
+                    text_shown(name), text_shown(dir), is_pickle(name) ? ", never a Python pickle" : "");
+    free(path);
+}
+
+/* {filename_format, max_filename}: its first file. */
+static char *first_file(const struct ynode *files)
+{
+    const struct ynode *format = ynode_find(files, "filename_format"), *last = ynode_find(files, "max_filename");
+    if (!format || !last || format->kind != YNODE_SCALAR || last->kind != YNODE_SCALAR) return NULL;
+    const char *one = strstr(format->text, "{}"), *two = one ? strstr(one + 2, "{}") : NULL;
+    if (!two) return NULL;
+    return mem_printf("%.*s%0*d%.*s%s%s", (int)(one - format->text), format->text, (int)strlen(last->text), 1, (int)(two - one - 2), one + 2,
+                      last->text, two + 2);
+}
+
+static void check_files(struct bound *b)
+{
+    const struct ynode *n;
+    bool pickles = false;
+    bound_place(b, "checkpointer.checkpoint_files", &n);
+    for (int i = 0; n && n->kind == YNODE_LIST && i < n->n_child; i++) {
+        if (n->child[i]->kind != YNODE_SCALAR) continue;
+        check_file(b, n->child[i], n->child[i]->text);
+        pickles = pickles || is_pickle(n->child[i]->text);
+    }
+    char *first = n && n->kind == YNODE_MAP ? first_file(n) : NULL;
+    if (first) {
+        check_file(b, n, first);
+        pickles = is_pickle(first);
+    }
+    free(first);
+    if (pickles)
+        buf_printf(&b->notes, "%scheckpointer.checkpoint_files (Python pickles are not read, the safetensors of checkpoint_dir are)",
+                   b->notes.len ? ", " : "");
+}
+
+void rules_check(struct bound *b)
 {
     const char *which;
     check_required(b);
     sources_settle(b);
+    check_files(b);
     if (b->c->recipe == RECIPE_FULL && lora_keys_in_full(b, &which))
         report(b, which, "the recipe trains all weights; run lora_finetune for adapters");
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)

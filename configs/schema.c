@@ -20,6 +20,8 @@
 #define PREFERENCE    "preference training is recognised, not supported"
 #define REINFORCEMENT "reinforcement learning is recognised, not supported"
 #define QAT           "quantisation-aware training is recognised, not supported"
+#define EVALUATION    "it belongs to torchtune's evaluation; `trimpot eval` measures the loss of a model"
+#define GENERATION    "it belongs to torchtune's generation; `trimpot generate` writes text, and has options for it"
 #define DISTILLATION  "distillation is recognised, not supported"
 
 static const struct choice recipe_choices[] = {
@@ -67,9 +69,25 @@ static const struct choice template_choices[] = {
 };
 static const struct choice attn_choices[] = {
     {"q_proj", MODULE_Q}, {"k_proj", MODULE_K}, {"v_proj", MODULE_V}, {"output_proj", MODULE_O}};
+#define OTHER_START "it needs gradients or activations of a pass over data before training; PEFT trains such adapters, and they are read here " \
+                    "(checkpointer.adapter_checkpoint)"
+static const struct choice start_choices[] = {
+    {"true", START_UNIFORM}, {"gaussian", START_GAUSSIAN}, {"orthogonal", START_ORTHOGONAL}, {"pissa", START_PISSA},
+    {"pissa_niter_1", START_PISSA | 1 << START_ROUNDS}, {"pissa_niter_2", START_PISSA | 2 << START_ROUNDS},
+    {"pissa_niter_4", START_PISSA | 4 << START_ROUNDS}, {"pissa_niter_8", START_PISSA | 8 << START_ROUNDS},
+    {"pissa_niter_16", START_PISSA | 16 << START_ROUNDS}, {"pissa_niter_32", START_PISSA | 32 << START_ROUNDS},
+    {"olora", START_OLORA},
+    {"false", 0, "B would be random too, and the model another one than the base from the first step on"},
+    {"loftq", 0, "it replaces the base by one whose rounding the adapter mends; the base stays as it is here: model.quantize_base quantises it"},
+    {"eva", 0, OTHER_START}, {"corda", 0, OTHER_START}, {"lora_ga", 0, OTHER_START},
+    {"mica", 0, "B would stay as it is in training, which is not built"},
+};
 static const struct choice init_choices[] = {{"pretrained", INIT_PRETRAINED}, {"random", INIT_RANDOM}};
 static const struct choice ac_choices[] = {
     {"null", AC_AUTO}, {"none", AC_NONE}, {"full", AC_FULL}, {"selective", AC_SELECTIVE}};
+static const struct choice recompute_choices[] = {
+    {"auto", RECOMPUTE_AUTO}, {"none", RECOMPUTE_NONE}, {"products", RECOMPUTE_PRODUCTS},
+    {"ffn", RECOMPUTE_FFN}, {"attention", RECOMPUTE_ATTENTION}, {"block", RECOMPUTE_BLOCK}};
 static const struct choice ac_option_choices[] = {
     {"op", 0, "choosing single operations is not supported; give N to recompute every N-th block"}};
 static const struct choice master_choices[] = {{"none", TRI_AUTO}, {"fp32", TRI_FP32}};
@@ -79,6 +97,7 @@ static const struct choice grad_choices[] = {
     {"bf16", 0, "gradients are summed in fp32, so that the bits do not depend on how many are added on a rank"},
 };
 static const struct choice reduce_choices[] = {{"tree", REDUCE_TREE}, {"fast", REDUCE_FAST}};
+static const struct choice budget_choices[] = {{"auto", BUDGET_AUTO}};
 static const struct choice warmup_choices[] = {{"zero", false}, {"one", true}};
 static const struct choice level_choices[] = {{"DEBUG"}, {"INFO"}, {"WARN"}, {"WARNING"}, {"ERROR"}, {"CRITICAL"}};
 static const struct choice format_choices[] = {{"jsonl"}, {"txt"}};
@@ -137,10 +156,10 @@ const struct row schema[] = {
     {"tokenizer.prompt_template", T_TEMPLATE, C(tokenizer.prompt_template), N_OF(config, tokenizer.n_template_roles),
      .at2 = offsetof(struct config, tokenizer.template_roles), OPTIONAL, CHOICES(template_choices),
      .sentence = "Text around messages: a torchtune template by name, or {role: [prefix, suffix]}."},
-    NOT_YET("tokenizer.vocab_path", T_TEXT, "null", "the Phi-4 tokenizer is one of the later families",
-            "Phi-4's vocab.json."),
-    NOT_YET("tokenizer.merges_path", T_TEXT, "null", "the Phi-4 tokenizer is one of the later families",
-            "Phi-4's merges.txt."),
+    {"tokenizer.vocab_path", T_TEXT, C(tokenizer.path), OPTIONAL, .resume = RESUME_SHOWN, .home = true, .derived = true,
+     .sentence = "Phi-4's name of tokenizer.path, its vocab.json."},
+    {"tokenizer.merges_path", T_TEXT, C(tokenizer.merges_file), OPTIONAL, .resume = RESUME_SHOWN, .home = true, .derived = true,
+     .sentence = "Phi-4's name of tokenizer.merges_file."},
 
     {"dataset.source", T_TEXT, D(source), OPTIONAL, .resume = RESUME_SHOWN,
      .sentence = "json, csv or text for local files (null: by their extension), or the hub name they stand for."},
@@ -213,17 +232,19 @@ const struct row schema[] = {
      .reason = "weight-decomposed adapters need their magnitude kernels", .sentence = "DoRA."},
     {"model.quantize_base", T_BOOL, C(model.quantize_base), .def = "false",
      .sentence = "Keeps the frozen weights in 4 bits (NF4): QLoRA."},
-    NOT_YET("model.lora_plus_ratio", T_FLOAT, "null", "one learning rate serves A and B",
-            "LoRA+: rate of B over that of A."),
-    NOT_YET("model.init_lora_weights", T_TEXT, "true", "adapters start as in LoRA: A uniform, B zero",
-            "PiSSA, OLoRA, LoftQ, orthogonal starts."),
+    {"model.lora_plus_ratio", T_FLOAT, C(model.lora.plus_ratio), OPTIONAL, FROM(1),
+     .sentence = "LoRA+: learning rate of B over that of A, which is optimizer.lr (the paper: 16); null: both learn alike."},
+    {"model.init_lora_weights", T_CHOICE, C(model.lora.start), .def = "true", CHOICES(start_choices),
+     .sentence = "What adapters start as. true: A uniform, B zero; gaussian: A normal; pissa, olora: parts of the weights that they sit on, which "
+      "lose them (pissa_niter_N: approximately, sooner); orthogonal: at random, with B A = 0."},
     NOT_YET("model.modules_to_save", T_TEXTS, "null", "only adapters are trained", "Modules trained in full."),
 
     {"checkpointer.checkpoint_dir", T_TEXT, C(checkpointer.checkpoint_dir), .required = true, .resume = RESUME_SHOWN,
      .path_value = true, .home = true,
      .sentence = "Directory of the base model (config.json, safetensors). --model DIR says the same."},
     SILENT("checkpointer.checkpoint_files", T_FILES, NULL,
-           "Weight files of the directory; its index decides, so this is only checked for names that cannot be read."),
+           "Weight files of the directory; its model.safetensors or their index decide, so one that is there and is none of these is "
+           "refused. Python pickles (.bin, .pt, .pth) that are not there stand for their safetensors."),
     {"checkpointer.model_type", T_TEXT, C(checkpointer.model_type), OPTIONAL, .choices = checkpointer_choices, .n_choices = CHECKPOINTERS,
      .resume = RESUME_SHOWN, .sentence = "Family, checked against config.json; null: config.json decides."},
     {"checkpointer.output_dir", T_TEXT, C(checkpointer.output_dir), OPTIONAL, .resume = RESUME_FREE,
@@ -266,7 +287,14 @@ const struct row schema[] = {
     NOTED("optimizer.fused", T_BOOL, "false", "the step is always fused", "torch's fused step.", .nullable = true),
     NOTED("optimizer.foreach", T_BOOL, "false", "the step is always fused", "torch's multi-tensor step.",
           .nullable = true),
-    NOTED("optimizer.is_paged", T_BOOL, "false", "states are not paged yet; the numbers are the same", "bitsandbytes' paging."),
+    {"optimizer.is_paged", T_BOOL, C(optimizer.is_paged), .def = "false", .resume = RESUME_FREE,
+     .sentence = "States that the device has no room for are in pinned host memory, and come in turn (true for bitsandbytes' Paged*)."},
+    {"optimizer.paged_resident", T_BYTES, C(optimizer.paged_resident), OPTIONAL, FROM(0), .unit = "bytes", .resume = RESUME_FREE,
+     .sentence = "Paged states: what they may take of the device; null: what memory_budget, or the device, leaves."},
+    {"optimizer.paged_window", T_INT, C(optimizer.paged_window), .def = "4194304", FROM(256), .unit = "elements", .resume = RESUME_FREE,
+     .sentence = "Paged states: of so many weights at a time; three such windows are on the device."},
+    {"optimizer.min_paged_size", T_INT, C(optimizer.min_paged_size), .def = "100000", FROM(1), .unit = "elements",
+     .resume = RESUME_FREE, .sentence = "Paged states: those of smaller tensors stay on the device."},
     {"optimizer.min_8bit_size", T_INT, C(optimizer.min_8bit_size), .def = "4096", FROM(1), .unit = "elements",
      .sentence = "8-bit optimizers: tensors smaller than this have 32-bit states."},
     {"optimizer.quantize_embeddings", T_BOOL, C(optimizer.quantize_embeddings), .def = "true",
@@ -296,6 +324,10 @@ const struct row schema[] = {
      .sentence = "The same with a choice: none, full, or selective with ac_option."},
     {"ac_option", T_INT, C(ac_option), OPTIONAL, FROM(1), CHOICES(ac_option_choices), .unit = "blocks",
      .resume = RESUME_FREE, .sentence = "Selective: every N-th block is recomputed."},
+    {"recompute", T_CHOICE, C(recompute), .def = "auto", CHOICES(recompute_choices), .resume = RESUME_FREE,
+     .sentence = "What of a block the backward pass computes again, each with those before it: none; products: norms and the gated "
+                 "product, no matrix product; ffn: gate and up; attention: q, k and v, but not attention itself; block: all but its "
+                 "input. auto: products, or what activation checkpointing asks for. Same bits, less memory."},
     {"enable_activation_offloading", T_BOOL, C(enable_activation_offloading), .def = "false", .resume = RESUME_FREE,
      .sentence = "Moves what a block keeps to host memory until its backward pass, with checkpointing or without; same bits, less "
                  "memory of the GPU. On a CPU there is no other memory: nothing moves."},
@@ -317,8 +349,10 @@ const struct row schema[] = {
      .sentence = "Gradients that GPUs exchange at a time, while lower layers compute theirs; multiples of 256KiB load all ranks alike."},
     {"virtual_ranks", T_INT, C(virtual_ranks), OPTIONAL, RANGE(1, 65536),
      .sentence = "Leaves of the reduction tree: how many ranks the bits hold for; fewer need less memory; null: every micro-batch."},
-    {"memory_budget", T_BYTES, C(memory_budget), OPTIONAL, FROM(1), .unit = "bytes", .resume = RESUME_FREE,
-     .sentence = "Most memory of one rank, as 8GB or 512MiB; null: what the machine has."},
+    {"memory_budget", T_BYTES, C(memory_budget), OPTIONAL, FROM(1), CHOICES(budget_choices), .unit = "bytes", .resume = RESUME_FREE,
+     .sentence = "Most memory of one rank, as 8GB or 512MiB; auto: what the machine has. What is not written of checkpointing, offloading, "
+                 "the step in the backward pass and, at last, the micro-batch is then chosen so that it fits in the least time; null: as "
+                 "written or refused."},
     {"head_chunk_rows", T_INT, C(head_chunk_rows), OPTIONAL, FROM(1), .unit = "tokens",
      .sentence = "Rows of logits that exist at a time; null: the plan chooses."},
     {"max_skipped_steps", T_INT, C(max_skipped_steps), .def = "10", FROM(1), .unit = "optimizer steps",
@@ -350,7 +384,8 @@ const struct row schema[] = {
     NOTED("low_cpu_ram", T_BOOL, "false", "files are mapped, not read", "How weights are loaded."),
     NOTED("data_parallel_shard_dim", T_INT, "-1", HOLDS_ALL, "Ranks that share one copy of the weights."),
     NOTED("data_parallel_replicate_dim", T_INT, "1", HOLDS_ALL, "Ranks with copies of their own."),
-    NOT_YET("tensor_parallel_dim", T_INT, "1", "each rank computes whole layers", "Ranks that split each layer."),
+    NOT_YET("tensor_parallel_dim", T_INT, "1",
+            "each rank computes whole layers; 1 gives every rank rows of its own, so divide gradient_accumulation_steps or batch_size by it", "Ranks that split each layer."),
     NOT_YET("context_parallel_dim", T_INT, "1", "each rank computes whole rows", "Ranks that split each sequence."),
     NOTED("context_parallel_rotate_method", T_TEXT, "allgather", "context_parallel_dim is 1",
           "Exchange of keys and values.", CHOICES(rotate_choices)),
@@ -379,21 +414,30 @@ const struct row schema[] = {
     NOTED("log_level", T_TEXT, "INFO", "-q and -v choose what is printed", "torchtune's verbosity.",
           CHOICES(level_choices)),
 
-    {"profiler.enabled", T_BOOL, .def = "false", .effect = LATER, .reason = "no trace is written",
-     .resume = RESUME_FREE,
-     .sentence = "Writes a trace of some steps."},
-    SILENT("profiler.output_dir", T_TEXT, "null", "Where the trace goes.", .nullable = true),
-    SILENT("profiler.cpu", T_BOOL, "true", "Traces the CPU."),
-    SILENT("profiler.cuda", T_BOOL, "true", "Traces the GPU."),
-    SILENT("profiler.xpu", T_BOOL, "false", "Traces other devices."),
-    SILENT("profiler.profile_memory", T_BOOL, "false", "Traces allocations."),
-    SILENT("profiler.with_stack", T_BOOL, "false", "Traces call stacks."),
-    SILENT("profiler.record_shapes", T_BOOL, "true", "Traces shapes."),
-    SILENT("profiler.with_flops", T_BOOL, "false", "Traces operation counts."),
-    SILENT("profiler.wait_steps", T_INT, "5", "Steps before the trace.", FROM(0), .unit = "optimizer steps"),
-    SILENT("profiler.warmup_steps", T_INT, "3", "Steps traced and thrown away.", FROM(0), .unit = "optimizer steps"),
-    SILENT("profiler.active_steps", T_INT, "2", "Steps traced.", FROM(0), .unit = "optimizer steps"),
-    SILENT("profiler.num_cycles", T_INT, "1", "How often to repeat it.", FROM(0)),
+    {"profiler.enabled", T_BOOL, C(profiler.enabled), .def = "false", .resume = RESUME_FREE,
+     .sentence = "Writes traces of some steps for chrome://tracing or Perfetto: what ran when on which stream of each rank; same bits."},
+    {"profiler.output_dir", T_TEXT, C(profiler.output_dir), OPTIONAL, .resume = RESUME_FREE, .home = true,
+     .sentence = "Where traces go, as iteration_N/rankR_trace.json; null: output_dir/profiling_outputs."},
+    {"profiler.cpu", T_BOOL, C(profiler.cpu), .def = "true", .resume = RESUME_FREE,
+     .sentence = "On a CPU what it computes; on a GPU when the host queued it."},
+    {"profiler.cuda", T_BOOL, C(profiler.cuda), .def = "true", .resume = RESUME_FREE, .sentence = "What ran on a GPU's streams."},
+    UNUSED("profiler.xpu", T_BOOL, "false", "there are CPUs and CUDA devices here", "Other devices."),
+    {"profiler.profile_memory", T_BOOL, C(profiler.memory), .def = "false", .resume = RESUME_FREE,
+     .sentence = "Has nothing to show: no step allocates, and `trimpot plan` has every buffer."},
+    {"profiler.with_stack", T_BOOL, C(profiler.stack), .def = "false", .resume = RESUME_FREE,
+     .sentence = "Has nothing to show: there are no Python calls."},
+    {"profiler.record_shapes", T_BOOL, C(profiler.record_shapes), .def = "true", .resume = RESUME_FREE,
+     .sentence = "Sizes of matrix products."},
+    {"profiler.with_flops", T_BOOL, C(profiler.with_flops), .def = "false", .resume = RESUME_FREE,
+     .sentence = "Operations of matrix products."},
+    {"profiler.wait_steps", T_INT, C(profiler.wait_steps), .def = "5", FROM(0), .unit = "optimizer steps", .resume = RESUME_FREE,
+     .sentence = "Steps before the trace."},
+    {"profiler.warmup_steps", T_INT, C(profiler.warmup_steps), .def = "3", FROM(0), .unit = "optimizer steps", .resume = RESUME_FREE,
+     .sentence = "Steps traced and thrown away."},
+    {"profiler.active_steps", T_INT, C(profiler.active_steps), .def = "2", FROM(1), .unit = "optimizer steps", .resume = RESUME_FREE,
+     .sentence = "Steps traced."},
+    {"profiler.num_cycles", T_INT, C(profiler.num_cycles), .def = "1", FROM(0), .resume = RESUME_FREE,
+     .sentence = "How often to repeat it; 0: until the end."},
 };
 const int schema_n = COUNT(schema);
 
@@ -433,6 +477,13 @@ static const struct {
     {"num_steps", REINFORCEMENT},
     {"forward_batch_size", REINFORCEMENT},
     {"base_model_path", REINFORCEMENT},
+    {"tasks", EVALUATION},
+    {"limit", EVALUATION},
+    {"max_new_tokens", GENERATION},
+    {"temperature", GENERATION},
+    {"top_k", GENERATION},
+    {"enable_kv_cache", GENERATION},
+    {"kv_cache", GENERATION},
 };
 
 const char *schema_foreign(const char *key)

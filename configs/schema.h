@@ -153,7 +153,7 @@ const struct ynode *bound_written(const struct bound *b, const char *path);
 /* Where a key stands: as written, else the file as a whole; *node: what is written there, or NULL. */
 struct place bound_place(const struct bound *b, const char *key, const struct ynode **node);
 void sources_settle(const struct bound *b); /* dataset.source by extension, files of dataset_val; missing files reported */
-void rules_check(const struct bound *b);
+void rules_check(struct bound *b);           /* adds notes, too */
 void rules_check_paths(const struct bound *b); /* named files exist */
 
 #endif

@@ -97,7 +97,9 @@ static bool read_int(const struct row *row, const struct ynode *n, void *base, s
     bool null = row->nullable && ynode_is_null(n), good;
     if (!null) {
         if (n->kind != YNODE_SCALAR) return wrong(row, n, p);
-        if (row->n_choices && pick(row, n, &good, p)) return good;
+        const struct choice *choice = row->n_choices ? pick(row, n, &good, p) : NULL;
+        if (choice && good && row->size) *(int64_t *)member(row, base) = choice->value;
+        if (choice) return good;
         bool read = row->type == T_BYTES ? scalar_bytes(n->text, &value) : scalar_int(n->text, &value);
         if (!read || !in_range(row, (double)value)) return wrong(row, n, p);
     }
@@ -108,6 +110,11 @@ static bool read_int(const struct row *row, const struct ynode *n, void *base, s
 static void write_int(const struct row *row, const void *base, struct buf *out)
 {
     int64_t value = *(int64_t *)member(row, base);
+    for (int i = 0; i < row->n_choices; i++)
+        if (!row->choices[i].refused && row->choices[i].value == value) {
+            buf_text(out, row->choices[i].name);
+            return;
+        }
     if (value == -1 && row->nullable)
         buf_text(out, "null");
     else
@@ -413,22 +420,6 @@ static void write_betas(const struct row *row, const void *base, struct buf *out
     buf_text(out, "]");
 }
 
-static bool check_file_name(const struct row *row, const struct ynode *n, struct problems *p)
-{
-    static const char *const pickle[] = {".bin", ".pt", ".pth"};
-    if (n->kind != YNODE_SCALAR) return wrong(row, n, p);
-    size_t len = strlen(n->text);
-    for (size_t i = 0; i < sizeof pickle / sizeof *pickle; i++) {
-        size_t k = strlen(pickle[i]);
-        if (len > k && !strcmp(n->text + len - k, pickle[i])) {
-            problem_add(p, &n->at, "%s names %s: Python pickles are not read; take the safetensors files of the model and delete the key",
-                        row->path, ynode_shown(n));
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool read_files(const struct row *row, const struct ynode *n, void *base, struct problems *p)
 {
     (void)base;
@@ -441,7 +432,7 @@ static bool read_files(const struct row *row, const struct ynode *n, void *base,
                         text_shown(key));
             good = false;
         }
-        good = check_file_name(row, n->child[i], p) && good;
+        good = (n->child[i]->kind == YNODE_SCALAR || wrong(row, n->child[i], p)) && good;
     }
     return good;
 }
@@ -516,7 +507,7 @@ void value_free(const struct row *row, void *base) { types[row->type].release(ro
 
 void value_expects(const struct row *row, struct buf *out)
 {
-    bool of_choices = row->n_choices && row->type != T_INT;
+    bool of_choices = row->n_choices && row->type != T_INT && row->type != T_BYTES;
     if (of_choices) {
         int shown = 0;
         buf_text(out, row->type == T_FLAGS ? "a list of " : "");
@@ -532,6 +523,7 @@ void value_expects(const struct row *row, struct buf *out)
     if (row->type == T_TEMPLATE) buf_text(out, ", or {role: [prefix, suffix]}");
     if (row->unit && row->type != T_BYTES) buf_printf(out, ", in %s", row->unit);
     if (row->nullable && !(of_choices && find_choice(row, "null"))) buf_text(out, ", or null");
+    for (int i = 0; row->type == T_BYTES && i < row->n_choices; i++) buf_printf(out, ", or %s", row->choices[i].name);
     if (row->infinite) buf_text(out, ", or inf");
 }
 

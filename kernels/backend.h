@@ -67,6 +67,11 @@ struct device {
     status (*event_wait)(struct event *e, struct stream *s, const char *label); /* s waits for e; the host does not */
     bool (*event_done)(struct event *e);                                        /* or never recorded */
     status (*event_sync)(struct event *e, const char *label);                   /* the host waits for e; of one never recorded: at once */
+    /* An event that tells when it came, by the device's clock; and the seconds between two such that are done. */
+    status (*clock_open)(struct event **out);
+    status (*event_elapsed)(struct event *from, struct event *to, double *seconds);
+    /* Who watches (trace.h) hears of work that is queued on s past this table, by a library. NULL: nobody does. */
+    status (*span)(struct stream *s, const char *what, bool begins);
     /* fn(arg) runs on the host when the stream gets there, and the stream goes on when it returns; the first failure of one is
      * what the next sync of the stream returns. It may call no function of this table. */
     status (*host_call)(struct stream *s, status (*fn)(void *arg), void *arg);
@@ -105,6 +110,12 @@ struct backend {
     int64_t head_rows;   /* of a chunk of logits, where nothing else is asked for: as few as products have their rate with */
     bool accepts_f64;    /* f64 tensors wherever ops.h says act or f32 (the float64 reference) */
 };
+
+/* Around what a library queues on s by itself: a trace shows it under this name. */
+static inline status stream_span(struct stream *s, const char *what, bool begins)
+{
+    return s->be->dev.span ? s->be->dev.span(s, what, begins) : ST_OK;
+}
 
 /* Scratch of one op on its stream, from the plan, 64-byte aligned; ST_FAIL when the bounds that were planned with are too small for it. */
 status stream_workspace(struct stream *s, size_t bytes, const char *op, void **out);

@@ -43,6 +43,8 @@ const struct cli_option cli_options[] = {
     {"print-config", 0, CLI_PRINT_CONFIG, MEMBER(OPTION_FLAG, print_config), NULL, "print the effective configuration, stop"},
     {"device", 0, CLI_DEVICE, MEMBER(OPTION_TEXT, device), "cpu|cuda", "where to compute (device)"},
     {"gpu", 0, CLI_GPU, MEMBER(OPTION_TEXT, gpu), "NAME", "plan and predict for this GPU, which need not be here"},
+    {"compare", 0, CLI_COMPARE, MEMBER(OPTION_FLAG, compare), NULL, "what each memory technique would save and cost in this run"},
+    {"fit", 0, CLI_FIT, MEMBER(OPTION_FLAG, fit), NULL, "the cheapest settings that fit, as lines of a configuration"},
     {"timeout", 0, CLI_TIMEOUT, MEMBER(OPTION_INT, timeout), "SECONDS", "give up after so long (20)", 1, 3600},
     {"force", 0, CLI_FORCE, MEMBER(OPTION_FLAG, force), NULL, "replace an existing file"},
     {"dist", 0, CLI_COMMON, MEMBER(OPTION_TEXT, dist), "self|mpi", "override how the launcher was detected"},

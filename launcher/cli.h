@@ -38,6 +38,8 @@ enum cli_bit {
     CLI_TIMEOUT = 1 << 19,
     CLI_DEVICE = 1 << 20,
     CLI_GPU = 1 << 21,
+    CLI_COMPARE = 1 << 22,
+    CLI_FIT = 1 << 23,
     CLI_COMMON = 1 << 30, /* --help -q -v --dist: every verb */
 };
 
@@ -47,7 +49,7 @@ struct cli {
     const char *config, *model, *data, *output, *adapter, *tokenizer, *prompt, *checkpoint, *device, *gpu, *dist;
     int64_t max_new_tokens, top_k, seed, max_seq_len, timeout;
     double temperature, top_p;
-    bool no_special, json, dry_run, force, print_config, help, quiet, verbose;
+    bool no_special, json, dry_run, force, print_config, compare, fit, help, quiet, verbose;
 
     const char **args; /* positional arguments */
     int n_args;

@@ -11,7 +11,7 @@
 # By hand: launcher/packages.sh cuda FOLDER, then cmake -DTRIMPOT_CUDA_ROOT=FOLDER; launcher/packages.sh cuobjdump FOLDER.
 
 build_packages=(build-essential cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libyaml-dev libdnnl-dev
-                libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev git python3)
+                libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev liblapack3 git python3)
 
 cuobjdump_wheel=nvidia-cuda-cuobjdump==13.2.51 # the first there is as a wheel; for tests alone
 # One set that belongs together: CUDA 13.0 update 2, and the libraries that the planner's workspace rows are about.

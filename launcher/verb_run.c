@@ -7,6 +7,8 @@
 #include "launcher/signals.h"
 #include "launcher/startup.h"
 #include "launcher/verbs.h"
+#include "worker/budget.h"
+#include "worker/compare.h"
 #include "worker/header.h"
 #include "worker/predict.h"
 #include "worker/train.h"
@@ -48,7 +50,8 @@ static status show_plan(const struct cli *c, const struct session *x, const stru
         buf_text(&speed, "");
         if (gpu && x->model.act != DT_BF16) log_note("no prediction: its rates are those of bf16, and dtype is not");
         if (gpu && x->model.act == DT_BF16) {
-            struct prediction p = predict(x, gpu);
+            struct data_shape d = data_shape_of(x);
+            struct prediction p = predict(x, gpu, &d);
             predict_text(&p, gpu, c->json, &speed);
         }
         plan_text(&x->plan, 0, c->json, speed.data, &text);
@@ -62,13 +65,47 @@ static status show_plan(const struct cli *c, const struct session *x, const stru
     return st;
 }
 
-/* Without rows, batches are as long as they may be. */
-static status bounds_without_rows(const struct config *cfg, struct batch_bounds *out)
+static status show_comparison(const struct cli *c, struct session *x, const struct gpu *gpu)
 {
-    int64_t length = cfg->tokenizer.max_seq_len, n = cfg->batch_size;
-    if (length <= 0)
-        FAIL(ST_USAGE, "how long are the rows? Give --data FILE, or tokenizer.max_seq_len=N to plan for rows of N tokens each");
-    *out = (struct batch_bounds){.tokens = n * length, .docs = n, .doc_tokens = length, .supervised = n * length};
+    struct buf text = {0};
+    status st = compare(x, gpu, c->json, &text);
+    if (!st && x->comm->rank == 0) fputs(text.data, stdout);
+    buf_release(&text);
+    return st;
+}
+
+/* Lines to paste, with what they come to. */
+static status show_fit(const struct session *x, const struct gpu *gpu, const struct choice_made *choice)
+{
+    struct buf lines = {0};
+    struct data_shape data = data_shape_of(x);
+    struct prediction p = predict(x, predict_rates(x, gpu), &data);
+    size_t device, host;
+    plan_kinds(&x->plan, &device, &host);
+    if (x->comm->rank != 0) return ST_OK;
+    buf_printf(&lines, "# %s: %s\n", x->be->describe(), choice->why);
+    buf_printf(&lines, "# %s", text_bytes((double)(x->be->tensors_in == MEM_DEVICE ? device : host)));
+    if (x->be->tensors_in == MEM_DEVICE) buf_printf(&lines, " on the device, %s on the host", text_bytes((double)host));
+    buf_text(&lines, " per rank");
+    if (gpu && x->model.act == DT_BF16) buf_printf(&lines, "; %.0f tokens/s predicted", p.tokens_per_s);
+    buf_text(&lines, "\n");
+    if (choice->settings) settings_text(choice->settings, &lines);
+    fputs(lines.data, stdout);
+    buf_release(&lines);
+    return ST_OK;
+}
+
+static status show(const struct cli *c, struct session *x, const struct gpu *gpu, const struct choice_made *choice)
+{
+    if (c->compare) return show_comparison(c, x, gpu);
+    return c->fit && choice ? show_fit(x, gpu, choice) : show_plan(c, x, gpu);
+}
+
+static status choose(const struct cli *c, struct session *x, const struct gpu *gpu, struct choice_made *choice)
+{
+    if (c->compare || (!c->fit && x->cfg->memory_budget == -1)) return ST_OK;
+    TRY(comm_agree(x->comm, budget_choose(x, gpu, c->fit ? BUDGET_OTHER_MATHS : BUDGET_SMALLER, choice)));
+    if (!c->fit) x->chosen = choice->why;
     return ST_OK;
 }
 
@@ -83,18 +120,24 @@ static status plan_for(const struct cli *c, const struct config *cfg, struct com
 {
     struct session x = {0};
     struct session_start start = {.gpu = gpu};
+    struct choice_made choice = {0};
     struct batch_bounds bounds;
     bool rows = has_rows(cfg);
-    if (!rows) TRY(bounds_without_rows(cfg, &bounds));
+    if (!rows) TRY(batch_bounds_told(cfg, &bounds));
     status st = comm_agree(comm, session_open(&x, cfg, comm, SESSION_TRAIN, &start, rows ? NULL : &bounds));
     if (!st) st = session_seed(&x, NULL);
     if (!st) {
+        status fits = choose(c, &x, gpu, &choice);
+        char *why_not = fits ? mem_strdup(status_message()) : NULL;
         header_print(&x);
         if (gpu && gpu_estimated()) log_warn("workspace and library rows are estimates: %s", gpu_estimated());
-        st = show_plan(c, &x, gpu);
+        st = fits == ST_OOM || !fits ? show(c, &x, gpu, fits ? NULL : &choice) : ST_OK;
+        if (!st && fits) st = status_fail(fits, "%s", why_not);
+        free(why_not);
     }
-    if (!st) st = session_check_budget(&x);
+    if (!st && !c->compare) st = session_check_budget(&x);
     session_close(&x);
+    choice_free(&choice);
     return comm_agree(comm, st);
 }
 
@@ -166,11 +209,15 @@ const struct verb verb_plan = {
     .help =
         "Takes the same line as `run`. Prints the memory of each rank by category, from the layout code that the run binds; refuses\n"
         "what does not fit, naming the largest rows and the keys that shrink them. With --gpu it plans for a GPU that need not be here\n"
-        "and predicts the speed. Without rows, a tokenizer.max_seq_len and a folder with a config.json are enough.\n\n"
+        "and predicts the speed. Without rows, a tokenizer.max_seq_len and a folder with a config.json are enough. With --compare it\n"
+        "prints a row per memory technique instead: what it saves, by category, and costs in time; with --fit the cheapest settings\n"
+        "that fit, as lines to paste.\n\n"
         "  trimpot plan lora_finetune --model DIR --data rows.jsonl\n"
         "  trimpot plan full_finetune --config my.yaml memory_budget=16GB\n"
-        "  trimpot plan lora_finetune --gpu h100 --model DIR tokenizer.max_seq_len=4096\n",
-    .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_JSON | CLI_DEVICE | CLI_GPU,
+        "  trimpot plan lora_finetune --gpu h100 --model DIR tokenizer.max_seq_len=4096\n"
+        "  trimpot plan full_finetune --gpu h100 --model DIR tokenizer.max_seq_len=4096 --compare\n"
+        "  trimpot plan lora_finetune --gpu 4090 --model DIR tokenizer.max_seq_len=8192 --fit\n",
+    .options = CLI_CONFIG | CLI_MODEL | CLI_DATA | CLI_OUTPUT | CLI_JSON | CLI_DEVICE | CLI_GPU | CLI_COMPARE | CLI_FIT,
     .min_args = 1,
     .max_args = 1,
     .overrides = true,

@@ -125,7 +125,7 @@ static void take_base(struct session *x, const struct st_entry *e, struct param 
         complain(r, "this model's head is its embedding, and the adapter brings two different ones", e->name, NULL, NULL);
     else {
         p->source = e;
-        if (x->comm->rank == 0) log_note("adapter  %s: %s replaces the base's %s, as in PEFT", adapter_dir(x), e->name, p->name);
+        if (!x->again) log_note("adapter  %s: %s replaces the base's %s, as in PEFT", adapter_dir(x), e->name, p->name);
     }
 }
 
@@ -163,7 +163,7 @@ status adapter_match(struct session *x)
     for (int i = 0; i < x->adapter.n && !st; i++)
         if (!used[i]) st = check_extra(x, &x->adapter.entries[i], &r);
     free(used);
-    if (!st && !r.bad && x->use == SESSION_TRAIN && x->comm->rank == 0)
+    if (!st && !r.bad && x->use == SESSION_TRAIN && !x->again)
         log_note("adapter  %s says modules, ranks and alphas (largest rank %lld); model.lora_* only the dropout", adapter_dir(x),
                  (long long)x->model.lora_rank);
     if (r.bad > LISTED) buf_printf(&r.text, "\n  … and %d more", r.bad - LISTED);

@@ -12,6 +12,15 @@ struct batch_bounds batch_bounds_of(const struct dataset *d, int64_t n)
                                  .supervised = dataset_most_supervised(d, n)};
 }
 
+status batch_bounds_told(const struct config *cfg, struct batch_bounds *out)
+{
+    int64_t length = cfg->tokenizer.max_seq_len, n = cfg->batch_size;
+    if (length <= 0)
+        FAIL(ST_USAGE, "how long are the rows? Give --data FILE, or tokenizer.max_seq_len=N to plan for rows of N tokens each");
+    *out = (struct batch_bounds){.tokens = n * length, .docs = n, .doc_tokens = length, .supervised = n * length};
+    return ST_OK;
+}
+
 static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 

@@ -12,6 +12,7 @@
 #ifndef TRIMPOT_BATCH_H
 #define TRIMPOT_BATCH_H
 
+#include "configs/config.h"
 #include "worker/data/dataset.h"
 #include "worker/model/model.h"
 
@@ -41,6 +42,8 @@ struct batcher {
 
 /* Bounds of a micro-batch of n items of d. */
 struct batch_bounds batch_bounds_of(const struct dataset *d, int64_t n);
+/* Of one without rows: batch_size rows, as long as they may be. ST_USAGE: nothing says how long. */
+status batch_bounds_told(const struct config *cfg, struct batch_bounds *out);
 struct batch_bounds batch_bounds_max(struct batch_bounds a, struct batch_bounds b);
 /* … with what batch_send adds on a backend of this token_unit; of batches with a cache nothing. */
 struct batch_bounds batch_bounds_filled(struct batch_bounds b, int64_t unit);

@@ -7,6 +7,7 @@
 #include "kernels/base/text.h"
 #include "kernels/quant_maps.h"
 #include "worker/adapter.h"
+#include "worker/start.h"
 
 static const size_t SHARD_BYTES = (size_t)5000000000u;
 enum { PIECE = 1 << 20 };
@@ -51,7 +52,7 @@ static struct nf4_args nf4_rows(const struct nf4_args *all, const struct piece *
 static status to_f32(struct session *x, const struct param *p, const struct piece *r, tensor wide)
 {
     struct axpy_args a = {.y = wide, .scale = 1};
-    if (p->source && !p->stored && !param_is_trained(p)) {
+    if (p->source && !p->stored && !param_is_trained(p) && !p->rewritten) {
         a.x = rows_of(tensor_1d((void *)(uintptr_t)p->source->data, p->source->dt, p->count), r);
         TRY(stage_raw(&x->stage, a.x.data, (size_t)a.x.dim[0] * dtype_bytes(a.x.dt), &a.x.data));
     } else if (p->kind == PARAM_NF4) {
@@ -82,7 +83,7 @@ static status weight(struct session *x, int id, const struct piece *r, tensor wi
 }
 
 /* Rows of a piece: about PIECE elements, in whole NF4 groups, so that no copy of a large tensor is ever made. */
-static int64_t piece_rows(const struct param *p)
+int64_t export_rows(const struct param *p)
 {
     int64_t cols = p->dim[1], unit = NF4_GROUP;
     while (unit > 1 && unit / 2 * cols % NF4_GROUP == 0) unit /= 2;
@@ -95,7 +96,7 @@ int64_t export_piece(const struct param_store *ps)
     int64_t most = 0;
     for (int i = 0; i < ps->n; i++) {
         const struct param *p = &ps->p[i];
-        int64_t rows = piece_rows(p), count = (rows < p->dim[0] ? rows : p->dim[0]) * p->dim[1];
+        int64_t rows = export_rows(p), count = (rows < p->dim[0] ? rows : p->dim[0]) * p->dim[1];
         if (count > most) most = count;
     }
     return most;
@@ -105,7 +106,7 @@ static status put_weight(struct session *x, struct st_writer *w, int id, dtype d
 {
     const struct param *p = &x->model.params.p[id];
     struct piece r = {.cols = p->dim[1]};
-    for (int64_t rows = piece_rows(p); r.first < p->dim[0]; r.first += r.n) {
+    for (int64_t rows = export_rows(p); r.first < p->dim[0]; r.first += r.n) {
         r.n = p->dim[0] - r.first < rows ? p->dim[0] - r.first : rows;
         int64_t count = r.n * r.cols;
         size_t bytes = (size_t)count * dtype_bytes(dt);
@@ -207,10 +208,24 @@ static status write_adapter_config(const struct session *x, const char *dir)
                             .lora_dropout = plan->dropout,
                             .use_rslora = plan->rslora,
                             .base_model = mem_strdup(x->cfg->checkpointer.checkpoint_dir)};
+    start_scaled(x, &p.r, &p.lora_alpha);
     add_targets(x, &p);
     status st = peft_config_write(dir, &p);
     peft_config_free(&p);
     return st;
+}
+
+/* *room grows to hold them, twice where they are made from what is there. */
+static status adapter_values(struct session *x, const struct param *p, void **room, const void **data)
+{
+    size_t bytes = (size_t)p->count * dtype_bytes(p->value.dt);
+    *room = mem_grow(*room, start_kept(x) ? 3 * bytes : bytes);
+    TRY(stage_look(&x->stage, p->value.data, bytes, *room, data));
+    if (!start_kept(x)) return ST_OK;
+    float *out = (float *)*room + p->count;
+    start_portable(x, p, *data, out);
+    *data = out;
+    return ST_OK;
 }
 
 status export_adapter(struct session *x, const char *dir)
@@ -225,19 +240,15 @@ status export_adapter(struct session *x, const char *dir)
         const struct param *p = &ps->p[i];
         const char *replaced = adapter_replaces(x, p);
         if (p->kind != PARAM_ADAPTER && !replaced) continue;
-        tensors[n] = replaced ? declare(p, replaced, p->source->dt) : declare(p, p->name, DT_F32);
+        tensors[n] = replaced ? declare(p, replaced, p->source->dt) : start_declare(x, p);
         ids[n++] = i;
     }
     TRY_DONE(file_mkdirs(dir));
     TRY_DONE(st_writer_open(dir, "adapter_model", tensors, n, 0, &w));
     while ((next = st_writer_next(w)) >= 0) {
         const struct param *p = &ps->p[ids[next]];
-        size_t bytes = (size_t)p->count * dtype_bytes(p->value.dt);
         const void *data = p->source ? p->source->data : NULL;
-        if (p->kind == PARAM_ADAPTER) {
-            room = mem_grow(room, bytes);
-            TRY_DONE(stage_look(&x->stage, p->value.data, bytes, room, &data));
-        }
+        if (p->kind == PARAM_ADAPTER) TRY_DONE(adapter_values(x, p, &room, &data));
         TRY_DONE(st_writer_put(w, data));
     }
     st = st_writer_close(w, true);

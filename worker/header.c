@@ -35,6 +35,14 @@ static void model_lines(const struct session *x)
     if (x->tok) log_note("         %s", tokenizer_describe(x->tok));
 }
 
+static void warn_of_pinned(const struct session *x, size_t bytes, const char *what, const char *remedy)
+{
+    size_t host = plan_machine_bytes(x->be, MEM_HOST, x->comm->local_size);
+    if ((double)bytes > MUCH_OF_HOST * (double)host)
+        log_warn("pinned memory cannot be swapped, and %s take %s of the %s that a rank may have of the host; %s", what,
+                 text_bytes((double)bytes), text_bytes((double)host), remedy);
+}
+
 /* What travels between forward and backward, or why nothing does. */
 static void offload_line(const struct session *x)
 {
@@ -47,11 +55,29 @@ static void offload_line(const struct session *x)
     log_note("offload  what %lld of %lld layers keep waits for the backward pass in pinned memory, %s per rank; copied %s",
              (long long)act_offloaded(&x->model.acts), (long long)x->shape.layers, text_bytes((double)away),
              x->cfg->activation_offloading_use_streams ? "while other layers compute" : "between layers");
-    size_t host = plan_machine_bytes(x->be, MEM_HOST, x->comm->local_size);
-    if ((double)away > MUCH_OF_HOST * (double)host)
-        log_warn("pinned memory cannot be swapped, and offloaded activations take %s of the %s that a rank may have of the host; "
-                 "enable_activation_checkpointing=true leaves less to offload",
-                 text_bytes((double)away), text_bytes((double)host));
+    warn_of_pinned(x, away, "offloaded activations", "enable_activation_checkpointing=true leaves less to offload");
+}
+
+/* States that wait in pinned memory, or why none do. */
+static void paging_line(const struct session *x)
+{
+    const struct pager *p = &x->trainer.optim.pager;
+    if (!x->cfg->optimizer.is_paged) return;
+    if (x->be->tensors_in != MEM_DEVICE)
+        log_note("paging   nothing is moved: host and device are one memory here (optimizer.is_paged)");
+    else if (!p->away)
+        log_note("paging   all optimizer states are on the device: there is room");
+    else
+        log_note(
+            "paging   %s of optimizer states per rank wait in pinned memory, in %d windows of which %d are on the device; %s stay there",
+            text_bytes((double)pager_away_bytes(p)), p->away, PAGER_PLACES, text_bytes((double)pager_home_bytes(p)));
+    warn_of_pinned(x, pager_away_bytes(p), "paged optimizer states",
+                   "an 8-bit optimizer (bitsandbytes.optim.PagedAdamW8bit) has less of them");
+}
+
+static void budget_line(const struct session *x)
+{
+    if (x->chosen) log_note("budget   %s", x->chosen);
 }
 
 static void data_lines(const struct session *x)
@@ -73,7 +99,9 @@ void header_print(const struct session *x)
              x->comm->size > 1 ? "s" : "", x->s->threads, x->s->threads > 1 ? "s" : "");
     model_lines(x);
     offload_line(x);
+    paging_line(x);
     if (!x->data) {
+        budget_line(x);
         log_note("data     none is read: every micro-batch is taken as %lld rows of %lld tokens, all trained on", (long long)c->batch_size,
                  (long long)x->model.bounds.doc_tokens);
         return;
@@ -85,6 +113,7 @@ void header_print(const struct session *x)
              c->seed_set ? "" : " (drawn)");
     log_note("memory   %s per rank planned, %s of it bound at start (`trimpot plan` lists every row)",
              text_bytes((double)plan_total_bytes(&x->plan)), text_bytes((double)plan_arena_bytes(&x->plan)));
+    budget_line(x);
     int64_t leaves = x->trainer.sizes.leaves;
     if (x->comm->links && x->comm->links->fast)
         log_note("promise  NCCL adds (reduce=fast): the bits depend on the ranks, and may from run to run; reduce=tree has them the same");

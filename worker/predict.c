@@ -24,8 +24,9 @@ struct work {
     double supervised;                   /* share of the tokens */
     double micro_tokens, step_tokens;    /* of one rank */
     double update_bytes, gradient_bytes; /* of one rank's step */
+    double paged_bytes;                  /* states that come and go in it, each way */
     double offloaded;                    /* bytes per token, each way */
-    double recomputed;                   /* share of the layers that run forward twice */
+    double recomputed, attention_again;  /* shares of the blocks' products, and of attention, that run forward twice */
     double layers, width, ffn, q, kv, head_dim, vocab, length;
     bool full, nf4;
     int ranks;
@@ -49,11 +50,14 @@ static void count_parameters(const struct model *m, struct work *w)
 static double keys_met(double n, double window) { return window <= 0 || n <= window ? n : 2 * window - window * window / n; }
 
 /* Documents weigh by their tokens: Σ n·met(n) / Σ n. */
-static void measure_data(const struct session *x, struct work *w)
+struct data_shape data_shape_of(const struct session *x)
 {
-    const struct model_shape *m = &x->shape;
-    double tokens = 0, met = 0, met_sliding = 0, lengths = 0, sliding = 0;
-    for (int64_t i = 0; x->data && i < dataset_items(x->data); i++) {
+    double tokens = 0, met = 0, met_sliding = 0, lengths = 0, window = (double)x->shape.window;
+    if (!x->data) {
+        double length = (double)x->model.bounds.doc_tokens;
+        return (struct data_shape){length, length, keys_met(length, window), 1, length};
+    }
+    for (int64_t i = 0; i < dataset_items(x->data); i++) {
         const struct document *docs;
         int64_t n = dataset_item(x->data, i, &docs);
         for (int64_t k = 0; k < n; k++) {
@@ -61,20 +65,26 @@ static void measure_data(const struct session *x, struct work *w)
             tokens += length;
             lengths += length * length;
             met += length * keys_met(length, 0);
-            met_sliding += length * keys_met(length, (double)m->window);
+            met_sliding += length * keys_met(length, window);
         }
     }
-    if (!x->data) {
-        tokens = 1;
-        lengths = met = (double)x->model.bounds.doc_tokens;
-        met_sliding = keys_met(met, (double)m->window);
-    }
+    const struct dataset_stats *stats = dataset_stats(x->data);
+    return (struct data_shape){.length = lengths / tokens,
+                               .met = met / tokens,
+                               .met_sliding = met_sliding / tokens,
+                               .supervised = (double)stats->supervised / (double)stats->tokens,
+                               .item = tokens / (double)dataset_items(x->data)};
+}
+
+static void measure_data(const struct session *x, const struct data_shape *d, struct work *w)
+{
+    const struct model_shape *m = &x->shape;
+    double sliding = 0;
     for (int64_t l = 0; l < m->layers; l++) sliding += m->sliding[l] && m->window > 0;
-    w->length = lengths / tokens;
-    w->seen = ((double)m->layers - sliding) * met / tokens + sliding * met_sliding / tokens;
-    w->supervised = x->data ? (double)dataset_stats(x->data)->supervised / (double)dataset_stats(x->data)->tokens : 1;
-    double item = x->data ? tokens / (double)dataset_items(x->data) : (double)x->model.bounds.doc_tokens;
-    w->micro_tokens = item * (double)x->cfg->batch_size;
+    w->length = d->length;
+    w->seen = ((double)m->layers - sliding) * d->met + sliding * d->met_sliding;
+    w->supervised = d->supervised;
+    w->micro_tokens = d->item * (double)x->cfg->batch_size;
     w->step_tokens = w->micro_tokens * (double)x->trainer.accumulation;
 }
 
@@ -90,9 +100,10 @@ static void count_updates(const struct session *x, struct work *w)
     w->update_bytes = each * trained;
     for (int k = 0; k < STATE_VECTORS; k++) w->update_bytes += 2 * (double)state_bytes(&o->vector[k]);
     w->gradient_bytes = 4 * trained;
+    w->paged_bytes = (double)pager_away_bytes(&o->pager);
 }
 
-static struct work work_of(const struct session *x)
+static struct work work_of(const struct session *x, const struct data_shape *d)
 {
     const struct model_shape *m = &x->shape;
     const struct model_plan *p = &x->model.plan;
@@ -103,15 +114,17 @@ static struct work work_of(const struct session *x)
                      .kv = (double)(m->kv_heads * m->head_dim),
                      .head_dim = (double)m->head_dim,
                      .vocab = (double)m->vocab,
-                     .recomputed = p->rung < ACT_RUNG_BLOCK ? 0
-                                   : p->rung_every > 1      ? 1.0 / (double)p->rung_every
-                                                            : 1,
+                     .attention_again = p->rung < ACT_RUNG_BLOCK ? 0
+                                        : p->rung_every > 1      ? 1.0 / (double)p->rung_every
+                                                                 : 1,
                      .offloaded = (double)arena_need(&x->plan.arena[PLAN_OFFLOADED]) / (double)x->model.bounds.tokens,
                      .full = p->full,
                      .nf4 = p->nf4,
                      .ranks = x->comm->size};
     count_parameters(&x->model, &w);
-    measure_data(x, &w);
+    w.recomputed = w.attention_again;
+    for (int64_t l = 0; l < m->layers && p->rung < ACT_RUNG_BLOCK; l++) w.recomputed += (double)block_again(&x->model, l) / w.linears;
+    measure_data(x, d, &w);
     count_updates(x, &w);
     return w;
 }
@@ -156,6 +169,24 @@ static double attention_rate(bool backward, double head_dim, double length)
 
 enum { MEASURED_ON = 798 }; /* the product's TFLOP/s of the device whose rates stand above */
 
+const struct gpu *predict_rates(const struct session *x, const struct gpu *asked)
+{
+    /* Of a core: what oneDNN reaches in f32 on AVX2, and what a core reads (memory figures count 0.8 of the published). */
+    static const double CORE_TFLOPS = 0.08, CORE_TB = 0.026;
+    static struct gpu here;
+    const struct gpu *known = asked || x->be->tensors_in != MEM_DEVICE ? asked : gpu_known(x->be->describe());
+    if (known) return known;
+    if (x->be->tensors_in == MEM_DEVICE) return &gpu_table[0];
+    double cores = x->s->threads;
+    here = (struct gpu){.name = "cpu",
+                        .full = "CPU",
+                        .tflops = CORE_TFLOPS * cores,
+                        .gemm_tflops = CORE_TFLOPS * cores,
+                        .hbm_tb = CORE_TB * (cores < 8 ? cores : 8),
+                        .pcie_gb = 10};
+    return &here;
+}
+
 /* ---- the sum ------------------------------------------------------------------------------------------------------------- */
 
 static double exchange_s(const struct work *w, const struct gpu *g)
@@ -173,33 +204,35 @@ static double offload_s(const struct session *x, const struct work *w, const str
     return fmax(0, each - forward * busy) + fmax(0, each - (1 - forward) * busy);
 }
 
-struct prediction predict(const struct session *x, const struct gpu *g)
+struct prediction predict(const struct session *x, const struct gpu *g, const struct data_shape *d)
 {
-    const struct work w = work_of(x);
+    const struct work w = work_of(x, d);
     const double best = 1e12 * g->gemm_tflops, steady = gemm_share(w.width) * best, memory = 1e12 * g->hbm_tb * 2.7 / 3.35;
     const double scale = 1e12 * g->gemm_tflops / MEASURED_ON;
     const double back = w.full ? 4 : 2, passes = 2 + back; /* a frozen weight has no gradient */
     const double score = w.seen * w.q;
     const double moved_fwd = w.layers * (16 * w.width + 4 * (w.q + w.kv) + 6 * w.ffn);
     const double moved_bwd = w.layers * (16 * w.width + 8 * w.q + 4 * w.kv + 11 * w.ffn);
-    const double norms_again = 1.25 + 0.75 * w.recomputed;
+    const double norms_again = (x->model.plan.rung == ACT_RUNG_NONE ? 1 : 1.25) +
+                               0.75 * w.attention_again; /* norms and products, always; all but these where blocks are */
     struct prediction p = {.step_tokens = w.step_tokens * w.ranks};
 
     p.part_s[PREDICT_GEMM] = (passes + 2 * w.recomputed) * w.linears / steady;
     p.part_s[PREDICT_ADAPTERS] = 6 * w.adapters / (0.25 * best);
-    p.part_s[PREDICT_ATTENTION] = 2 * score * (1 + w.recomputed) / (scale * attention_rate(false, w.head_dim, w.length)) +
+    p.part_s[PREDICT_ATTENTION] = 2 * score * (1 + w.attention_again) / (scale * attention_rate(false, w.head_dim, w.length)) +
                                   5 * score / (scale * attention_rate(true, w.head_dim, w.length));
     p.part_s[PREDICT_ELEMENTWISE] = (norms_again * moved_fwd + moved_bwd) / memory;
     p.part_s[PREDICT_HEAD] = w.supervised * (passes * w.head / steady + 8 * w.vocab / memory);
-    p.part_s[PREDICT_OPTIMIZER] = w.update_bytes / memory / w.step_tokens;
-    if (w.nf4) p.part_s[PREDICT_NF4] = (2 + w.recomputed) * 2.53 * w.linears / memory / w.micro_tokens;
+    p.part_s[PREDICT_OPTIMIZER] = fmax(w.update_bytes / memory, w.paged_bytes / (1e9 * g->pcie_gb)) / w.step_tokens;
+    /* Decoded a layer ahead, what is computed again finds its weights there. */
+    if (w.nf4) p.part_s[PREDICT_NF4] = (2 + (x->model.params.ahead ? 0 : w.recomputed)) * 2.53 * w.linears / memory / w.micro_tokens;
     double busy = 0;
     for (int i = 0; i < PREDICT_PARTS; i++) busy += i == PREDICT_HEAD || i == PREDICT_OPTIMIZER ? 0 : p.part_s[i];
     p.part_s[PREDICT_OFFLOAD] = offload_s(x, &w, g, busy, 2 / (passes + 2 * w.recomputed));
     p.part_s[PREDICT_COMM] = exchange_s(&w, g) / w.step_tokens;
 
     p.model_flops = passes * (w.linears + w.supervised * w.head) + 6 * w.adapters + 6 * score;
-    p.flops = p.model_flops + score + w.recomputed * (2 * w.linears + 2 * score);
+    p.flops = p.model_flops + score + w.recomputed * 2 * w.linears + w.attention_again * 2 * score;
     double token_s = 0;
     for (int i = 0; i < PREDICT_PARTS; i++) token_s += p.part_s[i];
     p.tokens_per_s = w.ranks / token_s;

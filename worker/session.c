@@ -15,6 +15,7 @@
 #include "kernels/record.h"
 #include "worker/adapter.h"
 #include "worker/export.h"
+#include "worker/start.h"
 
 enum { MAX_LEAVES = 64 };
 
@@ -35,8 +36,13 @@ static status open_streams(struct session *x)
     x->s->name = "compute";
     x->copy_in->name = "copy in";
     x->across = x->s;
+    return ST_OK;
+}
+
+static status open_across(struct session *x)
+{
     if (!crosses_apart(x)) return ST_OK;
-    TRY(x->be->dev.stream_open(&x->across, threads));
+    TRY(x->be->dev.stream_open(&x->across, omp_get_max_threads()));
     x->across->name = "communication";
     return ST_OK;
 }
@@ -54,6 +60,7 @@ static status choose_backend(struct session *x, const struct gpu *planned)
         TRY(gpu_backend(planned, &x->be));
     else if (plugin[kind])
         TRY(backend_load(plugin[kind], &place, &x->be));
+    if (x->use == SESSION_TRAIN && x->be->dev.event_elapsed) TRY(profile_open(&x->profile, c, x->comm->rank, &x->be));
     TRY(open_streams(x));
     TRY(batcher_init(&x->batcher, x->s, x->copy_in));
     return ST_OK;
@@ -151,6 +158,17 @@ static status open_data(struct session *x)
     return check_data(x, x->val);
 }
 
+static enum act_rung rung_of(const struct config *c)
+{
+    static const enum act_rung RUNG[] = {[RECOMPUTE_NONE] = ACT_RUNG_NONE,
+                                         [RECOMPUTE_PRODUCTS] = ACT_RUNG_PRODUCTS,
+                                         [RECOMPUTE_FFN] = ACT_RUNG_FFN,
+                                         [RECOMPUTE_ATTENTION] = ACT_RUNG_INPUTS,
+                                         [RECOMPUTE_BLOCK] = ACT_RUNG_BLOCK};
+    if (c->recompute != RECOMPUTE_AUTO) return RUNG[c->recompute];
+    return c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS;
+}
+
 static struct model_plan plan_model(const struct session *x, const struct batch_bounds *bounds)
 {
     const struct config *c = x->cfg;
@@ -164,7 +182,9 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .alpha = lora->alpha,
         .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,
         .rslora = lora->use_rslora,
-        .rung = c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS,
+        .start = x->has_adapter || x->use != SESSION_TRAIN ? START_UNIFORM : lora->start,
+        .plus_ratio = isnan(lora->plus_ratio) ? 0 : lora->plus_ratio,
+        .rung = rung_of(c),
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
         .offload = c->enable_activation_offloading && x->use == SESSION_TRAIN,
         .offload_apart = c->activation_offloading_use_streams,
@@ -226,20 +246,30 @@ status session_seed(struct session *x, const uint64_t *resumed)
 
 /* ---- layout: run by session_open to measure, by session_bind to bind ------------------------------------------------------ */
 
+/* For what no step uses. */
+static void *between_steps(struct session *x, size_t bytes, const char *name)
+{
+    void *data = NULL;
+    if (!bytes) return NULL;
+    return model_spare(&x->model, bytes, &data) ? data : arena_take(&x->plan.arena[PLAN_SCRATCH], bytes, "%s", name);
+}
+
 static void layout(struct session *x)
 {
     struct arena *a = x->plan.arena;
     model_layout(&x->model, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH], &a[PLAN_OFFLOADED]);
     batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH], &a[PLAN_STAGING]);
-    stage_layout(&x->stage, &a[PLAN_SCRATCH], &a[PLAN_STAGING]);
+    stage_layout(&x->stage, between_steps(x, x->stage.raw_bytes, "bytes of files"), &a[PLAN_STAGING]);
     size_t piece = (size_t)export_piece(&x->model.params), narrow = x->model.act == DT_F32 ? 0 : dtype_bytes(x->model.act);
-    x->wide = arena_take(&a[PLAN_SCRATCH], piece * 4, "piece of a weight for export");
-    x->narrow = narrow ? arena_take(&a[PLAN_SCRATCH], piece * narrow, "piece of a weight for export") : x->wide;
+    x->wide = between_steps(x, piece * 4, "piece of a weight for export");
+    x->narrow = narrow ? between_steps(x, piece * narrow, "piece of a weight for export") : x->wide;
     x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
     x->batch_loss = arena_take(&a[PLAN_BATCH], sizeof *x->batch_loss, "loss of an evaluated batch");
     x->rank_losses = arena_take(&a[PLAN_STAGING], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of evaluated batches");
     if (x->use == SESSION_TRAIN) trainer_layout(&x->trainer, a);
+    start_layout(x, &a[PLAN_HOST]);
     if (x->recorder) record_layout(x->recorder, &a[PLAN_HOST]);
+    profile_layout(x->profile, &a[PLAN_HOST]);
 }
 
 static struct work_bounds work_of(const struct session *x)
@@ -318,44 +348,95 @@ static status check_stored(const struct session *x)
     return ST_OK;
 }
 
-status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, const struct session_start *start,
-                    const struct batch_bounds *given)
+/* Paged states: what the plan lets them have on the device. Called when all of them are planned there. */
+static status fit_states(struct session *x)
 {
-    *x = (struct session){.cfg = cfg, .comm = comm, .use = use, .started = start && start->started ? start->started : time(NULL)};
+    int64_t excess = plan_excess(&x->plan, x->cfg->memory_budget, x->comm->local_size);
+    int64_t room = (int64_t)pager_device_bytes(&x->trainer.optim.pager) - excess;
+    if (!x->cfg->optimizer.is_paged || excess <= 0) return ST_OK;
+    TRY(optim_fit(&x->trainer.optim, room > 0 ? (size_t)room : 0));
+    plan_again(&x->plan);
+    layout(x);
+    return ST_OK;
+}
+
+/* Everything that follows from the configuration, the files and the data: numbered, sized, laid out. */
+static status measure(struct session *x, const struct batch_bounds *given)
+{
+    const struct config *cfg = x->cfg;
     const char *dir = cfg->checkpointer.checkpoint_dir;
-    bool imagined = use == SESSION_TRAIN && given, random = weights_are_drawn(x, imagined);
-    TRY(join_devices(x, choose_backend(x, start ? start->gpu : NULL), start && start->gpu));
-    TRY(family_open(dir, &x->hf, &x->shape));
-    TRY(bnb_config_read(dir, &x->bnb));
-    TRY(check_stored(x));
-    if (use == SESSION_TRAIN && comm->rank == 0) hf_config_warn(dir, &x->hf);
-    if (!random) TRY(st_open(dir, "model", &x->files));
-    family_settle_head(dir, &x->files, &x->shape);
-    if (!imagined) TRY(session_tokenizer(cfg, x->hf.model_type, x->started, &x->tok, &x->format));
-    TRY(adapter_open(x));
-    if (!given) TRY(open_data(x));
+    bool train = x->use == SESSION_TRAIN;
+    TRY(open_across(x));
     struct batch_bounds bounds = given ? *given : batch_bounds_of(x->data, cfg->batch_size);
     if (x->val) bounds = batch_bounds_max(bounds, batch_bounds_of(x->val, cfg->batch_size_val));
     bounds = batch_bounds_filled(bounds, x->be->token_unit);
     struct model_plan plan = plan_model(x, &bounds);
     bool masters = plan.full && cfg->dtype == CONFIG_BF16 && cfg->master_weights == TRI_FP32;
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
-    TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied || x->shape.untied, random));
+    TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied || x->shape.untied, weights_are_drawn(x, train && given)));
     TRY(adapter_match(x));
-    if (use == SESSION_TRAIN) TRY(open_training(x, start ? start->micro_batches : 0));
+    TRY(start_check(x));
+    if (train) TRY(open_training(x, x->micro_batches));
     size_t piece = (size_t)export_piece(&x->model.params) * 4, load = param_load_bytes(&x->model.params);
     TRY(stage_init(&x->stage, x->s, piece > load ? piece : load));
     struct work_bounds work = work_of(x);
     TRY(x->be->prepare(x->s, &work));
-    x->unordered = use == SESSION_TRAIN && x->be->unordered && x->be->unordered(&work);
+    x->unordered = train && x->be->unordered && x->be->unordered(&work);
     plan_init(&x->plan, x->be);
     TRY(open_recorder(x));
     layout(x);
     plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
     plan_extra(&x->plan, x->be->tensors_in, "library", x->be->library, x->be->library_bytes(&work));
-    plan_extra(&x->plan, MEM_DEVICE, "library", "buffers of NCCL", transport_library_bytes(comm));
-    x->plan.held = transport_held_bytes(comm);
+    plan_extra(&x->plan, MEM_DEVICE, "library", "buffers of NCCL", transport_library_bytes(x->comm));
+    if (x->profile) plan_extra(&x->plan, MEM_HOST, "library", "events of the profiler: a guess", profile_library_bytes(x->profile));
+    x->plan.held = transport_held_bytes(x->comm);
     if (x->data) plan_extra(&x->plan, MEM_HOST, "data", "tokenised rows", (size_t)dataset_stats(x->data)->tokens * 8);
+    return train ? fit_states(x) : ST_OK;
+}
+
+/* What measure opened, in any part. */
+static void unmeasure(struct session *x)
+{
+    record_close(x->recorder);
+    x->recorder = NULL;
+    trainer_release(&x->trainer);
+    if (x->model.layers) model_release(&x->model);
+    plan_release(&x->plan);
+    if (x->s) stage_release(&x->stage);
+    if (x->across && x->across != x->s) x->be->dev.stream_close(x->across);
+    x->across = x->s;
+}
+
+status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, const struct session_start *start,
+                    const struct batch_bounds *given)
+{
+    *x = (struct session){.cfg = cfg, .comm = comm, .use = use, .started = start && start->started ? start->started : time(NULL)};
+    const char *dir = cfg->checkpointer.checkpoint_dir;
+    bool imagined = use == SESSION_TRAIN && given;
+    x->micro_batches = start ? start->micro_batches : 0;
+    TRY(join_devices(x, choose_backend(x, start ? start->gpu : NULL), start && start->gpu));
+    TRY(family_open(dir, &x->hf, &x->shape));
+    TRY(family_agrees(dir, &x->shape, cfg->model.family, cfg->checkpointer.model_type));
+    TRY(bnb_config_read(dir, &x->bnb));
+    TRY(check_stored(x));
+    if (use == SESSION_TRAIN && comm->rank == 0) hf_config_warn(dir, &x->hf);
+    if (!weights_are_drawn(x, imagined)) TRY(st_open(dir, "model", &x->files));
+    family_settle_head(dir, &x->files, &x->shape);
+    if (!imagined) TRY(session_tokenizer(cfg, x->hf.model_type, x->started, &x->tok, &x->format));
+    TRY(adapter_open(x));
+    if (!given) TRY(open_data(x));
+    return measure(x, given);
+}
+
+status session_replan(struct session *x, const struct config *cfg)
+{
+    struct batch_bounds told;
+    unmeasure(x);
+    x->cfg = cfg;
+    x->again = true;
+    if (!x->data) TRY(batch_bounds_told(cfg, &told));
+    TRY(measure(x, x->data ? NULL : &told));
+    x->trainer.optim.seed = x->seed;
     return ST_OK;
 }
 
@@ -366,9 +447,10 @@ status session_bind(struct session *x)
     watch_at(WATCH_LOAD, 0);
     TRY(plan_bind(&x->plan));
     layout(x);
+    TRY(profile_ready(x->profile));
     TRY(model_prepare(&x->model, &x->stage));
     TRY(param_store_load(&x->model.params, &x->stage, x->seed));
-    if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim));
+    if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim, &x->stage));
     if (x->use == SESSION_TRAIN) TRY(trainer_set_applied(&x->trainer, 0));
     return x->be->dev.sync(x->s, "load");
 }
@@ -378,7 +460,9 @@ status session_bind(struct session *x)
 static void settle(struct session *x)
 {
     char *message = mem_strdup(status_message());
-    struct stream *const streams[] = {x->copy_in, x->across, x->model.params.decode, x->model.acts.ring.out, x->model.acts.ring.in, x->s};
+    const struct pager *states = &x->trainer.optim.pager;
+    struct stream *const streams[] = {
+        x->copy_in, x->across, x->model.params.decode, x->model.acts.ring.out, x->model.acts.ring.in, states->in, states->out, x->s};
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
         if (streams[i]) (void)x->be->dev.sync(streams[i], "end");
     (void)status_fail(ST_OK, "%s", message);
@@ -388,15 +472,12 @@ static void settle(struct session *x)
 void session_close(struct session *x)
 {
     settle(x);
-    record_close(x->recorder);
-    trainer_release(&x->trainer);
-    if (x->model.layers) model_release(&x->model);
-    plan_release(&x->plan);
+    profile_close(x->profile);
+    unmeasure(x);
     batcher_release(&x->batcher);
-    if (x->s) stage_release(&x->stage);
     if (x->copy_in) x->be->dev.stream_close(x->copy_in);
-    if (x->across && x->across != x->s) x->be->dev.stream_close(x->across);
     if (x->s) x->be->dev.stream_close(x->s);
+    profile_release(x->profile);
     if (x->val) dataset_close(x->val);
     if (x->data) dataset_close(x->data);
     chat_format_close(&x->format);

@@ -13,9 +13,17 @@
 #include "worker/batch.h"
 #include "worker/data/chat_format.h"
 #include "worker/memory/plan.h"
+#include "worker/profile.h"
 #include "worker/trainer.h"
 
 enum session_use { SESSION_TRAIN, SESSION_FORWARD };
+
+/* What adapters start from, in host memory (start.h). */
+struct start {
+    double *room;
+    float *pair, *kept;
+    void *weight;
+};
 
 struct session {
     const struct config *cfg;
@@ -25,6 +33,7 @@ struct session {
     bool unordered;             /* its bits may differ from run to run, in what this run asks of it */
     struct stream *s, *copy_in; /* compute; micro-batches on their way to it */
     struct stream *across;      /* gradients on their way over the ranks; compute's own where nothing could run meanwhile */
+    struct profile *profile;    /* what is traced; NULL: nothing is */
     struct recorder *recorder;  /* of what blocks queue on compute (kernels/record.h); NULL: none */
 
     struct hf_config hf;
@@ -48,9 +57,14 @@ struct session {
     struct plan plan;
     void *wide, *narrow; /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) */
 
+    const char *chosen; /* what memory_budget came to, for the header; NULL: nothing was asked for */
+    struct start start;
+
     uint64_t seed;
-    int64_t started;    /* seconds since 1970: the date that templates say */
-    int64_t step_items; /* batch_size · M */
+    bool again;            /* measured a second time: what was noted is not noted again */
+    int64_t micro_batches; /* M of the checkpoint that is continued; 0: as configured */
+    int64_t started;       /* seconds since 1970: the date that templates say */
+    int64_t step_items;    /* batch_size · M */
     int64_t steps_per_epoch, total_steps;
 };
 
@@ -65,6 +79,9 @@ struct session_start {
 };
 status session_open(struct session *x, const struct config *cfg, struct comm *comm, enum session_use use, const struct session_start *start,
                     const struct batch_bounds *given);
+/* The same files, data and device, measured again as another configuration plans them: one that differs from the one it was opened
+ * with in what is trained, or in keys of memory, batch or optimizer. Of sessions that train, before session_bind. cfg must outlive x. */
+status session_replan(struct session *x, const struct config *cfg);
 /* The run's seed: of the resumed checkpoint, as configured, or drawn by rank 0. Collective; before session_bind. */
 status session_seed(struct session *x, const uint64_t *resumed);
 /* ST_OOM when the plan exceeds memory_budget, or what this rank may have of the machine. */

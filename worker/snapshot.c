@@ -8,12 +8,13 @@
 
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
+#include "worker/start.h"
 
 char *snapshot_dir(const struct config *c) { return mem_printf("%s/checkpoints", c->output_dir); }
 
 /* ---- the state: flat classes and their tensor table ------------------------------------------------------------------- */
 
-/* A vector in tensor memory, and the way there. */
+/* A vector in tensor memory, or the host's, and the way there. */
 struct flat {
     struct stage *stage;
     char *data;
@@ -32,32 +33,87 @@ static status write_flat(void *owner, int64_t at, int64_t n, const void *from_ho
     return stage_in(f->stage, f->data + (size_t)at * f->element, from_host, (size_t)n * f->element);
 }
 
+/* A vector of optimizer states, wherever they are. */
+struct states {
+    struct session *x;
+    int vector;
+};
+
+static status read_states(void *owner, int64_t at, int64_t n, void *to_host)
+{
+    const struct states *f = owner;
+    return optim_read(&f->x->trainer.optim, &f->x->stage, f->vector, at, n, to_host);
+}
+
+static status write_states(void *owner, int64_t at, int64_t n, const void *from_host)
+{
+    const struct states *f = owner;
+    return optim_write(&f->x->trainer.optim, &f->x->stage, f->vector, at, n, from_host);
+}
+
+static status read_host(void *owner, int64_t at, int64_t n, void *to_host)
+{
+    const struct flat *f = owner;
+    memcpy(to_host, f->data + (size_t)at * f->element, (size_t)n * f->element);
+    return ST_OK;
+}
+
+static status write_host(void *owner, int64_t at, int64_t n, const void *from_host)
+{
+    const struct flat *f = owner;
+    memcpy(f->data + (size_t)at * f->element, from_host, (size_t)n * f->element);
+    return ST_OK;
+}
+
 /* Stays where it is while `s` is in use: the classes point into it. */
 struct state {
     struct ckpt_class classes[CKPT_MAX_CLASSES];
     struct flat flats[CKPT_MAX_CLASSES];
+    struct states states[STATE_VECTORS];
     struct ckpt_tensor *tensors;
     struct ckpt_state s;
 };
 
-static void add_class(struct session *x, struct state *st, const char *name, dtype dt, int64_t count, int64_t per, void *data)
+static struct ckpt_class *add_flat(struct session *x, struct state *st, const char *name, dtype dt, void *data)
 {
-    if (!data) return;
+    if (!data) return NULL;
     int k = st->s.n_classes++;
     st->flats[k] = (struct flat){&x->stage, data, dtype_bytes(dt)};
-    st->classes[k] = (struct ckpt_class){
-        .name = name, .dt = dt, .count = count, .per = per, .owner = &st->flats[k], .read = read_flat, .write = write_flat};
+    st->classes[k] = (struct ckpt_class){.name = name,
+                                         .dt = dt,
+                                         .count = x->model.params.flat_count,
+                                         .per = 1,
+                                         .owner = &st->flats[k],
+                                         .read = read_flat,
+                                         .write = write_flat};
+    return &st->classes[k];
+}
+
+static void add_states(struct session *x, struct state *st, int vector)
+{
+    const struct state_vector *v = &x->trainer.optim.vector[vector];
+    if (!v->count) return;
+    st->states[vector] = (struct states){x, vector};
+    st->classes[st->s.n_classes++] = (struct ckpt_class){.name = v->name,
+                                                         .dt = v->dt,
+                                                         .count = v->count,
+                                                         .per = v->per,
+                                                         .owner = &st->states[vector],
+                                                         .read = read_states,
+                                                         .write = write_states};
 }
 
 static void state_of(struct session *x, struct state *st)
 {
     const struct param_store *ps = &x->model.params;
     *st = (struct state){0};
-    add_class(x, st, "parameters", ps->trained_dt, ps->flat_count, 1, ps->flat);
-    add_class(x, st, "master", DT_F32, ps->flat_count, 1, ps->flat_master);
-    for (int k = 0; k < STATE_VECTORS; k++) {
-        const struct state_vector *v = &x->trainer.optim.vector[k];
-        add_class(x, st, v->name, v->dt, v->count, v->per, v->data);
+    add_flat(x, st, "parameters", ps->trained_dt, ps->flat);
+    add_flat(x, st, "master", DT_F32, ps->flat_master);
+    for (int k = 0; k < STATE_VECTORS; k++) add_states(x, st, k);
+    if (start_kept(x)) {
+        struct ckpt_class *kept = add_flat(x, st, "start", DT_F32, start_kept(x)); /* the host's */
+        kept->read = read_host;
+        kept->write = write_host;
     }
     st->tensors = mem_alloc((size_t)(ps->n + 1) * sizeof *st->tensors);
     for (int i = 0; i < ps->n; i++) {
@@ -164,7 +220,7 @@ status snapshot_peek(const struct config *c, struct comm *comm, struct resume *r
     r->seed = seed ? strtoull(seed, NULL, 10) : 0;
     int64_t batch = integer(o, "batch_size");
     json_decref(o);
-    if (batch != c->batch_size)
+    if (batch != c->batch_size && (c->memory_budget == -1 || config_wrote(c, "batch_size"))) /* else it was chosen, and is again */
         FAIL(ST_CONFIG_RUNTIME, "%s was made with batch_size %lld, this run has %lld; the step would not be the same: set batch_size=%lld",
              r->info.dir, (long long)batch, (long long)c->batch_size, (long long)batch);
     int64_t m = r->start.micro_batches;
@@ -172,6 +228,15 @@ status snapshot_peek(const struct config *c, struct comm *comm, struct resume *r
         log_note("resume: the checkpoint's step has %lld micro-batches: gradient_accumulation_steps is %lld on %d ranks", (long long)m,
                  (long long)(m / comm->size), comm->size);
     return ST_OK;
+}
+
+char *snapshot_config(const struct resume *r)
+{
+    json_t *o = r->found ? json_loads(r->info.meta_json, 0, NULL) : NULL;
+    const char *config = json_string_value(json_object_get(o, "config"));
+    char *text = config ? mem_strdup(config) : NULL;
+    json_decref(o);
+    return text;
 }
 
 /* What differs from the run that saved: another base is refused, other changes are told once. */
@@ -213,6 +278,7 @@ static status restore(struct session *x, const struct ckpt_info *info, struct pr
                             .applied = integer(o, "applied"),
                             .skipped = integer(o, "skipped"),
                             .skipped_in_a_row = integer(o, "skipped_in_a_row")};
+    TRY_DONE(start_settle(x, true));
     TRY_DONE(trainer_set_applied(&x->trainer, at->applied));
     st = param_store_refresh_all(&x->model.params, x->s);
 done:
@@ -255,7 +321,8 @@ status snapshot_load(struct session *x, struct resume *r, struct progress *at)
         r->info.rejected += rejected;
     }
     TRY_DONE(st);
-    st = r->found ? restore(x, &r->info, at) : x->cfg->resume ? none_left(x->cfg, &r->info) : ST_OK;
+    if (!r->found && x->cfg->resume) TRY_DONE(none_left(x->cfg, &r->info));
+    st = r->found ? restore(x, &r->info, at) : start_settle(x, false);
 done:
     free(dir);
     free(into.tensors);

@@ -28,6 +28,9 @@ struct resume {
 /* Before session_open; finds nothing unless resume_from_checkpoint is set. */
 status snapshot_peek(const struct config *c, struct comm *comm, struct resume *r);
 
+/* The configuration that the checkpoint was saved with, as text; NULL: none is known. Caller frees. */
+char *snapshot_config(const struct resume *r);
+
 /* After session_bind. Passes over checkpoints that do not verify, loudly; r->found = false: nothing usable is left. */
 status snapshot_load(struct session *x, struct resume *r, struct progress *at);
 

@@ -15,6 +15,7 @@
 #include "kernels/base/file.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
+#include "worker/budget.h"
 #include "worker/evaluate.h"
 #include "worker/export.h"
 #include "worker/header.h"
@@ -31,8 +32,10 @@ struct run {
     struct metrics metrics;
     struct run_lock *lock; /* the folder is this run's */
     const struct train_hooks *hooks;
-    int64_t tried_at; /* step of the last attempt to save, -1 none … */
-    int64_t saved_at; /* … and of the last committed checkpoint */
+    struct choice_made choice; /* of memory_budget … */
+    struct config *before;     /* … and of the run that is resumed */
+    int64_t tried_at;          /* step of the last attempt to save, -1 none … */
+    int64_t saved_at;          /* … and of the last committed checkpoint */
 };
 
 /* ---- when ---------------------------------------------------------------------------------------------------------------- */
@@ -111,6 +114,7 @@ static status loop(struct run *r)
         FAIL(ST_STOPPED, "stopped on request at step %lld, checkpoint saved; continue with resume_from_checkpoint=true",
              (long long)r->at.step);
     }
+    TRY(profile_finish(r->x.profile));
     return save(r);
 }
 
@@ -166,6 +170,25 @@ static status agree_on_date(struct comm *comm, struct session_start *start)
     return comm->fn->bcast(comm, &start->started, sizeof start->started, 0);
 }
 
+/* memory_budget: what the run that is resumed chose is the configuration again; what is chosen then is only what that left open. */
+static status as_chosen_before(struct run *r, const struct config **c)
+{
+    char *saved = (*c)->memory_budget != -1 ? snapshot_config(&r->resume) : NULL;
+    status st = saved ? budget_again(*c, saved, &r->before) : ST_OK;
+    free(saved);
+    if (r->before) *c = r->before;
+    return st;
+}
+
+static status choose(struct run *r)
+{
+    struct session *x = &r->x;
+    if (x->cfg->memory_budget == -1) return ST_OK;
+    TRY(comm_agree(x->comm, budget_choose(x, NULL, r->resume.found ? BUDGET_SAME_STEP : BUDGET_SMALLER, &r->choice)));
+    x->chosen = r->choice.why;
+    return ST_OK;
+}
+
 static status open_run(struct run *r, const struct config *c, struct comm *comm)
 {
     struct session *x = &r->x;
@@ -176,9 +199,11 @@ static status open_run(struct run *r, const struct config *c, struct comm *comm)
     TRY(refuse_leftovers(c, comm));
     TRY(snapshot_peek(c, comm, &r->resume));
     if (!r->resume.found) TRY(agree_on_date(comm, &r->resume.start));
+    TRY(as_chosen_before(r, &c));
     TRY(comm_agree(comm, session_open(x, c, comm, SESSION_TRAIN, &r->resume.start, NULL)));
     TRY(session_seed(x, r->resume.found ? &r->resume.seed : NULL));
     TRY(comm_check_equal(comm, "the tokenised data set", dataset_hash(x->data)));
+    TRY(choose(r));
     header_print(x);
     TRY(session_check_budget(x));
     if (comm->rank != 0) return ST_OK;
@@ -219,6 +244,8 @@ done:
     metrics_close(&r.metrics);
     ckpt_info_free(&r.resume.info);
     session_close(&r.x);
+    choice_free(&r.choice);
+    config_free(r.before);
     run_lock_release(r.lock);
     return st;
 }

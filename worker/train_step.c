@@ -36,6 +36,7 @@ status step_launch(struct session *x, struct steps *f, struct progress *at, unsi
     int64_t step = at->step, first = step % x->steps_per_epoch * x->step_items, slot = t->launched % TRAINER_SLOTS;
     struct item_order order = order_of(x, step);
     struct step_metrics *m = &f->m[slot];
+    TRY(profile_step(x->profile, x->s, step));
     f->started_at[slot] = clock_s();
     watch_at(WATCH_COMPUTE, step + 1);
     *m = (struct step_metrics){.step = step + 1,

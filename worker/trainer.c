@@ -17,7 +17,7 @@ status trainer_init(struct trainer *t, const struct config *cfg, struct model *m
     *t = (struct trainer){
         .cfg = cfg, .m = m, .comm = comm, .s = s, .across = across, .sizes = *sizes, .accumulation = sizes->micro_batches / comm->size};
     TRY(grad_sink_init(&t->sink, &m->params, comm, s, across, &grads, sizes->consume ? consume : NULL, t));
-    optim_init(&t->optim, cfg, &m->params, s, sizes->state_dt);
+    TRY(optim_init(&t->optim, cfg, &m->params, s, sizes->state_dt));
     for (int i = 0; i < TRAINER_SLOTS; i++) {
         t->slot[i].trainer = t;
         TRY(s->be->dev.event_open(&t->slot[i].crossed));
@@ -35,7 +35,7 @@ void trainer_layout(struct trainer *t, struct arena *a)
 {
     int64_t partials = t->m->params.n_partials, row = t->accumulation + 1;
     grad_sink_layout(&t->sink, &a[PLAN_GRADIENTS], &a[PLAN_SCRATCH], &a[PLAN_COMM], &a[PLAN_STAGING]);
-    optim_layout(&t->optim, &a[PLAN_OPTIMIZER]);
+    optim_layout(&t->optim, &a[PLAN_OPTIMIZER], &a[PLAN_PAGED]);
     void *data = arena_take(&a[PLAN_SCRATCH], (size_t)partials * dtype_bytes(t->m->stat), "gradient norm partials");
     t->partials = tensor_1d(data, t->m->stat, partials);
     t->plan = scalars_in(&a[PLAN_SCRATCH], STEP_PLAN, "scalars of the step");
@@ -54,6 +54,7 @@ void trainer_layout(struct trainer *t, struct arena *a)
 void trainer_release(struct trainer *t)
 {
     if (t->sink.seen) grad_sink_release(&t->sink);
+    optim_release(&t->optim);
     for (int i = 0; i < TRAINER_SLOTS; i++) {
         if (t->slot[i].crossed) t->s->be->dev.event_close(t->slot[i].crossed);
         if (t->slot[i].done) t->s->be->dev.event_close(t->slot[i].done);
@@ -154,6 +155,7 @@ status trainer_update(struct trainer *t)
     TRY(op_step_decide(t->s,
                        &(struct step_decide_args){.plan = t->plan, .scalars = t->scalars, .losses = t->losses, .partial = t->partials}));
     if (grad.data) TRY(optim_range(&t->optim, grad, t->scalars, t->step, all));
+    TRY(optim_rest(&t->optim));
     TRY(dev->copy(t->s, slot->found, t->scalars.data, sizeof *slot->found));
     TRY(dev->host_call(t->s, stamp, slot));
     TRY(dev->event_record(slot->done, t->s));

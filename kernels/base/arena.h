@@ -17,10 +17,10 @@
 
 #include "kernels/base/status.h"
 
-enum { ARENA_ALIGN = 64 };
+enum { ARENA_ALIGN = 64, ARENA_NAME = 56 };
 
 struct arena_row {
-    char name[56];
+    char name[ARENA_NAME];
     size_t bytes; /* as asked; the padding is the arena's */
     size_t offset;
 };

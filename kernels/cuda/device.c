@@ -273,18 +273,30 @@ struct event {
     struct host_calls *calls; /* of the stream that it was last recorded on */
 };
 
-static status device_event_open(struct event **out)
+/* Blocking: the host waits seldom and long (its numbers are a step late), and has other threads for the core. */
+static status open_event(struct event **out, unsigned more)
 {
     *out = NULL;
     TRY(here());
     struct event *e = mem_alloc(sizeof *e);
-    /* Blocking: the host waits seldom and long (its numbers are a step late), and has other threads for the core. */
-    status st = cuda_status(cudaEventCreateWithFlags(&e->on, cudaEventDisableTiming | cudaEventBlockingSync), "making an event");
+    status st = cuda_status(cudaEventCreateWithFlags(&e->on, cudaEventBlockingSync | more), "making an event");
     if (st) {
         free(e);
         return st;
     }
     *out = e;
+    return ST_OK;
+}
+
+static status device_event_open(struct event **out) { return open_event(out, cudaEventDisableTiming); }
+static status device_clock_open(struct event **out) { return open_event(out, 0); }
+
+static status device_event_elapsed(struct event *from, struct event *to, double *seconds)
+{
+    float ms = 0;
+    TRY(here());
+    TRY(cuda_status(cudaEventElapsedTime(&ms, from->on, to->on), "asking for the time between two events"));
+    *seconds = (double)ms / 1000;
     return ST_OK;
 }
 
@@ -391,6 +403,8 @@ const struct device cuda_device = {
     .event_wait = device_event_wait,
     .event_done = device_event_done,
     .event_sync = device_event_sync,
+    .clock_open = device_clock_open,
+    .event_elapsed = device_event_elapsed,
     .host_call = device_host_call,
     .copy = device_copy,
     .zero = device_zero,

@@ -13,6 +13,8 @@
 
 #define BASE "checkpointer: {checkpoint_dir: /model}\ndataset: {data_files: rows.json}\n"
 
+#define HERE TRIMPOT_SOURCE_DIR "/tests/configs"
+
 static const struct {
     const char *yaml, *override, *told; /* line 1 and 2 are BASE where it is used */
 } cases[] = {
@@ -72,7 +74,7 @@ static const struct {
     {BASE "dtype: bf61\n", NULL, "dtype is 'bf61'; did you mean bf16?"},
     {BASE "dtype: fp16\n", NULL, "dtype: fp16 is refused: training in fp16 needs a loss scaler"},
     {BASE "device: tpu\n", NULL, "device is 'tpu'"},
-    {BASE "memory_budget: 8 gigs\n", NULL, "memory_budget is '8 gigs': expected bytes as 8GB or 512MiB"},
+    {BASE "memory_budget: 8 gigs\n", NULL, "memory_budget is '8 gigs': expected bytes as 8GB or 512MiB, or null, or auto"},
     {BASE "memory_budget: 9e99GB\n", NULL, "memory_budget is '9e99GB'"},
     {BASE "output_dir: ''\n", NULL, "output_dir is '': expected a text"},
     {BASE "output_dir: null\n", NULL, "output_dir is null: expected a text"},
@@ -96,7 +98,10 @@ static const struct {
     {"checkpointer: {checkpoint_dir: /m, model_type: LLAMA3_VISION}\n", NULL,
      "LLAMA3_VISION is refused: this program trains text decoders"},
     {"checkpointer: {checkpoint_dir: /m, model_type: LAMA2}\n", NULL, "model_type is 'LAMA2'; did you mean LLAMA2?"},
-    {"checkpointer: {checkpoint_dir: /m, checkpoint_files: [pytorch_model.bin]}\n", NULL, "Python pickles are not read"},
+    /* a file that is there and is not the model that is read; of one that is not there nothing can be said */
+    {"checkpointer: {checkpoint_dir: " HERE ", checkpoint_files: [model.safetensors, test_bad.c]}\n", NULL,
+     "checkpoint_files names 'test_bad.c', which is in '" HERE "' and is not what is read"},
+    {"checkpointer: {checkpoint_dir: " HERE ", checkpoint_files: [[a], b]}\n", NULL, "checkpoint_files is a list"},
     {"checkpointer: {checkpoint_dir: /m, recipe_checkpoint: recipe_state.pt}\n", NULL,
      "recipe_checkpoint: 'recipe_state.pt' is refused: it is a Python pickle"},
     {"checkpointer: {checkpoint_dir: /m, safe_serialization: False}\n", NULL,
@@ -112,7 +117,9 @@ static const struct {
     {BASE "tensor_parallel_dim: 2\n", NULL, "tensor_parallel_dim: '2' is not built yet"},
     {BASE "context_parallel_dim: 2\n", NULL, "context_parallel_dim: '2' is not built yet"},
     {BASE "ac_mode: selective\nac_option: op\n", NULL, "ac_option: op is refused"},
-    {BASE "profiler: {enabled: true}\n", NULL, "profiler.enabled: 'true' is not built yet"},
+    {BASE "profiler: {enabled: true, cpu: false, cuda: false}\n", NULL, "profiler.cpu and profiler.cuda are false: nothing would be traced"},
+    {BASE "profiler: {enabled: true, active_steps: 0}\n", NULL, "profiler.active_steps is '0': expected a whole number of at least 1"},
+    {BASE "profiler: {xpu: true}\n", NULL, "profiler.xpu: 'true' is refused: there are CPUs and CUDA devices here"},
     {BASE, "optimizer=bitsandbytes.optim.Lion8bit", "Lion is not built yet"},
     {BASE "optimizer: {_component_: bitsandbytes.optim.AdamW8bit, block_wise: false}\n", NULL,
      "optimizer.block_wise: 'false' is refused: 8-bit states have a scale for each 256 elements"},
@@ -129,7 +136,7 @@ static const struct {
      "state_dtype: 'fp32': the optimizer holds 8-bit states"},
     {BASE, "optimizer=torchao.optim.AdamW4bit", "4-bit optimizer states are not built yet"},
     {BASE, "model=torchtune.models.smol.smol_135m", "torchtune's smol module is not built yet; leave _component_ out"},
-    {BASE, "model=torchtune.models.phi4.phi4_classifier", "torchtune's phi4 module is not built yet"},
+    {BASE, "model=torchtune.models.phi4.phi4_classifier", "'torchtune.models.phi4.phi4_classifier' is not known"},
     {BASE, "model=torchtune.models.mistral.lora_mistral_classifier_7b", "did you mean torchtune.models.mistral.lora_mistral_7b?"},
     {BASE, "checkpointer=torchtune.training.FullModelMetaCheckpointer", "it reads Python pickles"},
     {BASE "optimizer: {amsgrad: true}\n", NULL, "optimizer.amsgrad: 'true' is refused"},
@@ -142,6 +149,16 @@ static const struct {
     {BASE "optimizer: {_component_: torch.optim.SGD, betas: [0.9, 0.9]}\n", NULL, "torch.optim.SGD takes no betas: it takes lr momentum"},
     {BASE "optimizer: {momentum: 0.9}\n", NULL, "optimizer without _component_ takes no momentum"},
     {BASE "model: {_component_: torchtune.models.llama3_2.llama3_2_1b, lora_rank: 8}\n", NULL, "takes no lora_rank: it takes init"},
+    {BASE "recipe: lora_finetune\nmodel: {lora_plus_ratio: 0.5}\n", NULL,
+     "model.lora_plus_ratio is '0.5': expected a number of at least 1, or null"},
+    {BASE "recipe: lora_finetune\nmodel: {init_lora_weights: pisa}\n", NULL, "model.init_lora_weights is 'pisa'; did you mean pissa?"},
+    {BASE "recipe: lora_finetune\nmodel: {init_lora_weights: loftq}\n", NULL, "loftq is refused: it replaces the base"},
+    {BASE "recipe: lora_finetune\nmodel: {init_lora_weights: eva}\n", NULL, "eva is refused: it needs gradients or activations"},
+    {BASE "recipe: lora_finetune\nmodel: {init_lora_weights: false}\n", NULL, "false is refused: B would be random too"},
+    {BASE "recipe: lora_finetune\nmodel: {init_lora_weights: pissa, quantize_base: true}\n", NULL,
+     "t.yaml:4:28: model.init_lora_weights: 'pissa': the base loses what its adapter starts as"},
+    {BASE "recipe: lora_finetune\nmodel: {init_lora_weights: olora}\n", "checkpointer.adapter_checkpoint=x",
+     "checkpointer.adapter_checkpoint says what the adapter starts as"},
     {BASE "model: {_component_: torchtune.models.llama3_2.lora_llama3_2_2b}\n", NULL,
      "did you mean torchtune.models.llama3_2.lora_llama3_2_1b?"},
     {BASE "lr_scheduler: {_component_: torchtune.training.lr_schedulers.get_cosine_schedule_with_warmups}\n", NULL,
@@ -166,6 +183,11 @@ static const struct {
     {BASE "chat_template: model\ntorchtune_templates: true\n", NULL, "renders chats another way; keep one of the two keys"},
     {BASE "chat_template: chatml\ntokenizer: {prompt_template: torchtune.data.QuestionAnswerTemplate}\n", NULL,
      "prompt_template is part of torchtune's rendering; keep one of the two keys"},
+    {BASE "enable_activation_checkpointing: true\nrecompute: ffn\n", NULL,
+     "recompute: 'ffn': enable_activation_checkpointing or ac_mode asks"},
+    {BASE "ac_mode: full\nrecompute: none\n", NULL, "leave recompute at auto, or delete that key"},
+    {BASE "ac_mode: selective\nac_option: 2\nrecompute: block\n", NULL, "leave recompute at auto, or delete that key"},
+    {BASE "recompute: gate\n", NULL, "recompute"},
     {BASE "ac_mode: selective\n", NULL, "ac_option: N recomputes every N-th"},
     {BASE "ac_option: 2\n", NULL, "it chooses blocks for ac_mode: selective only"},
     {BASE, "dataset.packed=true", "a pack needs a size: set tokenizer.max_seq_len"},
@@ -174,6 +196,8 @@ static const struct {
     {BASE "dataset_val: {split: train}\n", NULL, "reads the rows that dataset trains on"},
     {BASE "model: {lora_attn_modules: [], apply_lora_to_mlp: false}\n", NULL, "no linear would get an adapter"},
     {BASE "recipe: full_finetune\nmodel: {quantize_base: true}\n", NULL, "model.quantize_base: 'true': the recipe trains all weights"},
+    {BASE "model: {_component_: torchtune.models.phi3.qlora_phi3_mini, lora_attn_modules: [q_proj, v_proj]}\n", NULL,
+     "these models have q_proj, k_proj and v_proj as one tensor"},
     {BASE "recipe: full_finetune\nmodel: {_component_: torchtune.models.qwen2.lora_qwen2_7b}\n", NULL, "write the form without lora_"},
     {BASE "recipe: lora_finetune\nmodel: {_component_: torchtune.models.qwen2.qwen2_7b}\n", NULL, "write the lora_ or qlora_ form"},
     {BASE "optimizer: {_component_: torch.optim.SGD, nesterov: true}\n", NULL, "it needs momentum above 0 and dampening 0"},
@@ -190,6 +214,9 @@ static const struct {
      "model._component_ is of another family"},
     {BASE "output_dir: /model/../model/out\n", NULL, "it lies in checkpointer.checkpoint_dir"},
     {BASE "reduce: int64\n", NULL, "reduce is 'int64': expected tree, fast"},
+    {BASE "tokenizer: {path: a.json, vocab_path: b.json}\n", NULL, "it is Phi-4's name of tokenizer.path, which is given too"},
+    {BASE "tokenizer: {path: a.json, merges_file: a.txt, merges_path: b.txt}\n", NULL, "it is Phi-4's name of tokenizer.merges_file"},
+    {BASE "tasks: [hellaswag]\ntop_k: 4\n", NULL, "tasks: it belongs to torchtune's evaluation; `trimpot eval`"},
     {BASE "tokenizer: {merges_file: m.txt}\n", NULL, "it belongs to the vocab.json of tokenizer.path"},
     /* what must be there */
     {"dataset: {data_files: x.json}\n", NULL, "t.yaml: checkpointer.checkpoint_dir: it is missing"},

@@ -248,6 +248,25 @@ static void components_set_defaults(void **state)
     assert_int_equal(c->optimizer.min_8bit_size, 300);
     assert_false(c->optimizer.quantize_embeddings);
     config_free(c);
+    /* Paged is what the name says, unless the key does. */
+    static const struct {
+        const char *component, *key;
+        bool paged;
+    } pages[] = {
+        {"optimizer=bitsandbytes.optim.PagedAdamW", NULL, true},
+        {"optimizer=bitsandbytes.optim.PagedAdam32bit", NULL, true},
+        {"optimizer=bitsandbytes.optim.PagedAdamW8bit", "optimizer.is_paged=false", false},
+        {"optimizer=bitsandbytes.optim.AdamW8bit", "optimizer.is_paged=true", true},
+        {"optimizer=bitsandbytes.optim.AdamW8bit", NULL, false},
+        {"optimizer=torch.optim.AdamW", NULL, false},
+    };
+    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
+        c = pages[i].key ? PARSE(BASE, pages[i].component, pages[i].key) : PARSE(BASE, pages[i].component);
+        assert_int_equal(c->optimizer.is_paged, pages[i].paged);
+        assert_int_equal(c->optimizer.paged_resident, -1);
+        assert_int_equal(c->optimizer.min_paged_size, 100000);
+        config_free(c);
+    }
     c = PARSE(BASE "optimizer: {_component_: bitsandbytes.optim.PagedAdamW, is_paged: true}\n"
                    "lr_scheduler: {_component_: linear, num_warmup_steps: 7}\n"
                    "metric_logger: {_component_: torchtune.training.metric_logging.StdoutLogger}\n");
@@ -306,6 +325,30 @@ static void values_are_typed_by_the_schema(void **state)
     assert_int_equal(c->attn_workspace, 1000000000);
     assert_int_equal(c->ac_mode, AC_FULL);
     assert_true(c->device_set && c->device == DEVICE_CPU);
+    config_free(c);
+}
+
+static void what_if_it_were_another(void **state)
+{
+    (void)state;
+    struct config *c = PARSE(BASE "memory_budget: auto\nac_mode: null\nmodel: {lora_rank: 4}\nrecipe: lora_finetune\n"), *with;
+    assert_int_equal(c->memory_budget, BUDGET_AUTO);
+    assert_true(config_wrote(c, "memory_budget") && config_wrote(c, "model.lora_rank"));
+    assert_false(config_wrote(c, "ac_mode") || config_wrote(c, "model.lora_alpha") || config_wrote(c, "nothing"));
+    char *text = config_text(c);
+    assert_non_null(strstr(text, "memory_budget: auto\n"));
+    free(text);
+    assert_int_equal(config_with(c, "optimizer_in_bwd=true optimizer=bitsandbytes.optim.AdamW8bit  batch_size=3", &with), ST_OK);
+    assert_true(with->optimizer_in_bwd && with->optimizer.kind == CONFIG_ADAMW_8BIT && with->batch_size == 3 && with->model.lora.rank == 4);
+    assert_true(with->memory_budget == BUDGET_AUTO && with->dataset[0].n_data_files == 1);
+    assert_false(config_wrote(with, "optimizer_in_bwd"));
+    char *value = config_value(with, "optimizer_in_bwd");
+    assert_string_equal(value, "true");
+    free(value);
+    assert_null(config_value(with, "no.such_key"));
+    config_free(with);
+    assert_int_equal(config_with(c, "optimizer_in_bwd=true gradient_accumulation_steps=2", &with), ST_USAGE);
+    assert_non_null(strstr(status_message(), "every micro-batch would step"));
     config_free(c);
 }
 
@@ -420,7 +463,7 @@ static void diff(void **state)
     assert_true(maths);
     free(d);
     config_free(is);
-    is = PARSE(BASE, "batch_size=4", "dataset.data_files=moved/rows.json", "save_every_n_steps=3", "ac_mode=full");
+    is = PARSE(BASE, "batch_size=4", "dataset.data_files=moved/rows.json", "save_every_n_steps=3", "ac_mode=full", "recompute=block");
     d = config_diff(old, is, &maths);
     assert_string_equal(d, "batch_size: 2 -> 4\ndataset.data_files: [rows.json] -> [moved/rows.json]\n");
     assert_false(maths);
@@ -490,6 +533,9 @@ static struct config *parsed(const char *text, const char *model, const char *ov
 
 #define TOKENIZER(keys) "tokenizer: {_component_: torchtune.models.qwen2.qwen2_tokenizer, max_seq_len: 7, " keys "}\n"
 
+#define PHI4                                                                                                                               \
+    "tokenizer: {_component_: torchtune.models.phi4.phi4_tokenizer, vocab_path: /tmp/p/vocab.json, merges_path: /tmp/p/merges.txt}\n"
+
 #define QWEN "path: /tmp/Q/vocab.json, merges_file: /tmp/Q/merges.txt"
 
 /* The tokenizer comes from --model, unless the command line says otherwise or the file's is one of the model's own. */
@@ -506,6 +552,9 @@ static void families_as_torchtune_names_them(void **state)
         {"gemma2.gemma2_9b", "gemma.gemma_tokenizer", "GEMMA2"}, /* it has none of its own */
         {"gemma2.gemma2_27b", "gemma2.gemma_tokenizer", "GEMMA2"},
         {"phi3.phi3_mini", "phi3.phi3_mini_tokenizer", "PHI3_MINI"},
+        {"phi4.qlora_phi4_14b", "phi4.phi4_tokenizer", "PHI4"},
+        {"llama3_2.lora_llama3_2_1b", "llama3.llama3_tokenizer", "LLAMA3"},
+        {"qwen3.qwen3_4b_instruct", "qwen3.qwen3_tokenizer", "QWEN2"}, /* so torchtune's own 4B files say; its names fit both */
         {"llama3_3.llama3_3_70b", "llama3.llama3_tokenizer", "LLAMA3"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -535,6 +584,9 @@ static void a_model_brings_its_tokenizer(void **state)
          TRIMPOT_SOURCE_DIR "/README.md"},
         {TOKENIZER("path: '${checkpointer.checkpoint_dir}/config.c'"), here, NULL, TRIMPOT_SOURCE_DIR "/configs/config.c", NULL, NULL},
         {TOKENIZER("path: '${checkpointer.checkpoint_dir}/none'"), here, NULL, here, NULL, NULL},
+        {PHI4, NULL, NULL, "/tmp/p/vocab.json", "/tmp/p/merges.txt", NULL},
+        {PHI4, here, NULL, here, NULL, NULL},
+        {PHI4, here, "tokenizer.vocab_path=/t/v.json", "/t/v.json", "/tmp/p/merges.txt", NULL},
         {TOKENIZER(""), here, NULL, NULL, NULL, NULL},
         {"seed: 1\n", here, NULL, NULL, NULL, NULL},
     };
@@ -565,6 +617,7 @@ int main(void)
         cmocka_unit_test(recipes_are_inferred),
         cmocka_unit_test(components_set_defaults),
         cmocka_unit_test(values_are_typed_by_the_schema),
+        cmocka_unit_test(what_if_it_were_another),
         cmocka_unit_test(overrides),
         cmocka_unit_test(interpolation),
         cmocka_unit_test(effective_reads_back),

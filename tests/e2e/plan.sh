@@ -44,21 +44,8 @@ for text in "the budget is 1.00 MB" "op workspace" "shrink with: " "gradient_acc
 [ ! -e "$scratch/refused" ] || fail "a refused run left $scratch/refused behind"
 
 # ---- (b), (c) --------------------------------------------------------------------------------------------------------------
-if grep -q __asan_init "$trimpot"; then say "sanitizers: allocations and peaks are those of another program: not looked at"; finish; exit; fi
-command -v cc >/dev/null || { say "SKIPPED: no C compiler for the preloaded counter: peaks and allocations not looked at"; finish; exit; }
-cc -O1 -shared -fPIC -o "$scratch/watch.so" "$source/tests/e2e/preload/watch.c" -ldl || die "watch.c does not compile"
-
-# watched RANKS command…: prints "ALLOCATIONS PEAK_KB", the largest of the ranks.
-watched()
-{
-    local n=$1
-    shift
-    rm -f "$scratch/watch"
-    if [ "$n" = 1 ]; then WATCH_OUT=$scratch/watch LD_PRELOAD=$scratch/watch.so "$@" >"$scratch/watched.log" 2>&1 </dev/null
-    else mpirun -n "$n" -x WATCH_OUT="$scratch/watch" -x LD_PRELOAD="$scratch/watch.so" "$@" >"$scratch/watched.log" 2>&1 </dev/null
-    fi || { say "$*"; tail -3 "$scratch/watched.log"; } >&2
-    sort -n "$scratch/watch" | tail -1
-}
+. "$source/tests/e2e/lib_peak.sh"
+[ -z "$unseen" ] || { say "SKIPPED: $unseen: not looked at"; finish; exit; }
 
 # quiet ROWS KEYS…: 3 steps and 9 steps make the same number of allocations.
 quiet()
@@ -83,19 +70,6 @@ quiet "$rows" "${full[@]}" dtype=fp32 gradient_accumulation_steps=4
 quiet "$same_rows" "${full[@]}" dtype=bf16
 quiet "$same_rows" "${qlora[@]}" dtype=bf16
 quiet "$rows" "${lora[@]}" dtype=fp32 optimizer=torch.optim.SGD
-
-# below RANKS KEYS…: peak − peak of `trimpot version` ≤ plan · 1.03 + 16 MB.
-below()
-{
-    local n=$1 plan peak base
-    shift
-    plan=$(ranks "$n" "$trimpot" plan "$@" --json 2>/dev/null | sed -E 's/.*"total_bytes":([0-9]+).*/\1/')
-    base=$(watched "$n" "$trimpot" version | cut -d' ' -f2)
-    rm -rf "$scratch/run"
-    peak=$(watched "$n" "$trimpot" run "$@" --output "$scratch/run" -q | cut -d' ' -f2)
-    say "peak $((peak / 1024)) MiB − $((base / 1024)) MiB (version), plan $((plan / 1048576)) MiB, $n rank(s): $*"
-    [ $(((peak - base) * 1024)) -le $((plan + plan * 3 / 100 + 16000000)) ] || fail "$(((peak - base) * 1024)) bytes, the plan says $plan: $*"
-}
 
 worlds=1
 command -v mpirun >/dev/null && [ -e "$build/trimpot_mpi.so" ] && worlds="1 2"

@@ -22,12 +22,14 @@ for kind in full lora qlora; do
             run $n "$scratch/plain" "${how[@]}" dtype=$dtype
             run $n "$scratch/recompute" "${how[@]}" dtype=$dtype enable_activation_checkpointing=true
             run $n "$scratch/selective" "${how[@]}" dtype=$dtype ac_mode=selective ac_option=2
+            run $n "$scratch/ffn" "${how[@]}" dtype=$dtype recompute=ffn
+            run $n "$scratch/inputs" "${how[@]}" dtype=$dtype recompute=attention optimizer_in_bwd=true
             run $n "$scratch/in_bwd" "${how[@]}" dtype=$dtype optimizer_in_bwd=true
             run $n "$scratch/both" "${how[@]}" dtype=$dtype optimizer_in_bwd=true enable_activation_checkpointing=true
-            for other in recompute selective in_bwd both; do
+            for other in recompute selective ffn inputs in_bwd both; do
                 same "$kind $dtype $n: $other" "$scratch/plain" "$scratch/$other"
             done
-            rm -rf "$scratch"/{plain,recompute,selective,in_bwd,both}
+            rm -rf "$scratch"/{plain,recompute,selective,ffn,inputs,in_bwd,both}
         done
     done
 done
@@ -47,6 +49,13 @@ in_bwd=$(planned gradients "${full[@]}" dtype=fp32 optimizer_in_bwd=true)
 [ "$in_bwd" -lt $((gradients * 2 / 3)) ] || fail "optimizer_in_bwd: gradients $gradients -> $in_bwd"
 kept=$(planned activations "${full[@]}" dtype=fp32)
 block=$(planned activations "${full[@]}" dtype=fp32 enable_activation_checkpointing=true)
+last=
+for rung in none products ffn attention block; do
+    bytes=$(planned activations "${full[@]}" dtype=fp32 recompute=$rung)
+    [ -z "$last" ] || [ "$bytes" -lt "$last" ] || fail "recompute=$rung keeps $bytes, the rung below $last"
+    last=$bytes
+    equal "recompute=$rung" "$bytes" "$(case $rung in products) echo "$kept" ;; block) echo "$block" ;; *) echo "$bytes" ;; esac)"
+done
 [ "$block" -lt $((kept / 3)) ] || fail "activation checkpointing: kept $kept -> $block"
 
 # Offloading, where host and device are one: taken, said to move nothing, and the same plan. (Where they are not: fence/offload.sh.)

@@ -178,6 +178,7 @@ cudaError_t memory_take(memory_kind kind, int device, size_t bytes, void **out)
     size_t page = page_bytes(), body = (bytes + ALIGNED - 1) / ALIGNED * ALIGNED, whole = (body + page - 1) / page * page;
     char *map = (char *)mmap(nullptr, whole + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED) return cudaErrorMemoryAllocation;
+    madvise(map, whole + 2 * page, MADV_HUGEPAGE); /* its protection changes with every launch: the fewer pages the better */
     allocation a = {map, whole + 2 * page, map + page + whole - body, bytes, kind, device, ++memory.numbers, false};
     protect(a, PROT_READ | PROT_WRITE);
     memset(inner(a), FRESH, inner_bytes(a));

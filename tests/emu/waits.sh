@@ -11,6 +11,8 @@ head -16 "$rows" >"$scratch/few.jsonl"
 llama2=(--model "$source/tests/truth/golden/llama2/model")
 deep=(--model "$(deeper llama2 3)" model.init=random) # more layers than are dequantised ahead, and than the ring of activations has places
 ways=("LoRA, offloaded|1 ${lora[*]} dtype=fp32 enable_activation_offloading=true ${deep[*]}")
+ways+=("full, paged|1 ${full[*]} dtype=fp32 optimizer=bitsandbytes.optim.PagedAdamW optimizer.paged_resident=0 optimizer.min_paged_size=1 \
+optimizer.paged_window=8192 ${llama2[*]}")
 if [ -e "$build/trimpot_mpi.so" ] && [ -e "$build/trimpot_emu_nccl.so" ] && command -v mpirun >/dev/null; then
     ways+=("full, 2 ranks|2 ${full[*]} dtype=fp32 reduce_bucket=32KiB ${llama2[*]}")
 fi
@@ -39,7 +41,7 @@ for way in "${!ways[@]}"; do
 done
 mapfile -t labels < <(printf '%s\n' "${@:2}")
 [ $# -gt 1 ] || mapfile -t labels < <(wait_labels)
-[ $# -gt 1 ] || [ ${#labels[@]} -ge 14 ] || die "only ${#labels[@]} waits found"
+[ $# -gt 1 ] || [ ${#labels[@]} -ge 17 ] || die "only ${#labels[@]} waits found"
 for label in "${labels[@]}"; do
     missed=
     for how in "${orders[@]}"; do

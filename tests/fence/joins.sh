@@ -59,6 +59,8 @@ within()
     same "$name, 2 ranks" "$scratch/joins" "$scratch/other"
     under joins 1 "$scratch/other" "$@" enable_activation_checkpointing=true
     same "$name, recomputed" "$scratch/joins" "$scratch/other"
+    under joins 1 "$scratch/other" "$@" recompute=attention
+    same "$name, what attention reads recomputed" "$scratch/joins" "$scratch/other"
     TRIMPOT_FENCE=any under joins 1 "$scratch/other" "$@" save_every_n_steps=1 checkpointer.keep_last_n_checkpoints=9
     same "$name, saved" "$scratch/joins" "$scratch/other"
     rm -rf "$scratch"/other/checkpoints/step-0000002 "$scratch"/other/export

@@ -4,29 +4,7 @@
 . "$(dirname "$0")/../lib.sh"
 built trimpot
 need python3
-models=$scratch/models
-
-python3 - "$models" <<'END'
-import json, os, sys
-
-def write(name, **shape):
-    os.makedirs(f"{sys.argv[1]}/{name}")
-    base = {"rope_theta": 500000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 131072, "hidden_act": "silu"}
-    with open(f"{sys.argv[1]}/{name}/config.json", "w") as f:
-        json.dump({**base, **shape}, f)
-
-def sizes(c, f, l, h, k, d, v):
-    return {"hidden_size": c, "intermediate_size": f, "num_hidden_layers": l, "num_attention_heads": h, "num_key_value_heads": k,
-            "head_dim": d, "vocab_size": v}
-
-write("llama3-8b", model_type="llama", tie_word_embeddings=False, **sizes(4096, 14336, 32, 32, 8, 128, 128256))
-write("llama3.2-1b", model_type="llama", tie_word_embeddings=True, **sizes(2048, 8192, 16, 32, 8, 64, 128256))
-write("qwen2.5-0.5b", model_type="qwen2", tie_word_embeddings=True, **sizes(896, 4864, 24, 14, 2, 64, 151936))
-write("qwen2.5-7b", model_type="qwen2", tie_word_embeddings=False, **sizes(3584, 18944, 28, 28, 4, 128, 152064))
-write("tiny", model_type="qwen2", tie_word_embeddings=True, **sizes(64, 160, 2, 4, 2, 16, 512))
-write("qwen3-8b", model_type="qwen3", tie_word_embeddings=False, **sizes(4096, 12288, 36, 32, 8, 128, 151936))
-write("qwen3-0.6b", model_type="qwen3", tie_word_embeddings=True, **sizes(1024, 3072, 28, 16, 8, 128, 151936))
-END
+. "$source/tests/launcher/lib_models.sh"
 
 lora=(lora_finetune model.lora_rank=16 'model.lora_attn_modules=[q_proj,k_proj,v_proj,output_proj]' model.apply_lora_to_mlp=true)
 
@@ -154,6 +132,31 @@ for before, after in ((stays, leaves), (again, again_leaves), (again, waits)):
 each = total(leaves, "offloaded") / 8192 / 53e9
 ok &= speed(again_leaves) == speed(again) and speed(waits) < speed(again)
 ok &= abs(speed(leaves) / (1 / (2 * each)) - 1) < 0.05
+sys.exit(not ok)
+END
+
+# The ladder: what each rung keeps per token and layer (numerics.md 13: C 4096, q 4096, kv 1024, F 14336, 32 heads), and by how many
+# weights it multiplies once more. The last layer has all of it still.
+for rung in none products ffn attention block; do
+    planned llama3-8b 8192 1 1 h100 full_finetune recompute=$rung >"$scratch/rung.$rung.json" || fail "recompute=$rung"
+done
+python3 - "$scratch" <<'END' || fail "the rungs do not add up"
+import json, sys
+
+C, Q, KV, F, H = 4096, 4096, 1024, 14336, 32
+KEPT = {"none": 2 * (4 * C + 2 * Q + 2 * KV + 3 * F) + 4 * (H + 2), "products": 2 * (2 * C + 2 * Q + 2 * KV + 2 * F) + 4 * (H + 2),
+        "ffn": 2 * (2 * C + 2 * Q + 2 * KV) + 4 * (H + 2), "attention": 2 * (2 * C + Q) + 4 * (H + 2), "block": 2 * C}
+AGAIN = {"none": 0, "products": 0, "ffn": 2 * F * C, "attention": 2 * F * C + (Q + 2 * KV) * C}
+ok, once = True, None
+for rung, kept in KEPT.items():
+    p = json.load(open(f"{sys.argv[1]}/rung.{rung}.json"))
+    bytes_ = sum(r["bytes"] for r in p["rows"] if r["category"] == "activations")
+    flop = p["prediction"]["gflop_per_token"]
+    once = once or flop
+    print(f"recompute={rung}: {bytes_ / 1e9:.2f} GB kept, {flop:.2f} GFLOP and {p['prediction']['tokens_per_s']:.0f} tokens/s")
+    ok &= bytes_ == kept * 32 * 8192
+    if rung in AGAIN:
+        ok &= abs(flop - once - 2 * 31 * AGAIN[rung] / 1e9) < 0.002
 sys.exit(not ok)
 END
 

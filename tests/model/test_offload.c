@@ -37,6 +37,7 @@ static const struct technique plain = {ACT_RUNG_NONE},
                               techniques[] = {
                                   {ACT_RUNG_NONE, 0, true, true, false},    {ACT_RUNG_PRODUCTS, 0, true, false, false},
                                   {ACT_RUNG_PRODUCTS, 0, true, true, true}, {ACT_RUNG_BLOCK, 0, true, true, false},
+                                  {ACT_RUNG_FFN, 0, true, false, false},    {ACT_RUNG_INPUTS, 0, true, true, true},
                                   {ACT_RUNG_BLOCK, 2, true, true, false},   {ACT_RUNG_BLOCK, 3, true, false, false},
 };
 

@@ -201,7 +201,11 @@ static void kept_bytes(void **state)
     const struct {
         enum act_rung rung;
         int64_t c, q, kv, f, h;
-    } rows[] = {{ACT_RUNG_NONE, 4, 2, 2, 3, 1}, {ACT_RUNG_PRODUCTS, 2, 2, 2, 2, 1}, {ACT_RUNG_BLOCK, 1, 0, 0, 0, 0}};
+    } rows[] = {{ACT_RUNG_NONE, 4, 2, 2, 3, 1},
+                {ACT_RUNG_PRODUCTS, 2, 2, 2, 2, 1},
+                {ACT_RUNG_FFN, 2, 2, 2, 0, 1},
+                {ACT_RUNG_INPUTS, 2, 1, 0, 0, 1},
+                {ACT_RUNG_BLOCK, 1, 0, 0, 0, 0}};
     struct model_shape s = shape_with(NULL);
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

@@ -15,12 +15,16 @@ struct technique {
 static const struct technique plain = {"plain", ACT_RUNG_NONE, .threads = 1},
                               techniques[] = {
                                   {"norms and products recomputed", ACT_RUNG_PRODUCTS, .threads = 1},
+                                  {"gate and up recomputed", ACT_RUNG_FFN, .threads = 1},
+                                  {"what attention reads recomputed", ACT_RUNG_INPUTS, .threads = 1},
+                                  {"that of every third block", ACT_RUNG_INPUTS, 3, .threads = 1},
+                                  {"that, and optimizer in backward", ACT_RUNG_INPUTS, .in_bwd = true, .threads = 1},
                                   {"blocks recomputed", ACT_RUNG_BLOCK, .threads = 1},
                                   {"every second block recomputed", ACT_RUNG_BLOCK, 2, .threads = 1},
                                   {"optimizer in backward", ACT_RUNG_NONE, .in_bwd = true, .threads = 1},
                                   {"both", ACT_RUNG_BLOCK, .in_bwd = true, .threads = 1},
                                   {"two threads", ACT_RUNG_NONE, .threads = 2},
-                                  {"under guard", ACT_RUNG_PRODUCTS, .paranoid = true, .threads = 1},
+                                  {"under guard", ACT_RUNG_INPUTS, .paranoid = true, .threads = 1},
                                   {"both, under guard", ACT_RUNG_BLOCK, .in_bwd = true, .paranoid = true, .threads = 1},
 };
 

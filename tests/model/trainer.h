@@ -89,6 +89,10 @@ static inline void corpus_make(struct corpus *c, int n_batches)
 
 /* ---- ways to train --------------------------------------------------------------------------------------------------- */
 
+struct tiny_paging {
+    int64_t resident, window, small;
+};
+
 struct way {
     const char *name;
     const char *family;
@@ -101,6 +105,8 @@ struct way {
     double lr, decay, momentum;
     bool nesterov;
     void (*also)(struct model_shape *s); /* what the family's shape lacks, to have blocks of every kind */
+    bool eight;                          /* with an 8-bit optimizer: codes of tensors from 300 elements on */
+    const struct tiny_paging *paging;
 };
 
 /* ---- shapes that no family of today has, put together from flags. Caps and windows are so small that they bite. ---------- */
@@ -236,12 +242,14 @@ static inline void tiny_layout(struct tiny *t)
     struct arena *a = t->plan.arena;
     model_layout(&t->m, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH], &a[PLAN_OFFLOADED]);
     trainer_layout(&t->trainer, a);
-    stage_layout(&t->stage, &a[PLAN_SCRATCH], &a[PLAN_STAGING]);
+    size_t raw = t->stage.raw_bytes;
+    stage_layout(&t->stage, raw ? arena_take(&a[PLAN_SCRATCH], raw, "bytes of files") : NULL, &a[PLAN_STAGING]);
     t->s->workspace = arena_take(&a[PLAN_WORKSPACE], t->s->workspace_bytes, "workspace");
 }
 
 static inline struct config config_of(const struct way *r)
 {
+    const struct tiny_paging paging = r->paging ? *r->paging : (struct tiny_paging){-1};
     return (struct config){.stochastic_rounding = true,
                            .clip_grad_norm = NAN,
                            .optimizer = {.kind = r->optimizer,
@@ -251,6 +259,12 @@ static inline struct config config_of(const struct way *r)
                                          .beta2 = 0.99,
                                          .eps = 1e-8,
                                          .momentum = r->momentum,
+                                         .min_8bit_size = 300,
+                                         .quantize_embeddings = true,
+                                         .is_paged = r->paging != NULL,
+                                         .paged_resident = paging.resident,
+                                         .paged_window = paging.window,
+                                         .min_paged_size = paging.small,
                                          .nesterov = r->nesterov}};
 }
 
@@ -322,7 +336,7 @@ static inline void tiny_open_among(struct tiny *t, const struct way *r, const st
     tiny_layout(t);
     MUST(model_prepare(&t->m, &t->stage));
     tiny_init_weights(t);
-    MUST(optim_zero(&t->trainer.optim));
+    MUST(optim_zero(&t->trainer.optim, &t->stage));
     MUST(trainer_set_applied(&t->trainer, 0));
     t->first_gradient = mem_alloc((size_t)t->m.params.flat_count * sizeof(double));
 }

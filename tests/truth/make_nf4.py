@@ -20,6 +20,7 @@ import sys
 import tempfile
 import zlib
 
+import bitsandbytes
 import bitsandbytes.functional as F
 import numpy as np
 import torch
@@ -55,7 +56,14 @@ def dequantize_4bit(codes, quant_state=None, absmax=None, out=None, blocksize=No
     return found.t() if codes.shape[0] == 1 else found
 
 
+def matmul_4bit(x, codes, quant_state, out=None, bias=None):
+    """Forward and backward with the weight as dequantize_4bit gives it, in the dtype that it was, as up to 0.49 (0.50's forward makes
+    the dtype of x of it directly, on a CPU by the kernel above; its backward does not)."""
+    return torch.nn.functional.linear(x, dequantize_4bit(codes, quant_state).to(x.dtype), bias)
+
+
 F.dequantize_4bit = dequantize_4bit
+bitsandbytes.matmul_4bit = matmul_4bit
 
 
 def crc(values):
@@ -77,6 +85,7 @@ def peft_losses(directory, adapter, settings, ids):
         if p.is_floating_point():
             p.data = p.data.float()
     model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    model.train()  # else bitsandbytes repacks weights for inference on a CPU
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=settings["lr"], weight_decay=settings["weight_decay"], eps=settings["eps"])
     losses = []

@@ -21,4 +21,12 @@ for family in "${families[@]}"; do
             { grep -E 'Error|error' "$scratch/log"; fail "$family $run in the peers"; }
     done
 done
+
+while read -r name family; do
+    mapfile -t all < <(python3 "$here/starts.py" keys "$name")
+    rm -rf "$scratch/out"
+    "$trimpot" run lora_finetune --model "$here/golden/$family/model" --data "$here/golden/$family/rows.jsonl" --output "$scratch/out" device=cpu \
+        dtype=fp32 shuffle=false seed=1 epochs=10 batch_size=8 model.apply_lora_to_mlp=true "${all[@]}" >"$scratch/log" 2>&1 || fail "$name"
+    "$python" "$here/make_starts.py" load "$name" "$scratch/out/adapter" 2>"$scratch/log" || { tail -n 3 "$scratch/log"; fail "$name in PEFT"; }
+done < <(python3 "$here/starts.py" list)
 finish

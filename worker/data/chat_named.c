@@ -40,7 +40,9 @@ const char *chat_family_told(const struct tokenizer *t)
 {
     const struct family_module *m = NULL;
     while ((m = family_module_next(m)))
-        if (m->speech && m->speech->told_by && tokenizer_id(t, m->speech->told_by) >= 0) return m->name;
+        if (m->speech && m->speech->told_by && tokenizer_id(t, m->speech->told_by) >= 0 &&
+            !(m->speech->not_by && tokenizer_id(t, m->speech->not_by) >= 0))
+            return m->name;
     bool plain = tokenizer_size(t) >= 32000 && tokenizer_id(t, "<s>") == 1 && tokenizer_id(t, "</s>") == 2;
     while (plain && (m = family_module_next(m)))
         if (m->speech && m->speech->plain) return m->name;

@@ -27,6 +27,7 @@ struct torchtune {
     const struct config_pair *roles;        /* {role: [prefix, suffix]} of the configuration */
     int n_roles;
     int32_t bos, eos;                                 /* -1 = none */
+    int32_t text_bos;                                 /* begins a completion row, -1 = nothing does */
     int32_t text_eos;                                 /* ends a completion row: the tokenizer's own, whatever ends a chat */
     int32_t start[ROLE_COUNT], middle, end, end_more; /* header and turn marks of chat styles */
     bool trims;                                       /* the tokenizer puts a space in front of every text */

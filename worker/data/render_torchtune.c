@@ -136,6 +136,7 @@ status torchtune_init(struct rendering *out, const struct config *c, const struc
     TRY(style_for(tok, family, &r->style));
     const struct family_style *s = r->style;
     r->bos = mark(tok, s->bos, tokenizer_bos(tok));
+    r->text_bos = s->text_bos ? mark(tok, s->text_bos, -1) : r->bos;
     r->eos = mark(tok, s->eos, tokenizer_eos(tok));
     r->text_eos = tokenizer_eos(tok) >= 0 ? tokenizer_eos(tok) : r->eos;
     for (enum role role = ROLE_SYSTEM; role < ROLE_COUNT; role++) {
@@ -341,7 +342,7 @@ status torchtune_chat(const struct rendering *r, const struct chat *c, struct re
 
 status torchtune_text(const struct rendering *r, const char *text, size_t n, bool add_eos, struct rendered *out)
 {
-    rendered_put(out, r->torchtune.bos, true);
+    rendered_put(out, r->torchtune.text_bos, true);
     int64_t body = (int64_t)out->ids.n;
     TRY(put_text(r, text, n, r->specials, true, out));
     int64_t body_end = (int64_t)out->ids.n;

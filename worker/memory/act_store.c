@@ -186,11 +186,19 @@ tensor act(const struct act_store *a, int64_t layer, int slot)
     return tensor_columns(&t, row->column, row->width);
 }
 
+slot_set act_shared(const struct act_store *a, int64_t layer)
+{
+    slot_set shared = 0;
+    for (int slot = 0; slot < a->n_slots; slot++)
+        if (has_memory(a, slot) && !is_kept(a, layer, slot)) shared |= (slot_set)1 << slot;
+    return shared;
+}
+
 slot_set act_missing(const struct act_store *a, int64_t layer)
 {
-    slot_set missing = 0;
+    slot_set missing = act_shared(a, layer);
     for (int slot = 0; slot < a->n_slots; slot++)
-        if (has_memory(a, slot) && !is_kept(a, layer, slot) && a->owner[slot] != layer) missing |= (slot_set)1 << slot;
+        if (a->owner[slot] == layer) missing &= ~((slot_set)1 << slot);
     return missing;
 }
 

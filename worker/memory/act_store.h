@@ -37,6 +37,8 @@ typedef uint64_t slot_set; /* a bit per slot; columns of a slot count as their o
 enum act_rung {
     ACT_RUNG_NONE,     /* keep all */
     ACT_RUNG_PRODUCTS, /* norms and products: no matrix product is repeated (default) */
+    ACT_RUNG_FFN,      /* gate and up, too */
+    ACT_RUNG_INPUTS,   /* q, k and v, too: what attention reads; what it made of them stays, so that it is not run again */
     ACT_RUNG_BLOCK,    /* whole block: keep its input only */
     ACT_RUNG_FORWARD,  /* no backward will come (eval, generate): share everything */
 };
@@ -100,6 +102,9 @@ tensor act(const struct act_store *a, int64_t layer, int slot);
 
 /* Slots whose values for this layer are not there now (shared and owned by another layer). */
 slot_set act_missing(const struct act_store *a, int64_t layer);
+
+/* Slots that have no memory of their own in this layer: missing, once another layer has been walked. */
+slot_set act_shared(const struct act_store *a, int64_t layer);
 
 /* How many layers leave the device between forward and backward. */
 int64_t act_offloaded(const struct act_store *a);

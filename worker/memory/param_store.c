@@ -33,8 +33,16 @@ int param_add(struct param_store *ps, enum param_kind kind, int64_t dim0, int64_
         ps->p = mem_grow(ps->p, (size_t)ps->cap * sizeof *ps->p);
     }
     struct param *p = &ps->p[ps->n];
-    *p = (struct param){
-        .kind = kind, .rank = dim1 ? 2 : 1, .dim = {dim0, dim1 ? dim1 : 1}, .layer = -1, .uses = 1, .scale = 1, .next = -1, .joins = -1};
+    *p = (struct param){.kind = kind,
+                        .rank = dim1 ? 2 : 1,
+                        .dim = {dim0, dim1 ? dim1 : 1},
+                        .layer = -1,
+                        .uses = 1,
+                        .scale = 1,
+                        .lr_mult = 1,
+                        .wd_mult = 1,
+                        .next = -1,
+                        .joins = -1};
     p->count = p->dim[0] * p->dim[1];
     va_list ap;
     va_start(ap, name);
@@ -62,7 +70,7 @@ static const struct {
 } PACKED[] = {
     {".quant_state.bitsandbytes__nf4", "bitsandbytes NF4"},
     {".quant_state.bitsandbytes__fp4", "bitsandbytes FP4"},
-    {".quant_map", "bitsandbytes"}, /* so far also of what bnb.h reads */
+    {".quant_map", "bitsandbytes"},
     {".SCB", "bitsandbytes 8-bit"},
     {".qweight", "GPTQ or AWQ"},
     {".weight_packed", "compressed-tensors"},
@@ -229,8 +237,8 @@ static void tabulate(struct param_store *ps)
             ps->seg_table[ps->segs.n++] = (struct seg){.at = p->flat,
                                                        .count = p->count,
                                                        .partial = p->partial,
-                                                       .lr_mult = 1,
-                                                       .wd_mult = 1,
+                                                       .lr_mult = p->lr_mult,
+                                                       .wd_mult = p->wd_mult,
                                                        .scale = copies && p->kind == PARAM_ADAPTER ? p->scale : 0};
     }
     qsort(ps->seg_table, (size_t)ps->segs.n, sizeof *ps->seg_table, by_place);
@@ -327,7 +335,7 @@ void param_store_index(struct param_store *ps)
 
 static bool can_map(const struct param_store *ps, const struct param *p)
 {
-    return ps->be->tensors_in == MEM_HOST && p->source && p->source->dt == ps->act &&
+    return ps->be->tensors_in == MEM_HOST && !p->rewritten && p->source && p->source->dt == ps->act &&
            (uintptr_t)p->source->data % dtype_bytes(ps->act) == 0;
 }
 
@@ -365,6 +373,22 @@ static tensor flat_view(const struct param *p, void *flat, dtype dt)
     return param_shaped(p, flat ? (char *)flat + (size_t)p->flat * dtype_bytes(dt) : NULL, dt);
 }
 
+/* One linear in f32 on its way to NF4, and one dequantised: what is loaded is not computed with yet, so that the first lies where
+ * dequantised weights will, if these take as much. */
+static void layout_linears(struct param_store *ps, struct arena *scratch, int64_t widest, int64_t largest)
+{
+    size_t wide = (size_t)widest * 4, narrow = (size_t)largest * dtype_bytes(ps->act);
+    bool placed = ps->decode && (size_t)ps->layer_count * dtype_bytes(ps->act) >= wide;
+    void *place = placed ? ps->buffer[0].data : NULL;
+    if (narrow) {
+        void *linear = arena_take(scratch, wide > narrow && !placed ? wide : narrow, "dequantised linear, %s", dtype_name(ps->act));
+        ps->dequantised = tensor_1d(linear, ps->act, largest);
+        if (!placed) place = linear;
+    } else if (wide && !placed)
+        place = arena_take(scratch, wide, "linear to be quantised, f32");
+    ps->wide = tensor_1d(place, DT_F32, widest);
+}
+
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch)
 {
     dtype dt = ps->trained_dt;
@@ -391,13 +415,8 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         if (ps->masters) p->master = flat_view(p, ps->flat_master, DT_F32);
         p->work = p->kind == PARAM_ADAPTER && ps->flat_work ? flat_view(p, ps->flat_work, ps->act) : p->value;
     }
-    ps->wide = tensor_1d(NULL, DT_F32, 0);
-    if (widest) ps->wide = tensor_1d(arena_take(scratch, (size_t)widest * 4, "linear to be quantised, f32"), DT_F32, widest);
-    if (largest)
-        ps->dequantised =
-            tensor_1d(arena_take(scratch, (size_t)largest * dtype_bytes(ps->act), "dequantised linear, %s", dtype_name(ps->act)), ps->act,
-                      largest);
     param_layers_layout(ps, scratch);
+    layout_linears(ps, scratch, widest, largest);
 }
 
 /* ---- use ---------------------------------------------------------------------------------------------------------- */

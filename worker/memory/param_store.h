@@ -35,11 +35,12 @@ struct param {
     enum param_kind kind;
     int rank;
     int64_t dim[2], count;
-    int64_t layer; /* that it is of, -1 = of none */
-    int uses;      /* gradient contributions per micro-batch: 2 for tied embeddings */
-    bool held;     /* its gradient stays open while those of others come and go: tied embeddings from the head to
+    int64_t layer;          /* that it is of, -1 = of none */
+    int uses;               /* gradient contributions per micro-batch: 2 for tied embeddings */
+    bool held;              /* its gradient stays open while those of others come and go: tied embeddings from the head to
                               * the first layer, the norm and adapters of the head from chunk to chunk */
-    float scale;   /* adapters: factor of the working copy */
+    float scale;            /* adapters: factor of the working copy */
+    float lr_mult, wd_mult; /* trained: of the learning rate and of the weight decay */
     enum param_init init;
     float init_bound;
     int next;                      /* trained: of the same row (param_store_index), the one whose place follows; -1 = none */
@@ -47,6 +48,7 @@ struct param {
     int64_t partial;               /* trained: first of its norm partials */
     const struct st_entry *source; /* NULL: initialised, not loaded */
     bool mapped;                   /* frozen: `value` points into the file */
+    bool rewritten;                /* frozen: what is in memory is no longer what is in the file */
     tensor value;                  /* trained: the parameter; frozen: the weight; NF4 ahead: its place in the layer's buffer */
     tensor work;                   /* adapters: the working copy */
     tensor master;                 /* f32 master of a bf16 trained parameter; data NULL when none */
@@ -85,7 +87,7 @@ struct param_store {
     struct segs segs;         /* the trained tensors, ascending in the flat index */
     int64_t n_partials;       /* one per (trained tensor, page), by parameter number */
     tensor dequantised;       /* scratch: one linear at a time */
-    tensor wide;              /* scratch of loading: one that is quantised from neither f32 nor bf16 */
+    tensor wide;              /* scratch of loading alone: one that is quantised from neither f32 nor bf16 */
     int borrowed;             /* parameter now in `dequantised`, -1 none */
 
     /* The policy for NF4, said before block_build asks: layers of them are dequantised ahead, in memory for two layers, by a stream of

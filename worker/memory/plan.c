@@ -1,5 +1,6 @@
 #include "worker/memory/plan.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,8 @@ static const struct {
     [PLAN_FROZEN] = {"frozen weights", "model.quantize_base=true (NF4), dtype=bf16", MEM_DEVICE},
     [PLAN_TRAINED] = {"trained", "lora_finetune instead of full_finetune, model.lora_rank, dtype=bf16", MEM_DEVICE},
     [PLAN_GRADIENTS] = {"gradients", "optimizer_in_bwd=true, gradient_accumulation_steps, virtual_ranks", MEM_DEVICE},
-    [PLAN_OPTIMIZER] = {"optimizer", "optimizer=bitsandbytes.optim.AdamW8bit, torch.optim.SGD, dtype=bf16", MEM_DEVICE},
+    [PLAN_OPTIMIZER] = {"optimizer", "optimizer=bitsandbytes.optim.AdamW8bit, torch.optim.SGD, dtype=bf16", MEM_DEVICE,
+                        "optimizer=bitsandbytes.optim.PagedAdamW, bitsandbytes.optim.AdamW8bit, torch.optim.SGD, dtype=bf16"},
     [PLAN_ACTIVATIONS] = {"activations", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_DEVICE,
                           "enable_activation_checkpointing=true, enable_activation_offloading=true, batch_size, tokenizer.max_seq_len"},
     [PLAN_SCRATCH] = {"scratch", "head_chunk_rows, batch_size, tokenizer.max_seq_len", MEM_DEVICE},
@@ -24,6 +26,7 @@ static const struct {
     [PLAN_COMM] = {"communication", "fewer ranks", MEM_DEVICE},
     [PLAN_STAGING] = {"staging", "batch_size, fewer ranks", MEM_PINNED},
     [PLAN_OFFLOADED] = {"offloaded", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_PINNED},
+    [PLAN_PAGED] = {"paged", "optimizer=bitsandbytes.optim.PagedAdamW8bit, dtype=bf16", MEM_PINNED},
     [PLAN_HOST] = {"host", "batch_size", MEM_HOST},
 };
 
@@ -40,6 +43,14 @@ void plan_init(struct plan *p, const struct backend *be)
 {
     *p = (struct plan){.be = be};
     for (int i = 0; i < PLAN_ARENAS; i++) arena_init(&p->arena[i], CLASSES[i].name);
+}
+
+void plan_again(struct plan *p)
+{
+    for (int i = 0; i < PLAN_ARENAS; i++) {
+        arena_release(&p->arena[i]);
+        arena_init(&p->arena[i], CLASSES[i].name);
+    }
 }
 
 void plan_extra(struct plan *p, enum mem_kind kind, const char *category, const char *name, size_t bytes)
@@ -153,6 +164,21 @@ void plan_text(const struct plan *p, int rank, bool json, const char *more, stru
     free(lines);
 }
 
+int plan_sums(const struct plan *p, struct plan_sum sums[PLAN_SUMS])
+{
+    struct line *lines;
+    int n = collect(p, &lines), k = 0;
+    for (int i = 0; i < n; i++) {
+        int at = 0;
+        while (at < k && strcmp(sums[at].category, lines[i].category)) at++;
+        assert(at < PLAN_SUMS && "more categories than sums");
+        if (at == k) sums[k++] = (struct plan_sum){.category = lines[i].category};
+        *(lines[i].kind == MEM_DEVICE ? &sums[at].device : &sums[at].host) += lines[i].bytes;
+    }
+    free(lines);
+    return k;
+}
+
 /* ---- the budget ------------------------------------------------------------------------------------------------------ */
 
 static int by_bytes(const void *a, const void *b)
@@ -162,12 +188,42 @@ static int by_bytes(const void *a, const void *b)
 }
 
 /* The memory where tensors live has the configured budget; the other one only the machine's limit. */
-static status check_memory(const struct plan *p, const struct line *lines, int n, bool device, int64_t configured, int local_ranks)
+static size_t budget_of(const struct plan *p, bool device, int64_t configured, int local_ranks)
 {
     enum mem_kind kind = device ? MEM_DEVICE : MEM_HOST;
-    bool tensors = kind == p->be->tensors_in;
-    size_t total = bytes_of(lines, n, device);
-    size_t budget = tensors && configured >= 0 ? (size_t)configured : plan_machine_bytes(p->be, kind, local_ranks) + (device ? p->held : 0);
+    if (kind == p->be->tensors_in && configured >= 0) return (size_t)configured;
+    return plan_machine_bytes(p->be, kind, local_ranks) + (device ? p->held : 0);
+}
+
+void plan_kinds(const struct plan *p, size_t *device, size_t *host)
+{
+    struct line *lines;
+    int n = collect(p, &lines);
+    *device = bytes_of(lines, n, true);
+    *host = bytes_of(lines, n, false);
+    free(lines);
+}
+
+bool plan_fits(const struct plan *p, int64_t budget, int local_ranks)
+{
+    size_t device, host;
+    plan_kinds(p, &device, &host);
+    if (host > budget_of(p, false, budget, local_ranks)) return false;
+    return p->be->tensors_in != MEM_DEVICE || device <= budget_of(p, true, budget, local_ranks);
+}
+
+int64_t plan_excess(const struct plan *p, int64_t budget, int local_ranks)
+{
+    size_t device, host;
+    bool on_device = p->be->tensors_in == MEM_DEVICE;
+    plan_kinds(p, &device, &host);
+    return (int64_t)(on_device ? device : host) - (int64_t)budget_of(p, on_device, budget, local_ranks);
+}
+
+static status check_memory(const struct plan *p, const struct line *lines, int n, bool device, int64_t configured, int local_ranks)
+{
+    bool tensors = (device ? MEM_DEVICE : MEM_HOST) == p->be->tensors_in;
+    size_t total = bytes_of(lines, n, device), budget = budget_of(p, device, configured, local_ranks);
     if (total <= budget) return ST_OK;
     struct buf report = {0};
     for (int i = 0, named = 0; i < n && named < 4; i++) {

@@ -7,7 +7,7 @@
  *
  *              device backend                                        cpu
  *   MEM_DEVICE frozen … communication: what ops work on              ┐
- *   MEM_PINNED staging, offloaded: what crosses, by streams          ├ MEM_HOST, one budget
+ *   MEM_PINNED staging, offloaded, paged: what crosses, by streams   ├ MEM_HOST, one budget
  *   MEM_HOST   host: what the host alone reads; rows beside          ┘ */
 #ifndef TRIMPOT_PLAN_H
 #define TRIMPOT_PLAN_H
@@ -30,6 +30,7 @@ enum plan_class {
     PLAN_COMM,
     PLAN_STAGING,
     PLAN_OFFLOADED,
+    PLAN_PAGED,
     PLAN_HOST,
     PLAN_ARENAS,
 };
@@ -55,6 +56,14 @@ void plan_extra(struct plan *p, enum mem_kind kind, const char *category, const 
 size_t plan_arena_bytes(const struct plan *p); /* what plan_bind allocates, exactly */
 size_t plan_total_bytes(const struct plan *p); /* with the rows beside the arenas */
 
+/* Sums of the rows of one category. */
+enum { PLAN_SUMS = 16 };
+struct plan_sum {
+    const char *category;
+    size_t device, host; /* where tensors have memory of their own; else all is the host's */
+};
+int plan_sums(const struct plan *p, struct plan_sum sums[PLAN_SUMS]);
+
 /* The table: one line per category and name with how many and how much; `json`: an object instead, which `more` (",\"key\":…", or
  * "") goes on. Appends to out. */
 void plan_text(const struct plan *p, int rank, bool json, const char *more, struct buf *out);
@@ -62,6 +71,12 @@ void plan_text(const struct plan *p, int rank, bool json, const char *more, stru
 /* ST_OOM when the rows of one memory exceed what there is of it, naming the largest and the keys that shrink them.
  * budget: of the memory where tensors live, ≥ 0 in bytes, else what plan_machine_bytes says. */
 status plan_check(const struct plan *p, int64_t budget, int local_ranks);
+
+bool plan_fits(const struct plan *p, int64_t budget, int local_ranks); /* plan_check without the message */
+void plan_kinds(const struct plan *p, size_t *device, size_t *host);   /* all rows; without a device all are the host's */
+/* Bytes by which the rows of the memory where tensors live exceed what plan_check lets them have; negative: so many are free. */
+int64_t plan_excess(const struct plan *p, int64_t budget, int local_ranks);
+void plan_again(struct plan *p); /* arenas are measured anew; rows beside them stay */
 
 status plan_bind(struct plan *p); /* allocates every arena; ST_OOM */
 void plan_release(struct plan *p);

@@ -13,11 +13,11 @@ status stage_init(struct stage *g, struct stream *s, size_t raw_bytes)
     return ST_OK;
 }
 
-void stage_layout(struct stage *g, struct arena *tensors, struct arena *pinned)
+void stage_layout(struct stage *g, void *raw, struct arena *pinned)
 {
     if (!g->apart) return;
     for (int i = 0; i < 2; i++) g->half[i] = arena_take(pinned, HALF, "weights on their way");
-    g->raw = arena_take(tensors, g->raw_bytes, "bytes of files");
+    g->raw = raw;
 }
 
 void stage_release(struct stage *g)

@@ -25,7 +25,8 @@ struct stage {
 
 /* raw_bytes: the largest piece that stage_raw will be asked for. */
 status stage_init(struct stage *g, struct stream *s, size_t raw_bytes);
-void stage_layout(struct stage *g, struct arena *tensors, struct arena *pinned);
+/* raw: raw_bytes of tensor memory, which no step uses. */
+void stage_layout(struct stage *g, void *raw, struct arena *pinned);
 void stage_release(struct stage *g);
 
 status stage_in(struct stage *g, void *tensors, const void *host, size_t bytes);

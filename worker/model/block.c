@@ -44,25 +44,43 @@ void block_out(const struct model *m, tensor *x, tensor *delta)
     *delta = act(&m->acts, m->shape.layers - 1, m->block->delta);
 }
 
-/* Runs the steps that write what is needed and, if that is missing, what they read. */
+/* What is wanted of each step: those that write what is needed and, if that is missing, what they read. */
+static void trace(const struct block *b, slot_set missing, slot_set need, slot_set *want)
+{
+    for (int i = b->n_steps - 1; i >= 0; i--) {
+        const struct step *st = &b->step[i];
+        want[i] = st->writes & need & missing;
+        if (!want[i]) continue;
+        want[i] |= st->sum & missing;
+        need |= want[i] & st->sum ? st->terms : st->reads;
+    }
+}
+
 static status walk(struct pass *p, int64_t layer, slot_set missing, slot_set need)
 {
     const struct block *b = p->m->block;
     slot_set want[BLOCK_MAX_STEPS];
-    need &= missing;
-    for (int i = b->n_steps - 1; i >= 0; i--) {
-        const struct step *st = &b->step[i];
-        want[i] = st->writes & need;
-        if (!want[i]) continue;
-        want[i] |= st->sum & missing;
-        need |= (want[i] & st->sum ? st->terms : st->reads) & missing;
-    }
+    trace(b, missing, need, want);
     for (int i = 0; i < b->n_steps; i++) {
         if (!want[i]) continue;
         TRY(b->step[i].fwd(p, layer, &b->step[i], want[i]));
         act_written(&p->m->acts, layer, want[i]);
     }
     return ST_OK;
+}
+
+int64_t block_again(const struct model *m, int64_t layer)
+{
+    const struct block *b = m->block;
+    slot_set want[BLOCK_MAX_STEPS];
+    int64_t weights = 0;
+    if (layer < m->lowest || layer + 1 == m->shape.layers) return 0;
+    trace(b, act_shared(&m->acts, layer), m->layers[layer].use.needs, want);
+    for (int i = 0; i < b->n_steps; i++) {
+        const struct step *st = &b->step[i];
+        if (st->linear >= 0 && want[i] & st->out) weights += m->params.p[m->layers[layer].linear[st->linear].w].count;
+    }
+    return weights;
 }
 
 static status enter(struct pass *p, int64_t layer, enum phase phase)

@@ -141,6 +141,10 @@ struct block_use block_use_of(const struct model *m, int64_t layer);
 status block_fwd(struct pass *p, int64_t layer);
 status block_bwd(struct pass *p, int64_t layer); /* block_dx in place */
 
+/* By how many weights the backward of a layer multiplies once more, to have again what was not kept. (None in the last layer, whose
+ * values are there still.) */
+int64_t block_again(const struct model *m, int64_t layer);
+
 /* The step of attention; elements from row to row of a slot. */
 const struct step *block_attention(const struct block *b);
 int64_t block_ld(const struct block *b, int slot);

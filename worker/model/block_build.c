@@ -109,9 +109,19 @@ static int64_t ranks_of(const struct model *m, int first, int last)
     return sum;
 }
 
-static int add_lora(struct block *b, const struct model *m, int64_t width)
+/* The rung that recomputes what a projection writes: where its norm or product is there again, or all of the block. */
+static enum act_rung rung_of(int linear)
 {
-    return add_slot(b, "adapter x·Aᵀ", width, m->act, ACT_RUNG_BLOCK, GRAD_SELF);
+    static const enum act_rung RUNG[LINEAR_PER_LAYER] = {
+        [LINEAR_Q] = ACT_RUNG_INPUTS, [LINEAR_K] = ACT_RUNG_INPUTS, [LINEAR_V] = ACT_RUNG_INPUTS,   [LINEAR_O] = ACT_RUNG_BLOCK,
+        [LINEAR_GATE] = ACT_RUNG_FFN, [LINEAR_UP] = ACT_RUNG_FFN,   [LINEAR_DOWN] = ACT_RUNG_BLOCK,
+    };
+    return RUNG[linear];
+}
+
+static int add_lora(struct block *b, const struct model *m, int linear, int64_t width)
+{
+    return add_slot(b, "adapter x·Aᵀ", width, m->act, rung_of(linear), GRAD_SELF);
 }
 
 enum { ROOM = 64 }; /* elements: rows stay as aligned as they were */
@@ -133,11 +143,12 @@ static void adapters(struct block *b, const struct model *m, int x, int first)
         b->slot[x].room = room_for(width);
         all = add_columns(b, x, b->slot[x].width, width);
     } else if (members > 1 && row) {
-        all = add_lora(b, m, width);
+        all = add_lora(b, m, first, width);
     }
     for (int which = last; which >= first; which--) { /* as the A's lie */
         int64_t rank = largest_rank(m, which);
-        b->lora[which] = all < 0 || !rank ? add_lora(b, m, rank) : add_columns(b, b->slot[all].of, b->slot[all].column + column, rank);
+        b->lora[which] =
+            all < 0 || !rank ? add_lora(b, m, which, rank) : add_columns(b, b->slot[all].of, b->slot[all].column + column, rank);
         b->all[which] = joined ? all : -1;
         b->column[which] = column;
         column += rank;
@@ -234,16 +245,16 @@ static struct heads project_heads(struct block *b, const struct model *m, int n1
     struct heads h;
     adapters(b, m, n1, LINEAR_Q);
     if (s->fused_qkv) {
-        int all = add_slot(b, "q, k, v", q + 2 * kv, m->act, ACT_RUNG_BLOCK, add_grad(b, "gradient of q, k, v", q + 2 * kv));
+        int all = add_slot(b, "q, k, v", q + 2 * kv, m->act, rung_of(LINEAR_Q), add_grad(b, "gradient of q, k, v", q + 2 * kv));
         linear(b, m, "q, k, v", LINEAR_Q, n1, all, false);
         h.q = add_columns(b, all, 0, q);
         h.k = add_columns(b, all, q, kv);
         h.v = add_columns(b, all, q + kv, kv);
         return h;
     }
-    h.q = add_slot(b, "q", q, m->act, ACT_RUNG_BLOCK, add_grad(b, "gradient of q", q));
-    h.k = add_slot(b, "k", kv, m->act, ACT_RUNG_BLOCK, add_grad(b, "gradient of k", kv));
-    h.v = add_slot(b, "v", kv, m->act, ACT_RUNG_BLOCK, add_grad(b, "gradient of v", kv));
+    h.q = add_slot(b, "q", q, m->act, rung_of(LINEAR_Q), add_grad(b, "gradient of q", q));
+    h.k = add_slot(b, "k", kv, m->act, rung_of(LINEAR_K), add_grad(b, "gradient of k", kv));
+    h.v = add_slot(b, "v", kv, m->act, rung_of(LINEAR_V), add_grad(b, "gradient of v", kv));
     linear(b, m, "q", LINEAR_Q, n1, h.q, true);
     linear(b, m, "k", LINEAR_K, n1, h.k, true);
     linear(b, m, "v", LINEAR_V, n1, h.v, false);
@@ -254,7 +265,7 @@ static struct heads project_heads(struct block *b, const struct model *m, int n1
 static int normed_heads(struct block *b, const struct model *m, const char *name, int which, int x, int64_t heads)
 {
     int y = add_slot(b, name, b->slot[x].width, m->act, ACT_RUNG_PRODUCTS, b->grad[x]);
-    int rstd = add_slot(b, "statistics of q, k norms", heads, m->stat, ACT_RUNG_BLOCK, GRAD_SELF);
+    int rstd = add_slot(b, "statistics of q, k norms", heads, m->stat, ACT_RUNG_INPUTS, GRAD_SELF);
     norm_heads(b, name, which, x, y, rstd);
     return y;
 }
@@ -281,13 +292,13 @@ static int mlp_branch(struct block *b, const struct model *m, int n2)
     int gate, up;
     adapters(b, m, n2, LINEAR_GATE);
     if (s->fused_gate_up) {
-        int both = add_slot(b, "gate, up", 2 * s->ffn, m->act, ACT_RUNG_BLOCK, GRAD_SELF);
+        int both = add_slot(b, "gate, up", 2 * s->ffn, m->act, rung_of(LINEAR_GATE), GRAD_SELF);
         linear(b, m, "gate, up", LINEAR_GATE, n2, both, false);
         gate = add_columns(b, both, 0, s->ffn);
         up = add_columns(b, both, s->ffn, s->ffn);
     } else {
-        gate = add_slot(b, "gate", s->ffn, m->act, ACT_RUNG_BLOCK, GRAD_SELF);
-        up = add_slot(b, "up", s->ffn, m->act, ACT_RUNG_BLOCK, GRAD_SELF);
+        gate = add_slot(b, "gate", s->ffn, m->act, rung_of(LINEAR_GATE), GRAD_SELF);
+        up = add_slot(b, "up", s->ffn, m->act, rung_of(LINEAR_UP), GRAD_SELF);
         linear(b, m, "gate", LINEAR_GATE, n2, gate, true);
         linear(b, m, "up", LINEAR_UP, n2, up, false);
     }

@@ -89,8 +89,7 @@ status step_lora_fwd(struct pass *p, int64_t layer, const struct step *st, slot_
 status step_linear_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want)
 {
     struct linear_io io = linear_io(p, layer, st);
-    (void)want;
-    io.y = slot(p, layer, st->at.linear.y);
+    if (want & st->out) io.y = slot(p, layer, st->at.linear.y);
     return linear_fwd(p, &p->m->layers[layer].linear[st->linear], &io);
 }
 

@@ -32,6 +32,20 @@ status family_open(const char *dir, struct hf_config *hf, struct model_shape *ou
     return family_shape(dir, hf, out);
 }
 
+status family_agrees(const char *dir, const struct model_shape *m, const char *module, const char *checkpointer)
+{
+    const struct family *f = m->family;
+    if (module && !family_has_module(f, module))
+        FAIL(ST_SHAPE,
+             "model._component_ is of torchtune's module %s, but %s/config.json is of model_type '%s' (%s); name that family's "
+             "component, or leave model._component_ out",
+             module, dir, f->model_type, f->name);
+    if (checkpointer && !family_loads(f, checkpointer))
+        FAIL(ST_SHAPE, "checkpointer.model_type is %s, but %s/config.json is of model_type '%s' (%s); correct the key, or leave it out",
+             checkpointer, dir, f->model_type, f->name);
+    return ST_OK;
+}
+
 /* ---- what is not computed ---------------------------------------------------------------------------------------------- */
 
 static const struct {

@@ -37,6 +37,10 @@ struct model_shape {
 status family_open(const char *dir, struct hf_config *hf, struct model_shape *out);
 status family_shape(const char *dir, const struct hf_config *hf, struct model_shape *out);
 
+/* What a configuration calls the model: torchtune's module and checkpointer name, NULL where it says nothing. ST_SHAPE when
+ * dir/config.json is of another family. */
+status family_agrees(const char *dir, const struct model_shape *m, const char *module, const char *checkpointer);
+
 /* Tied in config.json, but the files hold two different tensors: both are kept, with a warning. */
 void family_settle_head(const char *dir, const struct st_set *files, struct model_shape *m);
 

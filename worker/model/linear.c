@@ -46,8 +46,9 @@ status linear_fwd(struct pass *p, const struct linear *l, const struct linear_io
 {
     struct param_store *ps = &p->m->params;
     struct gemm_args product = {.a = io->x, .c = io->y, .tb = true, .alpha = 1};
+    if (has_adapter(l) && !io->h_there) TRY(adapter_in(p, l, io));
+    if (!io->y.data) return ST_OK;
     if (has_adapter(l)) {
-        if (!io->h_there) TRY(adapter_in(p, l, io));
         TRY(param_acquire(ps, p->s, l->lora_b, &product.b2));
         product.a2 = io->h;
         if (io->all.data) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/config.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
@@ -98,8 +99,14 @@ static void add_adapter(struct model *m, struct linear *l, const char *module)
     struct param *a = &m->params.p[l->lora_a], *b = &m->params.p[l->lora_b];
     a->init = PARAM_INIT_UNIFORM;
     a->init_bound = (float)(1 / sqrt((double)l->in));
+    if (plan->start == START_GAUSSIAN) {
+        a->init = PARAM_INIT_NORMAL;
+        a->init_bound = (float)(1 / (double)l->rank);
+    }
+    m->params.p[l->w].rewritten = start_is_of_weights(plan->start);
     b->init = PARAM_INIT_ZERO;
     b->scale = l->scale;
+    if (plan->plus_ratio > 0) b->lr_mult = (float)plan->plus_ratio;
 }
 
 static struct linear absent(void) { return (struct linear){.w = -1, .bias = -1, .lora_a = -1, .lora_b = -1}; }
@@ -267,15 +274,31 @@ static tensor take2(struct arena *a, dtype dt, int64_t rows, int64_t cols, const
     return tensor_2d(arena_take(a, (size_t)(rows * cols) * dtype_bytes(dt), "%s", name), dt, rows, cols);
 }
 
-static tensor taken_with_room(struct arena *a, dtype dt, int64_t rows, int64_t cols, int64_t room, const char *name)
-{
-    tensor t = take2(a, dt, rows, cols + room, name);
-    return tensor_columns(&t, 0, cols);
-}
-
 static tensor take1(struct arena *a, dtype dt, int64_t n, const char *name)
 {
     return tensor_1d(arena_take(a, (size_t)n * dtype_bytes(dt), "%s", name), dt, n);
+}
+
+bool model_spare(struct model *m, size_t bytes, void **out)
+{
+    size_t most = (size_t)(m->plan.head_rows * m->shape.vocab) * dtype_bytes(m->act), at = m->spared;
+    if (at + bytes > most) return false;
+    *out = m->head_z.data ? (char *)m->head_z.data + at : NULL;
+    m->spared = (at + bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+    return true;
+}
+
+/* The residual stream's passes from the head to the blocks; the others are nobody's while the head computes. */
+static void layout_gradients(struct model *m, struct arena *scratch)
+{
+    for (int i = 0; i < m->block->n_grads; i++) {
+        int64_t tokens = m->bounds.tokens, cols = m->block->grads[i].width, room = m->block->grads[i].room;
+        size_t bytes = (size_t)(tokens * (cols + room)) * dtype_bytes(m->act);
+        void *data;
+        if (i == GRAD_X || !model_spare(m, bytes, &data)) data = arena_take(scratch, bytes, "%s", m->block->grads[i].name);
+        tensor t = tensor_2d(data, m->act, tokens, cols + room);
+        m->grad[i] = tensor_columns(&t, 0, cols);
+    }
 }
 
 static void layout_head(struct model *m, struct arena *scratch, bool backward)
@@ -286,8 +309,9 @@ static void layout_head(struct model *m, struct arena *scratch, bool backward)
     m->head_n = take2(scratch, m->act, rows, c, "head rows, normed");
     m->head_rstd = take1(scratch, m->stat, rows, "head statistics");
     m->head_z = take2(scratch, m->act, rows, m->shape.vocab, "logits chunk");
+    m->spared = 0;
     m->loss = take1(scratch, m->stat, m->bounds.supervised > rows ? m->bounds.supervised : rows, "token losses");
-    if (backward) m->head_dn = take2(scratch, m->act, rows, c, "head rows, gradient");
+    if (backward) m->head_dn = m->head_delta; /* which has been added by then */
     if (m->head.lora_a < 0) return;
     m->head_lora = take2(scratch, m->act, rows, m->head.rank, "head adapter x·Aᵀ");
 }
@@ -306,10 +330,8 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
         m->rope[i].cos = take2(scratch, DT_F32, positions, half, "RoPE tables");
         m->rope[i].sin = take2(scratch, DT_F32, positions, half, "RoPE tables");
     }
-    for (int i = 0; backward && i < m->block->n_grads; i++)
-        m->grad[i] =
-            taken_with_room(scratch, m->act, m->bounds.tokens, m->block->grads[i].width, m->block->grads[i].room, m->block->grads[i].name);
     layout_head(m, scratch, backward);
+    if (backward) layout_gradients(m, scratch);
     if (!m->lora_rank) return;
     int64_t rows = m->bounds.tokens > m->plan.head_rows ? m->bounds.tokens : m->plan.head_rows;
     int64_t widest = s->ffn > s->width ? s->ffn : s->width, q = s->heads * s->head_dim;

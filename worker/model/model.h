@@ -43,6 +43,8 @@ struct model_plan {
     int64_t rank;
     double alpha, dropout;
     bool rslora;
+    int start;                      /* of adapters (enum lora_start): what is not drawn by itself, worker/start.h makes */
+    double plus_ratio;              /* learning rate of B over A's; 0: the same */
     const struct peft_config *peft; /* targets, ranks and alphas of a loaded adapter, instead of those above */
     enum act_rung rung;
     int64_t rung_every;
@@ -94,7 +96,8 @@ struct model {
     tensor lora_t, dropped;
     /* head: compacted rows */
     tensor head_x, head_delta, head_n, head_rstd, head_dn, head_z, head_lora;
-    tensor loss; /* [supervised] of the whole micro-batch */
+    tensor loss;   /* [supervised] of the whole micro-batch */
+    size_t spared; /* bytes of head_z that others have, too */
 };
 
 /* One forward/backward: where it runs, on what, for which step. sink NULL = forward only. */
@@ -113,6 +116,8 @@ status model_init(struct model *m, const struct backend *be, const struct model_
                   const struct batch_bounds *bounds, dtype act, bool masters);
 void model_layout(struct model *m, struct arena *frozen, struct arena *trained, struct arena *kept, struct arena *scratch,
                   struct arena *offloaded);
+/* During layout, after model_layout: memory of the logits' chunk, for what is used only while the head computes nothing; false: no room. */
+bool model_spare(struct model *m, size_t bytes, void **out);
 status model_prepare(struct model *m, struct stage *g); /* after binding: RoPE tables */
 void model_release(struct model *m);
 
@@ -132,7 +137,7 @@ struct linear_io {
     tensor x, h;         /* h [N, R] keeps drop(x)·Aᵀ for backward */
     tensor all;          /* forward, joined: what lies behind x, h with others of its kind */
     tensor room;         /* backward, joined: [N, R] behind dy; data NULL: there is none */
-    tensor y;            /* forward */
+    tensor y;            /* forward; data NULL: only h is wanted */
     tensor dy, dx;       /* backward; dx.data NULL: not wanted */
     bool adds_dx;        /* dx += instead of = */
     bool h_there;        /* forward: h is written already */

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/base/philox.h"
@@ -62,7 +63,37 @@ static int64_t place_states(struct optim *o, int64_t *wide)
     return coded;
 }
 
-void optim_init(struct optim *o, const struct config *cfg, struct param_store *params, struct stream *s, dtype state_dt)
+static void cut(struct optim *o, bool in_windows)
+{
+    int n;
+    struct pager_window *windows = optim_windows(o, in_windows, &n);
+    pager_cut(&o->pager, windows, n);
+    optim_tables(o);
+}
+
+/* Where all stay they are one window, as if they were not paged. */
+static status fit(struct optim *o, size_t bytes)
+{
+    if (!o->cfg->optimizer.is_paged || o->params->be->tensors_in != MEM_DEVICE) return ST_OK;
+    cut(o, false);
+    if (pager_device_bytes(&o->pager) <= bytes) return ST_OK;
+    cut(o, true);
+    size_t tables = (size_t)o->n_seg_rows * sizeof *o->seg_rows;
+    TRY(pager_fit(&o->pager, bytes > tables ? bytes - tables : 0));
+    if (!o->pager.away) cut(o, false);
+    return ST_OK;
+}
+
+static status open_pager(struct optim *o)
+{
+    size_t element[STATE_VECTORS];
+    for (int k = 0; k < STATE_VECTORS; k++) element[k] = o->vector[k].count ? dtype_bytes(o->vector[k].dt) : 0;
+    pager_init(&o->pager, o->s, element);
+    cut(o, false);
+    return o->cfg->optimizer.paged_resident < 0 ? ST_OK : fit(o, (size_t)o->cfg->optimizer.paged_resident);
+}
+
+status optim_init(struct optim *o, const struct config *cfg, struct param_store *params, struct stream *s, dtype state_dt)
 {
     *o = (struct optim){.cfg = cfg, .params = params, .s = s};
     int64_t wide, coded = place_states(o, &wide);
@@ -81,23 +112,40 @@ void optim_init(struct optim *o, const struct config *cfg, struct param_store *p
                                                                        : wide,
                                              .per = absmax ? STATE_BLOCK : 1};
     }
+    return open_pager(o);
+}
+
+status optim_fit(struct optim *o, size_t bytes) { return o->cfg->optimizer.paged_resident < 0 ? fit(o, bytes) : ST_OK; }
+
+void optim_release(struct optim *o)
+{
+    if (o->pager.be) pager_release(&o->pager);
+    free(o->segs);
+    free(o->seg_rows);
+    *o = (struct optim){0};
 }
 
 size_t state_bytes(const struct state_vector *v) { return (size_t)(v->count / v->per) * dtype_bytes(v->dt); }
 
-void optim_layout(struct optim *o, struct arena *states)
+void optim_layout(struct optim *o, struct arena *states, struct arena *paged)
 {
+    char text[STATE_VECTORS][ARENA_NAME];
+    const char *row[STATE_VECTORS];
     for (int k = 0; k < STATE_VECTORS; k++) {
-        struct state_vector *v = &o->vector[k];
-        if (v->count) v->data = arena_take(states, state_bytes(v), "%s%s", VECTORS[k].row, dtype_name(v->dt));
+        snprintf(text[k], sizeof text[k], "%s%s", VECTORS[k].row, dtype_name(o->vector[k].dt));
+        row[k] = text[k];
     }
+    pager_layout(&o->pager, states, paged, row);
+    if (!o->segs) return;
+    struct seg *dev = arena_take(states, (size_t)o->n_seg_rows * sizeof *dev, "tables of windows");
+    for (int i = 0; i < o->pager.n && dev; i++) o->segs[i].dev = dev + (o->segs[i].host - o->seg_rows);
 }
 
-status optim_zero(struct optim *o)
+status optim_zero(struct optim *o, struct stage *g)
 {
-    for (int k = 0; k < STATE_VECTORS; k++)
-        if (o->vector[k].data) TRY(o->params->be->dev.zero(o->s, o->vector[k].data, state_bytes(&o->vector[k])));
-    return ST_OK;
+    TRY(pager_zero(&o->pager));
+    if (!o->segs) return ST_OK;
+    return stage_in(g, (void *)(uintptr_t)o->segs[0].dev, o->seg_rows, (size_t)o->n_seg_rows * sizeof *o->seg_rows);
 }
 
 void optim_format(const struct optim *o, char text[64])
@@ -128,44 +176,70 @@ static tensor part(void *flat, dtype dt, struct range r)
     return flat ? tensor_1d((char *)flat + (size_t)r.lo * dtype_bytes(dt), dt, range_count(r)) : (tensor){0};
 }
 
-/* Views of the range where the vector lies as the index does, else all of it. */
-static tensor state(const struct optim *o, int k, struct range r)
+/* Views of the range where the vector lies as the index does, else all of the window's. */
+static tensor state(const struct optim *o, int w, int k, struct range r)
 {
     const struct state_vector *v = &o->vector[k];
-    return part(v->data, v->dt, o->coded ? (struct range){0, v->count / v->per} : r);
+    const struct range *of = &o->pager.window[w].of[k];
+    if (!v->count) return (tensor){0};
+    void *at = pager_at(&o->pager, w, k);
+    if (o->coded) r = *of;
+    if (!range_count(r)) at = o->params->flat; /* none here, and any address says that the vector exists */
+    return part(at, v->dt, (struct range){r.lo - of->lo, r.hi - of->lo});
 }
 
-status optim_range(struct optim *o, tensor grad, tensor scalars, int64_t step, struct range r)
+static status update(struct optim *o, int w, tensor grad, tensor scalars, int64_t step, struct range r)
 {
     const struct config *c = o->cfg;
     const struct param_store *ps = o->params;
     bool sgd = op_of(c) == OPTIM_SGD;
-    TRY(op_update(o->s, &(struct update_args){
-                            .kind = op_of(c),
-                            .w = part(ps->flat, ps->trained_dt, r),
-                            .master = part(ps->flat_master, DT_F32, r),
-                            .g = grad,
-                            .m = state(o, STATE_M, r),
-                            .v = state(o, STATE_V, r),
-                            .m8 = state(o, STATE_M8, r),
-                            .v8 = state(o, STATE_V8, r),
-                            .m_absmax = state(o, STATE_M_ABSMAX, r),
-                            .v_absmax = state(o, STATE_V_ABSMAX, r),
-                            .work = part(ps->flat_work, ps->act, r),
-                            .scalars = scalars,
-                            .segs = ps->segs,
-                            .lo = r.lo,
-                            .wd = (float)c->optimizer.weight_decay,
-                            .eps = (float)c->optimizer.eps,
-                            .beta1 = (float)(sgd ? c->optimizer.momentum : c->optimizer.beta1),
-                            .beta2 = (float)(sgd ? c->optimizer.dampening : c->optimizer.beta2),
-                            .nesterov = c->optimizer.nesterov,
-                            .sr = c->stochastic_rounding,
-                            .key_w = rng_key(o->seed, RNG_SR_WEIGHT, 0, (uint32_t)step),
-                            .key_m = rng_key(o->seed, RNG_SR_M, 0, (uint32_t)step),
-                            .key_v = rng_key(o->seed, RNG_SR_V, 0, (uint32_t)step),
-                        }));
+    return op_update(o->s, &(struct update_args){
+                               .kind = op_of(c),
+                               .w = part(ps->flat, ps->trained_dt, r),
+                               .master = part(ps->flat_master, DT_F32, r),
+                               .g = grad,
+                               .m = state(o, w, STATE_M, r),
+                               .v = state(o, w, STATE_V, r),
+                               .m8 = state(o, w, STATE_M8, r),
+                               .v8 = state(o, w, STATE_V8, r),
+                               .m_absmax = state(o, w, STATE_M_ABSMAX, r),
+                               .v_absmax = state(o, w, STATE_V_ABSMAX, r),
+                               .work = part(ps->flat_work, ps->act, r),
+                               .scalars = scalars,
+                               .segs = o->segs ? o->segs[w] : ps->segs,
+                               .lo = r.lo,
+                               .wd = (float)c->optimizer.weight_decay,
+                               .eps = (float)c->optimizer.eps,
+                               .beta1 = (float)(sgd ? c->optimizer.momentum : c->optimizer.beta1),
+                               .beta2 = (float)(sgd ? c->optimizer.dampening : c->optimizer.beta2),
+                               .nesterov = c->optimizer.nesterov,
+                               .sr = c->stochastic_rounding,
+                               .key_w = rng_key(o->seed, RNG_SR_WEIGHT, 0, (uint32_t)step),
+                               .key_m = rng_key(o->seed, RNG_SR_M, 0, (uint32_t)step),
+                               .key_v = rng_key(o->seed, RNG_SR_V, 0, (uint32_t)step),
+                           });
+}
+
+status optim_range(struct optim *o, tensor grad, tensor scalars, int64_t step, struct range r)
+{
+    for (int w = pager_find(&o->pager, r.lo); w < o->pager.n && o->pager.window[w].index.lo < r.hi; w++) {
+        struct range both = range_meet(r, o->pager.window[w].index);
+        TRY(pager_enter(&o->pager, w));
+        TRY(update(o, w, tensor_part(grad, both.lo - r.lo, range_count(both)), scalars, step, both));
+    }
     return param_store_second_copies(o->params, o->s, r.lo, r.hi);
+}
+
+status optim_rest(struct optim *o) { return pager_rest(&o->pager); }
+
+status optim_read(struct optim *o, struct stage *g, int vector, int64_t at, int64_t n, void *to_host)
+{
+    return pager_read(&o->pager, g, vector, at, n, to_host);
+}
+
+status optim_write(struct optim *o, struct stage *g, int vector, int64_t at, int64_t n, const void *from_host)
+{
+    return pager_write(&o->pager, g, vector, at, n, from_host);
 }
 
 double schedule_at(const struct config *cfg, int64_t k, int64_t n)

@@ -39,7 +39,9 @@ const struct family_tokens *tok_family_guess(const struct tokenizer *t)
 {
     const struct family_module *m = NULL;
     while ((m = family_module_next(m)))
-        if (m->speech && !m->speech->plain && has(t, m->speech->tokens->bos) && has(t, m->speech->tokens->eos)) return m->speech->tokens;
+        if (m->speech && !m->speech->plain && !(m->speech->not_by && has(t, m->speech->not_by)) && has(t, m->speech->tokens->bos) &&
+            has(t, m->speech->tokens->eos))
+            return m->speech->tokens;
     return has(t, GPT2.eos) ? &GPT2 : &family_tokens_plain;
 }
 
@@ -52,11 +54,11 @@ status tok_family_specials(struct tokenizer *t, const struct family_tokens *fami
         const char *text = family->specials[n];
         int32_t own = tok_vocab_id(&t->model.vocab, text, strlen(text));
         struct tok_added token = {.id = own >= 0 ? own : next++, .special = true};
-        reserved += starts(text, "<|reserved");
+        reserved += family->filler && starts(text, family->filler);
         TRY(tok_added_add(&t->added, token, text, strlen(text)));
     }
     for (; n < family->total_specials; n++) {
-        snprintf(name, sizeof name, "<|reserved_special_token_%d|>", reserved++);
+        snprintf(name, sizeof name, "%s%d|>", family->filler, reserved++);
         TRY(tok_added_add(&t->added, (struct tok_added){.id = next++, .special = true}, name, strlen(name)));
     }
     return ST_OK;

@@ -1,0 +1,142 @@
+/* table.h — every key that a memory technique has, in one table; which pairs are refused, and why.
+ *
+ * A facet is a choice: a run has one value of each. Values of a NUMERICS facet give other weights, and a run is compared with the plain
+ * one of the same numerics; values of a SAME_BITS facet must not change a bit (spec: "Memory policies never change a bit"). The first
+ * value of each facet is plain. A new technique is a line; if it cannot go with another, that is a line of `refusals`, whose reason must
+ * be in the message that trimpot gives. Everything else is drawn together (draw.h), trained, saved, resumed and compared (run.h), and
+ * printed as the README's table (matrix.h). */
+/* clang-format off */
+#ifndef TRIMPOT_COMBOS_TABLE_H
+#define TRIMPOT_COMBOS_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum { MOST_VALUES = 12 };
+enum effect { SAME_BITS, NUMERICS };
+
+struct value {
+    const char *name; /* as the README has it */
+    const char *keys; /* key=value, by blanks; %s in an optimizer's class: what `states` puts there */
+    const char *environment; /* NAME=value, by blanks */
+    int often;         /* of random draws: 0 stands for 1 */
+    const char *shown; /* its row of the README's matrix; NULL: none */
+};
+
+struct facet {
+    const char *name;
+    enum effect effect;
+    struct value value[MOST_VALUES];
+};
+
+/* The facets that the runner knows by name. */
+enum { F_METHOD, F_OPTIMIZER, F_STATES, F_DEVICE, F_RANKS, F_ACCUMULATION, F_IN_BWD, F_BUDGET };
+
+static const struct facet facets[] = {
+    [F_METHOD] = {"method", NUMERICS, {
+        {"full", "recipe=full_finetune", NULL, 3, "full fine-tuning"},
+        {"LoRA", "recipe=lora_finetune model.lora_dropout=0.1", NULL, 2, "LoRA"},
+        {"LoRA, nothing dropped", "recipe=lora_finetune model.apply_lora_to_output=true", NULL, 2},
+        {"LoRA+", "recipe=lora_finetune model.lora_plus_ratio=4 model.lora_attn_modules=[q_proj,v_proj]", NULL, 1, "LoRA+"},
+        {"QLoRA", "recipe=lora_finetune model.quantize_base=true model.lora_dropout=0.1", NULL, 2, "QLoRA"},
+        {"QLoRA, nothing dropped", "recipe=lora_finetune model.quantize_base=true model.use_rslora=true", NULL, 2},
+    }},
+    [F_OPTIMIZER] = {"optimizer", NUMERICS, {
+        {"AdamW", "optimizer=bitsandbytes.optim.%sAdamW", NULL, 2},
+        {"AdamW8bit", "optimizer=bitsandbytes.optim.%sAdamW8bit optimizer.min_8bit_size=300", NULL, 2, "`bitsandbytes.optim.AdamW8bit`"},
+        {"SGD", "optimizer=torch.optim.%sSGD optimizer.momentum=0.9", NULL, 1, "`torch.optim.SGD`"},
+        {"SGD8bit", "optimizer=bitsandbytes.optim.%sSGD8bit optimizer.momentum=0.9 optimizer.min_8bit_size=300", NULL, 1,
+         "`bitsandbytes.optim.SGD8bit`"},
+        {"torchao Adam8bit", "optimizer=torchao.optim.%sAdam8bit optimizer.min_8bit_size=300", NULL, 1, "`torchao.optim.Adam8bit`"},
+    }},
+    [F_STATES] = {"states", SAME_BITS, {
+        {"where weights are", ""},
+        {"Paged*", "+Paged", NULL, 1, "`bitsandbytes.optim.Paged*`"},
+    }},
+    [F_DEVICE] = {"device", SAME_BITS, {
+        {"cpu", "", NULL, 6},
+        {"fence, any order", "", "TRIMPOT_FENCE=any", 4},
+        {"fence, last", "", "TRIMPOT_FENCE=last", 3},
+        {"fence, first", "", "TRIMPOT_FENCE=first", 3},
+        {"fence, joined", "", "TRIMPOT_FENCE=any TRIMPOT_FENCE_JOINS=1", 2},
+        {"emu", ""},
+    }},
+    [F_RANKS] = {"ranks", SAME_BITS, {{"1", NULL, NULL, 3}, {"2", NULL, NULL, 2, "several ranks"}, {"4"}}},
+    [F_ACCUMULATION] = {"gradient_accumulation_steps", SAME_BITS, {{"1"}, {"2", NULL, NULL, 1, "`gradient_accumulation_steps` > 1"}}},
+    [F_IN_BWD] = {"optimizer_in_bwd", SAME_BITS, {{"false", ""}, {"true", "optimizer_in_bwd=true", NULL, 1, "`optimizer_in_bwd`"}}},
+    /* "tight": one byte less than its plan without, so that something is chosen; the plan itself where all of it is written. */
+    [F_BUDGET] = {"memory_budget", SAME_BITS, {
+        {"null", ""},
+        {"4GiB", "memory_budget=4GiB", NULL, 1, "`memory_budget`"},
+        {"auto", "memory_budget=auto"},
+        {"tight", "memory_budget=4GiB", NULL, 2},
+    }},
+    {"dtype", NUMERICS, {{"fp32", "dtype=fp32"}, {"bf16", "dtype=bf16", NULL, 1, "`dtype: bf16`"}}},
+    {"master_weights", NUMERICS, {{"none", ""}, {"fp32", "master_weights=fp32", NULL, 1, "`master_weights: fp32`"}}},
+    {"state_dtype", NUMERICS, {{"auto", "", NULL, 2}, {"fp32", "state_dtype=fp32", NULL, 1, "`state_dtype: fp32`"}, {"bf16", "state_dtype=bf16", NULL, 1, "`state_dtype: bf16`"}}},
+    {"stochastic_rounding", NUMERICS, {{"true", ""}, {"false", "stochastic_rounding=false"}}},
+    {"clip_grad_norm", NUMERICS, {{"null", "", NULL, 3}, {"0.5", "clip_grad_norm=0.5", NULL, 1, "`clip_grad_norm`"}}},
+    {"lr_scheduler", NUMERICS, {{"constant", "", NULL, 3}, {"cosine", "lr_scheduler=cosine lr_scheduler.num_warmup_steps=2"}}},
+    {"checkpointing", SAME_BITS, {
+        {"none", ""},
+        {"full", "enable_activation_checkpointing=true", NULL, 1, "`enable_activation_checkpointing`"},
+        {"selective", "ac_mode=selective ac_option=2", NULL, 1, "`ac_mode: selective`"},
+    }},
+    {"recompute", SAME_BITS, {
+        {"auto", "", NULL, 2},
+        {"none", "recompute=none"},
+        {"products", "recompute=products"},
+        {"ffn", "recompute=ffn", NULL, 1, "`recompute: ffn`"},
+        {"attention", "recompute=attention", NULL, 1, "`recompute: attention`"},
+        {"block", "recompute=block", NULL, 1, "`recompute: block`"},
+    }},
+    {"offloading", SAME_BITS, {
+        {"none", ""},
+        {"with streams", "enable_activation_offloading=true", NULL, 1, "`enable_activation_offloading`"},
+        {"without streams", "enable_activation_offloading=true activation_offloading_use_streams=false"},
+    }},
+    {"reduce_bucket", SAME_BITS, {{"32MiB", ""}, {"64KiB", "reduce_bucket=64KiB"}}},
+    {"cuda_graphs", SAME_BITS, {{"true", ""}, {"false", "cuda_graphs=false"}}},
+};
+
+enum { FACETS = sizeof facets / sizeof *facets };
+
+#define NO_SUCH_CLASS "there is no such class"
+
+/* value NULL: every value of the facet but the plain one. */
+static const struct refusal {
+    const char *facet, *value, *other, *other_value, *reason;
+    const char *why; /* for the README, where the message's own words say too little */
+} refusals[] = {
+    {"optimizer_in_bwd", "true", "clip_grad_norm", NULL, "a parameter steps before the norm of all gradients is known"},
+    {"optimizer_in_bwd", "true", "gradient_accumulation_steps", NULL, "every micro-batch would step"},
+    {"master_weights", "fp32", "method", NULL, "adapters are 32-bit already and the base does not change"},
+    {"state_dtype", "bf16", "method", NULL, "only full fine-tuning in bf16 can hold optimizer states in bf16"},
+    {"state_dtype", "bf16", "dtype", "fp32", "only full fine-tuning in bf16 can hold optimizer states in bf16"},
+    {"state_dtype", NULL, "optimizer", "AdamW8bit", "the optimizer holds 8-bit states"},
+    {"state_dtype", NULL, "optimizer", "SGD8bit", "the optimizer holds 8-bit states"},
+    {"state_dtype", NULL, "optimizer", "torchao Adam8bit", "the optimizer holds 8-bit states"},
+    {"recompute", NULL, "checkpointing", "selective", "asks for other blocks to be recomputed"},
+    {"recompute", "none", "checkpointing", "full", "asks for other blocks to be recomputed"},
+    {"recompute", "products", "checkpointing", "full", "asks for other blocks to be recomputed"},
+    {"recompute", "ffn", "checkpointing", "full", "asks for other blocks to be recomputed"},
+    {"recompute", "attention", "checkpointing", "full", "asks for other blocks to be recomputed"},
+    {"states", "Paged*", "optimizer", "SGD", "PagedSGD", NO_SUCH_CLASS},
+    {"states", "Paged*", "optimizer", "SGD8bit", "PagedSGD8bit", NO_SUCH_CLASS},
+    {"states", "Paged*", "optimizer", "torchao Adam8bit", "torchao.optim.PagedAdam8bit", NO_SUCH_CLASS},
+};
+
+enum { REFUSALS = sizeof refusals / sizeof *refusals };
+
+/* Two forms of one choice, each of which has keys of its own that contradict the other's: no pair of two facets. */
+static const struct contradiction {
+    const char *keys, *reason;
+} contradictions[] = {
+    {"enable_activation_checkpointing=true ac_mode=selective ac_option=2", "keep one of the two keys"},
+    {"enable_activation_checkpointing=true ac_mode=none", "keep one of the two keys"},
+    {"enable_activation_checkpointing=true ac_option=2", "it chooses blocks for ac_mode: selective only"},
+    {"ac_mode=selective", "which blocks?"},
+    {"offload_with_streams=true activation_offloading_use_streams=true", "keep one of the two keys"},
+};
+
+#endif
