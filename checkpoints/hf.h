@@ -124,6 +124,7 @@ void hf_config_warn(const char *dir, const struct hf_config *c); /* of what a tr
 /* What an export says differently from its base. */
 struct hf_export {
     const char *dtype;         /* of the weights, into config.json: "float32", "bfloat16"; NULL: as it is */
+    bool unquantised;          /* the weights are no longer what config.json's quantization_config says */
     bool untied;               /* the head is a tensor of its own, whatever config.json said */
     const char *tokenizer;     /* the directory or file that was used; NULL or in the base: the base's files */
     const char *merges_file;   /* beside a vocab.json that is named as a file; NULL: merges.txt beside it */
@@ -174,6 +175,9 @@ status peft_config_read(const char *dir, struct peft_config *out);
 status peft_config_parse(const char *path, const char *json, size_t n, struct peft_config *out);
 void peft_config_free(struct peft_config *p);
 void peft_target_add(struct peft_config *p, const char *name);
+/* One more pattern of ranks or of alphas, behind those that are there. ST_CORRUPT: not a regular expression; `where` is for the message. */
+status peft_pattern_add(struct peft_config *p, bool of_ranks, const char *where, const char *pattern, double value);
+bool peft_pattern_matches(const struct peft_rule *pattern, const char *module_path);
 /* Does the adapter select this linear or embedding, e.g. "model.layers.0.self_attn.q_proj"? By target_modules,
  * exclude_modules and layers_to_transform, as PEFT. */
 bool peft_targets(const struct peft_config *p, const char *module_path);

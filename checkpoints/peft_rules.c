@@ -152,6 +152,19 @@ static status read_layers(const struct jdoc *d, struct peft_config *p)
     return compile(d, "layers_pattern", add_rule(&p->layers_pattern, NULL), ".*?\\.[^.]*\\.(?P<idx>\\d+)\\.", "", PCRE2_ANCHORED);
 }
 
+static status compile_pattern(const struct jdoc *d, const char *key, struct peft_rule *rule)
+{
+    return compile(d, key, rule, "(.*\\.)?(", ")$", PCRE2_ANCHORED);
+}
+
+status peft_pattern_add(struct peft_config *p, bool of_ranks, const char *where, const char *pattern, double value)
+{
+    struct jdoc d = {where, "", NULL};
+    struct peft_rule *rule = add_rule(of_ranks ? &p->rank_pattern : &p->alpha_pattern, pattern);
+    rule->value = value;
+    return compile_pattern(&d, of_ranks ? "rank_pattern" : "alpha_pattern", rule);
+}
+
 static status read_patterns(const struct jdoc *d, const char *key, bool is_rank, struct peft_rules *r)
 {
     json_t *o, *v;
@@ -167,7 +180,7 @@ static status read_patterns(const struct jdoc *d, const char *key, bool is_rank,
         TRY(jdoc_need(&in, text));
         TRY(is_rank ? jdoc_i64(&in, text, 1, MAX_RANK, &rank) : jdoc_real(&in, text, -MAX_ALPHA, MAX_ALPHA, &rule->value));
         if (is_rank) rule->value = (double)rank;
-        TRY(compile(d, key, rule, "(.*\\.)?(", ")$", PCRE2_ANCHORED));
+        TRY(compile_pattern(d, key, rule));
     }
     return ST_OK;
 }
@@ -244,6 +257,8 @@ bool peft_targets(const struct peft_config *p, const char *module_path)
     /* A module named in full is selected whatever its layer. */
     return !p->layers.n || names_exactly(&p->target, module_path) || in_layers(p, module_path);
 }
+
+bool peft_pattern_matches(const struct peft_rule *pattern, const char *module_path) { return matches(pattern, module_path, NULL); }
 
 static double assigned(const struct peft_rules *r, const char *module_path, double otherwise)
 {

@@ -29,7 +29,7 @@
 #define COMPLETION   HUB_ARGS "column add_eos split_across_pack"
 #define DATASET_ANY  CHAT " column add_eos split_across_pack"
 #define LORA_ARGS    "lora_attn_modules apply_lora_to_output lora_rank lora_alpha lora_dropout use_dora use_rslora " \
-                     "lora_plus_ratio init_lora_weights modules_to_save init"
+                     "lora_plus_ratio init_lora_weights rank_pattern alpha_pattern modules_to_save init"
 #define LOSS_ARGS    "num_output_chunks ignore_index mask_ignored_tokens"
 #define LOG_ARGS     "log_dir"
 #define PROFILE_ARGS "enabled output_dir cpu cuda xpu profile_memory with_stack record_shapes with_flops wait_steps " \

@@ -60,10 +60,17 @@ struct config_lora {
     int64_t rank; double alpha, dropout, plus_ratio; /* NAN: A and B learn alike */
     bool use_rslora, use_dora;
     int start;                /* enum lora_start, and rounds */
+    struct config_pair *rank_pattern, *alpha_pattern; int n_rank_pattern, n_alpha_pattern; /* module or regular expression: number */
 };
 
 /* Is the start a part of the weight that the adapter sits on, which the weight then loses? */
 static inline bool start_is_of_weights(int start) { return (start & START_KINDS) >= START_PISSA; }
+
+struct config_profiler {
+    bool enabled, cpu, cuda, record_shapes, with_flops, memory, stack;
+    char *output_dir; /* NULL = output_dir/profiling_outputs */
+    int64_t wait_steps, warmup_steps, active_steps, num_cycles;
+};
 
 struct config {
     enum recipe recipe; bool single_device; /* torchtune's _single_device names: refuse more than one rank */
@@ -95,7 +102,7 @@ struct config {
            } model;
     struct { char *component, *checkpoint_dir, *model_type, *output_dir, *adapter_checkpoint;
              int64_t keep_last_n; } checkpointer;
-    bool resume; bool save_adapter_weights_only; int64_t save_every_n_steps;
+    bool resume; bool save_adapter_weights_only; char *merge_base; int64_t save_every_n_steps;
 
     struct { char *component; enum config_optim kind; double lr, weight_decay, beta1, beta2, eps, momentum, dampening;
              bool nesterov; int64_t min_8bit_size; bool quantize_embeddings;
@@ -110,11 +117,10 @@ struct config {
     enum reduce_kind reduce; int64_t reduce_bucket /* bytes */, virtual_ranks; int64_t memory_budget; /* bytes; -1 = what the machine has, nothing chosen */
     int64_t max_skipped_steps; bool warmup_start_one;
     int64_t peer_timeout; /* seconds, 0 = never */
-    int64_t head_chunk_rows;
+    int64_t head_chunk_rows; bool dequantize_ahead;
 
     bool log_stdout_metrics; int64_t log_every_n_steps;
-    struct { bool enabled, cpu, cuda, record_shapes, with_flops, memory, stack; char *output_dir; /* NULL = output_dir/profiling_outputs */
-             int64_t wait_steps, warmup_steps, active_steps, num_cycles; } profiler;
+    struct config_profiler profiler;
 };
 
 /* A key that an option sets: the option's bytes are the value. YAML, ${…} and ~/ mean nothing in them, and null is a

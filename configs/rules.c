@@ -90,6 +90,10 @@ static bool starts_twice(const struct bound *b)
 {
     return b->c->checkpointer.adapter_checkpoint && b->c->model.lora.start != START_UNIFORM;
 }
+static bool patterns_twice(const struct bound *b)
+{
+    return b->c->checkpointer.adapter_checkpoint && (b->c->model.lora.n_rank_pattern || b->c->model.lora.n_alpha_pattern);
+}
 static bool start_of_quantised(const struct bound *b)
 {
     return start_is_of_weights(b->c->model.lora.start) && b->c->model.adapt == ADAPT_QLORA;
@@ -104,6 +108,8 @@ static bool momentum_is_missing(const struct bound *b)
     return b->c->optimizer.kind == CONFIG_SGD_8BIT && b->c->optimizer.momentum <= 0;
 }
 static bool state_dtype_of_codes(const struct bound *b) { return states_of_8_bits(b) && b->c->state_dtype != TRI_AUTO; }
+static bool merge_in_full(const struct bound *b) { return !lora(b) && b->c->merge_base; }
+static bool merge_of_nothing(const struct bound *b) { return b->c->merge_base && b->c->save_adapter_weights_only; }
 static bool adapter_only_in_full(const struct bound *b) { return !lora(b) && b->c->save_adapter_weights_only; }
 static bool adapter_in_full(const struct bound *b) { return !lora(b) && b->c->checkpointer.adapter_checkpoint; }
 static bool master_in_lora(const struct bound *b) { return lora(b) && b->c->master_weights == TRI_FP32; }
@@ -197,6 +203,7 @@ static bool output_in_model(const struct bound *b)
 {
     return lies_in(b->c->output_dir, b->c->checkpointer.checkpoint_dir);
 }
+static bool output_in_merge_base(const struct bound *b) { return lies_in(b->c->output_dir, b->c->merge_base); }
 static bool checkpoints_in_model(const struct bound *b)
 {
     return b->c->checkpointer.output_dir && wrote(b, "checkpointer.output_dir") &&
@@ -239,11 +246,15 @@ static const struct rule {
     {"model._component_", lora_component_in_full,
      "the recipe trains all weights: write the form without lora_, or run lora_finetune"},
     {"model.init_lora_weights", starts_twice, "checkpointer.adapter_checkpoint says what the adapter starts as; keep one of the two keys"},
+    {"checkpointer.adapter_checkpoint", patterns_twice,
+     "the adapter says its ranks and alphas itself; delete model.rank_pattern and model.alpha_pattern"},
     {"model.init_lora_weights", start_of_quantised,
      "the base loses what its adapter starts as, and rounding what is left to 4 bits again would make another base than the one that the "
      "exported adapter is for; set model.quantize_base=false, or start with true, gaussian or orthogonal"},
     {"optimizer.nesterov", nesterov_is_wrong, "it needs momentum above 0 and dampening 0"},
     {"save_adapter_weights_only", adapter_only_in_full, "the recipe trains all weights: there is no adapter"},
+    {"merge_base", merge_in_full, "the recipe trains all weights: there is no adapter to merge"},
+    {"merge_base", merge_of_nothing, "save_adapter_weights_only: true merges nothing; keep one of the two keys"},
     {"checkpointer.adapter_checkpoint", adapter_in_full,
      "the recipe trains all weights: merge the adapter first, or run lora_finetune"},
     {"checkpointer.adapter_checkpoint", epochs_of_random_adapter,
@@ -264,6 +275,7 @@ static const struct rule {
     {"chat_template", two_templates,
      "prompt_template is part of torchtune's rendering; keep one of the two keys"},
     {"output_dir", output_in_model, "it lies in checkpointer.checkpoint_dir: the base model is never written to"},
+    {"output_dir", output_in_merge_base, "it lies in merge_base: that model is never written to"},
     {"checkpointer.output_dir", checkpoints_in_model,
      "it lies in checkpointer.checkpoint_dir: the base model is never written to"},
 };

@@ -237,6 +237,11 @@ const struct row schema[] = {
     {"model.init_lora_weights", T_CHOICE, C(model.lora.start), .def = "true", CHOICES(start_choices),
      .sentence = "What adapters start as. true: A uniform, B zero; gaussian: A normal; pissa, olora: parts of the weights that they sit on, which "
       "lose them (pissa_niter_N: approximately, sooner); orthogonal: at random, with B A = 0."},
+    {"model.rank_pattern", T_PAIRS, C(model.lora.rank_pattern), N_OF(config, model.lora.n_rank_pattern), OPTIONAL, RANGE(1, 65536),
+     .whole = true, .sentence = "Ranks of single adapters, as PEFT has them: the end of a module's name, or a regular expression for it, and its "
+      "rank, as {v_proj: 16, layers.0.mlp.*: 4}; the first that matches counts."},
+    {"model.alpha_pattern", T_PAIRS, C(model.lora.alpha_pattern), N_OF(config, model.lora.n_alpha_pattern), OPTIONAL, FROM(0),
+     .above_min = true, .sentence = "The same for their alpha."},
     NOT_YET("model.modules_to_save", T_TEXTS, "null", "only adapters are trained", "Modules trained in full."),
 
     {"checkpointer.checkpoint_dir", T_TEXT, C(checkpointer.checkpoint_dir), .required = true, .resume = RESUME_SHOWN,
@@ -262,6 +267,9 @@ const struct row schema[] = {
      .sentence = "Continues from the newest complete checkpoint of output_dir."},
     {"save_adapter_weights_only", T_BOOL, C(save_adapter_weights_only), .def = "false", .resume = RESUME_FREE,
      .sentence = "LoRA: exports the adapter (PEFT directory) instead of merged weights."},
+    {"merge_base", T_TEXT, C(merge_base), OPTIONAL, .resume = RESUME_FREE, .home = true,
+     .sentence = "QLoRA over a directory that is quantised already: the model it was made from, into which the adapter is merged at the "
+      "end; null: no merge, the adapter is the result. dequantized: into what the 4-bit codes stand for."},
     {"save_every_n_steps", T_INT, C(save_every_n_steps), OPTIONAL, FROM(1), .unit = "optimizer steps",
      .resume = RESUME_FREE, .sentence = "How often to save a checkpoint; null: after each epoch."},
     NOTED("enable_async_checkpointing", T_BOOL, "false", "checkpoints are written in line",
@@ -355,6 +363,9 @@ const struct row schema[] = {
                  "written or refused."},
     {"head_chunk_rows", T_INT, C(head_chunk_rows), OPTIONAL, FROM(1), .unit = "tokens",
      .sentence = "Rows of logits that exist at a time; null: the plan chooses."},
+    {"dequantize_ahead", T_BOOL, C(dequantize_ahead), .def = "true",
+     .sentence = "QLoRA on a GPU: dequantises a layer ahead, into memory for two; false: each linear when it is read, into memory for one, "
+                 "with its adapter as products of their own, which round apart."},
     {"max_skipped_steps", T_INT, C(max_skipped_steps), .def = "10", FROM(1), .unit = "optimizer steps",
      .resume = RESUME_FREE, .sentence = "Steps with a non-finite gradient, one after another, that end the run."},
     {"peer_timeout", T_INT, C(peer_timeout), .def = "30", FROM(0), .unit = "seconds", .resume = RESUME_FREE,

@@ -26,7 +26,7 @@ enum value_type {
     T_CHOICE,   /* an enum, or a bool */
     T_FLAGS,    /* unsigned: a list of choices, or-ed */
     T_TEXTS,    /* char ** + int: a list, or one text */
-    T_PAIRS,    /* struct config_pair * + int: a group of texts */
+    T_PAIRS,    /* struct config_pair * + int: a group of texts, or with a range of numbers */
     T_TEMPLATE, /* char *, or struct config_pair * + int: a name, or {role: [prefix, suffix]} */
     T_BETAS,    /* two adjacent doubles */
     T_FILES,    /* checked, not kept: a list of file names, or {filename_format, max_filename} */
@@ -65,6 +65,7 @@ struct row {
     const char *def_lora;  /* where the LoRA recipes differ */
     double min, max;
     bool ranged, above_min, below_max; /* above_min, below_max: that end is open */
+    bool whole;            /* numbers of T_PAIRS: no fractions */
     bool nullable, infinite, required;
     const struct choice *choices;
     int n_choices;

@@ -316,10 +316,19 @@ static void free_pairs(const struct row *row, void *base)
     *count(row, base) = 0;
 }
 
+/* Numbers where the row has a range. */
+static bool values_fit(const struct row *row, const struct ynode *n)
+{
+    double value;
+    for (int i = 0; i < n->n_child && row->ranged; i++)
+        if (!scalar_float(n->child[i]->text, false, &value) || !in_range(row, value) || (row->whole && value != floor(value))) return false;
+    return true;
+}
+
 static bool read_pairs(const struct row *row, const struct ynode *n, void *base, struct problems *p)
 {
     bool null = row->nullable && ynode_is_null(n);
-    if (!null && (n->kind != YNODE_MAP || !all_texts(n))) return wrong(row, n, p);
+    if (!null && (n->kind != YNODE_MAP || !all_texts(n) || !values_fit(row, n))) return wrong(row, n, p);
     free_pairs(row, base);
     if (null || !n->n_child) return true;
     struct config_pair *list = mem_alloc((size_t)n->n_child * sizeof *list);
@@ -513,6 +522,8 @@ void value_expects(const struct row *row, struct buf *out)
         buf_text(out, row->type == T_FLAGS ? "a list of " : "");
         for (int i = 0; i < row->n_choices; i++)
             if (!row->choices[i].refused) buf_printf(out, "%s%s", shown++ ? ", " : "", row->choices[i].name);
+    } else if (row->type == T_PAIRS && row->ranged) {
+        buf_printf(out, "a group {name: %s}", row->whole ? "whole number" : "number");
     } else {
         buf_text(out, types[row->type].expects);
     }

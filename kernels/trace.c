@@ -209,7 +209,12 @@ static status trace_stream_open(struct stream **out, int threads)
 {
     TRY(watch->inner->dev.stream_open(out, threads));
     (*out)->be = &watch->be;
-    if (watch->n_streams < TRACE_STREAMS) watch->stream[watch->n_streams++] = *out;
+    int i = 0; /* a closed one's place */
+    while (i < watch->n_streams && watch->stream[i]) i++;
+    if (i == TRACE_STREAMS) return ST_OK;
+    watch->stream[i] = *out;
+    watch->name[i] = NULL;
+    if (i == watch->n_streams) watch->n_streams++;
     return ST_OK;
 }
 

@@ -89,7 +89,7 @@ static status show_fit(const struct session *x, const struct gpu *gpu, const str
     buf_text(&lines, " per rank");
     if (gpu && x->model.act == DT_BF16) buf_printf(&lines, "; %.0f tokens/s predicted", p.tokens_per_s);
     buf_text(&lines, "\n");
-    if (choice->settings) settings_text(choice->settings, &lines);
+    if (choice->settings) settings_text(x->cfg, choice->settings, &lines);
     fputs(lines.data, stdout);
     buf_release(&lines);
     return ST_OK;

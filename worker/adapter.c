@@ -43,10 +43,47 @@ static void untie_head(struct session *x)
                  adapter_dir(x));
 }
 
+/* model.rank_pattern and alpha_pattern. */
+static status take_patterns(struct session *x)
+{
+    const struct config_lora *l = &x->cfg->model.lora;
+    x->peft = (struct peft_config){.r = l->rank, .lora_alpha = l->alpha};
+    for (int of_ranks = 0; of_ranks < 2; of_ranks++)
+        for (int i = 0; i < (of_ranks ? l->n_rank_pattern : l->n_alpha_pattern); i++) {
+            const struct config_pair *p = of_ranks ? &l->rank_pattern[i] : &l->alpha_pattern[i];
+            if (peft_pattern_add(&x->peft, of_ranks, "model", p->key, strtod(p->value, NULL)))
+                return status_prefix(ST_USAGE, "the configuration");
+        }
+    return ST_OK;
+}
+
+/* PEFT says nothing of a pattern that is no module's. */
+static status check_patterns(const struct session *x, const struct peft_rules *all, const char *key)
+{
+    for (int i = 0; i < all->n; i++) {
+        bool used = false;
+        for (int k = 0; k < x->model.params.n && !used; k++) {
+            const struct param *p = &x->model.params.p[k];
+            const char *end = strstr(p->name, ".lora_A.weight");
+            if (p->kind != PARAM_ADAPTER || !end) continue;
+            char *module = mem_printf("%.*s", (int)(end - p->name - (ptrdiff_t)sizeof PREFIX + 1), p->name + sizeof PREFIX - 1);
+            used = peft_pattern_matches(&all->rule[i], module);
+            free(module);
+        }
+        if (!used)
+            FAIL(
+                ST_USAGE,
+                "model.%s: '%s' is no module with an adapter: it must match the end of a name such as model.layers.0.self_attn.q_proj from "
+                "a dot on",
+                key, all->rule[i].text);
+    }
+    return ST_OK;
+}
+
 status adapter_open(struct session *x)
 {
     const char *dir = adapter_dir(x);
-    if (!dir) return ST_OK;
+    if (!dir) return take_patterns(x);
     TRY(peft_config_read(dir, &x->peft));
     TRY(check_config(x));
     untie_head(x);
@@ -152,6 +189,10 @@ static status check_extra(struct session *x, const struct st_entry *e, struct re
 
 status adapter_match(struct session *x)
 {
+    if (!x->has_adapter && x->model.plan.lora) {
+        TRY(check_patterns(x, &x->peft.rank_pattern, "rank_pattern"));
+        return check_patterns(x, &x->peft.alpha_pattern, "alpha_pattern");
+    }
     if (!x->has_adapter) return ST_OK;
     if (!x->model.lora_rank)
         FAIL(ST_SHAPE, "%s/adapter_config.json: target_modules selects no module of this model; is it an adapter of this model?",

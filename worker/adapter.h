@@ -4,7 +4,7 @@
 
 #include "worker/session.h"
 
-/* Reads checkpointer.adapter_checkpoint, if the configuration has one. After family_shape: an adapter on the embedding, or
+/* Reads checkpointer.adapter_checkpoint, if the configuration has one; else its patterns of ranks and alphas. After family_shape: an adapter on the embedding, or
  * on a head that is the embedding, is refused here. */
 status adapter_open(struct session *x);
 

@@ -245,9 +245,12 @@ void choice_free(struct choice_made *c)
 
 /* ---- chosen before ------------------------------------------------------------------------------------------------------------ */
 
+/* Each choice by itself: on another number of ranks one of them may be what the rules refuse, and is made anew. */
 static void take_again(const struct config *c, const struct config *then, const char *keys, struct buf *settings)
 {
     char copy[200], *rest = copy, *key;
+    struct config *tried = NULL;
+    size_t before = settings->len;
     snprintf(copy, sizeof copy, "%s", keys);
     while ((key = strsep(&rest, " "))) {
         if (!*key || config_wrote(c, key)) continue;
@@ -256,6 +259,8 @@ static void take_again(const struct config *c, const struct config *then, const 
         free(is);
         free(was);
     }
+    if (settings->len > before && config_with(c, settings->data, &tried)) settings->data[settings->len = before] = 0;
+    config_free(tried);
 }
 
 status budget_again(const struct config *c, const char *saved, struct config **out)
@@ -265,9 +270,9 @@ status budget_again(const struct config *c, const char *saved, struct config **o
     *out = NULL;
     if (config_parse_text("the saved configuration", saved, strlen(saved), NULL, &then)) return ST_OK; /* whoever resumes says so */
     buf_text(&settings, "");
+    take_again(c, then, "batch_size gradient_accumulation_steps", &settings);
     for (int i = 0; i < axis_count; i++)
         if (axes[i].same_bits) take_again(c, then, axes[i].keys, &settings);
-    take_again(c, then, "batch_size gradient_accumulation_steps", &settings);
     config_free(then);
     status st = settings.len ? config_with(c, settings.data, out) : ST_OK;
     if (settings.len && !st) log_note("budget   as the run that is resumed chose: %s", settings.data);
@@ -277,25 +282,42 @@ status budget_again(const struct config *c, const char *saved, struct config **o
 
 /* ---- to paste ------------------------------------------------------------------------------------------------------------------- */
 
-void settings_text(const char *settings, struct buf *out)
+/* The group that a setting is of: "optimizer" of optimizer=… and of optimizer.lr=…, "" of a key at the top. */
+static int group_of(const char *setting)
 {
-    char *copy = mem_strdup(settings), *rest = copy, *word, section[64] = "";
-    while ((word = strsep(&rest, " "))) {
-        char *value = strchr(word, '='), *dot = strchr(word, '.');
-        if (!value) continue;
-        *value++ = 0;
-        if (dot && dot < value) {
-            *dot = 0;
-            if (strcmp(section, word)) buf_printf(out, "%s:\n", word);
-            snprintf(section, sizeof section, "%s", word);
-            buf_printf(out, "  %s: %s\n", dot + 1, value);
-            continue;
+    int n = (int)strcspn(setting, ".=");
+    return setting[n] == '.' || !strncmp(setting, "optimizer=", 10) ? n : 0;
+}
+
+static void write_setting(const char *setting, int group, struct buf *out)
+{
+    const char *key = setting + group, *value = strchr(setting, '=') + 1;
+    if (!group)
+        buf_printf(out, "%.*s: %s\n", (int)(value - 1 - key), key, value);
+    else if (*key == '=')
+        buf_printf(out, "  _component_: %s\n", value);
+    else
+        buf_printf(out, "  %.*s: %s\n", (int)(value - 2 - key), key + 1, value);
+}
+
+void settings_text(const struct config *c, const char *settings, struct buf *out)
+{
+    enum { MOST = 24 };
+    char *copy = mem_strdup(settings), *rest = copy, *word[MOST];
+    int n = 0;
+    while ((word[n] = strsep(&rest, " ")) && n < MOST - 1) n += *word[n] != 0;
+    for (int i = 0; i < n; i++) {
+        int group = word[i] ? group_of(word[i]) : 0;
+        if (!word[i]) continue;
+        if (group) buf_printf(out, "%.*s:\n", group, word[i]);
+        if (group && !strncmp(word[i], "optimizer.", 10) && c->optimizer.component)
+            buf_printf(out, "  _component_: %s\n", c->optimizer.component);
+        for (int k = group ? i : n; k < n; k++) {
+            if (!word[k] || group_of(word[k]) != group || strncmp(word[k], word[i], (size_t)group)) continue;
+            write_setting(word[k], group, out);
+            if (k > i) word[k] = NULL;
         }
-        *section = 0;
-        if (strcmp(word, "optimizer"))
-            buf_printf(out, "%s: %s\n", word, value);
-        else
-            buf_printf(out, "%s:\n  _component_: %s\n", word, value);
+        if (!group) write_setting(word[i], 0, out);
     }
     free(copy);
 }

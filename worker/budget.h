@@ -30,7 +30,7 @@ void choice_free(struct choice_made *c);
 /* c with the choices of the run that wrote `saved` (a configuration's text), for keys that are not written in c. *out NULL: none. */
 status budget_again(const struct config *c, const char *saved, struct config **out);
 
-/* "key=value …" as lines of a configuration. */
-void settings_text(const char *settings, struct buf *out);
+/* "key=value …" as lines of a configuration; of an optimizer's key alone, with the class that c has. */
+void settings_text(const struct config *c, const char *settings, struct buf *out);
 
 #endif

@@ -13,7 +13,7 @@
 enum phase_of_step { STEP_PLAIN, STEP_WARM, STEP_TRACED };
 
 struct profile {
-    const struct config *c;
+    struct config_profiler c;
     struct trace *trace;
     const struct backend *inner;
     int rank;
@@ -33,7 +33,7 @@ status profile_open(struct profile **out, const struct config *c, int rank, cons
     if (!c->profiler.enabled) return ST_OK;
     struct profile *p = mem_alloc(sizeof *p);
     bool gpu = (*be)->tensors_in == MEM_DEVICE;
-    *p = (struct profile){.c = c, .rank = rank, .inner = *be, .first = -1};
+    *p = (struct profile){.c = c->profiler, .rank = rank, .inner = *be, .first = -1};
     p->streams = gpu ? c->profiler.cuda : c->profiler.cpu;
     p->host = gpu && c->profiler.cpu;
     p->dir = c->profiler.output_dir ? mem_strdup(c->profiler.output_dir) : mem_printf("%s/profiling_outputs", c->output_dir);
@@ -101,9 +101,9 @@ static void put_args(struct profile *p, const struct trace_row *r)
     fprintf(p->file, ",\"args\":{\"seq\":%lld", (long long)r->seq);
     if (r->kind == TRACE_COPY || r->kind == TRACE_ZERO) fprintf(p->file, ",\"bytes\":%lld", (long long)r->bytes);
     if (r->kind == TRACE_WAIT) fprintf(p->file, ",\"after\":%lld", (long long)r->after);
-    if (r->m && p->c->profiler.record_shapes)
+    if (r->m && p->c.record_shapes)
         fprintf(p->file, ",\"m\":%lld,\"n\":%lld,\"k\":%lld", (long long)r->m, (long long)r->n, (long long)r->k);
-    if (r->m && p->c->profiler.with_flops) fprintf(p->file, ",\"flops\":%lld", (long long)(2 * r->m * r->n * r->k));
+    if (r->m && p->c.with_flops) fprintf(p->file, ",\"flops\":%lld", (long long)(2 * r->m * r->n * r->k));
     fprintf(p->file, "}}");
 }
 
@@ -187,9 +187,9 @@ static status close_file(struct profile *p)
 
 static enum phase_of_step phase_of(const struct profile *p, int64_t n)
 {
-    int64_t wait = p->c->profiler.wait_steps, warm = p->c->profiler.warmup_steps;
-    int64_t cycle = wait + warm + p->c->profiler.active_steps, at = n % cycle;
-    if (p->failed || (p->c->profiler.num_cycles && n / cycle >= p->c->profiler.num_cycles)) return STEP_PLAIN;
+    int64_t wait = p->c.wait_steps, warm = p->c.warmup_steps;
+    int64_t cycle = wait + warm + p->c.active_steps, at = n % cycle;
+    if (p->failed || (p->c.num_cycles && n / cycle >= p->c.num_cycles)) return STEP_PLAIN;
     return at < wait ? STEP_PLAIN : at < wait + warm ? STEP_WARM : STEP_TRACED;
 }
 
@@ -208,7 +208,7 @@ status profile_step(struct profile *p, struct stream *s, int64_t step)
 {
     if (!p) return ST_OK;
     if (p->first < 0) p->first = step;
-    int64_t n = step - p->first, cycle = p->c->profiler.wait_steps + p->c->profiler.warmup_steps + p->c->profiler.active_steps;
+    int64_t n = step - p->first, cycle = p->c.wait_steps + p->c.warmup_steps + p->c.active_steps;
     enum phase_of_step phase = phase_of(p, n);
     if (phase != p->phase || (n % cycle == 0 && phase != STEP_PLAIN)) TRY(enter(p, s, step, phase));
     p->last = step;

@@ -15,6 +15,7 @@
 #include "kernels/record.h"
 #include "worker/adapter.h"
 #include "worker/export.h"
+#include "worker/merge.h"
 #include "worker/start.h"
 
 enum { MAX_LEAVES = 64 };
@@ -178,6 +179,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .lora = c->recipe == RECIPE_LORA || x->has_adapter,
         .nf4 = c->model.adapt == ADAPT_QLORA || c->model.quantize_base || x->bnb.is,
         .stored = x->bnb.is ? &x->bnb : NULL,
+        .nf4_in_turn = !c->dequantize_ahead,
         .rank = lora->rank,
         .alpha = lora->alpha,
         .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,
@@ -193,6 +195,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
     p.adapted = ((lora->attn_modules & MODULE_Q ? 1u << LINEAR_Q : 0) | (lora->attn_modules & MODULE_K ? 1u << LINEAR_K : 0) |
                  (lora->attn_modules & MODULE_V ? 1u << LINEAR_V : 0) | (lora->attn_modules & MODULE_O ? 1u << LINEAR_O : 0) |
                  (lora->mlp ? 1u << LINEAR_GATE | 1u << LINEAR_UP | 1u << LINEAR_DOWN : 0) | (lora->output ? LORA_ON_HEAD : 0));
+    if (x->has_adapter || lora->n_rank_pattern || lora->n_alpha_pattern) p.patterns = &x->peft;
     if (x->has_adapter) {
         p.peft = &x->peft;
         p.rslora = x->peft.use_rslora;
@@ -259,7 +262,9 @@ static void layout(struct session *x)
     struct arena *a = x->plan.arena;
     model_layout(&x->model, &a[PLAN_FROZEN], &a[PLAN_TRAINED], &a[PLAN_ACTIVATIONS], &a[PLAN_SCRATCH], &a[PLAN_OFFLOADED]);
     batcher_layout(&x->batcher, &x->model.bounds, &a[PLAN_BATCH], &a[PLAN_STAGING]);
-    stage_layout(&x->stage, between_steps(x, x->stage.raw_bytes, "bytes of files"), &a[PLAN_STAGING]);
+    void *raw;
+    if (!param_store_lend(&x->model.params, x->stage.raw_bytes, &raw)) raw = between_steps(x, x->stage.raw_bytes, "bytes of files");
+    stage_layout(&x->stage, raw, &a[PLAN_STAGING]);
     size_t piece = (size_t)export_piece(&x->model.params), narrow = x->model.act == DT_F32 ? 0 : dtype_bytes(x->model.act);
     x->wide = between_steps(x, piece * 4, "piece of a weight for export");
     x->narrow = narrow ? between_steps(x, piece * narrow, "piece of a weight for export") : x->wide;
@@ -340,6 +345,12 @@ static status check_stored(const struct session *x)
              "%s/config.json: quantization_config: the weights are 4-bit codes, which cannot be trained; run lora_finetune, or give the "
              "original, unquantised model to full_finetune",
              dir);
+    if (start_is_of_weights(c->model.lora.start))
+        FAIL(
+            ST_CONFIG_RUNTIME,
+            "model.init_lora_weights: the base loses what its adapter starts as, and %s is quantised already; start with true, gaussian or "
+            "orthogonal, or from the original, unquantised model",
+            dir);
     if (c->model.init == INIT_RANDOM)
         FAIL(ST_CONFIG_RUNTIME,
              "%s/config.json: quantization_config: model.init: random has no weights to read, quantised or not; delete the key from "
@@ -374,7 +385,9 @@ static status measure(struct session *x, const struct batch_bounds *given)
     bool masters = plan.full && cfg->dtype == CONFIG_BF16 && cfg->master_weights == TRI_FP32;
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
     TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied || x->shape.untied, weights_are_drawn(x, train && given)));
+    if (train && given && x->cfg->model.init != INIT_RANDOM && !x->files.n) param_store_imagine(&x->model.params);
     TRY(adapter_match(x));
+    TRY(merge_open(x));
     TRY(start_check(x));
     if (train) TRY(open_training(x, x->micro_batches));
     size_t piece = (size_t)export_piece(&x->model.params) * 4, load = param_load_bytes(&x->model.params);
@@ -484,6 +497,7 @@ void session_close(struct session *x)
     if (x->tok) tokenizer_close(x->tok);
     st_close(&x->files);
     st_close(&x->adapter);
+    st_close(&x->originals);
     peft_config_free(&x->peft);
     bnb_config_free(&x->bnb);
     *x = (struct session){0};

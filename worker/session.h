@@ -40,8 +40,9 @@ struct session {
     struct bnb_config bnb; /* the model directory's weights are quantised */
     struct model_shape shape;
     struct st_set files;
-    struct peft_config peft; /* of a loaded adapter */
+    struct peft_config peft; /* of a loaded adapter; else the patterns of this run's */
     struct st_set adapter;
+    struct st_set originals; /* what an adapter is merged into, where that is another directory (worker/merge.h) */
     bool has_adapter;
 
     struct tokenizer *tok;

@@ -27,6 +27,11 @@ const struct technique techniques[] = {
      "The optimizer's moments as 8-bit codes with a scale for each 256.",
      "Full fine-tuning on one GPU; adapters are too small for it to matter.",
      "everything"},
+    {"paged states", FOR_ALL, "optimizer=bitsandbytes.optim.AdamW8bit state_dtype=auto optimizer.is_paged=false",
+     "optimizer=bitsandbytes.optim.AdamW8bit state_dtype=auto optimizer.is_paged=true optimizer.paged_resident=0", true,
+     "The optimizer's states in pinned host memory, streamed through windows on the device while it updates.",
+     "When states do not fit. Only as many leave as must (optimizer.paged_resident); here all of them.",
+     "everything; on a CPU nothing moves"},
     {"LoRA", FOR_FULL, "", "recipe=lora_finetune optimizer_in_bwd=false master_weights=none state_dtype=auto", false,
      "Two thin matrices beside each frozen weight are trained instead of the weight.",
      "When the task is near what the model can do: it saves gradients, states and most of the time of updates.",
@@ -35,6 +40,10 @@ const struct technique techniques[] = {
      "The frozen weights of blocks in 4 bits, dequantised a layer ahead of its use.",
      "When the frozen weights are what does not fit; its price falls with the tokens of a micro-batch.",
      "everything of LoRA"},
+    {"dequantise in turn", FOR_LORA, "model.quantize_base=true dequantize_ahead=true", "model.quantize_base=true dequantize_ahead=false", false,
+     "NF4 weights are dequantised one linear at a time, when it is read, instead of a layer ahead.",
+     "QLoRA, when two layers in bf16 are what does not fit; adapters round in other places.",
+     "QLoRA, and everything that goes with it"},
     {"recompute products", FOR_ALL, RUNG("none"), RUNG("products"), true,
      "Norms and the gated product are computed again in the backward pass; no matrix product is.",
      "Always: the default.",
@@ -87,11 +96,13 @@ const int technique_count = sizeof techniques / sizeof *techniques;
 /* clang-format off */
 const struct axis axes[] = {
     {"model.quantize_base", FOR_LORA, false, {"model.quantize_base=true"}},
+    {"dequantize_ahead", FOR_LORA, false, {"dequantize_ahead=false"}},
     {"optimizer state_dtype", FOR_ALL, false, {"optimizer=bitsandbytes.optim.AdamW8bit"}},
     {"enable_activation_checkpointing ac_mode ac_option recompute", FOR_ALL, true,
      {"recompute=ffn", "recompute=attention", "recompute=block"}},
     {"enable_activation_offloading", FOR_ALL, true, {"enable_activation_offloading=true"}},
     {"optimizer_in_bwd", FOR_ALL, true, {"optimizer_in_bwd=true"}},
+    {"optimizer.is_paged", FOR_ALL, true, {"optimizer.is_paged=true"}},
 };
 /* clang-format on */
 const int axis_count = sizeof axes / sizeof *axes;

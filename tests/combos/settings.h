@@ -30,7 +30,7 @@ static inline void settings_add(struct settings *s, const char *keys, const char
     char *copy = mem_strdup(keys), *rest = copy;
     for (char *word; (word = strsep(&rest, " "));) {
         char *hole = strstr(word, "%s");
-        if (!*word) continue;
+        if (!*word || *word == '+') continue;
         if (!strncmp(word, "recipe=", 7)) {
             s->recipe = strstr(word, "full") ? "full_finetune" : "lora_finetune";
             continue;
@@ -43,21 +43,20 @@ static inline void settings_add(struct settings *s, const char *keys, const char
 
 static inline bool is_tight(const struct combo *c) { return !strcmp(value_of(c, F_BUDGET)->name, "tight"); }
 
-/* Of so many ranks, which share the micro-batches of the combination. What begins with + is put into the optimizer's class. */
+/* Of so many ranks, which share the micro-batches of the combination. +Word is put into the optimizer's class. */
 static inline void settings_of(const struct combo *c, int ranks, struct settings *s)
 {
-    const char *states = value_of(c, F_STATES)->keys, *class = *states == '+' ? states + 1 : "";
-    char steps[160];
+    const char *states = value_of(c, F_STATES)->keys;
+    char steps[160], class[16] = "";
     *s = (struct settings){.tight = is_tight(c)};
     snprintf(steps, sizeof steps,
              "device=cpu seed=7 batch_size=1 optimizer.lr=2e-3 epochs=1 max_steps_per_epoch=%d save_every_n_steps=%d "
              "gradient_accumulation_steps=%d",
              STEPS, SAVED_AT, micro_batches(c) / ranks);
+    if (*states == '+') snprintf(class, sizeof class, "%.*s", (int)strcspn(states + 1, " "), states + 1);
     settings_add(s, steps, "");
-    for (int i = 0; i < FACETS; i++) {
-        const char *keys = value_of(c, i)->keys;
-        if (keys && *keys != '+') settings_add(s, keys, class);
-    }
+    for (int i = 0; i < FACETS; i++)
+        if (value_of(c, i)->keys) settings_add(s, value_of(c, i)->keys, class);
 }
 
 /* "key=value", in place of what there is of that key. */

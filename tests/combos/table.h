@@ -17,7 +17,7 @@ enum effect { SAME_BITS, NUMERICS };
 
 struct value {
     const char *name; /* as the README has it */
-    const char *keys; /* key=value, by blanks; %s in an optimizer's class: what `states` puts there */
+    const char *keys; /* key=value, by blanks; %s in an optimizer's class: what follows + */
     const char *environment; /* NAME=value, by blanks */
     int often;         /* of random draws: 0 stands for 1 */
     const char *shown; /* its row of the README's matrix; NULL: none */
@@ -32,6 +32,9 @@ struct facet {
 /* The facets that the runner knows by name. */
 enum { F_METHOD, F_OPTIMIZER, F_STATES, F_DEVICE, F_RANKS, F_ACCUMULATION, F_IN_BWD, F_BUDGET };
 
+/* Several windows, of tensors as small as these are. */
+#define PAGED "optimizer.paged_window=16384 optimizer.min_paged_size=300"
+
 static const struct facet facets[] = {
     [F_METHOD] = {"method", NUMERICS, {
         {"full", "recipe=full_finetune", NULL, 3, "full fine-tuning"},
@@ -44,7 +47,7 @@ static const struct facet facets[] = {
     [F_OPTIMIZER] = {"optimizer", NUMERICS, {
         {"AdamW", "optimizer=bitsandbytes.optim.%sAdamW", NULL, 2},
         {"AdamW8bit", "optimizer=bitsandbytes.optim.%sAdamW8bit optimizer.min_8bit_size=300", NULL, 2, "`bitsandbytes.optim.AdamW8bit`"},
-        {"SGD", "optimizer=torch.optim.%sSGD optimizer.momentum=0.9", NULL, 1, "`torch.optim.SGD`"},
+        {"SGD", "optimizer=bitsandbytes.optim.%sSGD optimizer.momentum=0.9", NULL, 1, "`bitsandbytes.optim.SGD`"},
         {"SGD8bit", "optimizer=bitsandbytes.optim.%sSGD8bit optimizer.momentum=0.9 optimizer.min_8bit_size=300", NULL, 1,
          "`bitsandbytes.optim.SGD8bit`"},
         {"torchao Adam8bit", "optimizer=torchao.optim.%sAdam8bit optimizer.min_8bit_size=300", NULL, 1, "`torchao.optim.Adam8bit`"},
@@ -52,6 +55,8 @@ static const struct facet facets[] = {
     [F_STATES] = {"states", SAME_BITS, {
         {"where weights are", ""},
         {"Paged*", "+Paged", NULL, 1, "`bitsandbytes.optim.Paged*`"},
+        {"Paged*, all away", "+Paged " PAGED " optimizer.paged_resident=0", NULL, 2},
+        {"is_paged, some away", PAGED " optimizer.is_paged=true optimizer.paged_resident=96KiB", NULL, 2, "`optimizer.is_paged`"},
     }},
     [F_DEVICE] = {"device", SAME_BITS, {
         {"cpu", "", NULL, 6},
@@ -124,6 +129,10 @@ static const struct refusal {
     {"states", "Paged*", "optimizer", "SGD", "PagedSGD", NO_SUCH_CLASS},
     {"states", "Paged*", "optimizer", "SGD8bit", "PagedSGD8bit", NO_SUCH_CLASS},
     {"states", "Paged*", "optimizer", "torchao Adam8bit", "torchao.optim.PagedAdam8bit", NO_SUCH_CLASS},
+    {"states", "Paged*, all away", "optimizer", "SGD", "PagedSGD", NO_SUCH_CLASS},
+    {"states", "Paged*, all away", "optimizer", "SGD8bit", "PagedSGD8bit", NO_SUCH_CLASS},
+    {"states", "Paged*, all away", "optimizer", "torchao Adam8bit", "torchao.optim.PagedAdam8bit", NO_SUCH_CLASS},
+    {"states", "is_paged, some away", "optimizer", "torchao Adam8bit", "optimizer.is_paged", "it is an argument of bitsandbytes' classes"},
 };
 
 enum { REFUSALS = sizeof refusals / sizeof *refusals };

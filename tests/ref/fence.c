@@ -61,7 +61,7 @@ static status fence_alloc(enum mem_kind kind, size_t bytes, void **out)
     void *p = mmap(NULL, pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) FAIL(ST_OOM, "fence: cannot allocate %s", text_bytes((double)bytes));
     madvise(p, pages(bytes), MADV_HUGEPAGE); /* a row of ops changes its protection: the fewer pages the better */
-    memset(p, 0xff, pages(bytes)); /* fresh memory is never zero by luck */
+    memset(p, 0xff, pages(bytes));           /* fresh memory is never zero by luck */
     fence.region = mem_grow(fence.region, (size_t)(fence.n_regions + 1) * sizeof *fence.region);
     fence.region[fence.n_regions++] = (struct region){p, pages(bytes), kind};
     if (kind == MEM_DEVICE && mprotect(p, pages(bytes), PROT_NONE)) abort();

@@ -29,6 +29,8 @@ SHOWN = {"llama2": ["0.self_attn.q_proj", "0.mlp.gate_proj", "1.self_attn.v_proj
          "phi3": ["0.self_attn.qkv_proj", "1.mlp.gate_up_proj"]}
 ADAMW = dict(optimizer="torch.optim.AdamW", lr=1e-3, weight_decay=0.01, eps=1e-4)
 SGD = dict(optimizer="torch.optim.SGD", lr=0.02, momentum=0.9, weight_decay=0.02)
+RANKS = {r"^.*\.0\..*_proj": 3, "1.mlp.(up|down)_proj": 7, "q_proj": 2}
+ALPHAS = {"mlp.*": 9, "self_attn.[qk]_proj": 2.5, "down_proj": 1}
 # name, family, optimizer, ratio of LoRA+, adapter (None: as make_golden.py's, where B is not zero)
 CASES = [
     ("plus-adamw", "llama2", ADAMW, 16, None),
@@ -36,6 +38,9 @@ CASES = [
     ("pissa", "llama2", ADAMW, None, dict(init_lora_weights="pissa", r=4, lora_alpha=6)),
     ("pissa-rslora", "qwen2", SGD, None, dict(init_lora_weights="pissa", r=3, lora_alpha=5, use_rslora=True)),
     ("pissa-plus-fused", "phi3", ADAMW, 4, dict(init_lora_weights="pissa", r=8, lora_alpha=8)),
+    ("patterns", "llama2", ADAMW, None, dict(init_lora_weights="pissa", r=4, lora_alpha=6, rank_pattern=RANKS, alpha_pattern=ALPHAS)),
+    ("patterns-rslora", "qwen2", SGD, None, dict(init_lora_weights="olora", r=2, lora_alpha=1, use_rslora=True, alpha_pattern=ALPHAS,
+                                                 rank_pattern={r".*\.1\..*down_proj": 6, "0.self_attn.k_proj": 3})),
     ("olora", "llama2", SGD, None, dict(init_lora_weights="olora", r=4, lora_alpha=2)),
     ("olora-rslora", "qwen2", ADAMW, None, dict(init_lora_weights="olora", r=6, lora_alpha=3, use_rslora=True)),
 ]
@@ -95,9 +100,8 @@ def make(name, family, settings, ratio, adapter):
     keys = {f"optimizer.{k}" if k != "optimizer" else k: v for k, v in settings.items()}
     if ratio:
         keys["model.lora_plus_ratio"] = ratio
-    names = dict(r="model.lora_rank", lora_alpha="model.lora_alpha", use_rslora="model.use_rslora",
-                 init_lora_weights="model.init_lora_weights")
-    keys.update({names[k]: v for k, v in (adapter or {}).items()})
+    names = dict(r="lora_rank")
+    keys.update({"model." + names.get(k, k): v for k, v in (adapter or {}).items()})
     return {"name": name, "family": family, "keys": keys, "adapter": not adapter, "loss": losses, "grad_norm": rounded(norms, 10),
             "after": after, "change": sketched(change), "start": sketched(start) if adapter else {}}
 

@@ -10,6 +10,7 @@
 import json
 import math
 import os
+import re
 import sys
 
 from sketch import read_safetensors, relative, sketch
@@ -23,7 +24,7 @@ def cases():
 
 
 def keys(case):
-    out = [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in case["keys"].items()]
+    out = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in case["keys"].items()]
     if case["adapter"]:
         out.append("checkpointer.adapter_checkpoint=" + os.path.join(HERE, "golden", case["family"], "adapter"))
     return out
@@ -53,7 +54,9 @@ def products(output, case):
     for module in case["change"]:
         a, b = (tensors[f"base_model.model.model.layers.{module}.lora_{x}.weight"] for x in "AB")
         rank = a[0][0]
-        scale = config["lora_alpha"] / (math.sqrt(rank) if config["use_rslora"] else rank)
+        path = "model.layers." + module
+        alpha = next((v for k, v in config["alpha_pattern"].items() if re.match(rf"(.*\.)?({k})$", path)), config["lora_alpha"])
+        scale = alpha / (math.sqrt(rank) if config["use_rslora"] else rank)
         change[module] = product(a, b, scale, 0, rank)
         if case["start"]:
             start[module] = product(a, b, -scale, rank // 2, rank)

@@ -85,6 +85,9 @@ refuse 'to 4 bits again would make another base' model.init_lora_weights=olora m
 refuse 'checkpointer.adapter_checkpoint says what the adapter starts as' model.init_lora_weights=pissa \
     checkpointer.adapter_checkpoint="$golden/llama2/adapter"
 
+refuse "model.rank_pattern: 'proj' is no module with an adapter" 'model.rank_pattern={q_proj: 3, proj: 4}'
+refuse "model.alpha_pattern: 'lm_head' is no module with an adapter" 'model.alpha_pattern={lm_head: 3}'
+refuse "the configuration: model: rank_pattern has the regular expression \"(q\", which is wrong at byte" 'model.rank_pattern={"(q": 3}'
 mkdir "$scratch/none"
 echo 'no library' >"$scratch/none/liblapack.so.3"
 expect 18 "LAPACK is not installed" env LD_LIBRARY_PATH="$scratch/none" "$trimpot" run lora_finetune --model "$golden/llama2/model" \

@@ -184,7 +184,8 @@ static status put_layer(struct param_store *ps, int64_t layer, bool weights)
         const struct param *p = &ps->p[i];
         struct nf4_args q = p->nf4;
         q.w = p->value;
-        if (weights && param_is_ahead(ps, p)) TRY(op_nf4_dequantize(ps->decode, &q));
+        bool decodes = weights && param_is_ahead(ps, p);
+        if (decodes) TRY(ps->replaced ? param_fetch(ps->replaced, p, p->value) : op_nf4_dequantize(ps->decode, &q));
         if (p->joins >= 0) TRY(second_copy(ps, ps->decode, p));
     }
     return ST_OK;

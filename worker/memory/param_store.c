@@ -12,10 +12,10 @@
 
 enum { SMALL_ALIGN = 256 };
 
-void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters)
+void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters, bool ahead)
 {
     *ps = (struct param_store){.be = be, .act = act, .trained_dt = trained_dt, .masters = masters, .borrowed = -1, .inside = -1};
-    ps->ahead = be->tensors_in == MEM_DEVICE; /* whose time is its own: it decodes while it computes */
+    ps->ahead = ahead && be->tensors_in == MEM_DEVICE; /* whose time is its own: it decodes while it computes */
 }
 
 void param_store_release(struct param_store *ps)
@@ -176,6 +176,11 @@ static void take(struct param_store *ps, struct matching *m, struct param *p, bo
                        (long long)(e->rank > 1 ? e->dim[1] : e->rank), e->dtype_text);
         buf_text(&m->report, ")");
     }
+}
+
+void param_store_imagine(struct param_store *ps)
+{
+    for (int i = 0; i < ps->n; i++) ps->p[i].imagined = ps->p[i].kind != PARAM_ADAPTER;
 }
 
 status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random)
@@ -389,6 +394,13 @@ static void layout_linears(struct param_store *ps, struct arena *scratch, int64_
     ps->wide = tensor_1d(place, DT_F32, widest);
 }
 
+bool param_store_lend(const struct param_store *ps, size_t bytes, void **out)
+{
+    bool taken = ps->wide.dim[0] && !ps->decode;
+    *out = ps->dequantised.data;
+    return !taken && bytes <= (size_t)ps->dequantised.dim[0] * dtype_bytes(ps->act);
+}
+
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch)
 {
     dtype dt = ps->trained_dt;
@@ -436,6 +448,7 @@ status param_acquire(struct param_store *ps, struct stream *s, int id, tensor *o
     assert(ps->borrowed < 0);
     ps->borrowed = id;
     *out = param_shaped(p, ps->dequantised.data, ps->act);
+    if (ps->replaced) return param_fetch(ps->replaced, p, *out);
     struct nf4_args q = p->nf4;
     q.w = tensor_1d(ps->dequantised.data, ps->act, p->count);
     return op_nf4_dequantize(s, &q);

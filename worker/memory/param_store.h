@@ -47,17 +47,19 @@ struct param {
     int64_t flat;                  /* trained: first element in the flat index */
     int64_t partial;               /* trained: first of its norm partials */
     const struct st_entry *source; /* NULL: initialised, not loaded */
+    bool imagined;                 /* … but a plan's, which takes it for one in bf16 files */
     bool mapped;                   /* frozen: `value` points into the file */
     bool rewritten;                /* frozen: what is in memory is no longer what is in the file */
     tensor value;                  /* trained: the parameter; frozen: the weight; NF4 ahead: its place in the layer's buffer */
     tensor work;                   /* adapters: the working copy */
     tensor master;                 /* f32 master of a bf16 trained parameter; data NULL when none */
     struct nf4_args nf4;
-    bool stored, once;        /* NF4: the directory has it quantised (param_stored.c); its scales are f32, not quantised again */
-    struct bnb_tensor packed; /* stored: where its parts are */
-    int64_t beside, under;    /* frozen or NF4, joined: columns and rows of its memory that are its adapter's (param_join) */
-    int joins;                /* adapters: the weight beside (B) or under (A) which a second working copy lies, -1 = none … */
-    int64_t column;           /* … of B, from this column of `beside` on */
+    bool stored, once;               /* NF4: the directory has it quantised (param_stored.c); its scales are f32, not quantised again */
+    struct bnb_tensor packed;        /* stored: where its parts are */
+    const struct st_entry *original; /* what an adapter is merged into instead (worker/merge.h), NULL = `source` */
+    int64_t beside, under;           /* frozen or NF4, joined: columns and rows of its memory that are its adapter's (param_join) */
+    int joins;                       /* adapters: the weight beside (B) or under (A) which a second working copy lies, -1 = none … */
+    int64_t column;                  /* … of B, from this column of `beside` on */
 };
 
 /* Room for one layer's NF4 weights as products read them: even layers have one, odd ones the other, so that a layer's weights always
@@ -86,6 +88,7 @@ struct param_store {
     struct seg *seg_table;    /* of `segs`, the host's */
     struct segs segs;         /* the trained tensors, ascending in the flat index */
     int64_t n_partials;       /* one per (trained tensor, page), by parameter number */
+    struct stage *replaced;   /* NF4 weights are `source` in full, through here (param_store_replace); NULL: they are codes */
     tensor dequantised;       /* scratch: one linear at a time */
     tensor wide;              /* scratch of loading alone: one that is quantised from neither f32 nor bf16 */
     int borrowed;             /* parameter now in `dequantised`, -1 none */
@@ -102,7 +105,8 @@ struct param_store {
     int64_t layers, lowest, inside; /* lowest: layer with something trained, where backward ends; inside: between enter and leave, or -1 */
 };
 
-void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters);
+/* ahead: NF4 weights may be dequantised a layer ahead. */
+void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters, bool ahead);
 void param_store_release(struct param_store *ps);
 
 /* Returns the parameter's number. dim1 = 0 for a vector. */
@@ -121,6 +125,10 @@ const struct st_entry *param_file_entry(const struct st_set *files, const char *
  * is missing or wrong ends it. `tied`: config.json ties embedding and
  * head, so that either tensor stands for both where the other is missing. `random`: nothing is looked up. */
 status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random);
+/* Instead, to plan a model whose files are not here. */
+void param_store_imagine(struct param_store *ps);
+/* Memory that loading may use, of dequantised weights; false: there is not so much. During layout. */
+bool param_store_lend(const struct param_store *ps, size_t bytes, void **out);
 
 bool param_shape_agrees(const struct param *p, const struct st_entry *e);
 bool param_dtype_loads(const struct st_entry *e); /* F32, F16, BF16; adapters also F64 */
@@ -154,6 +162,12 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
 status param_store_load(struct param_store *ps, struct stage *g, uint64_t seed);
 size_t param_load_bytes(const struct param_store *ps); /* what stage_raw will be asked for at most */
 bool param_load_widens(const struct param *p);         /* it passes through `wide` on its way to NF4 */
+
+/* All weights are those of `files` from now on, which has them by their names in the activations' dtype, and adapters are none: for a
+ * look at what they compute. */
+status param_store_replace(struct param_store *ps, struct stage *g, const struct st_set *files);
+/* The source as it is in the file, converted. */
+status param_fetch(struct stage *g, const struct param *p, tensor to);
 
 /* Working copies follow the parameters: after load and resume (optimizer steps write both). */
 status param_store_refresh(struct param_store *ps, struct stream *s, int id);

@@ -89,8 +89,8 @@ static bool adapted(const struct model *m, unsigned bit, const char *module)
 static void add_adapter(struct model *m, struct linear *l, const char *module)
 {
     const struct model_plan *plan = &m->plan;
-    l->rank = plan->peft ? peft_rank(plan->peft, module) : plan->rank;
-    double alpha = plan->peft ? peft_alpha(plan->peft, module) : plan->alpha;
+    l->rank = plan->patterns ? peft_rank(plan->patterns, module) : plan->rank;
+    double alpha = plan->patterns ? peft_alpha(plan->patterns, module) : plan->alpha;
     l->scale = (float)(alpha / (plan->rslora ? sqrt((double)l->rank) : (double)l->rank));
     if (l->rank > m->lora_rank) m->lora_rank = l->rank;
     l->dropout = (float)plan->dropout;
@@ -239,7 +239,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     struct part parts[MAX_PARTS];
     int n = list_parts(shape, parts);
     dtype trained = plan->full ? act : act == DT_F64 ? DT_F64 : DT_F32;
-    param_store_init(&m->params, be, act, trained, masters);
+    param_store_init(&m->params, be, act, trained, masters, !plan->nf4_in_turn);
     m->params.bnb = plan->stored;
     m->layers = mem_alloc((size_t)shape->layers * sizeof *m->layers);
     m->block = mem_alloc(sizeof *m->block);

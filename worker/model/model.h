@@ -43,11 +43,13 @@ struct model_plan {
     int64_t rank;
     double alpha, dropout;
     bool rslora;
-    int start;                      /* of adapters (enum lora_start): what is not drawn by itself, worker/start.h makes */
-    double plus_ratio;              /* learning rate of B over A's; 0: the same */
-    const struct peft_config *peft; /* targets, ranks and alphas of a loaded adapter, instead of those above */
+    int start;                          /* of adapters (enum lora_start): what is not drawn by itself, worker/start.h makes */
+    double plus_ratio;                  /* learning rate of B over A's; 0: the same */
+    const struct peft_config *patterns; /* ranks and alphas by module, or NULL: those above */
+    const struct peft_config *peft;     /* targets of a loaded adapter, instead of those above */
     enum act_rung rung;
     int64_t rung_every;
+    bool nf4_in_turn;            /* NF4 weights are dequantised one by one where a device could do it ahead */
     bool offload, offload_apart; /* as act_policy has them */
     int64_t head_rows;           /* rows of a logits chunk */
 };
