@@ -15,6 +15,7 @@
 #include "worker/evaluate.h"
 #include "worker/export.h"
 #include "worker/generate.h"
+#include "worker/merge.h"
 #include "worker/metrics.h"
 #include "worker/run_lock.h"
 #include "worker/snapshot.h"
@@ -218,6 +219,7 @@ static status export_checkpoint(const struct cli *c, const struct config *cfg, s
     TRY(session_bind(x));
     TRY(snapshot_load(x, r, &at));
     if (!r->found) FAIL(ST_CORRUPT, "%s/checkpoints: no usable checkpoint there", cfg->output_dir);
+    merge_note(x);
     if (!c->output)
         TRY(export_run(x));
     else if (!x->model.plan.full && cfg->save_adapter_weights_only)

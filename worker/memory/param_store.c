@@ -90,9 +90,9 @@ static status refuse_packed(const struct st_set *files, const char *dir, bool bn
             size_t n = strlen(name), end = strlen(PACKED[k].end);
             if (n >= end && !strcmp(name + n - end, PACKED[k].end))
                 FAIL(ST_NOT_BUILT,
-                     "%s: the weights are already quantised (%s: there is %s), which is not read; use the original, "
+                     "%s: the weights are already quantised (%s: there is %s%s), which is not read; use the original, "
                      "unquantised model: model.quantize_base=true (or a qlora_ component) quantises it to NF4 while loading",
-                     dir, PACKED[k].by, name);
+                     dir, PACKED[k].by, name, k < NF4_ENDS ? ", but config.json has no quantization_config" : "");
         }
     return ST_OK;
 }
