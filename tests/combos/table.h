@@ -38,11 +38,8 @@ enum { F_METHOD, F_OPTIMIZER, F_STATES, F_DEVICE, F_RANKS, F_ACCUMULATION, F_IN_
 static const struct facet facets[] = {
     [F_METHOD] = {"method", NUMERICS, {
         {"full", "recipe=full_finetune", NULL, 3, "full fine-tuning"},
-        {"LoRA", "recipe=lora_finetune model.lora_dropout=0.1", NULL, 2, "LoRA"},
-        {"LoRA, nothing dropped", "recipe=lora_finetune model.apply_lora_to_output=true", NULL, 2},
-        {"LoRA+", "recipe=lora_finetune model.lora_plus_ratio=4 model.lora_attn_modules=[q_proj,v_proj]", NULL, 1, "LoRA+"},
-        {"QLoRA", "recipe=lora_finetune model.quantize_base=true model.lora_dropout=0.1", NULL, 2, "QLoRA"},
-        {"QLoRA, nothing dropped", "recipe=lora_finetune model.quantize_base=true model.use_rslora=true", NULL, 2},
+        {"LoRA", "recipe=lora_finetune", NULL, 4, "LoRA"},
+        {"QLoRA", "recipe=lora_finetune model.quantize_base=true", NULL, 3, "QLoRA"},
     }},
     [F_OPTIMIZER] = {"optimizer", NUMERICS, {
         {"AdamW", "optimizer=bitsandbytes.optim.%sAdamW", NULL, 2},
@@ -76,6 +73,19 @@ static const struct facet facets[] = {
         {"auto", "memory_budget=auto"},
         {"tight", "memory_budget=4GiB", NULL, 2},
     }},
+    {"lora_dropout", NUMERICS, {{"0", "", NULL, 2}, {"0.1", "model.lora_dropout=0.1", NULL, 2, "`lora_dropout`"}}},
+    {"use_rslora", NUMERICS, {{"false", "", NULL, 2}, {"true", "model.use_rslora=true", NULL, 1, "`use_rslora`"}}},
+    {"lora_plus_ratio", NUMERICS, {{"null", "", NULL, 2}, {"4", "model.lora_plus_ratio=4", NULL, 1, "`lora_plus_ratio`"}}},
+    {"init_lora_weights", NUMERICS, {
+        {"true", "", NULL, 3},
+        {"pissa", "model.init_lora_weights=pissa", NULL, 1, "`init_lora_weights: pissa`"},
+        {"olora", "model.init_lora_weights=olora", NULL, 1, "`init_lora_weights: olora`"},
+    }},
+    {"adapted", NUMERICS, {
+        {"blocks", "", NULL, 2},
+        {"q, v, head", "model.lora_attn_modules=[q_proj,v_proj] model.apply_lora_to_mlp=false model.apply_lora_to_output=true", NULL, 1,
+         "`apply_lora_to_output`"},
+    }},
     {"dtype", NUMERICS, {{"fp32", "dtype=fp32"}, {"bf16", "dtype=bf16", NULL, 1, "`dtype: bf16`"}}},
     {"master_weights", NUMERICS, {{"none", ""}, {"fp32", "master_weights=fp32", NULL, 1, "`master_weights: fp32`"}}},
     {"state_dtype", NUMERICS, {{"auto", "", NULL, 2}, {"fp32", "state_dtype=fp32", NULL, 1, "`state_dtype: fp32`"}, {"bf16", "state_dtype=bf16", NULL, 1, "`state_dtype: bf16`"}}},
@@ -106,6 +116,7 @@ static const struct facet facets[] = {
 
 enum { FACETS = sizeof facets / sizeof *facets };
 
+#define IS_FULL       "the recipe trains all weights"
 #define NO_SUCH_CLASS "there is no such class"
 
 /* value NULL: every value of the facet but the plain one. */
@@ -115,6 +126,12 @@ static const struct refusal {
 } refusals[] = {
     {"optimizer_in_bwd", "true", "clip_grad_norm", NULL, "a parameter steps before the norm of all gradients is known"},
     {"optimizer_in_bwd", "true", "gradient_accumulation_steps", NULL, "every micro-batch would step"},
+    {"lora_dropout", NULL, "method", "full", IS_FULL},
+    {"use_rslora", NULL, "method", "full", IS_FULL},
+    {"lora_plus_ratio", NULL, "method", "full", IS_FULL},
+    {"init_lora_weights", NULL, "method", "full", IS_FULL},
+    {"adapted", NULL, "method", "full", IS_FULL},
+    {"init_lora_weights", NULL, "method", "QLoRA", "quantize_base"},
     {"master_weights", "fp32", "method", NULL, "adapters are 32-bit already and the base does not change"},
     {"state_dtype", "bf16", "method", NULL, "only full fine-tuning in bf16 can hold optimizer states in bf16"},
     {"state_dtype", "bf16", "dtype", "fp32", "only full fine-tuning in bf16 can hold optimizer states in bf16"},

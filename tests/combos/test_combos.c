@@ -188,13 +188,25 @@ static status judge(const struct settings *s, bool planned)
     return st;
 }
 
+/* Nothing else of it refuses the value. */
+static bool refuses_only_so(const struct combo *c, int facet, int value, const struct refusal *why)
+{
+    for (int f = 0; f < FACETS; f++) {
+        const struct refusal *r = f == facet ? NULL : drawing.refused[flat_of(facet, value)][flat_of(f, c->v[f])];
+        if (r && strcmp(r->reason, why->reason)) return false;
+    }
+    return true;
+}
+
+/* Of a combination that would work but for the second value. What refuses it may be a third, which the first one leaves no choice of. */
 static void refused_pair(int a, int i, int b, int k, const struct refusal *why)
 {
     struct combo given = free_combo(), c;
     struct settings s;
     given.v[a] = i;
-    given.v[b] = k;
-    if (!complete_from(&drawing, &given, &c)) fail_msg("%s with %s: nothing goes with both", why->facet, why->other);
+    for (int tries = 0; tries < TRIES; tries++)
+        if (complete_from(&drawing, &given, &c) && refuses_only_so(&c, b, k, why)) break;
+    c.v[b] = k;
     settings_of(&c, ranks_of(&c), &s);
     status st = judge(&s, true);
     if (!st || !strstr(status_message(), why->reason)) {
