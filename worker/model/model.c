@@ -136,6 +136,8 @@ static struct linear add_linear(struct model *m, enum param_kind kind, const cha
     l.site = site;
     snprintf(name, sizeof name, "%s.weight", module);
     l.w = add_weight(m, kind, l.out, l.in, PARAM_INIT_NORMAL, name);
+    m->params.p[l.w].stored = kind == PARAM_NF4 && m->plan.stored;
+    m->params.p[l.w].once = kind == PARAM_NF4 && m->plan.stored && !m->plan.stored->nested;
     snprintf(name, sizeof name, "%s.bias", module);
     if (part->bias) l.bias = add_weight(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, l.out, 0, PARAM_INIT_ZERO, name);
     if (adapted(m, part->bits, module)) add_adapter(m, &l, module, part->bits);
@@ -154,11 +156,16 @@ static void chain_adapters(struct model *m, const struct layer *layer)
     }
 }
 
+static enum param_kind block_kind(const struct model *m, const char *module)
+{
+    if (m->plan.stored) return bnb_quantises(m->plan.stored, module) ? PARAM_NF4 : PARAM_FROZEN;
+    return m->plan.nf4 ? PARAM_NF4 : m->plan.full ? PARAM_TRAINED : PARAM_FROZEN;
+}
+
 static void add_layer(struct model *m, int64_t index, const struct part *parts, int n)
 {
     const struct model_shape *s = &m->shape;
     struct layer *layer = &m->layers[index];
-    enum param_kind linear = m->plan.nf4 ? PARAM_NF4 : m->plan.full ? PARAM_TRAINED : PARAM_FROZEN;
     int first = m->params.n;
     layer->window = s->sliding[index] ? s->window : 0;
     layer->rope = s->sliding[index] && m->n_ropes == 2;
@@ -171,7 +178,8 @@ static void add_layer(struct model *m, int64_t index, const struct part *parts, 
         if (part->norm >= 0)
             layer->norm[part->norm] = add_norm(m, part->out, name);
         else
-            layer->linear[part->linear] = add_linear(m, linear, name, part, (uint32_t)(index * LINEAR_PER_LAYER + part->linear + 1));
+            layer->linear[part->linear] =
+                add_linear(m, block_kind(m, name), name, part, (uint32_t)(index * LINEAR_PER_LAYER + part->linear + 1));
     }
     chain_adapters(m, layer);
     for (int i = first; i < m->params.n; i++) {
@@ -264,6 +272,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     int n = list_parts(shape, parts);
     dtype trained = plan->full ? act : act == DT_F64 ? DT_F64 : DT_F32;
     param_store_init(&m->params, be, act, trained, masters, !plan->nf4_in_turn);
+    m->params.bnb = plan->stored;
     m->layers = mem_alloc((size_t)shape->layers * sizeof *m->layers);
     m->block = mem_alloc(sizeof *m->block);
     TRY(check_fused(plan, parts, n));

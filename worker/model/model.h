@@ -59,7 +59,8 @@ struct layer {
 struct model_plan {
     bool full; /* train every weight */
     bool lora, nf4;
-    unsigned adapted; /* bit per LINEAR_*, plus LORA_ON_HEAD; of a fused one, the bits of all its parts */
+    const struct bnb_config *stored; /* the linears of blocks that are NF4 in the files already; NULL: nf4 quantises them all */
+    unsigned adapted;                /* bit per LINEAR_*, plus LORA_ON_HEAD; of a fused one, the bits of all its parts */
     int64_t rank;
     double alpha, dropout;
     bool rslora, dora;
