@@ -37,6 +37,11 @@ static bool recompute_contradicts(const struct bound *b)
     bool blocks = c->enable_activation_checkpointing || c->ac_mode == AC_FULL;
     return c->recompute != RECOMPUTE_AUTO && (c->ac_mode == AC_SELECTIVE || (blocks && c->recompute != RECOMPUTE_BLOCK));
 }
+static bool tiles_are_kept(const struct bound *b)
+{
+    const struct config *c = b->c;
+    return c->mlp_tile_tokens > 0 && (c->recompute == RECOMPUTE_NONE || c->recompute == RECOMPUTE_PRODUCTS);
+}
 static bool streams_twice(const struct bound *b)
 {
     return wrote(b, "offload_with_streams") && wrote(b, "activation_offloading_use_streams");
@@ -86,6 +91,8 @@ static bool lora_component_in_full(const struct bound *b)
 {
     return !lora(b) && b->model.path && b->model.kind != ADAPT_NONE;
 }
+static bool paged_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->optimizer.is_paged; }
+static bool masters_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->master_weights == TRI_FP32; }
 static bool starts_twice(const struct bound *b)
 {
     return b->c->checkpointer.adapter_checkpoint && b->c->model.lora.start != START_UNIFORM;
@@ -225,6 +232,8 @@ static const struct rule {
     {"ac_option", n_without_selective, "it chooses blocks for ac_mode: selective only; set that, or delete ac_option"},
     {"recompute", recompute_contradicts,
      "enable_activation_checkpointing or ac_mode asks for other blocks to be recomputed; leave recompute at auto, or delete that key"},
+    {"recompute", tiles_are_kept,
+     "gate and up live for one tile of mlp_tile_tokens, so that they are computed again; set recompute to auto, ffn or more"},
     {"offload_with_streams", streams_twice,
      "it is the older name of activation_offloading_use_streams, which is given too; keep one of the two keys"},
     {"dataset.packed", packed_without_length, "a pack needs a size: set tokenizer.max_seq_len"},
@@ -242,6 +251,11 @@ static const struct rule {
      "the recipe trains adapters: write the lora_ or qlora_ form, or leave it out"},
     {"model._component_", lora_component_in_full,
      "the recipe trains all weights: write the form without lora_, or run lora_finetune"},
+    {"optimizer.on_host", paged_on_host,
+     "states that the host steps never come to the device: set optimizer.is_paged to false, or optimizer.on_host"},
+    {"master_weights", masters_on_host,
+     "the optimizer on the host takes the device's weights, which bf16 with stochastic_rounding keeps alone; set master_weights to none, or "
+     "dtype to fp32"},
     {"model.init_lora_weights", starts_twice, "checkpointer.adapter_checkpoint says what the adapter starts as; keep one of the two keys"},
     {"checkpointer.adapter_checkpoint", patterns_twice,
      "the adapter says its ranks and alphas itself; delete model.rank_pattern and model.alpha_pattern"},

@@ -1,5 +1,6 @@
 #include "worker/header.h"
 
+#include <ctype.h>
 #include <jansson.h>
 #include <stdlib.h>
 
@@ -20,6 +21,31 @@ static void counted(const struct session *x, int64_t *trained, int64_t *total)
     }
 }
 
+/* "8b", "1_5b_instruct", "135m": parameters; 0: the word has no number of them ("mini"). */
+static double size_said(const char *word)
+{
+    double n = 0, digit = 0;
+    for (; isdigit((unsigned char)*word) || *word == '_'; word++) {
+        if (*word == '_')
+            digit = 1;
+        else if (digit > 0)
+            n += (double)(*word - '0') * (digit /= 10);
+        else
+            n = 10 * n + (double)(*word - '0');
+    }
+    return n * (*word == 'b' ? 1e9 : *word == 'm' ? 1e6 : 0);
+}
+
+/* What is trained is the directory's, whatever the component's name says: that is worth a word where they are far apart. */
+static void warn_of_size(const struct session *x, int64_t total)
+{
+    const struct config *c = x->cfg;
+    double said = size_said(c->model.size);
+    if (said > 0 && ((double)total > 1.5 * said || (double)total < said / 1.5))
+        log_warn("model._component_ speaks of %s, but the model in %s has %.4g million parameters: that one is trained", c->model.size,
+                 c->checkpointer.checkpoint_dir, (double)total / 1e6);
+}
+
 static void model_lines(const struct session *x)
 {
     const struct model_shape *m = &x->shape;
@@ -32,6 +58,7 @@ static void model_lines(const struct session *x)
              : x->model.plan.nf4 ? "QLoRA"
                                  : "LoRA",
              x->cfg->model.init == INIT_RANDOM ? ", random init" : "");
+    warn_of_size(x, total);
     if (x->tok) log_note("         %s", tokenizer_describe(x->tok));
 }
 
@@ -75,6 +102,16 @@ static void paging_line(const struct session *x)
                    "an 8-bit optimizer (bitsandbytes.optim.PagedAdamW8bit) has less of them");
 }
 
+static void host_line(const struct session *x)
+{
+    if (!x->cfg->optimizer.on_host) return;
+    if (x->be->tensors_in != MEM_DEVICE)
+        log_note("optimizer is where it would be put: host and device are one memory here (optimizer.on_host)");
+    else
+        log_note("optimizer steps on the host, with %d threads: %s of states per rank are there, gradients come down and weights go up",
+                 x->trainer.optim.host.cpu->threads, text_bytes((double)arena_need(&x->plan.arena[PLAN_HOSTED])));
+}
+
 static void budget_line(const struct session *x)
 {
     if (x->chosen) log_note("budget   %s", x->chosen);
@@ -100,6 +137,7 @@ void header_print(const struct session *x)
     model_lines(x);
     offload_line(x);
     paging_line(x);
+    host_line(x);
     if (!x->data) {
         budget_line(x);
         log_note("data     none is read: every micro-batch is taken as %lld rows of %lld tokens, all trained on", (long long)c->batch_size,

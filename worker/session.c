@@ -187,6 +187,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .dora = lora->use_dora,
         .rung = rung_of(c),
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
+        .tile_tokens = c->mlp_tile_tokens > 0 ? c->mlp_tile_tokens : 0,
         .offload = c->enable_activation_offloading && x->use == SESSION_TRAIN,
         .offload_apart = c->activation_offloading_use_streams,
         .head_rows = c->head_chunk_rows > 0 ? c->head_chunk_rows : x->be->head_rows,
@@ -448,9 +449,8 @@ status session_bind(struct session *x)
 static void settle(struct session *x)
 {
     char *message = mem_strdup(status_message());
-    const struct pager *states = &x->trainer.optim.pager;
-    struct stream *const streams[] = {
-        x->copy_in, x->across, x->model.params.decode, x->model.acts.ring.out, x->model.acts.ring.in, states->in, states->out, x->s};
+    struct stream *const streams[] = {x->copy_in, x->across, x->model.params.decode, x->model.acts.ring.out, x->model.acts.ring.in, x->s};
+    optim_settle(&x->trainer.optim);
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
         if (streams[i]) (void)x->be->dev.sync(streams[i], "end");
     (void)status_fail(ST_OK, "%s", message);

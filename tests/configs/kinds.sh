@@ -68,6 +68,8 @@ small=(run full_finetune --model "$scratch/model" --data "$scratch/rows.jsonl" -
 cp -r "$golden/qwen2/model" "$scratch/model"
 expect 12 "is of torchtune's module llama3_2, but $scratch/model/config.json is of model_type 'qwen2'" \
     "$trimpot" "${small[@]}" model=torchtune.models.llama3_2.llama3_2_1b
+expect 0 "model._component_ speaks of 1_5b_instruct, but the model in $scratch/model has 0." \
+    "$trimpot" "${small[@]}" --dry-run model=torchtune.models.qwen2_5.qwen2_5_1_5b_instruct
 expect 12 "checkpointer.model_type is GEMMA, but" "$trimpot" "${small[@]}" checkpointer.model_type=GEMMA
 files='checkpointer.checkpoint_files=[pytorch_model.bin]'
 expect 0 "Python pickles are not read, the safetensors of checkpoint_dir are" "$trimpot" "${small[@]}" --dry-run "$files"

@@ -116,7 +116,7 @@ struct cut {
     int batches;
     int64_t head_rows;
     enum act_rung rung;
-    int64_t every;
+    int64_t every, tile;
 };
 
 static void pass_cut(const struct way *w, const struct cut *cut, double *loss, double **gradient, int64_t *n)
@@ -127,6 +127,7 @@ static void pass_cut(const struct way *w, const struct cut *cut, double *loss, d
     plan.rung = cut->rung;
     plan.rung_every = cut->every;
     plan.head_rows = cut->head_rows;
+    plan.tile_tokens = cut->tile;
     corpus_make(&c, cut->batches);
     tiny_open(&t, w, &plan, &c, &backend_ref, DT_F64, 1, false);
     tiny_pass(&t);
@@ -141,8 +142,9 @@ static void pass_cut(const struct way *w, const struct cut *cut, double *loss, d
 static void cuts(void **state)
 {
     static const struct cut table[] = {
-        {1, 1, ACT_RUNG_PRODUCTS, 0}, {1, 3, ACT_RUNG_NONE, 0},  {1, 64, ACT_RUNG_BLOCK, 0},
-        {2, 5, ACT_RUNG_BLOCK, 2},    {4, 7, ACT_RUNG_BLOCK, 0}, {8, 2, ACT_RUNG_NONE, 0},
+        {1, 1, ACT_RUNG_PRODUCTS, 0}, {1, 3, ACT_RUNG_NONE, 0},     {1, 64, ACT_RUNG_BLOCK, 0},
+        {2, 5, ACT_RUNG_BLOCK, 2},    {4, 7, ACT_RUNG_BLOCK, 0},    {8, 2, ACT_RUNG_NONE, 0},
+        {1, 3, ACT_RUNG_NONE, 0, 16}, {2, 5, ACT_RUNG_BLOCK, 0, 4}, {8, 7, ACT_RUNG_INPUTS, 3, 1},
     };
     (void)state;
     for (int i = 0; i < N_WAYS; i++) {
@@ -162,8 +164,8 @@ static void cuts(void **state)
             }
             free(g);
             if (!(fabs(other - loss) <= 1e-13 * loss && sqrt(error) <= 1e-12 * sqrt(norm)))
-                fail_msg("%s in %d batches, head rows %d: loss %.17g, was %.17g; gradients %.1e apart", ways[i].name, table[k].batches,
-                         (int)table[k].head_rows, other, loss, sqrt(error / norm));
+                fail_msg("%s in %d batches, head rows %d, tiles of %d: loss %.17g, was %.17g; gradients %.1e apart", ways[i].name,
+                         table[k].batches, (int)table[k].head_rows, (int)table[k].tile, other, loss, sqrt(error / norm));
         }
         free(gradient);
     }

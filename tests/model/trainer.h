@@ -91,6 +91,7 @@ static inline void corpus_make(struct corpus *c, int n_batches)
 
 struct tiny_paging {
     int64_t resident, window, small;
+    bool host; /* it steps there */
 };
 
 struct way {
@@ -272,7 +273,9 @@ static inline struct config config_of(const struct way *r)
                                          .momentum = r->momentum,
                                          .min_8bit_size = 300,
                                          .quantize_embeddings = true,
-                                         .is_paged = r->paging != NULL,
+                                         .is_paged = r->paging && !paging.host,
+                                         .on_host = paging.host,
+                                         .host_window = paging.window,
                                          .paged_resident = paging.resident,
                                          .paged_window = paging.window,
                                          .min_paged_size = paging.small,
@@ -317,7 +320,7 @@ static inline void tiny_open_among(struct tiny *t, const struct way *r, const st
     struct model_plan plan = *wanted;
     if (r->adapter) {
         MUST(peft_config_parse("adapter_config.json", r->adapter, strlen(r->adapter), &t->peft));
-        plan.peft = &t->peft;
+        plan.peft = plan.patterns = &t->peft;
     }
     bool wide = act == DT_F64, narrow = act == DT_BF16;
     comm_self_open(&t->comm);

@@ -167,6 +167,7 @@ void param_layers_layout(struct param_store *ps, struct arena *scratch)
 
 status param_layers_clear(struct param_store *ps, struct stream *s)
 {
+    for (int k = 0; k < PARAM_KEPT; k++) ps->kept[k].id = -1;
     if (!ps->decode) return ST_OK;
     for (int k = 0; k < PARAM_LAYERS; k++) {
         ps->buffer[k].layer = -1;

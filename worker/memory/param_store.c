@@ -375,14 +375,19 @@ static void layout_linears(struct param_store *ps, struct arena *scratch, int64_
 bool param_store_lend(const struct param_store *ps, size_t bytes, void **out)
 {
     bool taken = ps->wide.dim[0] && !ps->decode;
+    size_t element = dtype_bytes(ps->act);
+    for (int k = 0; k < PARAM_KEPT; k++) {
+        *out = ps->kept[k].data;
+        if (bytes <= (size_t)ps->kept[k].count * element) return true;
+    }
     *out = ps->dequantised.data;
-    return !taken && bytes <= (size_t)ps->dequantised.dim[0] * dtype_bytes(ps->act);
+    return !taken && bytes <= (size_t)ps->dequantised.dim[0] * element;
 }
 
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch)
 {
     dtype dt = ps->trained_dt;
-    int64_t largest = 0, widest = 0;
+    int64_t largest = 0, widest = 0, kept[PARAM_KEPT] = {0};
     ps->mapped_bytes = 0;
     if (ps->flat_count) {
         ps->flat = arena_take(trained, (size_t)ps->flat_count * dtype_bytes(dt), "parameters, %s", dtype_name(dt));
@@ -397,7 +402,8 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         if (p->kind == PARAM_FROZEN) take_frozen(ps, p, frozen);
         if (p->kind == PARAM_NF4) {
             take_nf4(p, frozen);
-            if (!param_is_ahead(ps, p) && p->count > largest) largest = p->count;
+            if (!param_is_ahead(ps, p) && !p->kept && p->count > largest) largest = p->count;
+            if (p->kept && p->count > kept[p->kept - 1]) kept[p->kept - 1] = p->count;
         }
         if (param_load_widens(p) && p->count > widest) widest = p->count;
         if (!param_is_trained(p)) continue;
@@ -405,8 +411,20 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         if (ps->masters) p->master = flat_view(p, ps->flat_master, DT_F32);
         p->work = p->kind == PARAM_ADAPTER && ps->flat_work ? flat_view(p, ps->flat_work, ps->act) : p->value;
     }
+    for (int k = 0; k < PARAM_KEPT; k++) {
+        ps->kept[k].count = kept[k];
+        if (kept[k])
+            ps->kept[k].data = arena_take(scratch, (size_t)kept[k] * dtype_bytes(ps->act), "dequantised linears, %s", dtype_name(ps->act));
+    }
     param_layers_layout(ps, scratch);
     layout_linears(ps, scratch, widest, largest);
+}
+
+void param_keep(struct param_store *ps, int id, int place)
+{
+    struct param *p = &ps->p[id];
+    assert(place < PARAM_KEPT);
+    if (p->kind == PARAM_NF4 && !param_is_ahead(ps, p)) p->kept = 1 + place;
 }
 
 /* ---- use ---------------------------------------------------------------------------------------------------------- */
@@ -423,11 +441,18 @@ status param_acquire(struct param_store *ps, struct stream *s, int id, tensor *o
         *out = p->value;
         return ST_OK;
     }
-    assert(ps->borrowed < 0);
-    ps->borrowed = id;
-    *out = param_shaped(p, ps->dequantised.data, ps->act);
+    struct param_kept *kept = p->kept ? &ps->kept[p->kept - 1] : NULL;
+    void *data = kept ? kept->data : ps->dequantised.data;
+    *out = param_shaped(p, data, ps->act);
+    if (kept && kept->id == id) return ST_OK;
+    if (kept) {
+        kept->id = id;
+    } else {
+        assert(ps->borrowed < 0);
+        ps->borrowed = id;
+    }
     struct nf4_args q = p->nf4;
-    q.w = tensor_1d(ps->dequantised.data, ps->act, p->count);
+    q.w = tensor_1d(data, ps->act, p->count);
     return op_nf4_dequantize(s, &q);
 }
 

@@ -43,7 +43,9 @@ struct param {
     int64_t layer;          /* that it is of, -1 = of none */
     int uses;               /* gradient contributions per micro-batch: 2 for tied embeddings */
     bool held;              /* its gradient stays open while those of others come and go: tied embeddings from the head to
-                              * the first layer, the norm and adapters of the head from chunk to chunk */
+                              * the first layer, the norm and adapters of the head from chunk to chunk, what a block walks tile
+                              * by tile from tile to tile */
+    int kept;               /* NF4, not ahead: 1 + the place where it stays dequantised until another takes it (param_keep); 0 none */
     float scale;            /* adapters: factor of the working copy */
     float lr_mult, wd_mult; /* trained: of the learning rate and of the weight decay */
     enum param_init init;
@@ -74,7 +76,7 @@ struct param_layer {
     bool filling;  /* since the compute stream waited last */
     struct event *filled, *left;
 };
-enum { PARAM_LAYERS = 2 };
+enum { PARAM_LAYERS = 2, PARAM_KEPT = 4 };
 
 struct param_store {
     const struct backend *be;
@@ -90,9 +92,14 @@ struct param_store {
     struct seg *seg_table;    /* of `segs`, the host's */
     struct segs segs;         /* the trained tensors, ascending in the flat index */
     int64_t n_partials;       /* one per (trained tensor, page), by parameter number */
-    tensor dequantised;       /* scratch: one linear at a time */
-    tensor wide;              /* scratch of loading alone: one that is quantised from neither f32 nor bf16 */
-    int borrowed;             /* parameter now in `dequantised`, -1 none */
+    tensor dequantised;       /* scratch: one linear at a time … */
+    struct param_kept {
+        void *data;
+        int64_t count;  /* elements */
+        int id;         /* that is there, -1 none */
+    } kept[PARAM_KEPT]; /* … but for those that are read again and again before the next is */
+    tensor wide;        /* scratch of loading alone: one that is quantised from neither f32 nor bf16 */
+    int borrowed;       /* parameter now in `dequantised`, -1 none */
 
     /* The policy for NF4, said before block_build asks: layers of them are dequantised ahead, in memory for two layers, by a stream of
      * their own; else each linear when it is read, in memory for one. */
@@ -150,6 +157,10 @@ void param_store_index(struct param_store *ps);
 void param_join(struct param_store *ps, int w, int a, int b, int64_t beside, int64_t column);
 /* The two parts, data NULL where the weight is not joined. */
 void param_joined(const struct param_store *ps, int w, tensor *beside, tensor *under);
+
+/* Before the layout: an NF4 weight that is read many times in a row, between readings of others, stays dequantised in `place`, which
+ * others may have in their turn. (Nothing to do where weights are ahead: they stay for as long as their layer is walked.) */
+void param_keep(struct param_store *ps, int id, int place);
 
 /* When all parameters are there: opens what dequantising ahead needs. */
 status param_store_open(struct param_store *ps);

@@ -216,6 +216,22 @@ static void join_adapters(struct model *m)
         }
 }
 
+/* What the steps of tiles read and train comes again with every tile. */
+static void keep_for_tiles(struct model *m)
+{
+    const struct block *b = m->block;
+    if (m->bounds.tokens <= m->plan.tile_tokens) return; /* there is one */
+    for (int64_t layer = 0; layer < m->shape.layers; layer++)
+        for (int i = b->tiled.first, place = 0; i < b->tiled.end; i++) {
+            if (b->step[i].linear < 0) continue;
+            const struct linear *l = &m->layers[layer].linear[b->step[i].linear];
+            const int ids[] = {l->w, l->bias, l->lora_a, l->lora_b};
+            for (size_t k = 0; k < sizeof ids / sizeof *ids; k++)
+                if (ids[k] >= 0) m->params.p[ids[k]].held = true;
+            param_keep(&m->params, l->w, place++);
+        }
+}
+
 static float rounded(dtype act, float x) { return act == DT_BF16 ? bf16_widen(bf16_round(x)) : x; }
 
 status model_init(struct model *m, const struct backend *be, const struct model_shape *shape, const struct model_plan *plan,
@@ -245,9 +261,10 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     TRY(block_build(m, m->block));
     for (int64_t l = 0; l < shape->layers; l++) m->layers[l].use = block_use_of(m, l);
     join_adapters(m);
+    keep_for_tiles(m);
     TRY(param_store_open(&m->params));
     kv_cache_init(&m->cache, shape->layers, bounds->cached, shape->kv_heads * shape->head_dim, act);
-    struct act_policy policy = {plan->rung, plan->rung_every, plan->offload, plan->offload_apart, m->lowest};
+    struct act_policy policy = {plan->rung, plan->rung_every, plan->offload, plan->offload_apart, m->lowest, plan->tile_tokens};
     return act_store_init(&m->acts, be, m->block->slot, m->block->n_slots, shape->layers, bounds->tokens, &policy);
 }
 
@@ -287,7 +304,8 @@ bool model_spare(struct model *m, size_t bytes, void **out)
 static void layout_gradients(struct model *m, struct arena *scratch)
 {
     for (int i = 0; i < m->block->n_grads; i++) {
-        int64_t tokens = m->bounds.tokens, cols = m->block->grads[i].width, room = m->block->grads[i].room;
+        int64_t tokens = m->block->grads[i].tiled ? m->acts.tile : m->bounds.tokens;
+        int64_t cols = m->block->grads[i].width, room = m->block->grads[i].room;
         size_t bytes = (size_t)(tokens * (cols + room)) * dtype_bytes(m->act);
         void *data;
         if (i == GRAD_X || !model_spare(m, bytes, &data)) data = arena_take(scratch, bytes, "%s", m->block->grads[i].name);
@@ -330,10 +348,11 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
     if (!m->lora_rank) return;
     magnitude_layout(m, scratch, backward);
     int64_t rows = m->bounds.tokens > m->plan.head_rows ? m->bounds.tokens : m->plan.head_rows;
-    int64_t widest = s->ffn > s->width ? s->ffn : s->width, q = s->heads * s->head_dim;
-    if (q > widest) widest = q;
+    int64_t q = s->heads * s->head_dim, widest = rows * (q > s->width ? q : s->width);
+    int64_t product = s->ffn * (m->plan.tile_tokens ? m->acts.tile : rows);
+    if (product > widest) widest = product;
     if (backward) m->lora_t = take2(scratch, m->act, rows, m->lora_rank, "adapter dy·B");
-    if (backward && m->plan.dropout > 0) m->dropped = take2(scratch, m->act, rows, widest, "adapter input, dropped");
+    if (backward && m->plan.dropout > 0) m->dropped = take1(scratch, m->act, widest, "adapter input, dropped");
 }
 
 /* θ is the f32 product of f32 position and f32 frequency, as every other implementation has it. */

@@ -58,6 +58,7 @@ struct model_plan {
     int64_t rung_every;
     bool nf4_in_turn;            /* NF4 weights are dequantised one by one where a device could do it ahead */
     bool offload, offload_apart; /* as act_policy has them */
+    int64_t tile_tokens;         /* the MLP is walked so many at a time; 0: all at once */
     int64_t head_rows;           /* rows of a logits chunk */
 };
 enum { LORA_ON_HEAD = 1 << LINEAR_PER_LAYER };
@@ -121,7 +122,7 @@ struct pass {
     struct grad_sink *sink;
     uint64_t seed;
     tensor plan; /* the step's (struct step_plan), which dropout reads; no data: nothing is dropped */
-    bool more;   /* the head, between chunks: this contribution is not complete yet */
+    bool more;   /* the head, between chunks, and blocks, between tiles: this contribution is not complete yet */
 };
 
 /* Numbers all parameters; no memory. */
