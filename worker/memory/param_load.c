@@ -192,7 +192,6 @@ status param_store_load(struct param_store *ps, struct stage *g, uint64_t seed)
 status param_store_replace(struct param_store *ps, struct stage *g, const struct st_set *files)
 {
     ps->replaced = g;
-    for (int k = 0; k < PARAM_KEPT; k++) ps->kept[k].id = -1;
     if (ps->flat_count) TRY(ps->be->dev.zero(g->s, ps->flat, (size_t)ps->flat_count * dtype_bytes(ps->trained_dt)));
     if (ps->flat_work) TRY(ps->be->dev.zero(g->s, ps->flat_work, (size_t)ps->flat_count * dtype_bytes(ps->act)));
     for (int i = 0; i < ps->n; i++) {
