@@ -85,6 +85,7 @@ static bool lora_component_in_full(const struct bound *b)
 {
     return !lora(b) && b->model.path && b->model.kind != ADAPT_NONE;
 }
+static bool paged_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->optimizer.is_paged; }
 static bool masters_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->master_weights == TRI_FP32; }
 static bool starts_twice(const struct bound *b)
 {
@@ -108,6 +109,8 @@ static bool momentum_is_missing(const struct bound *b)
     return b->c->optimizer.kind == CONFIG_SGD_8BIT && b->c->optimizer.momentum <= 0;
 }
 static bool state_dtype_of_codes(const struct bound *b) { return states_of_8_bits(b) && b->c->state_dtype != TRI_AUTO; }
+static bool merge_in_full(const struct bound *b) { return !lora(b) && b->c->merge_base; }
+static bool merge_of_nothing(const struct bound *b) { return b->c->merge_base && b->c->save_adapter_weights_only; }
 static bool adapter_only_in_full(const struct bound *b) { return !lora(b) && b->c->save_adapter_weights_only; }
 static bool adapter_in_full(const struct bound *b) { return !lora(b) && b->c->checkpointer.adapter_checkpoint; }
 static bool master_in_lora(const struct bound *b) { return lora(b) && b->c->master_weights == TRI_FP32; }
@@ -201,6 +204,7 @@ static bool output_in_model(const struct bound *b)
 {
     return lies_in(b->c->output_dir, b->c->checkpointer.checkpoint_dir);
 }
+static bool output_in_merge_base(const struct bound *b) { return lies_in(b->c->output_dir, b->c->merge_base); }
 static bool checkpoints_in_model(const struct bound *b)
 {
     return b->c->checkpointer.output_dir && wrote(b, "checkpointer.output_dir") &&
@@ -242,6 +246,8 @@ static const struct rule {
      "the recipe trains adapters: write the lora_ or qlora_ form, or leave it out"},
     {"model._component_", lora_component_in_full,
      "the recipe trains all weights: write the form without lora_, or run lora_finetune"},
+    {"optimizer.on_host", paged_on_host,
+     "states that the host steps never come to the device: set optimizer.is_paged to false, or optimizer.on_host"},
     {"master_weights", masters_on_host,
      "the optimizer on the host takes the device's weights, which bf16 with stochastic_rounding keeps alone; set master_weights to none, or "
      "dtype to fp32"},
@@ -253,6 +259,8 @@ static const struct rule {
      "exported adapter is for; set model.quantize_base=false, or start with true, gaussian or orthogonal"},
     {"optimizer.nesterov", nesterov_is_wrong, "it needs momentum above 0 and dampening 0"},
     {"save_adapter_weights_only", adapter_only_in_full, "the recipe trains all weights: there is no adapter"},
+    {"merge_base", merge_in_full, "the recipe trains all weights: there is no adapter to merge"},
+    {"merge_base", merge_of_nothing, "save_adapter_weights_only: true merges nothing; keep one of the two keys"},
     {"checkpointer.adapter_checkpoint", adapter_in_full,
      "the recipe trains all weights: merge the adapter first, or run lora_finetune"},
     {"checkpointer.adapter_checkpoint", epochs_of_random_adapter,
@@ -273,6 +281,7 @@ static const struct rule {
     {"chat_template", two_templates,
      "prompt_template is part of torchtune's rendering; keep one of the two keys"},
     {"output_dir", output_in_model, "it lies in checkpointer.checkpoint_dir: the base model is never written to"},
+    {"output_dir", output_in_merge_base, "it lies in merge_base: that model is never written to"},
     {"checkpointer.output_dir", checkpoints_in_model,
      "it lies in checkpointer.checkpoint_dir: the base model is never written to"},
 };

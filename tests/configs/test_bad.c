@@ -112,7 +112,6 @@ static const struct {
     {BASE "activation_offloading_use_streams: true\noffload_with_streams: false\n", NULL,
      "t.yaml:4:23: offload_with_streams: 'false': it is the older name of activation_offloading_use_streams"},
     /* known, not built */
-    {BASE "model: {use_dora: true}\nrecipe: lora_finetune\n", NULL, "model.use_dora: 'true' is not built yet"},
     {BASE "enable_fp8_training: true\n", NULL, "enable_fp8_training: 'true' is not built yet"},
     {BASE "tensor_parallel_dim: 2\n", NULL, "tensor_parallel_dim: '2' is not built yet"},
     {BASE "context_parallel_dim: 2\n", NULL, "context_parallel_dim: '2' is not built yet"},
@@ -135,6 +134,7 @@ static const struct {
     {BASE "optimizer: {_component_: bitsandbytes.optim.SGD8bit}\n", NULL, "without momentum there is no state to hold in 8 bits"},
     {BASE "optimizer: {_component_: bitsandbytes.optim.AdamW8bit}\nstate_dtype: fp32\n", NULL,
      "state_dtype: 'fp32': the optimizer holds 8-bit states"},
+    {BASE "optimizer: {_component_: bitsandbytes.optim.PagedAdamW8bit, on_host: true}\n", NULL, "never come to the device"},
     {BASE, "optimizer.offload_gradients=true", "takes no offload_gradients"},
     {BASE "optimizer: {_component_: torchao.optim.CPUOffloadOptimizer, offload_gradients: true}\n", NULL,
      "optimizer_in_bwd=true takes each to the host at once"},

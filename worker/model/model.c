@@ -120,9 +120,10 @@ static void add_adapter(struct model *m, struct linear *l, const char *module, u
     b->init = PARAM_INIT_ZERO;
     b->scale = l->scale;
     if (plan->plus_ratio > 0) b->lr_mult = (float)plan->plus_ratio;
+    if (plan->dora) magnitude_add(m, l, module);
 }
 
-static struct linear absent(void) { return (struct linear){.w = -1, .bias = -1, .lora_a = -1, .lora_b = -1}; }
+static struct linear absent(void) { return (struct linear){.w = -1, .bias = -1, .lora_a = -1, .lora_b = -1, .magnitude = -1}; }
 
 /* name: that of the module within `module`. */
 static struct linear add_linear(struct model *m, enum param_kind kind, const char *module, const struct part *part, uint32_t site)
@@ -135,6 +136,8 @@ static struct linear add_linear(struct model *m, enum param_kind kind, const cha
     l.site = site;
     snprintf(name, sizeof name, "%s.weight", module);
     l.w = add_weight(m, kind, l.out, l.in, PARAM_INIT_NORMAL, name);
+    m->params.p[l.w].stored = kind == PARAM_NF4 && m->plan.stored;
+    m->params.p[l.w].once = kind == PARAM_NF4 && m->plan.stored && !m->plan.stored->nested;
     snprintf(name, sizeof name, "%s.bias", module);
     if (part->bias) l.bias = add_weight(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, l.out, 0, PARAM_INIT_ZERO, name);
     if (adapted(m, part->bits, module)) add_adapter(m, &l, module, part->bits);
@@ -153,11 +156,16 @@ static void chain_adapters(struct model *m, const struct layer *layer)
     }
 }
 
+static enum param_kind block_kind(const struct model *m, const char *module)
+{
+    if (m->plan.stored) return bnb_quantises(m->plan.stored, module) ? PARAM_NF4 : PARAM_FROZEN;
+    return m->plan.nf4 ? PARAM_NF4 : m->plan.full ? PARAM_TRAINED : PARAM_FROZEN;
+}
+
 static void add_layer(struct model *m, int64_t index, const struct part *parts, int n)
 {
     const struct model_shape *s = &m->shape;
     struct layer *layer = &m->layers[index];
-    enum param_kind linear = m->plan.nf4 ? PARAM_NF4 : m->plan.full ? PARAM_TRAINED : PARAM_FROZEN;
     int first = m->params.n;
     layer->window = s->sliding[index] ? s->window : 0;
     layer->rope = s->sliding[index] && m->n_ropes == 2;
@@ -170,7 +178,8 @@ static void add_layer(struct model *m, int64_t index, const struct part *parts, 
         if (part->norm >= 0)
             layer->norm[part->norm] = add_norm(m, part->out, name);
         else
-            layer->linear[part->linear] = add_linear(m, linear, name, part, (uint32_t)(index * LINEAR_PER_LAYER + part->linear + 1));
+            layer->linear[part->linear] =
+                add_linear(m, block_kind(m, name), name, part, (uint32_t)(index * LINEAR_PER_LAYER + part->linear + 1));
     }
     chain_adapters(m, layer);
     for (int i = first; i < m->params.n; i++) {
@@ -182,13 +191,13 @@ static void add_layer(struct model *m, int64_t index, const struct part *parts, 
 /* An adapter on some of a fused linear's projections has zeros in B that must stay: plain LoRA keeps them. */
 static status check_fused(const struct model_plan *plan, const struct part *parts, int n)
 {
-    bool plain = plan->start <= START_GAUSSIAN && !plan->patterns && !plan->rslora;
+    bool plain = plan->start <= START_GAUSSIAN && !plan->patterns && !plan->rslora && !plan->dora;
     for (int i = 0; plan->lora && !plan->peft && !plain && i < n; i++) {
         unsigned some = plan->adapted & parts[i].bits;
         if (some && some != parts[i].bits)
             FAIL(ST_USAGE,
                  "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, %s: on a part of "
-                 "it only plain adapters are built, without use_rslora, init_lora_weights and patterns; name all three, or leave these out",
+                 "it only plain adapters are built, without use_rslora, use_dora, init_lora_weights and patterns; name all three, or leave these out",
                  parts[i].name);
     }
     return ST_OK;
@@ -204,6 +213,7 @@ static status add_head(struct model *m)
         m->head =
             add_linear(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, "lm_head", &part, (uint32_t)(s->layers * LINEAR_PER_LAYER + 1));
         if (m->head.lora_a >= 0) m->params.p[m->head.lora_a].held = m->params.p[m->head.lora_b].held = true;
+        if (m->head.magnitude >= 0) m->params.p[m->head.magnitude].held = true;
         return ST_OK;
     }
     m->head = absent();
@@ -262,12 +272,14 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     int n = list_parts(shape, parts);
     dtype trained = plan->full ? act : act == DT_F64 ? DT_F64 : DT_F32;
     param_store_init(&m->params, be, act, trained, masters, !plan->nf4_in_turn);
+    m->params.bnb = plan->stored;
     m->layers = mem_alloc((size_t)shape->layers * sizeof *m->layers);
     m->block = mem_alloc(sizeof *m->block);
     TRY(check_fused(plan, parts, n));
     m->embed = add_weight(m, plan->full ? PARAM_TRAINED : PARAM_FROZEN, shape->vocab, shape->width, PARAM_INIT_NORMAL, PARAM_EMBED);
     for (int64_t l = 0; l < shape->layers; l++) add_layer(m, l, parts, n);
     TRY(add_head(m));
+    magnitude_open(m);
     param_store_index(&m->params);
     TRY(block_build(m, m->block));
     for (int64_t l = 0; l < shape->layers; l++) m->layers[l].use = block_use_of(m, l);
@@ -286,6 +298,7 @@ void model_release(struct model *m)
     param_store_release(&m->params);
     free(m->block);
     free(m->layers);
+    free(m->lengths);
     *m = (struct model){0};
 }
 
@@ -356,6 +369,7 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
     layout_head(m, scratch, backward);
     if (backward) layout_gradients(m, scratch);
     if (!m->lora_rank) return;
+    magnitude_layout(m, scratch, backward);
     int64_t rows = m->bounds.tokens > m->plan.head_rows ? m->bounds.tokens : m->plan.head_rows;
     int64_t q = s->heads * s->head_dim, widest = rows * (q > s->width ? q : s->width);
     int64_t product = s->ffn * (m->plan.tile_tokens ? m->acts.tile : rows);
@@ -397,6 +411,8 @@ status model_prepare(struct model *m, struct stage *g)
     for (int i = 0; i < m->n_ropes; i++) TRY(fill_rope(m, g, &m->shape.rope[i], &m->rope[i]));
     return ST_OK;
 }
+
+status model_start(struct model *m, struct stream *s) { return magnitude_start(m, s); }
 
 /* ---- running -------------------------------------------------------------------------------------------------------- */
 
