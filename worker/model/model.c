@@ -195,10 +195,11 @@ static status check_fused(const struct model_plan *plan, const struct part *part
     for (int i = 0; plan->lora && !plan->peft && !plain && i < n; i++) {
         unsigned some = plan->adapted & parts[i].bits;
         if (some && some != parts[i].bits)
-            FAIL(ST_USAGE,
-                 "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, %s: on a part of "
-                 "it only plain adapters are built, without use_rslora, use_dora, init_lora_weights and patterns; name all three, or leave these out",
-                 parts[i].name);
+            FAIL(
+                ST_USAGE,
+                "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, %s: on a part of "
+                "it only plain adapters are built, without use_rslora, use_dora, init_lora_weights and patterns; name all three, or leave these out",
+                parts[i].name);
     }
     return ST_OK;
 }
@@ -242,15 +243,16 @@ static void join_adapters(struct model *m)
 static void keep_for_tiles(struct model *m)
 {
     const struct block *b = m->block;
-    if (m->bounds.tokens <= m->plan.tile_tokens) return; /* there is one */
+    bool many = m->bounds.tokens > m->plan.tile_tokens;
     for (int64_t layer = 0; layer < m->shape.layers; layer++)
         for (int i = b->tiled.first, place = 0; i < b->tiled.end; i++) {
             if (b->step[i].linear < 0) continue;
-            const struct linear *l = &m->layers[layer].linear[b->step[i].linear];
-            const int ids[] = {l->w, l->bias, l->lora_a, l->lora_b};
-            for (size_t k = 0; k < sizeof ids / sizeof *ids; k++)
+            struct linear *l = &m->layers[layer].linear[b->step[i].linear];
+            const int ids[] = {l->w, l->bias, l->lora_a, l->lora_b, l->magnitude};
+            l->tiled = true;
+            for (size_t k = 0; many && k < sizeof ids / sizeof *ids; k++)
                 if (ids[k] >= 0) m->params.p[ids[k]].held = true;
-            param_keep(&m->params, l->w, place++);
+            if (many) param_keep(&m->params, l->w, place++);
         }
 }
 
