@@ -102,7 +102,7 @@ struct config {
            } model;
     struct { char *component, *checkpoint_dir, *model_type, *output_dir, *adapter_checkpoint;
              int64_t keep_last_n; } checkpointer;
-    bool resume; bool save_adapter_weights_only; int64_t save_every_n_steps;
+    bool resume; bool save_adapter_weights_only; char *merge_base; int64_t save_every_n_steps;
 
     struct { char *component; enum config_optim kind; double lr, weight_decay, beta1, beta2, eps, momentum, dampening;
              bool nesterov; int64_t min_8bit_size; bool quantize_embeddings;

@@ -77,12 +77,6 @@ static bool nothing_adapted(const struct bound *b)
     const struct config_lora *l = &b->c->model.lora;
     return lora(b) && !l->attn_modules && !l->mlp && !l->output;
 }
-static bool part_of_fused_qkv(const struct bound *b)
-{
-    const struct family_module *m = family_module(b->c->model.family);
-    unsigned qkv = b->c->model.lora.attn_modules & (MODULE_Q | MODULE_K | MODULE_V);
-    return lora(b) && m && family_of_module(m)->fused_qkv && qkv && qkv != (MODULE_Q | MODULE_K | MODULE_V);
-}
 static bool full_component_in_lora(const struct bound *b)
 {
     return lora(b) && b->model.path && b->model.kind == ADAPT_NONE;
@@ -115,6 +109,8 @@ static bool momentum_is_missing(const struct bound *b)
     return b->c->optimizer.kind == CONFIG_SGD_8BIT && b->c->optimizer.momentum <= 0;
 }
 static bool state_dtype_of_codes(const struct bound *b) { return states_of_8_bits(b) && b->c->state_dtype != TRI_AUTO; }
+static bool merge_in_full(const struct bound *b) { return !lora(b) && b->c->merge_base; }
+static bool merge_of_nothing(const struct bound *b) { return b->c->merge_base && b->c->save_adapter_weights_only; }
 static bool adapter_only_in_full(const struct bound *b) { return !lora(b) && b->c->save_adapter_weights_only; }
 static bool adapter_in_full(const struct bound *b) { return !lora(b) && b->c->checkpointer.adapter_checkpoint; }
 static bool master_in_lora(const struct bound *b) { return lora(b) && b->c->master_weights == TRI_FP32; }
@@ -208,6 +204,7 @@ static bool output_in_model(const struct bound *b)
 {
     return lies_in(b->c->output_dir, b->c->checkpointer.checkpoint_dir);
 }
+static bool output_in_merge_base(const struct bound *b) { return lies_in(b->c->output_dir, b->c->merge_base); }
 static bool checkpoints_in_model(const struct bound *b)
 {
     return b->c->checkpointer.output_dir && wrote(b, "checkpointer.output_dir") &&
@@ -245,8 +242,6 @@ static const struct rule {
      "dataset_val reads the rows that dataset trains on; give each its split, as train[:95%] and train[95%:]"},
     {"model.lora_attn_modules", nothing_adapted,
      "no linear would get an adapter: name modules, or set apply_lora_to_mlp or apply_lora_to_output"},
-    {"model.lora_attn_modules", part_of_fused_qkv,
-     "these models have q_proj, k_proj and v_proj as one tensor, whose adapter is on all or none of them: name all three, or none"},
     {"model._component_", full_component_in_lora,
      "the recipe trains adapters: write the lora_ or qlora_ form, or leave it out"},
     {"model._component_", lora_component_in_full,
@@ -264,6 +259,8 @@ static const struct rule {
      "exported adapter is for; set model.quantize_base=false, or start with true, gaussian or orthogonal"},
     {"optimizer.nesterov", nesterov_is_wrong, "it needs momentum above 0 and dampening 0"},
     {"save_adapter_weights_only", adapter_only_in_full, "the recipe trains all weights: there is no adapter"},
+    {"merge_base", merge_in_full, "the recipe trains all weights: there is no adapter to merge"},
+    {"merge_base", merge_of_nothing, "save_adapter_weights_only: true merges nothing; keep one of the two keys"},
     {"checkpointer.adapter_checkpoint", adapter_in_full,
      "the recipe trains all weights: merge the adapter first, or run lora_finetune"},
     {"checkpointer.adapter_checkpoint", epochs_of_random_adapter,
@@ -284,6 +281,7 @@ static const struct rule {
     {"chat_template", two_templates,
      "prompt_template is part of torchtune's rendering; keep one of the two keys"},
     {"output_dir", output_in_model, "it lies in checkpointer.checkpoint_dir: the base model is never written to"},
+    {"output_dir", output_in_merge_base, "it lies in merge_base: that model is never written to"},
     {"checkpointer.output_dir", checkpoints_in_model,
      "it lies in checkpointer.checkpoint_dir: the base model is never written to"},
 };

@@ -270,6 +270,9 @@ const struct row schema[] = {
      .sentence = "Continues from the newest complete checkpoint of output_dir."},
     {"save_adapter_weights_only", T_BOOL, C(save_adapter_weights_only), .def = "false", .resume = RESUME_FREE,
      .sentence = "LoRA: exports the adapter (PEFT directory) instead of merged weights."},
+    {"merge_base", T_TEXT, C(merge_base), OPTIONAL, .resume = RESUME_FREE, .home = true,
+     .sentence = "QLoRA over a directory that is quantised already: the model it was made from, into which the adapter is merged at the "
+      "end; null: no merge, the adapter is the result. dequantized: into what the 4-bit codes stand for."},
     {"save_every_n_steps", T_INT, C(save_every_n_steps), OPTIONAL, FROM(1), .unit = "optimizer steps",
      .resume = RESUME_FREE, .sentence = "How often to save a checkpoint; null: after each epoch."},
     NOTED("enable_async_checkpointing", T_BOOL, "false", "checkpoints are written in line",

@@ -507,9 +507,19 @@ static status also_nf4(const struct check *c, bool host)
     const struct nf4_args *q = c->args;
     struct nf4_sizes n = nf4_sizes(tensor_count(&q->w));
     TRY(expect_count(c, "codes", &q->codes, n.codes, &q->w));
+    bool once = q->absmax.data != NULL, twice = q->absmax_q.data || q->nested.data || q->offset.data;
+    if (once && twice) FAIL(ST_SHAPE, "%s: scales are given twice, in absmax (%s) and in absmax_q", c->op, tensor_text(&q->absmax));
+    if (once) return expect_count(c, "absmax", &q->absmax, n.blocks, &q->w);
     TRY(expect_count(c, "absmax_q", &q->absmax_q, n.blocks, &q->w));
     TRY(expect_count(c, "nested", &q->nested, n.nested, &q->w));
     return expect_count(c, "offset", &q->offset, 1, &q->w);
+}
+
+static status also_nf4_quantize(const struct check *c, bool host)
+{
+    const struct nf4_args *q = c->args;
+    if (q->absmax.data) FAIL(ST_SHAPE, "%s: absmax is %s; scales are quantised too", c->op, tensor_text(&q->absmax));
+    return also_nf4(c, host);
 }
 
 static status also_init(const struct check *c, bool host)
@@ -606,10 +616,18 @@ static const struct rule update_rules[] = {
     R(update, scalars, "S", T_F64),       R(update, m8, "Q", T_U8, OPTIONAL),    R(update, v8, "Q", T_U8, OPTIONAL),
     R(update, m_absmax, "A", T_F32, OPTIONAL), R(update, v_absmax, "A", T_F32, OPTIONAL),
 };
-#define NF4_RULES(w_dims)                                                                                              \
-    R(nf4, w, w_dims, T_STORE), R(nf4, codes, "*A", T_U8), R(nf4, absmax_q, "*B", T_U8), R(nf4, nested, "*G", T_F32),  \
-        R(nf4, offset, "*O", T_F32)
-static const struct rule nf4_quantize_rules[] = {NF4_RULES("*E")}, nf4_dequantize_rules[] = {NF4_RULES("?E")};
+static const struct rule nf4_quantize_rules[] = {
+    R(nf4, w, "*E", T_STORE), R(nf4, codes, "*A", T_U8), R(nf4, absmax_q, "*B", T_U8), R(nf4, nested, "*G", T_F32),
+    R(nf4, offset, "*O", T_F32),
+};
+static const struct rule nf4_dequantize_rules[] = {
+    R(nf4, w, "?E", T_STORE),
+    R(nf4, codes, "*A", T_U8),
+    R(nf4, absmax_q, "*B", T_U8, OPTIONAL),
+    R(nf4, nested, "*G", T_F32, OPTIONAL),
+    R(nf4, offset, "*O", T_F32, OPTIONAL),
+    R(nf4, absmax, "*S", T_F32, OPTIONAL),
+};
 static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
 
 /* op, args type, rules, before, after */
@@ -636,7 +654,7 @@ static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
     X(step_decide, step_decide, step_decide_rules, NULL, also_step_decide)                                             \
     X(step_admit, step_admit, step_admit_rules, NULL, also_step_admit)                                                 \
     X(update, update, update_rules, NULL, also_update)                                                                 \
-    X(nf4_quantize, nf4, nf4_quantize_rules, NULL, also_nf4)                                                           \
+    X(nf4_quantize, nf4, nf4_quantize_rules, NULL, also_nf4_quantize)                                                         \
     X(nf4_dequantize, nf4, nf4_dequantize_rules, NULL, also_nf4)                                                       \
     X(init, init, init_rules, NULL, also_init)                                                                         \
     X(tree_sum, tree_sum, tree_sum_rules, NULL, also_tree_sum)                                                         \

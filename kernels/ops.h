@@ -275,8 +275,9 @@ typedef status op_update_fn(struct stream *s, const struct update_args *u);
 
 /* NF4, block 64 over the flat row-major weight, double quantisation. n elements;
  * codes u8 [(n+1)/2]; absmax_q u8 [blocks]; nested f32 [⌈blocks/256⌉]; offset f32 [1]. Dequantised rows may lie apart; what is
- * between them is left alone. */
-struct nf4_args { tensor w; tensor codes, absmax_q, nested, offset; };
+ * between them is left alone. Dequantising also takes scales that were not quantised again: absmax f32 [blocks] instead of the three.
+ * through: every value is rounded to f16 or bf16 before it is to w's dtype; f32: it is not. */
+struct nf4_args { tensor w; tensor codes, absmax_q, nested, offset, absmax; dtype through; };
 typedef status op_nf4_quantize_fn(struct stream *s, const struct nf4_args *q);   /* w f32 or bf16 → codes… */
 typedef status op_nf4_dequantize_fn(struct stream *s, const struct nf4_args *q); /* → w, one RNE */
 

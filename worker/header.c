@@ -7,6 +7,7 @@
 #include "collectives/transport.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
+#include "worker/merge.h"
 
 /* numerics.md 12.2: the share of host memory above which a warning is due. */
 static const double MUCH_OF_HOST = 0.6;
@@ -19,6 +20,23 @@ static void counted(const struct session *x, int64_t *trained, int64_t *total)
         if (param_is_trained(p)) *trained += p->count;
         if (p->kind != PARAM_ADAPTER) *total += p->count;
     }
+}
+
+/* Weights that are quantised in their directory: which, and what of its configuration gives way. */
+static void stored_lines(const struct session *x)
+{
+    int64_t stored = 0, plain = 0;
+    if (!x->bnb.is) return;
+    for (int i = 0; i < x->model.params.n; i++) {
+        const struct param *p = &x->model.params.p[i];
+        stored += p->stored;
+        plain += p->kind == PARAM_FROZEN && p->rank == 2 && p->layer >= 0;
+    }
+    log_note("         NF4 as the directory has it%s: %lld linears, and %lld of the blocks as they were",
+             x->bnb.nested ? ", with double quantisation" : "", (long long)stored, (long long)plain);
+    if (x->bnb.compute != x->model.act)
+        log_note("         computed in %s, as dtype says, where bnb_4bit_compute_dtype is %s", dtype_name(x->model.act),
+                 dtype_name(x->bnb.compute));
 }
 
 /* "8b", "1_5b_instruct", "135m": parameters; 0: the word has no number of them ("mini"). */
@@ -60,6 +78,8 @@ static void model_lines(const struct session *x)
              x->cfg->model.init == INIT_RANDOM ? ", random init" : "");
     warn_of_size(x, total);
     if (x->tok) log_note("         %s", tokenizer_describe(x->tok));
+    stored_lines(x);
+    merge_note(x);
 }
 
 static void warn_of_pinned(const struct session *x, size_t bytes, const char *what, const char *remedy)
@@ -194,10 +214,10 @@ static void try_it(const struct session *x, const char *model, const char *adapt
 void header_farewell(const struct session *x, const struct progress *at)
 {
     const struct config *c = x->cfg;
-    bool only = !x->model.plan.full && c->save_adapter_weights_only;
+    bool only = merge_is_adapter_only(x);
     if (x->comm->rank != 0) return;
-    char *export = mem_printf("%s/export", c->output_dir), *adapter = mem_printf("%s/%s", c->output_dir, only ? "export" : "adapter");
-    char *quoted = python(export);
+    char *export = mem_printf("%s/%s", c->output_dir, only && !c->save_adapter_weights_only ? "adapter" : "export");
+    char *adapter = only ? mem_strdup(export) : mem_printf("%s/adapter", c->output_dir), *quoted = python(export);
     log_note("done     %lld steps, %lld skipped", (long long)at->step, (long long)at->skipped);
     log_note(only ? "export   %s is a PEFT adapter: PeftModel.from_pretrained(base, %s)"
                   : "export   %s is a Hugging Face model: AutoModelForCausalLM.from_pretrained(%s)",

@@ -15,6 +15,7 @@
 #include "kernels/record.h"
 #include "worker/adapter.h"
 #include "worker/export.h"
+#include "worker/merge.h"
 #include "worker/start.h"
 
 enum { MAX_LEAVES = 64 };
@@ -176,7 +177,8 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
     struct model_plan p = {
         .full = c->recipe == RECIPE_FULL && x->use == SESSION_TRAIN,
         .lora = c->recipe == RECIPE_LORA || x->has_adapter,
-        .nf4 = c->model.adapt == ADAPT_QLORA || c->model.quantize_base,
+        .nf4 = c->model.adapt == ADAPT_QLORA || c->model.quantize_base || x->bnb.is,
+        .stored = x->bnb.is ? &x->bnb : NULL,
         .nf4_in_turn = !c->dequantize_ahead,
         .rank = lora->rank,
         .alpha = lora->alpha,
@@ -337,6 +339,31 @@ static bool weights_are_drawn(const struct session *x, bool imagined)
     return x->cfg->model.init == INIT_RANDOM || (imagined && !st_exists(dir, "model"));
 }
 
+/* Whether weights are quantised, the model directory alone says: model.quantize_base asks for what is already. */
+static status check_stored(const struct session *x)
+{
+    const struct config *c = x->cfg;
+    const char *dir = c->checkpointer.checkpoint_dir;
+    if (!x->bnb.is) return ST_OK;
+    if (c->recipe == RECIPE_FULL && x->use == SESSION_TRAIN)
+        FAIL(ST_CONFIG_RUNTIME,
+             "%s/config.json: quantization_config: the weights are 4-bit codes, which cannot be trained; run lora_finetune, or give the "
+             "original, unquantised model to full_finetune",
+             dir);
+    if (start_is_of_weights(c->model.lora.start))
+        FAIL(
+            ST_CONFIG_RUNTIME,
+            "model.init_lora_weights: the base loses what its adapter starts as, and %s is quantised already; start with true, gaussian or "
+            "orthogonal, or from the original, unquantised model",
+            dir);
+    if (c->model.init == INIT_RANDOM)
+        FAIL(ST_CONFIG_RUNTIME,
+             "%s/config.json: quantization_config: model.init: random has no weights to read, quantised or not; delete the key from "
+             "config.json (model.quantize_base=true quantises what is drawn)",
+             dir);
+    return ST_OK;
+}
+
 /* Paged states: what the plan lets them have on the device. Called when all of them are planned there. */
 static status fit_states(struct session *x)
 {
@@ -365,6 +392,7 @@ static status measure(struct session *x, const struct batch_bounds *given)
     TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied || x->shape.untied, weights_are_drawn(x, train && given)));
     if (train && given && x->cfg->model.init != INIT_RANDOM && !x->files.n) param_store_imagine(&x->model.params);
     TRY(adapter_match(x));
+    TRY(merge_open(x));
     TRY(start_check(x));
     if (train) TRY(open_training(x, x->micro_batches));
     size_t piece = (size_t)export_piece(&x->model.params) * 4, load = param_load_bytes(&x->model.params);
@@ -407,6 +435,8 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     TRY(join_devices(x, choose_backend(x, start ? start->gpu : NULL), start && start->gpu));
     TRY(family_open(dir, &x->hf, &x->shape));
     TRY(family_agrees(dir, &x->shape, cfg->model.family, cfg->checkpointer.model_type));
+    TRY(bnb_config_read(dir, &x->bnb));
+    TRY(check_stored(x));
     if (use == SESSION_TRAIN && comm->rank == 0) hf_config_warn(dir, &x->hf);
     if (!weights_are_drawn(x, imagined)) TRY(st_open(dir, "model", &x->files));
     family_settle_head(dir, &x->files, &x->shape);
@@ -472,6 +502,8 @@ void session_close(struct session *x)
     if (x->tok) tokenizer_close(x->tok);
     st_close(&x->files);
     st_close(&x->adapter);
+    st_close(&x->originals);
     peft_config_free(&x->peft);
+    bnb_config_free(&x->bnb);
     *x = (struct session){0};
 }

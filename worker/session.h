@@ -37,10 +37,12 @@ struct session {
     struct recorder *recorder;  /* of what blocks queue on compute (kernels/record.h); NULL: none */
 
     struct hf_config hf;
+    struct bnb_config bnb; /* the model directory's weights are quantised */
     struct model_shape shape;
     struct st_set files;
     struct peft_config peft; /* of a loaded adapter; else the patterns of this run's */
     struct st_set adapter;
+    struct st_set originals; /* what an adapter is merged into, where that is another directory (worker/merge.h) */
     bool has_adapter;
 
     struct tokenizer *tok;

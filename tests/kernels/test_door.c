@@ -96,6 +96,10 @@ SPOIL(tree_merges, a->tree_sum.merges[0] = 1)
 SPOIL(tree_out, a->tree_sum.out.dim[0] = 2)
 SPOIL(nf4_codes, a->nf4_quantize.codes.dim[0]--)
 SPOIL(nf4_nested, a->nf4_dequantize.nested.dim[0] = 2)
+SPOIL(nf4_twice, a->nf4_dequantize.absmax = a->nf4_dequantize.nested)
+SPOIL(nf4_once, a->nf4_dequantize.absmax = a->nf4_dequantize.nested; a->nf4_dequantize.absmax_q.data = NULL; \
+      a->nf4_dequantize.nested.data = a->nf4_dequantize.offset.data = NULL)
+SPOIL(nf4_quantised_once, a->nf4_quantize.absmax = a->nf4_quantize.nested)
 SPOIL(init_dtype, a->init.w.dt = DT_U8)
 
 static const struct refusal refusals[] = {
@@ -159,6 +163,9 @@ static const struct refusal refusals[] = {
     {"tree_sum", tree_out, {"out is [2] f32", "rows is [2, 1543] f32"}},
     {"nf4_quantize", nf4_codes, {"codes is [24739] u8", "24740 elements"}},
     {"nf4_dequantize", nf4_nested, {"nested is [2] f32", "3 elements"}},
+    {"nf4_dequantize", nf4_twice, {"given twice", "absmax ([3] f32)"}},
+    {"nf4_dequantize", nf4_once, {"absmax is [3] f32", "516 elements"}},
+    {"nf4_quantize", nf4_quantised_once, {"absmax is [4] f32", "scales are quantised too"}},
     {"init", init_dtype, {"w is [20011] u8"}},
 };
 /* clang-format on */

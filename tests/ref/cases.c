@@ -746,6 +746,11 @@ const struct op_case op_cases[] = {
     CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 3 * 130 * 64, 3 * 64, 64), /* whole blocks in a row */
     CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 173 * 101, 173, 3),       /* blocks over two rows */
     CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 3 * 67, 3, 5),            /* … over many */
+    CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 16384 + 64 * 3 + 29, 0, 0, 1),
+    CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 173 * 101, 173, 3, 1 | 2),
+    CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 3 * 130 * 64, 3 * 64, 64, 1 | 4),
+    CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 3 * 130 * 64, 0, 0, 1 | 4 | 8),
+    CASE(nf4_dequantize, build_nf4_dequantize, bound_nf4_dequantize, "fb", 64 * 260 + 10, 0, 0, 4),
     CASE(init, build_init, bound_init, "fb", 1),
     CASE(init, build_init, bound_init, "fb", 20011, 0, 6),
     CASE(init, build_init, bound_init, "fb", 16411, 1, (1ll << 34) - 64 + 3),

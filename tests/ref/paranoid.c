@@ -119,6 +119,7 @@ static const struct role nf4_quantize_roles[MAX_ROLES] = {
 };
 static const struct role nf4_dequantize_roles[MAX_ROLES] = {
     ROLE(nf4, w, OUT), ROLE(nf4, codes, IN), ROLE(nf4, absmax_q, IN), ROLE(nf4, nested, IN), ROLE(nf4, offset, IN),
+    ROLE(nf4, absmax, IN),
 };
 static const struct role init_roles[MAX_ROLES] = {ROLE(init, w, OUT)};
 /* clang-format on */

@@ -131,8 +131,9 @@ static int64_t place_layer(struct param_store *ps, int64_t layer, char *data)
     int64_t at = 0;
     for (int i = ps->first_of[layer]; i < ps->first_of[layer + 1]; i++) {
         struct param *p = &ps->p[i];
-        if (!param_is_ahead(ps, p)) continue;
-        p->value = param_shaped(p, data ? data + (size_t)at * dtype_bytes(ps->act) : NULL, ps->act);
+        bool here = param_is_ahead(ps, p), elsewhere = p->kind == PARAM_FROZEN && p->rank == 2; /* quantised in another layer */
+        if (!here && !elsewhere) continue;
+        if (here) p->value = param_shaped(p, data ? data + (size_t)at * dtype_bytes(ps->act) : NULL, ps->act);
         at += (param_extent(p) + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
     }
     return at;
@@ -185,7 +186,8 @@ static status put_layer(struct param_store *ps, int64_t layer, bool weights)
         const struct param *p = &ps->p[i];
         struct nf4_args q = p->nf4;
         q.w = p->value;
-        if (weights && param_is_ahead(ps, p)) TRY(op_nf4_dequantize(ps->decode, &q));
+        bool decodes = weights && param_is_ahead(ps, p);
+        if (decodes) TRY(ps->replaced ? param_fetch(ps->replaced, p, p->value) : op_nf4_dequantize(ps->decode, &q));
         if (p->joins >= 0) TRY(second_copy(ps, ps->decode, p));
     }
     return ST_OK;

@@ -115,6 +115,24 @@ static status put_product(struct pass *p, int param, tensor a, tensor also, tens
     return p->more ? ST_OK : grad_done(p->sink, param);
 }
 
+/* B's gradient of an adapter on some of the rows: what is outside of its parts stays zero, and so does B there. */
+static status put_parts(struct pass *p, const struct linear *l, tensor dy, tensor h)
+{
+    int64_t rank = l->rank / l->parts;
+    tensor g;
+    TRY(grad_acquire_zeroed(p->sink, l->lora_b, &g));
+    for (int i = 0; i < l->parts; i++) {
+        tensor rows = tensor_2d((char *)g.data + (size_t)(l->part[i].first * g.ld) * dtype_bytes(g.dt), g.dt, l->part[i].rows, g.dim[1]);
+        TRY(op_gemm(p->s, &(struct gemm_args){.a = tensor_columns(&dy, l->part[i].first, l->part[i].rows),
+                                              .b = tensor_columns(&h, i * rank, rank),
+                                              .c = tensor_columns(&rows, i * rank, rank),
+                                              .ta = true,
+                                              .alpha = l->scale,
+                                              .beta = 1}));
+    }
+    return p->more ? ST_OK : grad_done(p->sink, l->lora_b);
+}
+
 static status put_bias(struct pass *p, int param, tensor dy)
 {
     tensor g;
@@ -207,7 +225,7 @@ status linear_bwd(struct pass *p, const struct linear *l, const struct linear_io
     if (has_adapter(l)) {
         tensor in;
         TRY(dropped_input(p, l, io, &in));
-        TRY(put_product(p, l->lora_b, f.dy, f.also, io->h, l->scale));
+        TRY(l->parts ? put_parts(p, l, f.dy, io->h) : put_product(p, l->lora_b, f.dy, f.also, io->h, l->scale));
         TRY(put_product(p, l->lora_a, f.t, (tensor){0}, in, 1));
     }
     if (param_is_trained(&ps->p[l->w])) TRY(put_product(p, l->w, io->dy, (tensor){0}, io->x, 1));

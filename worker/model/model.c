@@ -86,12 +86,25 @@ static bool adapted(const struct model *m, unsigned bit, const char *module)
     return plan->peft ? peft_targets(plan->peft, module) : (plan->adapted & bit) != 0;
 }
 
-static void add_adapter(struct model *m, struct linear *l, const char *module)
+/* Those of its projections that are to have adapters; none: all, or not fused. */
+static void find_parts(const struct model *m, struct linear *l, unsigned bits)
+{
+    const struct model_shape *s = &m->shape;
+    int64_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
+    const struct linear_part rows[] = {[LINEAR_Q] = {0, q}, [LINEAR_K] = {q, kv}, [LINEAR_V] = {q + kv, kv}};
+    if (m->plan.peft || !(bits & 1u << LINEAR_K) || (m->plan.adapted & bits) == bits) return;
+    for (int i = LINEAR_Q; i <= LINEAR_V; i++)
+        if (m->plan.adapted & 1u << i) l->part[l->parts++] = rows[i];
+}
+
+static void add_adapter(struct model *m, struct linear *l, const char *module, unsigned bits)
 {
     const struct model_plan *plan = &m->plan;
-    l->rank = plan->patterns ? peft_rank(plan->patterns, module) : plan->rank;
+    int64_t rank = plan->patterns ? peft_rank(plan->patterns, module) : plan->rank;
     double alpha = plan->patterns ? peft_alpha(plan->patterns, module) : plan->alpha;
-    l->scale = (float)(alpha / (plan->rslora ? sqrt((double)l->rank) : (double)l->rank));
+    if (bits & (bits - 1)) find_parts(m, l, bits);
+    l->rank = l->parts ? l->parts * rank : rank;
+    l->scale = (float)(alpha / (plan->rslora ? sqrt((double)rank) : (double)rank));
     if (l->rank > m->lora_rank) m->lora_rank = l->rank;
     l->dropout = (float)plan->dropout;
     l->lora_a = param_add(&m->params, PARAM_ADAPTER, l->rank, l->in, "base_model.model.%s.lora_A.weight", module);
@@ -101,7 +114,7 @@ static void add_adapter(struct model *m, struct linear *l, const char *module)
     a->init_bound = (float)(1 / sqrt((double)l->in));
     if (plan->start == START_GAUSSIAN) {
         a->init = PARAM_INIT_NORMAL;
-        a->init_bound = (float)(1 / (double)l->rank);
+        a->init_bound = (float)(1 / (double)rank);
     }
     m->params.p[l->w].rewritten = start_is_of_weights(plan->start);
     b->init = PARAM_INIT_ZERO;
@@ -123,9 +136,11 @@ static struct linear add_linear(struct model *m, enum param_kind kind, const cha
     l.site = site;
     snprintf(name, sizeof name, "%s.weight", module);
     l.w = add_weight(m, kind, l.out, l.in, PARAM_INIT_NORMAL, name);
+    m->params.p[l.w].stored = kind == PARAM_NF4 && m->plan.stored;
+    m->params.p[l.w].once = kind == PARAM_NF4 && m->plan.stored && !m->plan.stored->nested;
     snprintf(name, sizeof name, "%s.bias", module);
     if (part->bias) l.bias = add_weight(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, l.out, 0, PARAM_INIT_ZERO, name);
-    if (adapted(m, part->bits, module)) add_adapter(m, &l, module);
+    if (adapted(m, part->bits, module)) add_adapter(m, &l, module, part->bits);
     return l;
 }
 
@@ -141,11 +156,16 @@ static void chain_adapters(struct model *m, const struct layer *layer)
     }
 }
 
+static enum param_kind block_kind(const struct model *m, const char *module)
+{
+    if (m->plan.stored) return bnb_quantises(m->plan.stored, module) ? PARAM_NF4 : PARAM_FROZEN;
+    return m->plan.nf4 ? PARAM_NF4 : m->plan.full ? PARAM_TRAINED : PARAM_FROZEN;
+}
+
 static void add_layer(struct model *m, int64_t index, const struct part *parts, int n)
 {
     const struct model_shape *s = &m->shape;
     struct layer *layer = &m->layers[index];
-    enum param_kind linear = m->plan.nf4 ? PARAM_NF4 : m->plan.full ? PARAM_TRAINED : PARAM_FROZEN;
     int first = m->params.n;
     layer->window = s->sliding[index] ? s->window : 0;
     layer->rope = s->sliding[index] && m->n_ropes == 2;
@@ -158,7 +178,8 @@ static void add_layer(struct model *m, int64_t index, const struct part *parts, 
         if (part->norm >= 0)
             layer->norm[part->norm] = add_norm(m, part->out, name);
         else
-            layer->linear[part->linear] = add_linear(m, linear, name, part, (uint32_t)(index * LINEAR_PER_LAYER + part->linear + 1));
+            layer->linear[part->linear] =
+                add_linear(m, block_kind(m, name), name, part, (uint32_t)(index * LINEAR_PER_LAYER + part->linear + 1));
     }
     chain_adapters(m, layer);
     for (int i = first; i < m->params.n; i++) {
@@ -167,15 +188,16 @@ static void add_layer(struct model *m, int64_t index, const struct part *parts, 
     }
 }
 
-/* One tensor has one adapter: on all of its parts or on none. */
+/* An adapter on some of a fused linear's projections has zeros in B that must stay: plain LoRA keeps them. */
 static status check_fused(const struct model_plan *plan, const struct part *parts, int n)
 {
-    for (int i = 0; plan->lora && !plan->peft && i < n; i++) {
+    bool plain = plan->start <= START_GAUSSIAN && !plan->patterns && !plan->rslora && !plan->dora;
+    for (int i = 0; plan->lora && !plan->peft && !plain && i < n; i++) {
         unsigned some = plan->adapted & parts[i].bits;
         if (some && some != parts[i].bits)
             FAIL(ST_USAGE,
-                 "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, "
-                 "%s, whose adapter is on all or none of them: name all three",
+                 "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, %s: on a part of "
+                 "it only plain adapters are built, without use_rslora, use_dora, init_lora_weights and patterns; name all three, or leave these out",
                  parts[i].name);
     }
     return ST_OK;
@@ -250,6 +272,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     int n = list_parts(shape, parts);
     dtype trained = plan->full ? act : act == DT_F64 ? DT_F64 : DT_F32;
     param_store_init(&m->params, be, act, trained, masters, !plan->nf4_in_turn);
+    m->params.bnb = plan->stored;
     m->layers = mem_alloc((size_t)shape->layers * sizeof *m->layers);
     m->block = mem_alloc(sizeof *m->block);
     TRY(check_fused(plan, parts, n));

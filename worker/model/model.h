@@ -24,11 +24,24 @@ struct row_lengths {
 };
 
 /* One projection with its optional bias and LoRA adapter; numbers of parameters, -1 = absent. */
+/* A fused linear some of whose projections have adapters: each has its rows of B and its columns, the rest of B stays zero.
+ *
+ *            rank of q   of v              A: q's rows above v's, so that PEFT reads it as one adapter of both ranks
+ *   rows q  [   B_q    |  0  ]
+ *   rows k  [    0     |  0  ]
+ *   rows v  [    0     | B_v ] */
+enum { LINEAR_PARTS = 2 };
+struct linear_part {
+    int64_t first, rows;
+};
+
 struct linear {
     const char *module; /* "self_attn.q_proj", as PEFT names it within its layer */
     int w, bias, lora_a, lora_b, magnitude;
     struct row_lengths *lengths; /* with a magnitude */
     int64_t in, out, rank;
+    struct linear_part part[LINEAR_PARTS];
+    int parts;     /* 0: one adapter for all rows; else rank / parts for each of these */
     float scale;   /* s = α/r */
     float dropout; /* of the adapter's input */
     uint32_t site; /* for the dropout's random numbers */
@@ -46,7 +59,8 @@ struct layer {
 struct model_plan {
     bool full; /* train every weight */
     bool lora, nf4;
-    unsigned adapted; /* bit per LINEAR_*, plus LORA_ON_HEAD; of a fused one, the bits of all its parts */
+    const struct bnb_config *stored; /* the linears of blocks that are NF4 in the files already; NULL: nf4 quantises them all */
+    unsigned adapted;                /* bit per LINEAR_*, plus LORA_ON_HEAD; of a fused one, the bits of all its parts */
     int64_t rank;
     double alpha, dropout;
     bool rslora, dora;
