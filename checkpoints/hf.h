@@ -170,7 +170,7 @@ struct peft_config {
 
 /* adapter_config.json: what PEFT's own load would do, or refused by key: fields that change the mathematics and are not
  * built, initialisations that change the base when the adapter is loaded, keys nobody knows with values that mean
- * something. An absent target_modules means q_proj and v_proj. use_dora is only reported: the caller judges it. */
+ * something. An absent target_modules means q_proj and v_proj. */
 status peft_config_read(const char *dir, struct peft_config *out);
 status peft_config_parse(const char *path, const char *json, size_t n, struct peft_config *out);
 void peft_config_free(struct peft_config *p);

@@ -12,7 +12,7 @@
 /* ---- arguments; "name=value" gives the default that holds under this component ---- */
 
 #define TORCH_SWITCHES " amsgrad maximize differentiable capturable fused foreach"
-#define ADAM_ARGS      "lr betas eps"
+#define ADAM_ARGS      "lr betas eps on_host host_window"
 #define BNB_ARGS       " amsgrad optim_bits min_8bit_size percentile_clipping block_wise quantize_embeddings is_paged paged_resident " \
                        "paged_window min_paged_size"
 #define PAGED_ARGS     BNB_ARGS " is_paged=true"
@@ -20,7 +20,7 @@
 #define HOST_ARGS "lr betas eps weight_decay=0.01 momentum dampening nesterov amsgrad fused foreach maximize capturable differentiable block_size " \
                   "bf16_stochastic_round min_8bit_size quantize_embeddings optimizer_class offload_gradients minimal_size host_window " \
                   "on_host=true"
-#define SGD_ARGS       "lr momentum dampening weight_decay=0 nesterov"
+#define SGD_ARGS       "lr momentum dampening weight_decay=0 nesterov on_host host_window"
 #define OPTIMIZER_ANY  "lr weight_decay betas eps momentum dampening nesterov" TORCH_SWITCHES BNB_ARGS
 #define CHECKPOINT_ARGS                                                                         \
     "checkpoint_dir checkpoint_files model_type output_dir adapter_checkpoint recipe_checkpoint " \
@@ -65,15 +65,15 @@ static const struct component table[] = {
      .note = BNB_DECAY},
     {"optimizer", "bitsandbytes.optim.PagedAdam32bit", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0" PAGED_ARGS,
      .note = BNB_DECAY},
-    {"optimizer", "bitsandbytes.optim.SGD", CONFIG_SGD, "lr momentum weight_decay=0 nesterov" BNB_ARGS},
-    {"optimizer", "bitsandbytes.optim.SGD32bit", CONFIG_SGD, "lr momentum weight_decay=0 nesterov" BNB_ARGS},
+    {"optimizer", "bitsandbytes.optim.SGD", CONFIG_SGD, "lr momentum weight_decay=0 nesterov on_host host_window" BNB_ARGS},
+    {"optimizer", "bitsandbytes.optim.SGD32bit", CONFIG_SGD, "lr momentum weight_decay=0 nesterov on_host host_window" BNB_ARGS},
     {"optimizer", "bitsandbytes.optim.AdamW8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0.01" BNB_ARGS},
     {"optimizer", "bitsandbytes.optim.PagedAdamW8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0.01" PAGED_ARGS},
     {"optimizer", "bitsandbytes.optim.Adam8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0" BNB_ARGS,
      .note = BNB_DECAY},
     {"optimizer", "bitsandbytes.optim.PagedAdam8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0" PAGED_ARGS,
      .note = BNB_DECAY},
-    {"optimizer", "bitsandbytes.optim.SGD8bit", CONFIG_SGD_8BIT, "lr momentum weight_decay=0 nesterov" BNB_ARGS},
+    {"optimizer", "bitsandbytes.optim.SGD8bit", CONFIG_SGD_8BIT, "lr momentum weight_decay=0 nesterov on_host host_window" BNB_ARGS},
     {"optimizer", "bitsandbytes.optim.Lion", 0, OPTIMIZER_ANY, NO_LION},
     {"optimizer", "bitsandbytes.optim.Lion32bit", 0, OPTIMIZER_ANY, NO_LION},
     {"optimizer", "bitsandbytes.optim.Lion8bit", 0, OPTIMIZER_ANY, NO_LION},

@@ -77,12 +77,6 @@ static bool nothing_adapted(const struct bound *b)
     const struct config_lora *l = &b->c->model.lora;
     return lora(b) && !l->attn_modules && !l->mlp && !l->output;
 }
-static bool part_of_fused_qkv(const struct bound *b)
-{
-    const struct family_module *m = family_module(b->c->model.family);
-    unsigned qkv = b->c->model.lora.attn_modules & (MODULE_Q | MODULE_K | MODULE_V);
-    return lora(b) && m && family_of_module(m)->fused_qkv && qkv && qkv != (MODULE_Q | MODULE_K | MODULE_V);
-}
 static bool full_component_in_lora(const struct bound *b)
 {
     return lora(b) && b->model.path && b->model.kind == ADAPT_NONE;
@@ -91,6 +85,7 @@ static bool lora_component_in_full(const struct bound *b)
 {
     return !lora(b) && b->model.path && b->model.kind != ADAPT_NONE;
 }
+static bool paged_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->optimizer.is_paged; }
 static bool masters_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->master_weights == TRI_FP32; }
 static bool starts_twice(const struct bound *b)
 {
@@ -247,12 +242,12 @@ static const struct rule {
      "dataset_val reads the rows that dataset trains on; give each its split, as train[:95%] and train[95%:]"},
     {"model.lora_attn_modules", nothing_adapted,
      "no linear would get an adapter: name modules, or set apply_lora_to_mlp or apply_lora_to_output"},
-    {"model.lora_attn_modules", part_of_fused_qkv,
-     "these models have q_proj, k_proj and v_proj as one tensor, whose adapter is on all or none of them: name all three, or none"},
     {"model._component_", full_component_in_lora,
      "the recipe trains adapters: write the lora_ or qlora_ form, or leave it out"},
     {"model._component_", lora_component_in_full,
      "the recipe trains all weights: write the form without lora_, or run lora_finetune"},
+    {"optimizer.on_host", paged_on_host,
+     "states that the host steps never come to the device: set optimizer.is_paged to false, or optimizer.on_host"},
     {"master_weights", masters_on_host,
      "the optimizer on the host takes the device's weights, which bf16 with stochastic_rounding keeps alone; set master_weights to none, or "
      "dtype to fp32"},

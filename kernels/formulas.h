@@ -46,6 +46,16 @@ BOTH vf formula_axpy(vf x, vf y, float scale, bool accumulate)
     return vf_set(scale) * x;
 }
 
+/* ---- columns from one length to another -------------------------------------------------------------------------- */
+/* to / from; 0 where from is 0, and NaN where either is. */
+BOTH vf formula_ratio(vf to, vf from) { return vf_pick(vf_lt(vf_zero(), from), to / from, to * from); }
+BOTH vf formula_rescale(vf u, vf y, vf ratio, bool accumulate)
+{
+    if (accumulate) return vf_fma(ratio - vf_set(1.0f), u, y);
+    return vf_fma(ratio, u, y);
+}
+BOTH vf formula_rescale_du(vf dy, vf ratio, bool accumulate) { return accumulate ? (ratio - vf_set(1.0f)) * dy : ratio * dy; }
+
 /* ---- optimizers: g is already scaled --------------------------------------------------------- */
 typedef struct {
     vf w, m, v;

@@ -69,6 +69,14 @@ static status to_f32(struct session *x, const struct param *p, const struct piec
     return op_axpy(x->s, &a);
 }
 
+/* Rows of W + s·B·A get the lengths that were learnt: of those of this W, which for an NF4 base is the one it was made from. */
+static status bring_to_length(struct session *x, const struct linear *l, const struct piece *r, tensor rows)
+{
+    tensor to = tensor_part(x->model.params.p[l->magnitude].value, r->first, r->n), from = tensor_1d(x->lengths, DT_F32, r->n);
+    TRY(op_row_dot(x->s, &(struct row_dot_args){.x = rows, .y = rows, .out = from, .root = true}));
+    return op_rescale_fwd(x->s, &(struct rescale_fwd_args){.u = rows, .y = rows, .to = to, .from = from, .by_row = true});
+}
+
 /* W, or W + s·B·A in f32, rounded once. `wide` holds the piece in f32; the result lies in `out`. */
 static status weight(struct session *x, int id, const struct piece *r, tensor wide, tensor out)
 {
@@ -80,6 +88,7 @@ static status weight(struct session *x, int id, const struct piece *r, tensor wi
         tensor c = tensor_2d(wide.data, DT_F32, r->n, r->cols);
         TRY(op_gemm(x->s,
                     &(struct gemm_args){.a = tensor_rows(&b->value, r->first, r->n), .b = a->value, .c = c, .alpha = l->scale, .beta = 1}));
+        if (l->magnitude >= 0) TRY(bring_to_length(x, l, r, c));
     }
     return out.data == wide.data ? ST_OK : op_axpy(x->s, &(struct axpy_args){.x = wide, .y = out, .scale = 1});
 }
@@ -100,6 +109,18 @@ int64_t export_piece(const struct param_store *ps)
         const struct param *p = &ps->p[i];
         int64_t rows = export_rows(p), count = (rows < p->dim[0] ? rows : p->dim[0]) * p->dim[1];
         if (count > most) most = count;
+    }
+    return most;
+}
+
+int64_t export_most_rows(const struct param_store *ps)
+{
+    int64_t most = 0;
+    for (int i = 0; i < ps->n; i++) {
+        const struct param *p = &ps->p[i];
+        int64_t rows = export_rows(p);
+        if (rows > p->dim[0]) rows = p->dim[0];
+        if (p->rank == 2 && p->kind != PARAM_ADAPTER && rows > most) most = rows;
     }
     return most;
 }
@@ -220,6 +241,19 @@ static status add_patterns(const struct session *x, struct peft_config *p)
     return ST_OK;
 }
 
+/* On some projections of a fused linear: for PEFT one adapter of their ranks together, with the same alpha / rank. */
+static status add_parts(const struct session *x, struct peft_config *p)
+{
+    for (int i = 0; i < LINEAR_PER_LAYER; i++) {
+        const struct linear *l = &x->model.layers[0].linear[i];
+        const char *dot = l->module ? strrchr(l->module, '.') : NULL;
+        if (!l->parts) continue;
+        TRY(peft_pattern_add(p, true, "export", dot + 1, (double)(l->parts * p->r)));
+        TRY(peft_pattern_add(p, false, "export", dot + 1, l->parts * p->lora_alpha));
+    }
+    return ST_OK;
+}
+
 static status write_adapter_config(const struct session *x, const char *dir)
 {
     if (x->has_adapter) {
@@ -232,10 +266,12 @@ static status write_adapter_config(const struct session *x, const char *dir)
                             .lora_alpha = plan->alpha,
                             .lora_dropout = plan->dropout,
                             .use_rslora = plan->rslora,
+                            .use_dora = plan->dora,
                             .base_model = mem_strdup(x->cfg->checkpointer.checkpoint_dir)};
     status st = add_patterns(x, &p);
     start_scaled(x, &p.r, &p.lora_alpha);
     add_targets(x, &p);
+    if (!st) st = add_parts(x, &p);
     if (!st) st = peft_config_write(dir, &p);
     peft_config_free(&p);
     return st;

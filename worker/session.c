@@ -186,6 +186,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .rslora = lora->use_rslora,
         .start = x->has_adapter || x->use != SESSION_TRAIN ? START_UNIFORM : lora->start,
         .plus_ratio = isnan(lora->plus_ratio) ? 0 : lora->plus_ratio,
+        .dora = lora->use_dora,
         .rung = rung_of(c),
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
         .tile_tokens = c->mlp_tile_tokens > 0 ? c->mlp_tile_tokens : 0,
@@ -200,6 +201,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
     if (x->has_adapter) {
         p.peft = &x->peft;
         p.rslora = x->peft.use_rslora;
+        p.dora = x->peft.use_dora;
     }
     if (x->use == SESSION_FORWARD) p.rung = ACT_RUNG_FORWARD;
     if (p.head_rows > bounds->supervised) p.head_rows = bounds->supervised > 0 ? bounds->supervised : 1;
@@ -269,6 +271,8 @@ static void layout(struct session *x)
     size_t piece = (size_t)export_piece(&x->model.params), narrow = x->model.act == DT_F32 ? 0 : dtype_bytes(x->model.act);
     x->wide = between_steps(x, piece * 4, "piece of a weight for export");
     x->narrow = narrow ? between_steps(x, piece * narrow, "piece of a weight for export") : x->wide;
+    if (x->model.plan.dora)
+        x->lengths = between_steps(x, (size_t)export_most_rows(&x->model.params) * 4, "row lengths of a piece for export");
     x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
     x->batch_loss = arena_take(&a[PLAN_BATCH], sizeof *x->batch_loss, "loss of an evaluated batch");
     x->rank_losses = arena_take(&a[PLAN_STAGING], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of evaluated batches");
@@ -464,6 +468,7 @@ status session_bind(struct session *x)
     TRY(profile_ready(x->profile));
     TRY(model_prepare(&x->model, &x->stage));
     TRY(param_store_load(&x->model.params, &x->stage, x->seed));
+    TRY(model_start(&x->model, x->s));
     if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim, &x->stage));
     if (x->use == SESSION_TRAIN) TRY(trainer_set_applied(&x->trainer, 0));
     return x->be->dev.sync(x->s, "load");

@@ -56,7 +56,8 @@ struct session {
     double *batch_loss;  /* f64 [1] where tensors live: of a batch that is evaluated … */
     double *rank_losses; /* pinned [ranks]: … and what the ranks have of one round */
     struct plan plan;
-    void *wide, *narrow; /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) */
+    void *wide, *narrow; /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) … */
+    void *lengths;       /* … and of its rows, where adapters have magnitudes */
 
     const char *chosen; /* what memory_budget came to, for the header; NULL: nothing was asked for */
     struct start start;

@@ -180,6 +180,8 @@ static status enter_all(struct session *x, bool resumed)
     struct adapter ad;
     EACH_ADAPTER(x, k, ad) TRY(enter(x, &ad, resumed));
     TRY(param_store_refresh_all(&x->model.params, x->s));
+    magnitude_forget(&x->model);
+    if (!resumed) TRY(model_start(&x->model, x->s)); /* again: of these weights and adapters */
     return x->be->dev.sync(x->s, "start of adapters");
 }
 
@@ -201,7 +203,7 @@ static bool is_b(const struct param *p) { return strstr(p->name, ".lora_B.") != 
 struct st_declare start_declare(const struct session *x, const struct param *p)
 {
     struct st_declare d = {.name = p->name, .dt = DT_F32, .rank = p->rank, .dim = {p->dim[0], p->rank == 2 ? p->dim[1] : 0}};
-    if (x->start.kept) d.dim[is_b(p)] *= 2;
+    if (x->start.kept && p->rank == 2) d.dim[is_b(p)] *= 2; /* a magnitude stays what it is */
     return d;
 }
 
@@ -209,6 +211,10 @@ void start_portable(const struct session *x, const struct param *p, const float 
 {
     const float *then = x->start.kept + p->flat;
     int64_t rank = p->dim[1];
+    if (p->rank == 1) {
+        memcpy(out, now, (size_t)p->count * sizeof *out);
+        return;
+    }
     if (!is_b(p)) {
         memcpy(out, now, (size_t)p->count * sizeof *out);
         memcpy(out + p->count, then, (size_t)p->count * sizeof *out);

@@ -61,7 +61,7 @@ kind "qwen3 full, low memory" "$full" qwen3.qwen3_4b_instruct qwen3.qwen3_tokeni
 kind "mistral QLoRA" "$qlora" mistral.qlora_mistral_7b mistral.mistral_tokenizer MISTRAL
 kind "gemma2 LoRA" "$lora" gemma2.lora_gemma2_9b gemma2.gemma_tokenizer GEMMA2
 kind "phi3 full, low memory, packed" "$full" phi3.phi3_mini phi3.phi3_mini_tokenizer PHI3_MINI dataset.packed=True tokenizer.max_seq_len=256 compile=True
-kind "phi4 QLoRA" "$qlora" phi4.qlora_phi4_14b phi4.phi4_tokenizer PHI4 'model.lora_attn_modules=[q_proj,k_proj,v_proj,output_proj]'
+kind "phi4 QLoRA" "$qlora" phi4.qlora_phi4_14b phi4.phi4_tokenizer PHI4
 
 # The model is the directory's: a configuration of another family, or one that lists other weights, is told so and trains nothing.
 small=(run full_finetune --model "$scratch/model" --data "$scratch/rows.jsonl" --output "$scratch/none" device=cpu)

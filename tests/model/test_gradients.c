@@ -9,6 +9,15 @@ static const double STEP = 3e-4, BOUND = 1e-6;
 
 static double *values(struct tiny *t, int id) { return t->m.params.p[id].value.data; }
 
+/* Row lengths are constants to the backward pass: they stay what they were. */
+static void hold_lengths(struct tiny *t)
+{
+    for (int64_t i = 0; i < tiny_linears(t); i++) {
+        struct linear *l = tiny_linear(t, i);
+        if (l->magnitude >= 0) l->lengths->as_of = t->m.params.p[l->lora_a].written + t->m.params.p[l->lora_b].written;
+    }
+}
+
 /* Sum of the losses with the parameter moved by `by` along `direction`. */
 static double moved(struct tiny *t, int id, const double *direction, double by)
 {
@@ -18,10 +27,12 @@ static double moved(struct tiny *t, int id, const double *direction, double by)
     memcpy(keep, values(t, id), bytes);
     for (int64_t e = 0; e < n; e++) values(t, id)[e] += by * direction[e];
     MUST(param_store_refresh(&t->m.params, t->s, id));
+    hold_lengths(t);
     double loss = tiny_loss(t);
     memcpy(values(t, id), keep, bytes);
     free(keep);
     MUST(param_store_refresh(&t->m.params, t->s, id));
+    hold_lengths(t);
     return loss;
 }
 

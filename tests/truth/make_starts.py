@@ -41,6 +41,7 @@ CASES = [
     ("patterns", "llama2", ADAMW, None, dict(init_lora_weights="pissa", r=4, lora_alpha=6, rank_pattern=RANKS, alpha_pattern=ALPHAS)),
     ("patterns-rslora", "qwen2", SGD, None, dict(init_lora_weights="olora", r=2, lora_alpha=1, use_rslora=True, alpha_pattern=ALPHAS,
                                                  rank_pattern={r".*\.1\..*down_proj": 6, "0.self_attn.k_proj": 3})),
+    ("pissa-dora-plus", "qwen2", ADAMW, 3, dict(init_lora_weights="pissa", r=4, lora_alpha=6, use_dora=True)),
     ("olora", "llama2", SGD, None, dict(init_lora_weights="olora", r=4, lora_alpha=2)),
     ("olora-rslora", "qwen2", ADAMW, None, dict(init_lora_weights="olora", r=6, lora_alpha=3, use_rslora=True)),
 ]

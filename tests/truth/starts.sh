@@ -56,6 +56,7 @@ while read -r name family more; do
 done <<'END'
 pissa llama2
 olora-rslora qwen2 dtype=bf16
+pissa-dora-plus qwen2
 pissa-plus-fused phi3 model.init_lora_weights=pissa_niter_4 model.init=random
 pissa qwen2 model.init_lora_weights=orthogonal
 END

@@ -42,8 +42,9 @@ static status second_copy(const struct param_store *ps, struct stream *s, const 
 static struct param_layer *buffer_of(struct param_store *ps, int64_t layer) { return &ps->buffer[layer % PARAM_LAYERS]; }
 
 /* The working copies were written on s: what is made of them elsewhere follows now, or when its layer is entered. */
-static status follow(struct param_store *ps, struct stream *s, const struct param *p)
+static status follow(struct param_store *ps, struct stream *s, struct param *p)
 {
+    p->written++;
     if (p->joins < 0) return ST_OK;
     if (!param_is_ahead(ps, &ps->p[p->joins])) return second_copy(ps, s, p);
     struct param_layer *b = buffer_of(ps, p->layer);
@@ -55,7 +56,7 @@ static status follow(struct param_store *ps, struct stream *s, const struct para
 status param_store_second_copies(struct param_store *ps, struct stream *s, int64_t lo, int64_t hi)
 {
     for (int i = 0; i < ps->n; i++) {
-        const struct param *p = &ps->p[i];
+        struct param *p = &ps->p[i];
         if (p->kind == PARAM_ADAPTER && p->flat < hi && p->flat + p->count > lo) TRY(follow(ps, s, p));
     }
     return ST_OK;

@@ -397,8 +397,13 @@ static void layout_linears(struct param_store *ps, struct arena *scratch, int64_
 bool param_store_lend(const struct param_store *ps, size_t bytes, void **out)
 {
     bool taken = ps->wide.dim[0] && !ps->decode;
+    size_t element = dtype_bytes(ps->act);
+    for (int k = 0; k < PARAM_KEPT; k++) {
+        *out = ps->kept[k].data;
+        if (bytes <= (size_t)ps->kept[k].count * element) return true;
+    }
     *out = ps->dequantised.data;
-    return !taken && bytes <= (size_t)ps->dequantised.dim[0] * dtype_bytes(ps->act);
+    return !taken && bytes <= (size_t)ps->dequantised.dim[0] * element;
 }
 
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch)
@@ -428,9 +433,11 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         if (ps->masters) p->master = flat_view(p, ps->flat_master, DT_F32);
         p->work = p->kind == PARAM_ADAPTER && ps->flat_work ? flat_view(p, ps->flat_work, ps->act) : p->value;
     }
-    for (int k = 0; k < PARAM_KEPT; k++)
+    for (int k = 0; k < PARAM_KEPT; k++) {
+        ps->kept[k].count = kept[k];
         if (kept[k])
             ps->kept[k].data = arena_take(scratch, (size_t)kept[k] * dtype_bytes(ps->act), "dequantised linears, %s", dtype_name(ps->act));
+    }
     param_layers_layout(ps, scratch);
     layout_linears(ps, scratch, widest, largest);
 }

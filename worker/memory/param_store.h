@@ -28,7 +28,13 @@ enum param_kind {
     PARAM_ADAPTER, /* trained in f32; acquire gives a working copy, scaled and in the activations' dtype */
 };
 
-enum param_init { PARAM_INIT_NORMAL, PARAM_INIT_UNIFORM, PARAM_INIT_ZERO, PARAM_INIT_ONE };
+enum param_init {
+    PARAM_INIT_NORMAL,
+    PARAM_INIT_UNIFORM,
+    PARAM_INIT_ZERO,
+    PARAM_INIT_ONE,
+    PARAM_INIT_LENGTH, /* zero, until the model says the lengths of a weight's rows (model_start) */
+};
 
 struct param {
     char name[128]; /* as in the Hugging Face (or PEFT) file */
@@ -45,6 +51,7 @@ struct param {
     float lr_mult, wd_mult; /* trained: of the learning rate and of the weight decay */
     enum param_init init;
     float init_bound;
+    unsigned written;              /* adapters: how often since it was added (refreshed or stepped) */
     int next;                      /* trained: of the same row (param_store_index), the one whose place follows; -1 = none */
     int64_t flat;                  /* trained: first element in the flat index */
     int64_t partial;               /* trained: first of its norm partials */
@@ -94,6 +101,7 @@ struct param_store {
     tensor dequantised;       /* scratch: one linear at a time … */
     struct param_kept {
         void *data;
+        int64_t count;  /* elements */
         int id;         /* that is there, -1 none */
     } kept[PARAM_KEPT]; /* … but for those that are read again and again before the next is */
     tensor wide;        /* scratch of loading alone: one that is quantised from neither f32 nor bf16 */

@@ -86,12 +86,25 @@ static bool adapted(const struct model *m, unsigned bit, const char *module)
     return plan->peft ? peft_targets(plan->peft, module) : (plan->adapted & bit) != 0;
 }
 
-static void add_adapter(struct model *m, struct linear *l, const char *module)
+/* Those of its projections that are to have adapters; none: all, or not fused. */
+static void find_parts(const struct model *m, struct linear *l, unsigned bits)
+{
+    const struct model_shape *s = &m->shape;
+    int64_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
+    const struct linear_part rows[] = {[LINEAR_Q] = {0, q}, [LINEAR_K] = {q, kv}, [LINEAR_V] = {q + kv, kv}};
+    if (m->plan.peft || !(bits & 1u << LINEAR_K) || (m->plan.adapted & bits) == bits) return;
+    for (int i = LINEAR_Q; i <= LINEAR_V; i++)
+        if (m->plan.adapted & 1u << i) l->part[l->parts++] = rows[i];
+}
+
+static void add_adapter(struct model *m, struct linear *l, const char *module, unsigned bits)
 {
     const struct model_plan *plan = &m->plan;
-    l->rank = plan->patterns ? peft_rank(plan->patterns, module) : plan->rank;
+    int64_t rank = plan->patterns ? peft_rank(plan->patterns, module) : plan->rank;
     double alpha = plan->patterns ? peft_alpha(plan->patterns, module) : plan->alpha;
-    l->scale = (float)(alpha / (plan->rslora ? sqrt((double)l->rank) : (double)l->rank));
+    if (bits & (bits - 1)) find_parts(m, l, bits);
+    l->rank = l->parts ? l->parts * rank : rank;
+    l->scale = (float)(alpha / (plan->rslora ? sqrt((double)rank) : (double)rank));
     if (l->rank > m->lora_rank) m->lora_rank = l->rank;
     l->dropout = (float)plan->dropout;
     l->lora_a = param_add(&m->params, PARAM_ADAPTER, l->rank, l->in, "base_model.model.%s.lora_A.weight", module);
@@ -101,15 +114,16 @@ static void add_adapter(struct model *m, struct linear *l, const char *module)
     a->init_bound = (float)(1 / sqrt((double)l->in));
     if (plan->start == START_GAUSSIAN) {
         a->init = PARAM_INIT_NORMAL;
-        a->init_bound = (float)(1 / (double)l->rank);
+        a->init_bound = (float)(1 / (double)rank);
     }
     m->params.p[l->w].rewritten = start_is_of_weights(plan->start);
     b->init = PARAM_INIT_ZERO;
     b->scale = l->scale;
     if (plan->plus_ratio > 0) b->lr_mult = (float)plan->plus_ratio;
+    if (plan->dora) magnitude_add(m, l, module);
 }
 
-static struct linear absent(void) { return (struct linear){.w = -1, .bias = -1, .lora_a = -1, .lora_b = -1}; }
+static struct linear absent(void) { return (struct linear){.w = -1, .bias = -1, .lora_a = -1, .lora_b = -1, .magnitude = -1}; }
 
 /* name: that of the module within `module`. */
 static struct linear add_linear(struct model *m, enum param_kind kind, const char *module, const struct part *part, uint32_t site)
@@ -126,7 +140,7 @@ static struct linear add_linear(struct model *m, enum param_kind kind, const cha
     m->params.p[l.w].once = kind == PARAM_NF4 && m->plan.stored && !m->plan.stored->nested;
     snprintf(name, sizeof name, "%s.bias", module);
     if (part->bias) l.bias = add_weight(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, l.out, 0, PARAM_INIT_ZERO, name);
-    if (adapted(m, part->bits, module)) add_adapter(m, &l, module);
+    if (adapted(m, part->bits, module)) add_adapter(m, &l, module, part->bits);
     return l;
 }
 
@@ -174,15 +188,16 @@ static void add_layer(struct model *m, int64_t index, const struct part *parts, 
     }
 }
 
-/* One tensor has one adapter: on all of its parts or on none. */
+/* An adapter on some of a fused linear's projections has zeros in B that must stay: plain LoRA keeps them. */
 static status check_fused(const struct model_plan *plan, const struct part *parts, int n)
 {
-    for (int i = 0; plan->lora && !plan->peft && i < n; i++) {
+    bool plain = plan->start <= START_GAUSSIAN && !plan->patterns && !plan->rslora && !plan->dora;
+    for (int i = 0; plan->lora && !plan->peft && !plain && i < n; i++) {
         unsigned some = plan->adapted & parts[i].bits;
         if (some && some != parts[i].bits)
             FAIL(ST_USAGE,
-                 "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, "
-                 "%s, whose adapter is on all or none of them: name all three",
+                 "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, %s: on a part of "
+                 "it only plain adapters are built, without use_rslora, use_dora, init_lora_weights and patterns; name all three, or leave these out",
                  parts[i].name);
     }
     return ST_OK;
@@ -198,6 +213,7 @@ static status add_head(struct model *m)
         m->head =
             add_linear(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, "lm_head", &part, (uint32_t)(s->layers * LINEAR_PER_LAYER + 1));
         if (m->head.lora_a >= 0) m->params.p[m->head.lora_a].held = m->params.p[m->head.lora_b].held = true;
+        if (m->head.magnitude >= 0) m->params.p[m->head.magnitude].held = true;
         return ST_OK;
     }
     m->head = absent();
@@ -263,6 +279,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     m->embed = add_weight(m, plan->full ? PARAM_TRAINED : PARAM_FROZEN, shape->vocab, shape->width, PARAM_INIT_NORMAL, PARAM_EMBED);
     for (int64_t l = 0; l < shape->layers; l++) add_layer(m, l, parts, n);
     TRY(add_head(m));
+    magnitude_open(m);
     param_store_index(&m->params);
     TRY(block_build(m, m->block));
     for (int64_t l = 0; l < shape->layers; l++) m->layers[l].use = block_use_of(m, l);
@@ -281,6 +298,7 @@ void model_release(struct model *m)
     param_store_release(&m->params);
     free(m->block);
     free(m->layers);
+    free(m->lengths);
     *m = (struct model){0};
 }
 
@@ -351,6 +369,7 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
     layout_head(m, scratch, backward);
     if (backward) layout_gradients(m, scratch);
     if (!m->lora_rank) return;
+    magnitude_layout(m, scratch, backward);
     int64_t rows = m->bounds.tokens > m->plan.head_rows ? m->bounds.tokens : m->plan.head_rows;
     int64_t q = s->heads * s->head_dim, widest = rows * (q > s->width ? q : s->width);
     int64_t product = s->ffn * (m->plan.tile_tokens ? m->acts.tile : rows);
@@ -392,6 +411,8 @@ status model_prepare(struct model *m, struct stage *g)
     for (int i = 0; i < m->n_ropes; i++) TRY(fill_rope(m, g, &m->shape.rope[i], &m->rope[i]));
     return ST_OK;
 }
+
+status model_start(struct model *m, struct stream *s) { return magnitude_start(m, s); }
 
 /* ---- running -------------------------------------------------------------------------------------------------------- */
 
