@@ -51,7 +51,8 @@ void magnitude_layout(struct model *m, struct arena *scratch, bool backward)
     for (int64_t i = 0; i < linears(m); i++) {
         const struct linear *l = linear_at(m, i);
         if (l->magnitude < 0) continue;
-        int64_t count = (l == &m->head ? m->plan.head_rows : m->bounds.tokens) * (l->out + m->rescale_room);
+        int64_t tokens = l == &m->head ? m->plan.head_rows : l->tiled ? m->acts.tile : m->bounds.tokens;
+        int64_t count = tokens * (l->out + m->rescale_room);
         all += l->out;
         if (l->out * l->rank > products) products = l->out * l->rank;
         if (l->rank > ranks) ranks = l->rank;

@@ -243,15 +243,16 @@ static void join_adapters(struct model *m)
 static void keep_for_tiles(struct model *m)
 {
     const struct block *b = m->block;
-    if (m->bounds.tokens <= m->plan.tile_tokens) return; /* there is one */
+    bool many = m->bounds.tokens > m->plan.tile_tokens;
     for (int64_t layer = 0; layer < m->shape.layers; layer++)
         for (int i = b->tiled.first, place = 0; i < b->tiled.end; i++) {
             if (b->step[i].linear < 0) continue;
-            const struct linear *l = &m->layers[layer].linear[b->step[i].linear];
-            const int ids[] = {l->w, l->bias, l->lora_a, l->lora_b};
-            for (size_t k = 0; k < sizeof ids / sizeof *ids; k++)
+            struct linear *l = &m->layers[layer].linear[b->step[i].linear];
+            const int ids[] = {l->w, l->bias, l->lora_a, l->lora_b, l->magnitude};
+            l->tiled = true;
+            for (size_t k = 0; many && k < sizeof ids / sizeof *ids; k++)
                 if (ids[k] >= 0) m->params.p[ids[k]].held = true;
-            param_keep(&m->params, l->w, place++);
+            if (many) param_keep(&m->params, l->w, place++);
         }
 }
 

@@ -45,6 +45,7 @@ struct linear {
     float scale;   /* s = α/r */
     float dropout; /* of the adapter's input */
     uint32_t site; /* for the dropout's random numbers */
+    bool tiled;    /* it sees a tile of tokens at a time */
 };
 
 struct layer {
