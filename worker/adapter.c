@@ -181,10 +181,11 @@ static status check_extra(struct session *x, const struct st_entry *e, struct re
     if (strstr(e->name, ".lora_embedding_"))
         FAIL(ST_NOT_BUILT, "%s: the tensor %s is an adapter on the embedding, which is not built", e->file, e->name);
     if (strstr(e->name, ".lora_magnitude_vector"))
-        FAIL(ST_SHAPE,
-             "%s: the tensor %s belongs to a DoRA adapter, but adapter_config.json does not say use_dora: true; torchtune leaves it out, and "
-             "the magnitudes of q_proj and k_proj in the order of its own rows: save the adapter with PEFT",
-             e->file, e->name);
+        FAIL(
+            ST_SHAPE,
+            "%s: the tensor %s belongs to a DoRA adapter, but adapter_config.json does not say use_dora: true; torchtune leaves it out, and "
+            "the magnitudes of q_proj and k_proj in the order of its own rows: save the adapter with PEFT",
+            e->file, e->name);
     struct param *p = base_param(x, e->name);
     if (p)
         take_base(x, e, p, r);

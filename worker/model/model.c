@@ -195,10 +195,11 @@ static status check_fused(const struct model_plan *plan, const struct part *part
     for (int i = 0; plan->lora && !plan->peft && !plain && i < n; i++) {
         unsigned some = plan->adapted & parts[i].bits;
         if (some && some != parts[i].bits)
-            FAIL(ST_USAGE,
-                 "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, %s: on a part of "
-                 "it only plain adapters are built, without use_rslora, use_dora, init_lora_weights and patterns; name all three, or leave these out",
-                 parts[i].name);
+            FAIL(
+                ST_USAGE,
+                "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, %s: on a part of "
+                "it only plain adapters are built, without use_rslora, use_dora, init_lora_weights and patterns; name all three, or leave these out",
+                parts[i].name);
     }
     return ST_OK;
 }
