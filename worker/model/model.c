@@ -247,7 +247,7 @@ static void keep_for_tiles(struct model *m)
         for (int i = b->tiled.first, place = 0; i < b->tiled.end; i++) {
             if (b->step[i].linear < 0) continue;
             const struct linear *l = &m->layers[layer].linear[b->step[i].linear];
-            const int ids[] = {l->w, l->bias, l->lora_a, l->lora_b};
+            const int ids[] = {l->w, l->bias, l->lora_a, l->lora_b, l->magnitude};
             for (size_t k = 0; k < sizeof ids / sizeof *ids; k++)
                 if (ids[k] >= 0) m->params.p[ids[k]].held = true;
             param_keep(&m->params, l->w, place++);
