@@ -11,7 +11,7 @@ status export_run(struct session *x);
 /* Elements of the largest piece of a weight that is made at a time: what session.wide and .narrow hold. */
 int64_t export_piece(const struct param_store *ps);
 
-int64_t export_rows(const struct param *p); /* … and the rows of this one's */
+int64_t export_piece_rows(const struct param *p); /* … and the rows of this one's */
 
 /* The two halves, for `trimpot export`. */
 status export_model(struct session *x, const char *dir);

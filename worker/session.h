@@ -39,7 +39,7 @@ struct session {
     struct hf_config hf;
     struct model_shape shape;
     struct st_set files;
-    struct peft_config peft; /* of a loaded adapter; else the patterns of this run's */
+    struct peft_config peft; /* of a loaded adapter; else the patterns, and what is saved whole, of this run's */
     struct st_set adapter;
     bool has_adapter;
 
