@@ -111,7 +111,7 @@ struct hf_config {
 status hf_config_model_type(const char *dir, char *out, size_t cap);
 
 /* ST_IO missing, ST_CORRUPT not JSON or a wrong type (file:line or key, value, remedy), ST_NOT_BUILT for fields whose
- * mathematics trimpot lacks (unknown rope type, experts, quantization_config…). The family is not judged here. A
+ * mathematics trimpot lacks (unknown rope type, experts, weights quantised otherwise than bnb.h says…). The family is not judged here. A
  * generation_config.json that cannot be read is a `generation_fault`: who needs it fails with it. */
 status hf_config_read(const char *dir, struct hf_config *out);
 status hf_config_parse(const char *path, const char *json, size_t n, struct hf_config *out); /* fuzz entry */
@@ -124,6 +124,7 @@ void hf_config_warn(const char *dir, const struct hf_config *c); /* of what a tr
 /* What an export says differently from its base. */
 struct hf_export {
     const char *dtype;         /* of the weights, into config.json: "float32", "bfloat16"; NULL: as it is */
+    bool unquantised;          /* the weights are no longer what config.json's quantization_config says */
     bool untied;               /* the head is a tensor of its own, whatever config.json said */
     const char *tokenizer;     /* the directory or file that was used; NULL or in the base: the base's files */
     const char *merges_file;   /* beside a vocab.json that is named as a file; NULL: merges.txt beside it */
@@ -170,7 +171,7 @@ struct peft_config {
 
 /* adapter_config.json: what PEFT's own load would do, or refused by key: fields that change the mathematics and are not
  * built, initialisations that change the base when the adapter is loaded, keys nobody knows with values that mean
- * something. An absent target_modules means q_proj and v_proj. use_dora is only reported: the caller judges it. */
+ * something. An absent target_modules means q_proj and v_proj. */
 status peft_config_read(const char *dir, struct peft_config *out);
 status peft_config_parse(const char *path, const char *json, size_t n, struct peft_config *out);
 void peft_config_free(struct peft_config *p);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checkpoints/bnb.h"
 #include "checkpoints/hf.h"
 #include "checkpoints/hf_rope.h"
 #include "checkpoints/jdoc.h"
@@ -36,18 +37,11 @@ static status check_refused(const struct jdoc *d)
     return ST_OK;
 }
 
-/* Where the tools that quantise say so. */
 static status check_quantised(const struct jdoc *d)
 {
-    static const char *const keys[] = {"quantization_config", "compression_config", "quantization"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        const json_t *v = jdoc_get(d, keys[i]), *method = json_object_get(v, "quant_method");
-        if (!v || json_is_false(v)) continue;
-        FAIL(ST_NOT_BUILT,
-             "%s: %s%s%s: the weights are already quantised, which is not read; use the original, unquantised model: "
-             "model.quantize_base=true (or a qlora_ component) quantises it to NF4 while loading",
-             d->path, keys[i], method ? " by " : "", method ? jdoc_show(method) : "");
-    }
+    struct bnb_config c;
+    TRY(bnb_config_of(d, &c));
+    bnb_config_free(&c);
     return ST_OK;
 }
 

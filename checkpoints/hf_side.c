@@ -92,8 +92,9 @@ static void side_close(struct side *s)
 }
 
 /* Both spellings, where both are present: 4.x reads torch_dtype, 5.x prefers dtype. */
-static status write_config(const char *from_dir, const char *to_dir, const char *dt, bool untied)
+static status write_config(const char *from_dir, const char *to_dir, const struct hf_export *e)
 {
+    const char *dt = e->dtype;
     struct side s;
     char *value = dt ? mem_printf("\"%s\"", dt) : NULL;
     status st;
@@ -103,7 +104,8 @@ static status write_config(const char *from_dir, const char *to_dir, const char 
         bool old = jedit_replace(&s.text, "torch_dtype", value), fresh = jedit_replace(&s.text, "dtype", value);
         if (!old && !fresh) jedit_set(&s.text, "torch_dtype", value);
     }
-    if (untied) jedit_set(&s.text, "tie_word_embeddings", "false"); /* older transformers would tie what was trained apart */
+    if (e->unquantised) jedit_remove(&s.text, "quantization_config");
+    if (e->untied) jedit_set(&s.text, "tie_word_embeddings", "false"); /* older transformers would tie what was trained apart */
     st = side_save(&s, to_dir, "config.json");
 done:
     side_close(&s);
@@ -372,7 +374,7 @@ static status copy_tokenizer(const char *from_dir, const char *to_dir, const str
 status hf_copy_side_files(const char *from_dir, const char *to_dir, const struct hf_export *e)
 {
     TRY(file_mkdirs(to_dir));
-    TRY(write_config(from_dir, to_dir, e->dtype, e->untied));
+    TRY(write_config(from_dir, to_dir, e));
     TRY(write_generation(from_dir, to_dir, e));
     return copy_tokenizer(from_dir, to_dir, e);
 }

@@ -64,6 +64,21 @@ bool jedit_replace(struct buf *text, const char *key, const char *value)
     return v != NULL;
 }
 
+void jedit_remove(struct buf *text, const char *key)
+{
+    const char *v = find_value(text->data, key);
+    if (!v) return;
+    const char *end = skip_value(v), *after = skip_space(end), *begin = v;
+    size_t n = strlen(key) + 2;
+    while (memcmp(begin, "\"", 1) || strncmp(begin + 1, key, n - 2) || begin[n - 1] != '"') begin--;
+    if (*after == ',') { /* up to the next pair; else, of the last one, with the comma before it */
+        splice(text, begin, skip_space(after + 1), "");
+        return;
+    }
+    while (begin[-1] != ',' && begin[-1] != '{') begin--;
+    splice(text, begin[-1] == ',' ? begin - 1 : begin, end, "");
+}
+
 void jedit_set(struct buf *text, const char *key, const char *value)
 {
     if (jedit_replace(text, key, value)) return;

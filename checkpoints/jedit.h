@@ -10,6 +10,7 @@
 #include "kernels/base/text.h"
 
 bool jedit_replace(struct buf *text, const char *key, const char *value); /* false: the object has no such key */
+void jedit_remove(struct buf *text, const char *key);                     /* with its comma; nothing where it is missing */
 void jedit_set(struct buf *text, const char *key, const char *value);     /* added as the first one where it is missing */
 
 #endif

@@ -250,6 +250,17 @@ static void bind_top(struct bound *b)
     }
 }
 
+/* A class within a class brings its own decay, unless one is written: torch's Adam and SGD have none. */
+static void settle_optimizer(struct bound *b)
+{
+    struct config *c = b->c;
+    c->optimizer.kind = (enum config_optim)b->optimizer.kind;
+    if (!component_takes(&b->optimizer, "optimizer_class")) return;
+    c->optimizer.kind = c->optimizer.optimizer_class;
+    bool decays = c->optimizer.kind == CONFIG_ADAMW || c->optimizer.kind == CONFIG_ADAMW_8BIT;
+    if (!decays && !bound_written(b, "optimizer.weight_decay")) c->optimizer.weight_decay = 0;
+}
+
 void bind_all(struct bound *b, const char *recipe)
 {
     struct config *c = b->c;
@@ -268,7 +279,7 @@ void bind_all(struct bound *b, const char *recipe)
     bind_section(b, "fsdp", NULL, NULL);
     bind_section(b, "tensor_parallel_plan", NULL, NULL);
 
-    c->optimizer.kind = (enum config_optim)b->optimizer.kind;
+    settle_optimizer(b);
     c->schedule.kind = (enum config_schedule)schedule.kind;
     c->log_stdout_metrics = logger.kind;
     c->tokenizer.family = b->tokenizer.family;

@@ -12,12 +12,15 @@
 /* ---- arguments; "name=value" gives the default that holds under this component ---- */
 
 #define TORCH_SWITCHES " amsgrad maximize differentiable capturable fused foreach"
-#define ADAM_ARGS      "lr betas eps"
+#define ADAM_ARGS      "lr betas eps on_host host_window"
 #define BNB_ARGS       " amsgrad optim_bits min_8bit_size percentile_clipping block_wise quantize_embeddings is_paged paged_resident " \
                        "paged_window min_paged_size"
 #define PAGED_ARGS     BNB_ARGS " is_paged=true"
 #define AO_8BIT  ADAM_ARGS " amsgrad block_size bf16_stochastic_round min_8bit_size quantize_embeddings"
-#define SGD_ARGS       "lr momentum dampening weight_decay=0 nesterov"
+#define HOST_ARGS "lr betas eps weight_decay=0.01 momentum dampening nesterov amsgrad fused foreach maximize capturable differentiable block_size " \
+                  "bf16_stochastic_round min_8bit_size quantize_embeddings optimizer_class offload_gradients minimal_size host_window " \
+                  "on_host=true"
+#define SGD_ARGS       "lr momentum dampening weight_decay=0 nesterov on_host host_window"
 #define OPTIMIZER_ANY  "lr weight_decay betas eps momentum dampening nesterov" TORCH_SWITCHES BNB_ARGS
 #define CHECKPOINT_ARGS                                                                         \
     "checkpoint_dir checkpoint_files model_type output_dir adapter_checkpoint recipe_checkpoint " \
@@ -40,7 +43,6 @@
 #define NO_FP8   "FP8 optimizer states are not built yet; torchao.optim.AdamW8bit has 8-bit ones"
 #define NO_LION  "Lion is not built yet; torch.optim.AdamW, Adam and SGD are"
 #define NO_OTHER "this optimizer is not supported; torch.optim.AdamW, Adam and SGD are"
-#define NO_OFFLOAD "optimizer offloading is not built yet; on a CPU torch.optim.AdamW is already on the host"
 #define NO_PREF  "preference data is not supported yet"
 #define NO_IMAGE "this program trains on text"
 #define NO_PICKLE "it reads Python pickles; take the model's safetensors with torchtune.training.FullModelHFCheckpointer"
@@ -63,15 +65,15 @@ static const struct component table[] = {
      .note = BNB_DECAY},
     {"optimizer", "bitsandbytes.optim.PagedAdam32bit", CONFIG_ADAMW, ADAM_ARGS " weight_decay=0" PAGED_ARGS,
      .note = BNB_DECAY},
-    {"optimizer", "bitsandbytes.optim.SGD", CONFIG_SGD, "lr momentum weight_decay=0 nesterov" BNB_ARGS},
-    {"optimizer", "bitsandbytes.optim.SGD32bit", CONFIG_SGD, "lr momentum weight_decay=0 nesterov" BNB_ARGS},
+    {"optimizer", "bitsandbytes.optim.SGD", CONFIG_SGD, "lr momentum weight_decay=0 nesterov on_host host_window" BNB_ARGS},
+    {"optimizer", "bitsandbytes.optim.SGD32bit", CONFIG_SGD, "lr momentum weight_decay=0 nesterov on_host host_window" BNB_ARGS},
     {"optimizer", "bitsandbytes.optim.AdamW8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0.01" BNB_ARGS},
     {"optimizer", "bitsandbytes.optim.PagedAdamW8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0.01" PAGED_ARGS},
     {"optimizer", "bitsandbytes.optim.Adam8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0" BNB_ARGS,
      .note = BNB_DECAY},
     {"optimizer", "bitsandbytes.optim.PagedAdam8bit", CONFIG_ADAMW_8BIT, ADAM_ARGS " weight_decay=0" PAGED_ARGS,
      .note = BNB_DECAY},
-    {"optimizer", "bitsandbytes.optim.SGD8bit", CONFIG_SGD_8BIT, "lr momentum weight_decay=0 nesterov" BNB_ARGS},
+    {"optimizer", "bitsandbytes.optim.SGD8bit", CONFIG_SGD_8BIT, "lr momentum weight_decay=0 nesterov on_host host_window" BNB_ARGS},
     {"optimizer", "bitsandbytes.optim.Lion", 0, OPTIMIZER_ANY, NO_LION},
     {"optimizer", "bitsandbytes.optim.Lion32bit", 0, OPTIMIZER_ANY, NO_LION},
     {"optimizer", "bitsandbytes.optim.Lion8bit", 0, OPTIMIZER_ANY, NO_LION},
@@ -90,12 +92,12 @@ static const struct component table[] = {
     {"optimizer", "torchao.optim.Adam4bit", 0, OPTIMIZER_ANY, NO_4BIT},
     {"optimizer", "torchao.optim.AdamWFp8", 0, OPTIMIZER_ANY, NO_FP8},
     {"optimizer", "torchao.optim.AdamFp8", 0, OPTIMIZER_ANY, NO_FP8},
-    {"optimizer", "torchao.optim.CPUOffloadOptimizer", 0, OPTIMIZER_ANY, NO_OFFLOAD},
+    {"optimizer", "torchao.optim.CPUOffloadOptimizer", CONFIG_ADAMW, HOST_ARGS},
     {"optimizer", "torchao.prototype.low_bit_optim.AdamW8bit", CONFIG_ADAMW_8BIT, AO_8BIT " weight_decay=0.01"},
     {"optimizer", "torchao.prototype.low_bit_optim.Adam8bit", CONFIG_ADAM_8BIT, AO_8BIT " weight_decay=0"},
     {"optimizer", "torchao.prototype.low_bit_optim.AdamW4bit", 0, OPTIMIZER_ANY, NO_4BIT},
     {"optimizer", "torchao.prototype.low_bit_optim.AdamWFp8", 0, OPTIMIZER_ANY, NO_FP8},
-    {"optimizer", "torchao.prototype.low_bit_optim.CPUOffloadOptimizer", 0, OPTIMIZER_ANY, NO_OFFLOAD},
+    {"optimizer", "torchao.prototype.low_bit_optim.CPUOffloadOptimizer", CONFIG_ADAMW, HOST_ARGS},
 
     {"lr_scheduler", "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup", SCHEDULE_COSINE,
      "num_warmup_steps num_cycles"},

@@ -103,16 +103,18 @@ struct config {
            } model;
     struct { char *component, *checkpoint_dir, *model_type, *output_dir, *adapter_checkpoint;
              int64_t keep_last_n; } checkpointer;
-    bool resume; bool save_adapter_weights_only; int64_t save_every_n_steps;
+    bool resume; bool save_adapter_weights_only; char *merge_base; int64_t save_every_n_steps;
 
     struct { char *component; enum config_optim kind; double lr, weight_decay, beta1, beta2, eps, momentum, dampening;
              bool nesterov; int64_t min_8bit_size; bool quantize_embeddings;
-             bool is_paged; int64_t paged_resident /* bytes, -1 = what is free */, paged_window, min_paged_size; } optimizer;
+             bool is_paged; int64_t paged_resident /* bytes, -1 = what is free */, paged_window, min_paged_size;
+             bool on_host; enum config_optim optimizer_class; int64_t host_window; } optimizer;
     struct { char *component; enum config_schedule kind; int64_t num_warmup_steps; double num_cycles; } schedule;
 
     enum ac_mode ac_mode; int64_t ac_option; /* resolved: enable_activation_checkpointing = AC_FULL */
     bool enable_activation_checkpointing;    /* resolved: ac_mode == AC_FULL */
     enum recompute recompute;                /* AUTO: as the three above say */
+    int64_t mlp_tile_tokens;
     bool enable_activation_offloading, activation_offloading_use_streams;
     bool stochastic_rounding; enum tri master_weights, state_dtype; /* master: TRI_AUTO = none */
     enum reduce_kind reduce; int64_t reduce_bucket /* bytes */, virtual_ranks; int64_t memory_budget; /* bytes; -1 = what the machine has, nothing chosen */

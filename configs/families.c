@@ -210,16 +210,10 @@ const struct family *family_of_type(const char *model_type)
     return NULL;
 }
 
-const struct family *family_of_module(const struct family_module *m)
-{
-    const struct family *f = families;
-    while (m < f->module || m >= f->module + COUNT(f->module)) f++;
-    return f;
-}
-
 const struct family_module *family_module_next(const struct family_module *m)
 {
-    int i = m ? (int)(family_of_module(m) - families) : 0;
+    int i = 0;
+    while (m && (m < families[i].module || m >= families[i].module + COUNT(families[i].module))) i++;
     if (m && m + 1 < families[i].module + COUNT(families[i].module) && m[1].name) return m + 1;
     for (i += m != NULL; i < families_n; i++)
         if (families[i].module[0].name) return families[i].module;

@@ -114,7 +114,6 @@ extern const struct family families[];
 extern const int families_n;
 
 const struct family *family_of_type(const char *model_type);       /* NULL: unknown */
-const struct family *family_of_module(const struct family_module *m);
 const struct family_module *family_module(const char *name);       /* "llama3_2"; NULL: unknown, or name is NULL */
 bool family_module_loads(const struct family_module *m, const char *checkpointer); /* the word is one of its checkpointer names */
 /* What a configuration says of a model directory of this family. A family without checkpointer names takes any. */

@@ -37,6 +37,11 @@ static bool recompute_contradicts(const struct bound *b)
     bool blocks = c->enable_activation_checkpointing || c->ac_mode == AC_FULL;
     return c->recompute != RECOMPUTE_AUTO && (c->ac_mode == AC_SELECTIVE || (blocks && c->recompute != RECOMPUTE_BLOCK));
 }
+static bool tiles_are_kept(const struct bound *b)
+{
+    const struct config *c = b->c;
+    return c->mlp_tile_tokens > 0 && (c->recompute == RECOMPUTE_NONE || c->recompute == RECOMPUTE_PRODUCTS);
+}
 static bool streams_twice(const struct bound *b)
 {
     return wrote(b, "offload_with_streams") && wrote(b, "activation_offloading_use_streams");
@@ -72,12 +77,6 @@ static bool nothing_adapted(const struct bound *b)
     const struct config_lora *l = &b->c->model.lora;
     return lora(b) && !l->attn_modules && !l->mlp && !l->output;
 }
-static bool part_of_fused_qkv(const struct bound *b)
-{
-    const struct family_module *m = family_module(b->c->model.family);
-    unsigned qkv = b->c->model.lora.attn_modules & (MODULE_Q | MODULE_K | MODULE_V);
-    return lora(b) && m && family_of_module(m)->fused_qkv && qkv && qkv != (MODULE_Q | MODULE_K | MODULE_V);
-}
 static bool full_component_in_lora(const struct bound *b)
 {
     return lora(b) && b->model.path && b->model.kind == ADAPT_NONE;
@@ -86,6 +85,8 @@ static bool lora_component_in_full(const struct bound *b)
 {
     return !lora(b) && b->model.path && b->model.kind != ADAPT_NONE;
 }
+static bool paged_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->optimizer.is_paged; }
+static bool masters_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->master_weights == TRI_FP32; }
 static bool starts_twice(const struct bound *b)
 {
     return b->c->checkpointer.adapter_checkpoint && b->c->model.lora.start != START_UNIFORM;
@@ -109,6 +110,8 @@ static bool momentum_is_missing(const struct bound *b)
     return b->c->optimizer.kind == CONFIG_SGD_8BIT && b->c->optimizer.momentum <= 0;
 }
 static bool state_dtype_of_codes(const struct bound *b) { return states_of_8_bits(b) && b->c->state_dtype != TRI_AUTO; }
+static bool merge_in_full(const struct bound *b) { return !lora(b) && b->c->merge_base; }
+static bool merge_of_nothing(const struct bound *b) { return b->c->merge_base && b->c->save_adapter_weights_only; }
 static bool adapter_only_in_full(const struct bound *b) { return !lora(b) && b->c->save_adapter_weights_only; }
 static bool adapter_in_full(const struct bound *b) { return !lora(b) && b->c->checkpointer.adapter_checkpoint; }
 static bool master_in_lora(const struct bound *b) { return lora(b) && b->c->master_weights == TRI_FP32; }
@@ -202,6 +205,7 @@ static bool output_in_model(const struct bound *b)
 {
     return lies_in(b->c->output_dir, b->c->checkpointer.checkpoint_dir);
 }
+static bool output_in_merge_base(const struct bound *b) { return lies_in(b->c->output_dir, b->c->merge_base); }
 static bool checkpoints_in_model(const struct bound *b)
 {
     return b->c->checkpointer.output_dir && wrote(b, "checkpointer.output_dir") &&
@@ -226,6 +230,8 @@ static const struct rule {
     {"ac_option", n_without_selective, "it chooses blocks for ac_mode: selective only; set that, or delete ac_option"},
     {"recompute", recompute_contradicts,
      "enable_activation_checkpointing or ac_mode asks for other blocks to be recomputed; leave recompute at auto, or delete that key"},
+    {"recompute", tiles_are_kept,
+     "gate and up live for one tile of mlp_tile_tokens, so that they are computed again; set recompute to auto, ffn or more"},
     {"offload_with_streams", streams_twice,
      "it is the older name of activation_offloading_use_streams, which is given too; keep one of the two keys"},
     {"dataset.packed", packed_without_length, "a pack needs a size: set tokenizer.max_seq_len"},
@@ -237,12 +243,15 @@ static const struct rule {
      "dataset_val reads the rows that dataset trains on; give each its split, as train[:95%] and train[95%:]"},
     {"model.lora_attn_modules", nothing_adapted,
      "no linear would get an adapter: name modules, or set apply_lora_to_mlp or apply_lora_to_output"},
-    {"model.lora_attn_modules", part_of_fused_qkv,
-     "these models have q_proj, k_proj and v_proj as one tensor, whose adapter is on all or none of them: name all three, or none"},
     {"model._component_", full_component_in_lora,
      "the recipe trains adapters: write the lora_ or qlora_ form, or leave it out"},
     {"model._component_", lora_component_in_full,
      "the recipe trains all weights: write the form without lora_, or run lora_finetune"},
+    {"optimizer.on_host", paged_on_host,
+     "states that the host steps never come to the device: set optimizer.is_paged to false, or optimizer.on_host"},
+    {"master_weights", masters_on_host,
+     "the optimizer on the host takes the device's weights, which bf16 with stochastic_rounding keeps alone; set master_weights to none, or "
+     "dtype to fp32"},
     {"model.init_lora_weights", starts_twice, "checkpointer.adapter_checkpoint says what the adapter starts as; keep one of the two keys"},
     {"checkpointer.adapter_checkpoint", patterns_twice,
      "the adapter says its ranks, its alphas and what is saved whole itself; delete model.rank_pattern, alpha_pattern and modules_to_save"},
@@ -251,6 +260,8 @@ static const struct rule {
      "exported adapter is for; set model.quantize_base=false, or start with true, gaussian or orthogonal"},
     {"optimizer.nesterov", nesterov_is_wrong, "it needs momentum above 0 and dampening 0"},
     {"save_adapter_weights_only", adapter_only_in_full, "the recipe trains all weights: there is no adapter"},
+    {"merge_base", merge_in_full, "the recipe trains all weights: there is no adapter to merge"},
+    {"merge_base", merge_of_nothing, "save_adapter_weights_only: true merges nothing; keep one of the two keys"},
     {"checkpointer.adapter_checkpoint", adapter_in_full,
      "the recipe trains all weights: merge the adapter first, or run lora_finetune"},
     {"checkpointer.adapter_checkpoint", epochs_of_random_adapter,
@@ -271,6 +282,7 @@ static const struct rule {
     {"chat_template", two_templates,
      "prompt_template is part of torchtune's rendering; keep one of the two keys"},
     {"output_dir", output_in_model, "it lies in checkpointer.checkpoint_dir: the base model is never written to"},
+    {"output_dir", output_in_merge_base, "it lies in merge_base: that model is never written to"},
     {"checkpointer.output_dir", checkpoints_in_model,
      "it lies in checkpointer.checkpoint_dir: the base model is never written to"},
 };

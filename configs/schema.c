@@ -36,6 +36,9 @@ static const struct choice recipe_choices[] = {
     {"generate", 0, "it is a verb here: `trimpot generate`"},
     {"quantize", 0, "model.quantize_base quantises while loading"},
 };
+static const struct choice host_class_choices[] = {{"torch.optim.AdamW", CONFIG_ADAMW}, {"torch.optim.Adam", CONFIG_ADAM},
+                                                   {"torch.optim.SGD", CONFIG_SGD}, {"torchao.optim.AdamW8bit", CONFIG_ADAMW_8BIT},
+                                                   {"torchao.optim.Adam8bit", CONFIG_ADAM_8BIT}};
 static const struct choice device_choices[] = {{"null", DEVICE_AUTO}, {"cuda", DEVICE_CUDA}, {"cpu", DEVICE_CPU}, {"emu", DEVICE_EMU}};
 static const struct choice dtype_choices[] = {
     {"bf16", CONFIG_BF16},
@@ -228,8 +231,8 @@ const struct row schema[] = {
     {"model.lora_dropout", T_FLOAT, C(model.lora.dropout), .def = "0", RANGE(0, 1), .below_max = true,
      .sentence = "Share of adapter inputs dropped in training."},
     {"model.use_rslora", T_BOOL, C(model.lora.use_rslora), .def = "false", .sentence = "Scales by alpha / sqrt(r)."},
-    {"model.use_dora", T_BOOL, C(model.lora.use_dora), .def = "false", .effect = LATER,
-     .reason = "weight-decomposed adapters need their magnitude kernels", .sentence = "DoRA."},
+    {"model.use_dora", T_BOOL, C(model.lora.use_dora), .def = "false",
+     .sentence = "DoRA: adapters learn the lengths of their weight's rows too."},
     {"model.quantize_base", T_BOOL, C(model.quantize_base), .def = "false",
      .sentence = "Keeps the frozen weights in 4 bits (NF4): QLoRA."},
     {"model.lora_plus_ratio", T_FLOAT, C(model.lora.plus_ratio), OPTIONAL, FROM(1),
@@ -269,6 +272,9 @@ const struct row schema[] = {
      .sentence = "Continues from the newest complete checkpoint of output_dir."},
     {"save_adapter_weights_only", T_BOOL, C(save_adapter_weights_only), .def = "false", .resume = RESUME_FREE,
      .sentence = "LoRA: exports the adapter (PEFT directory) instead of merged weights."},
+    {"merge_base", T_TEXT, C(merge_base), OPTIONAL, .resume = RESUME_FREE, .home = true,
+     .sentence = "QLoRA over a directory that is quantised already: the model it was made from, into which the adapter is merged at the "
+      "end; null: no merge, the adapter is the result. dequantized: into what the 4-bit codes stand for."},
     {"save_every_n_steps", T_INT, C(save_every_n_steps), OPTIONAL, FROM(1), .unit = "optimizer steps",
      .resume = RESUME_FREE, .sentence = "How often to save a checkpoint; null: after each epoch."},
     NOTED("enable_async_checkpointing", T_BOOL, "false", "checkpoints are written in line",
@@ -302,6 +308,17 @@ const struct row schema[] = {
      .sentence = "Paged states: of so many weights at a time; three such windows are on the device."},
     {"optimizer.min_paged_size", T_INT, C(optimizer.min_paged_size), .def = "100000", FROM(1), .unit = "elements",
      .resume = RESUME_FREE, .sentence = "Paged states: those of smaller tensors stay on the device."},
+    {"optimizer.on_host", T_BOOL, C(optimizer.on_host), .def = "false", .resume = RESUME_FREE,
+     .sentence = "States are in the host's memory and the host's cores step; gradients and weights cross (true for CPUOffloadOptimizer)."},
+    {"optimizer.optimizer_class", T_CHOICE, C(optimizer.optimizer_class), .def = "torch.optim.AdamW", CHOICES(host_class_choices),
+     .resume = RESUME_SHOWN, .sentence = "CPUOffloadOptimizer: what steps on the host."},
+    {"optimizer.host_window", T_INT, C(optimizer.host_window), .def = "4194304", FROM(256), .unit = "elements", .resume = RESUME_FREE,
+     .sentence = "CPUOffloadOptimizer: so many weights cross at a time; three such windows are in pinned memory."},
+    NOTED("optimizer.minimal_size", T_INT, "4096", "small tensors cross in the windows of large ones", "torchao's bound for states on the GPU.",
+          FROM(0)),
+    UNUSED("optimizer.offload_gradients", T_BOOL, "false",
+           "all gradients are on the device until their norm is known; optimizer_in_bwd=true takes each to the host at once",
+           "torchao's gradients on the host."),
     {"optimizer.min_8bit_size", T_INT, C(optimizer.min_8bit_size), .def = "4096", FROM(1), .unit = "elements",
      .sentence = "8-bit optimizers: tensors smaller than this have 32-bit states."},
     {"optimizer.quantize_embeddings", T_BOOL, C(optimizer.quantize_embeddings), .def = "true",
@@ -335,6 +352,10 @@ const struct row schema[] = {
      .sentence = "What of a block the backward pass computes again, each with those before it: none; products: norms and the gated "
                  "product, no matrix product; ffn: gate and up; attention: q, k and v, but not attention itself; block: all but its "
                  "input. auto: products, or what activation checkpointing asks for. Same bits, less memory."},
+    {"mlp_tile_tokens", T_INT, C(mlp_tile_tokens), OPTIONAL, FROM(1), .unit = "tokens",
+     .sentence = "Long rows: the MLP takes so many tokens of a micro-batch at a time, forward and backward, and gate, up and product live "
+                 "for these alone; gate and up are computed again. The same bits in every run with this number; other bits than with "
+                 "another one, since gradients of weights are then summed tile by tile."},
     {"enable_activation_offloading", T_BOOL, C(enable_activation_offloading), .def = "false", .resume = RESUME_FREE,
      .sentence = "Moves what a block keeps to host memory until its backward pass, with checkpointing or without; same bits, less "
                  "memory of the GPU. On a CPU there is no other memory: nothing moves."},
@@ -380,7 +401,8 @@ const struct row schema[] = {
      .sentence = "Memory of scores that deterministic attention on a GPU may keep, in slices; what fits in no slice is computed more slowly."},
     SILENT("cudnn_deterministic_mode", T_TEXT, "null", "torchtune's switch for the same.", .nullable = true),
     NOT_YET("allow_tf32", T_BOOL, "false", "fp32 products are true fp32", "Faster, coarser fp32 products on a GPU."),
-    NOT_YET("optimizer_offload", T_BOOL, "false", "states are where the device is", "Optimizer on the host."),
+    UNUSED("optimizer_offload", T_BOOL, "false", "optimizer.on_host is it, or optimizer=torchao.optim.CPUOffloadOptimizer",
+           "Optimizer on the host."),
     NOT_YET("no_decay", T_TEXTS, "null", "every trained tensor decays, as in torchtune",
             "Tensors without weight decay."),
 

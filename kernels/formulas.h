@@ -46,6 +46,16 @@ BOTH vf formula_axpy(vf x, vf y, float scale, bool accumulate)
     return vf_set(scale) * x;
 }
 
+/* ---- columns from one length to another -------------------------------------------------------------------------- */
+/* to / from; 0 where from is 0, and NaN where either is. */
+BOTH vf formula_ratio(vf to, vf from) { return vf_pick(vf_lt(vf_zero(), from), to / from, to * from); }
+BOTH vf formula_rescale(vf u, vf y, vf ratio, bool accumulate)
+{
+    if (accumulate) return vf_fma(ratio - vf_set(1.0f), u, y);
+    return vf_fma(ratio, u, y);
+}
+BOTH vf formula_rescale_du(vf dy, vf ratio, bool accumulate) { return accumulate ? (ratio - vf_set(1.0f)) * dy : ratio * dy; }
+
 /* ---- optimizers: g is already scaled --------------------------------------------------------- */
 typedef struct {
     vf w, m, v;
@@ -134,6 +144,19 @@ BOTH vi formula_code_signed(vf x, float divisor, const uint32_t *cells)
 BOTH vi formula_code_unsigned(vf x, float divisor, const uint32_t *cells) { return formula_thresholds(x / vf_set(divisor), cells); }
 
 BOTH vf formula_state(vi code, const float *map, float absmax) { return vf_at(map, code) * vf_set(absmax); }
+
+/* ---- a value that was of 16 bits in between: f16 or bf16, nearest, ties to even; not for NaN ---------------------------- */
+BOTH vf formula_through(vf x, dtype dt)
+{
+    if (dt == DT_F32) return x;
+    int cut = dt == DT_BF16 ? 16 : 13;
+    vi u = vf_bits(x), odd = vi_and(vi_high(u, cut), vi_set(1));
+    vf near = vf_from_bits(vi_and(vi_add(u, vi_add(odd, vi_set((1 << (cut - 1)) - 1))), vi_set(-(1 << cut))));
+    if (dt == DT_BF16) return near;
+    vf a = vf_abs(x), grid = vf_set(0.75f), fine = (a + grid) - grid; /* multiples of 2^-24, what subnormal f16 are */
+    vf large = vf_pick(vf_lt(a, vf_set(65520.0f)), near, vf_copysign(vf_set(INFINITY), x));
+    return vf_pick(vf_lt(a, vf_set(0x1p-14f)), vf_copysign(fine, x), large);
+}
 
 /* ---- the scalars of a step, in f64 --------------------------------------------------------------------------- */
 BOTH double formula_mean_factor(const struct step_plan *p) { return p->supervised > 0 ? 1 / p->supervised : 0; }

@@ -335,6 +335,16 @@ static status also_axpy(const struct check *c, bool host)
     return ST_OK;
 }
 
+static status also_rescale_fwd(const struct check *c, bool host)
+{
+    (void)host;
+    const struct rescale_fwd_args *r = c->args;
+    TRY(expect_count(c, "to", &r->to, r->u.dim[r->by_row ? 0 : 1], &r->u));
+    if (r->accumulate && r->bias.data)
+        FAIL(ST_SHAPE, "%s: bias is %s, but what it accumulates on has its own", c->op, tensor_text(&r->bias));
+    return ST_OK;
+}
+
 static status check_segs(const struct check *c, const struct segs *q, int64_t lo)
 {
     if (lo < 0) FAIL(ST_SHAPE, "%s: lo is %lld, a negative index", c->op, (long long)lo);
@@ -497,9 +507,19 @@ static status also_nf4(const struct check *c, bool host)
     const struct nf4_args *q = c->args;
     struct nf4_sizes n = nf4_sizes(tensor_count(&q->w));
     TRY(expect_count(c, "codes", &q->codes, n.codes, &q->w));
+    bool once = q->absmax.data != NULL, twice = q->absmax_q.data || q->nested.data || q->offset.data;
+    if (once && twice) FAIL(ST_SHAPE, "%s: scales are given twice, in absmax (%s) and in absmax_q", c->op, tensor_text(&q->absmax));
+    if (once) return expect_count(c, "absmax", &q->absmax, n.blocks, &q->w);
     TRY(expect_count(c, "absmax_q", &q->absmax_q, n.blocks, &q->w));
     TRY(expect_count(c, "nested", &q->nested, n.nested, &q->w));
     return expect_count(c, "offset", &q->offset, 1, &q->w);
+}
+
+static status also_nf4_quantize(const struct check *c, bool host)
+{
+    const struct nf4_args *q = c->args;
+    if (q->absmax.data) FAIL(ST_SHAPE, "%s: absmax is %s; scales are quantised too", c->op, tensor_text(&q->absmax));
+    return also_nf4(c, host);
 }
 
 static status also_init(const struct check *c, bool host)
@@ -569,6 +589,17 @@ static const struct rule rows_rules[] = {R(rows, src, "SC", T_FLOAT), R(rows, ds
 static const struct rule dropout_rules[] = {R(dropout, x, "NC", T_ACT), R(dropout, y, "NC", T_ACT), R(dropout, plan, "A", T_F64)};
 static const struct rule axpy_rules[] = {R(axpy, x, "?E", T_FLOAT), R(axpy, y, "?E", T_STORE)};
 static const struct rule colsum_rules[] = {R(colsum, x, "NM", T_STORE), R(colsum, out, "M", T_F32)};
+static const struct rule row_dot_rules[] = {
+    R(row_dot, x, "MC", T_STORE), R(row_dot, y, "MC", T_STORE), R(row_dot, add, "M", T_F32, OPTIONAL), R(row_dot, out, "M", T_F32),
+};
+static const struct rule rescale_fwd_rules[] = {
+    R(rescale_fwd, u, "NC", T_ACT), R(rescale_fwd, y, "NC", T_ACT), R(rescale_fwd, to, "L", T_F32), R(rescale_fwd, from, "L", T_F32),
+    R(rescale_fwd, bias, "C", T_F32_ACT, OPTIONAL),
+};
+static const struct rule rescale_bwd_rules[] = {
+    R(rescale_bwd, dy, "NC", T_ACT), R(rescale_bwd, u, "NC", T_ACT),  R(rescale_bwd, to, "C", T_F32), R(rescale_bwd, from, "C", T_F32),
+    R(rescale_bwd, du, "NC", T_ACT), R(rescale_bwd, d_to, "C", T_F32),
+};
 static const struct rule tree_sum_rules[] = {R(tree_sum, rows, "KE", T_F32), R(tree_sum, out, "E", T_F32)};
 static const struct rule loss_sum_rules[] = {R(loss_sum, loss, "N", T_F32), R(loss_sum, out, "*O", T_F64)};
 static const struct rule sumsq_segs_rules[] = {R(sumsq_segs, g, "E", T_STORE), R(sumsq_segs, partial, "B", T_F32)};
@@ -585,10 +616,18 @@ static const struct rule update_rules[] = {
     R(update, scalars, "S", T_F64),       R(update, m8, "Q", T_U8, OPTIONAL),    R(update, v8, "Q", T_U8, OPTIONAL),
     R(update, m_absmax, "A", T_F32, OPTIONAL), R(update, v_absmax, "A", T_F32, OPTIONAL),
 };
-#define NF4_RULES(w_dims)                                                                                              \
-    R(nf4, w, w_dims, T_STORE), R(nf4, codes, "*A", T_U8), R(nf4, absmax_q, "*B", T_U8), R(nf4, nested, "*G", T_F32),  \
-        R(nf4, offset, "*O", T_F32)
-static const struct rule nf4_quantize_rules[] = {NF4_RULES("*E")}, nf4_dequantize_rules[] = {NF4_RULES("?E")};
+static const struct rule nf4_quantize_rules[] = {
+    R(nf4, w, "*E", T_STORE), R(nf4, codes, "*A", T_U8), R(nf4, absmax_q, "*B", T_U8), R(nf4, nested, "*G", T_F32),
+    R(nf4, offset, "*O", T_F32),
+};
+static const struct rule nf4_dequantize_rules[] = {
+    R(nf4, w, "?E", T_STORE),
+    R(nf4, codes, "*A", T_U8),
+    R(nf4, absmax_q, "*B", T_U8, OPTIONAL),
+    R(nf4, nested, "*G", T_F32, OPTIONAL),
+    R(nf4, offset, "*O", T_F32, OPTIONAL),
+    R(nf4, absmax, "*S", T_F32, OPTIONAL),
+};
 static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
 
 /* op, args type, rules, before, after */
@@ -615,10 +654,13 @@ static const struct rule init_rules[] = {R(init, w, "*E", T_STORE)};
     X(step_decide, step_decide, step_decide_rules, NULL, also_step_decide)                                             \
     X(step_admit, step_admit, step_admit_rules, NULL, also_step_admit)                                                 \
     X(update, update, update_rules, NULL, also_update)                                                                 \
-    X(nf4_quantize, nf4, nf4_quantize_rules, NULL, also_nf4)                                                           \
+    X(nf4_quantize, nf4, nf4_quantize_rules, NULL, also_nf4_quantize)                                                         \
     X(nf4_dequantize, nf4, nf4_dequantize_rules, NULL, also_nf4)                                                       \
     X(init, init, init_rules, NULL, also_init)                                                                         \
-    X(tree_sum, tree_sum, tree_sum_rules, NULL, also_tree_sum)
+    X(tree_sum, tree_sum, tree_sum_rules, NULL, also_tree_sum)                                                         \
+    X(row_dot, row_dot, row_dot_rules, NULL, NULL)                                                                     \
+    X(rescale_fwd, rescale_fwd, rescale_fwd_rules, NULL, also_rescale_fwd)                                             \
+    X(rescale_bwd, rescale_bwd, rescale_bwd_rules, NULL, NULL)
 /* clang-format on */
 
 /* Runs the checks of one call; the slots of the table are compared here too, so that a hole is a message. */

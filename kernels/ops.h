@@ -152,6 +152,21 @@ typedef status op_axpy_fn(struct stream *s, const struct axpy_args *a);
 struct colsum_args { tensor x, out; };
 typedef status op_colsum_fn(struct stream *s, const struct colsum_args *c);
 
+/* out [M] f32 = add[m] + Σ_c x[m, c]·y[m, c], or its square root when `root` (of less than zero: 0). x, y [M, C] f32 or bf16 each,
+ * and may be one; add [M] f32 is optional. */
+struct row_dot_args { tensor x, y, add, out; bool root; };
+typedef status op_row_dot_fn(struct stream *s, const struct row_dot_args *r);
+
+/* Columns of length `from` brought to length `to`: y = c·u + bias, c = to / from (0 where from is 0: a column of zeros stays one);
+ * y += (c − 1)·u when accumulate. u, y [N, C] act; to, from [C] f32; bias [C] f32 or act, optional, not with accumulate. y may alias
+ * u. by_row: of rows; to, from [N]. */
+struct rescale_fwd_args { tensor u, y, to, from, bias; bool accumulate, by_row; };
+typedef status op_rescale_fwd_fn(struct stream *s, const struct rescale_fwd_args *r);
+/* Of columns, `from` being a constant: d_to [C] f32 += Σ_rows dy·u / from (0 where from is 0), rows summed in fixed blocks; du = c·dy,
+ * or (c − 1)·dy when accumulate. du may alias u or dy. */
+struct rescale_bwd_args { tensor dy, u, to, from, du, d_to; bool accumulate; };
+typedef status op_rescale_bwd_fn(struct stream *s, const struct rescale_bwd_args *r);
+
 /* out [1] f64 = Σ loss[i], i ascending, in f64: a micro-batch's token losses. */
 struct loss_sum_args { tensor loss, out; };
 typedef status op_loss_sum_fn(struct stream *s, const struct loss_sum_args *l);
@@ -260,8 +275,9 @@ typedef status op_update_fn(struct stream *s, const struct update_args *u);
 
 /* NF4, block 64 over the flat row-major weight, double quantisation. n elements;
  * codes u8 [(n+1)/2]; absmax_q u8 [blocks]; nested f32 [⌈blocks/256⌉]; offset f32 [1]. Dequantised rows may lie apart; what is
- * between them is left alone. */
-struct nf4_args { tensor w; tensor codes, absmax_q, nested, offset; };
+ * between them is left alone. Dequantising also takes scales that were not quantised again: absmax f32 [blocks] instead of the three.
+ * through: every value is rounded to f16 or bf16 before it is to w's dtype; f32: it is not. */
+struct nf4_args { tensor w; tensor codes, absmax_q, nested, offset, absmax; dtype through; };
 typedef status op_nf4_quantize_fn(struct stream *s, const struct nf4_args *q);   /* w f32 or bf16 → codes… */
 typedef status op_nf4_dequantize_fn(struct stream *s, const struct nf4_args *q); /* → w, one RNE */
 
@@ -278,7 +294,8 @@ struct ops {
     X(gather_rows, rows) X(scatter_rows, rows) X(dropout, dropout) X(axpy, axpy)                   \
     X(colsum, colsum) X(tree_sum, tree_sum) X(loss_sum, loss_sum) X(sumsq_segs, sumsq_segs)        \
     X(step_decide, step_decide) X(step_admit, step_admit) X(update, update)                        \
-    X(nf4_quantize, nf4) X(nf4_dequantize, nf4) X(init, init)
+    X(nf4_quantize, nf4) X(nf4_dequantize, nf4) X(init, init)                                      \
+    X(row_dot, row_dot) X(rescale_fwd, rescale_fwd) X(rescale_bwd, rescale_bwd)
 #define TRIMPOT_OP_SLOT(name, args) op_##name##_fn *name;
     TRIMPOT_OPS(TRIMPOT_OP_SLOT)
 #undef TRIMPOT_OP_SLOT

@@ -15,6 +15,7 @@
 #include "worker/evaluate.h"
 #include "worker/export.h"
 #include "worker/generate.h"
+#include "worker/merge.h"
 #include "worker/metrics.h"
 #include "worker/run_lock.h"
 #include "worker/snapshot.h"
@@ -204,8 +205,10 @@ static status export_checkpoint(const struct cli *c, const struct config *cfg, s
 {
     struct progress at;
     char *base = realpath(cfg->checkpointer.checkpoint_dir, NULL), *target = c->output ? realpath(c->output, NULL) : NULL;
-    bool itself = base && target && !strcmp(base, target);
+    char *other = cfg->merge_base ? realpath(cfg->merge_base, NULL) : NULL;
+    bool itself = target && ((base && !strcmp(base, target)) || (other && !strcmp(other, target)));
     free(base);
+    free(other);
     free(target);
     if (itself)
         FAIL(ST_USAGE, "--output %s: that is the base model itself, which an export never overwrites; choose another folder", c->output);
@@ -216,6 +219,7 @@ static status export_checkpoint(const struct cli *c, const struct config *cfg, s
     TRY(session_bind(x));
     TRY(snapshot_load(x, r, &at));
     if (!r->found) FAIL(ST_CORRUPT, "%s/checkpoints: no usable checkpoint there", cfg->output_dir);
+    merge_note(x);
     if (!c->output)
         TRY(export_run(x));
     else if (!x->model.plan.full && cfg->save_adapter_weights_only)
@@ -295,7 +299,8 @@ const struct verb verb_export = {
     .arguments = "OUTPUT_DIR [key=value …]",
     .help = "Reads OUTPUT_DIR/config.resolved.yaml and the newest checkpoint that verifies.\n\n"
             "  trimpot export runs/a\n"
-            "  trimpot export runs/a --output /data/model save_adapter_weights_only=true\n",
+            "  trimpot export runs/a --output /data/model save_adapter_weights_only=true\n"
+            "  trimpot export runs/a --output /data/model merge_base=/data/original\n",
     .options = CLI_OUTPUT,
     .min_args = 1,
     .max_args = 1,

@@ -16,8 +16,11 @@ static status check_config(const struct session *x)
 {
     const char *dir = adapter_dir(x);
     const struct peft_config *p = &x->peft;
-    if (p->use_dora)
-        FAIL(ST_NOT_BUILT, "%s/adapter_config.json: use_dora is true; DoRA adapters are not built yet, plain LoRA ones are", dir);
+    if (x->cfg->model.lora.use_dora && !p->use_dora && x->use == SESSION_TRAIN)
+        FAIL(ST_USAGE,
+             "model.use_dora: true, but %s/adapter_config.json says use_dora: false, and training goes on with the adapter as it is; set "
+             "model.use_dora=false, or begin without an adapter",
+             dir);
     if (p->frozen_b && x->use == SESSION_TRAIN)
         FAIL(ST_NOT_BUILT,
              "%s/adapter_config.json: init_lora_weights is \"mica\", whose B stays as it is in training, which is not "
@@ -245,7 +248,11 @@ static status check_extra(struct session *x, const struct st_entry *e, struct re
     if (strstr(e->name, ".lora_embedding_"))
         FAIL(ST_NOT_BUILT, "%s: the tensor %s is an adapter on the embedding, which is not built", e->file, e->name);
     if (strstr(e->name, ".lora_magnitude_vector"))
-        FAIL(ST_NOT_BUILT, "%s: the tensor %s belongs to a DoRA adapter, which is not built yet", e->file, e->name);
+        FAIL(
+            ST_SHAPE,
+            "%s: the tensor %s belongs to a DoRA adapter, but adapter_config.json does not say use_dora: true; torchtune leaves it out, and "
+            "the magnitudes of q_proj and k_proj in the order of its own rows: save the adapter with PEFT",
+            e->file, e->name);
     struct param *p = saved_param(x, e->name);
     if (!p) p = base_param(x, e->name);
     if (p)

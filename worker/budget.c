@@ -8,7 +8,7 @@
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 
-enum { MOST_POINTS = 1024, MOST_AXES = 12 };
+enum { MOST_POINTS = 4096, MOST_AXES = 12 };
 
 /* ---- the points ------------------------------------------------------------------------------------------------------------- */
 
@@ -20,7 +20,7 @@ struct point {
 };
 
 /* Of equal time, fewer settings; what trains another way must be worth so much time. */
-static const double EACH_SETTING = 1e-6, OTHER_MATHS = 0.01;
+static const double EACH_SETTING = 1e-6, OTHER_MATHS = 0.1;
 
 static bool is_open(const struct axis *a, const struct config *c, bool maths)
 {
@@ -29,7 +29,7 @@ static bool is_open(const struct axis *a, const struct config *c, bool maths)
     if (a->whom != FOR_ALL && (a->whom == FOR_FULL) != (c->recipe == RECIPE_FULL)) return false;
     snprintf(keys, sizeof keys, "%s", a->keys);
     while ((key = strsep(&rest, " ")))
-        if (*key && (config_wrote(c, key) || (!strcmp(key, "optimizer") && c->optimizer.component))) return false;
+        if (*key && config_wrote(c, key)) return false;
     return true;
 }
 
@@ -51,6 +51,13 @@ static void spell(struct point *p, const char *smaller)
         p->maths += !axes[i].same_bits;
         n += (size_t)snprintf(p->settings + n, sizeof p->settings - n, "%s%s", n ? " " : "", axes[i].choice[p->at[i] - 1]);
     }
+}
+
+/* Its settings of the optimizer's class: at most one, and none where the class is written. */
+static bool is_sound(const struct point *p, const struct config *c)
+{
+    const char *first = strstr(p->settings, "optimizer=");
+    return !first || (!c->optimizer.component && !strstr(first + 1, "optimizer="));
 }
 
 /* The next point, the last axis fastest; false: there is none. */
@@ -78,6 +85,9 @@ struct search {
     size_t least;        /* bytes of tensor memory of the leanest point that was met */
     char least_settings[512];
     int weighed;
+    bool found; /* a point that fits on all ranks … */
+    struct point best;
+    double best_cost; /* … the cheapest of them */
 };
 
 static bool fits_here(const struct session *x) { return plan_fits(&x->plan, x->cfg->memory_budget, x->comm->local_size); }
@@ -123,19 +133,26 @@ static status agree(struct search *s, int *best)
     return st;
 }
 
-/* One round: every point of the open axes, with micro-batches as `smaller` says. */
-static status round_of(struct search *s, bool maths, const char *smaller, int *best)
+/* One round: every point of the open axes, with micro-batches as `smaller` says. *fits: one of them fits. */
+static status round_of(struct search *s, bool maths, const char *smaller, bool *fits)
 {
     bool open[MOST_AXES] = {false};
     struct point at = {.at = {0}};
+    int best;
     for (int i = 0; i < axis_count; i++) open[i] = is_open(&axes[i], s->c, maths);
     s->n = 0;
     do {
         spell(&at, smaller);
-        s->point[s->n++] = at;
+        if (is_sound(&at, s->c)) s->point[s->n++] = at;
     } while (advance(&at, open) && s->n < MOST_POINTS);
     for (int i = 0; i < s->n; i++) weigh_point(s, i);
-    return agree(s, best);
+    TRY(agree(s, &best));
+    *fits = best >= 0;
+    if (!*fits || (s->found && s->cost[best] >= s->best_cost)) return ST_OK;
+    s->found = true;
+    s->best = s->point[best];
+    s->best_cost = s->cost[best];
+    return ST_OK;
 }
 
 /* Divisors of the micro-batch, from the largest, with as many more of them. */
@@ -150,17 +167,17 @@ static bool smaller_than(const struct config *c, int64_t *rows, char *settings, 
     return true;
 }
 
-static status rounds(struct search *s, enum budget_reach most, int *best)
+/* The largest micro-batches with which something fits; then, where that may be said, the same with what trains another way. */
+static status rounds(struct search *s, enum budget_reach most)
 {
     const struct config *c = s->c;
     bool may_shrink = !config_wrote(c, "batch_size") && !config_wrote(c, "gradient_accumulation_steps") && most >= BUDGET_SMALLER;
     for (int maths = 0; maths <= (most == BUDGET_OTHER_MATHS); maths++) {
         char smaller[128] = "";
         int64_t rows = c->batch_size;
-        do {
-            TRY(round_of(s, maths, smaller, best));
-            if (*best >= 0) return ST_OK;
-        } while (may_shrink && smaller_than(c, &rows, smaller, sizeof smaller));
+        bool fits = false;
+        do TRY(round_of(s, maths, smaller, &fits));
+        while (!fits && may_shrink && smaller_than(c, &rows, smaller, sizeof smaller));
     }
     return ST_OK;
 }
@@ -189,16 +206,16 @@ static status nothing_fits(struct search *s)
     return st;
 }
 
-static status settle(struct search *s, int best, size_t before, double cost_before, struct choice_made *out)
+static status settle(struct search *s, size_t before, double cost_before, struct choice_made *out)
 {
     struct session *x = s->x;
-    const char *settings = s->point[best].settings;
+    const char *settings = s->best.settings;
     TRY(technique_apply(s->c, x->comm->size, settings, &out->config));
     TRY(session_replan(x, out->config));
     size_t device, host;
     plan_kinds(&x->plan, &device, &host);
     out->settings = mem_strdup(settings);
-    double slower = 100 * (s->cost[best] / cost_before - 1);
+    double slower = 100 * (s->best_cost / (1 + OTHER_MATHS * s->best.maths) / cost_before - 1);
     char time[48] = "";
     if (isfinite(slower)) snprintf(time, sizeof time, ", %+.1f %% time by the speed model", slower);
     out->why =
@@ -228,8 +245,8 @@ status budget_choose(struct session *x, const struct gpu *asked, enum budget_rea
     s.data = data_shape_of(x);
     double before_s = x->comm->size / predict(x, s.rates, &s.data).tokens_per_s;
     plan_kinds(&x->plan, &device, &host);
-    TRY_DONE(rounds(&s, reach, &best));
-    st = best < 0 ? nothing_fits(&s) : settle(&s, best, x->be->tensors_in == MEM_DEVICE ? device : host, before_s, out);
+    TRY_DONE(rounds(&s, reach));
+    st = !s.found ? nothing_fits(&s) : settle(&s, x->be->tensors_in == MEM_DEVICE ? device : host, before_s, out);
 done:
     close_search(&s);
     return st;

@@ -7,6 +7,7 @@
 #include "kernels/base/text.h"
 #include "kernels/quant_maps.h"
 #include "worker/adapter.h"
+#include "worker/merge.h"
 #include "worker/start.h"
 
 static const size_t SHARD_BYTES = (size_t)5000000000u;
@@ -40,6 +41,10 @@ static struct nf4_args nf4_rows(const struct nf4_args *all, const struct piece *
     struct nf4_sizes n = nf4_sizes(r->n * r->cols);
     struct nf4_args q = *all;
     q.codes = tensor_part(all->codes, at / 2, n.codes);
+    if (all->absmax.data) {
+        q.absmax = tensor_part(all->absmax, at / NF4_BLOCK, n.blocks);
+        return q;
+    }
     q.absmax_q = tensor_part(all->absmax_q, at / NF4_BLOCK, n.blocks);
     q.nested = tensor_part(all->nested, at / NF4_GROUP, n.nested);
     return q;
@@ -48,8 +53,9 @@ static struct nf4_args nf4_rows(const struct nf4_args *all, const struct piece *
 static status to_f32(struct session *x, const struct param *p, const struct piece *r, tensor wide)
 {
     struct axpy_args a = {.y = wide, .scale = 1};
-    if (p->source && !param_is_trained(p) && !p->rewritten) {
-        a.x = rows_of(tensor_1d((void *)(uintptr_t)p->source->data, p->source->dt, p->count), r);
+    const struct st_entry *e = merge_source(x, p);
+    if (e) {
+        a.x = rows_of(tensor_1d((void *)(uintptr_t)e->data, e->dt, p->count), r);
         TRY(stage_raw(&x->stage, a.x.data, (size_t)a.x.dim[0] * dtype_bytes(a.x.dt), &a.x.data));
     } else if (p->kind == PARAM_NF4) {
         struct nf4_args q = nf4_rows(&p->nf4, r);
@@ -63,6 +69,14 @@ static status to_f32(struct session *x, const struct param *p, const struct piec
     return op_axpy(x->s, &a);
 }
 
+/* Rows of W + s·B·A get the lengths that were learnt: of those of this W, which for an NF4 base is the one it was made from. */
+static status bring_to_length(struct session *x, const struct linear *l, const struct piece *r, tensor rows)
+{
+    tensor to = tensor_part(x->model.params.p[l->magnitude].value, r->first, r->n), from = tensor_1d(x->lengths, DT_F32, r->n);
+    TRY(op_row_dot(x->s, &(struct row_dot_args){.x = rows, .y = rows, .out = from, .root = true}));
+    return op_rescale_fwd(x->s, &(struct rescale_fwd_args){.u = rows, .y = rows, .to = to, .from = from, .by_row = true});
+}
+
 /* W, or W + s·B·A in f32, rounded once. `wide` holds the piece in f32; the result lies in `out`. */
 static status weight(struct session *x, int id, const struct piece *r, tensor wide, tensor out)
 {
@@ -74,6 +88,7 @@ static status weight(struct session *x, int id, const struct piece *r, tensor wi
         tensor c = tensor_2d(wide.data, DT_F32, r->n, r->cols);
         TRY(op_gemm(x->s,
                     &(struct gemm_args){.a = tensor_rows(&b->value, r->first, r->n), .b = a->value, .c = c, .alpha = l->scale, .beta = 1}));
+        if (l->magnitude >= 0) TRY(bring_to_length(x, l, r, c));
     }
     return out.data == wide.data ? ST_OK : op_axpy(x->s, &(struct axpy_args){.x = wide, .y = out, .scale = 1});
 }
@@ -98,6 +113,18 @@ int64_t export_piece(const struct param_store *ps)
     return most;
 }
 
+int64_t export_most_rows(const struct param_store *ps)
+{
+    int64_t most = 0;
+    for (int i = 0; i < ps->n; i++) {
+        const struct param *p = &ps->p[i];
+        int64_t rows = export_piece_rows(p);
+        if (rows > p->dim[0]) rows = p->dim[0];
+        if (p->rank == 2 && p->kind != PARAM_ADAPTER && rows > most) most = rows;
+    }
+    return most;
+}
+
 static status put_weight(struct session *x, struct st_writer *w, int id, dtype dt, void *room)
 {
     const struct param *p = &x->model.params.p[id];
@@ -110,7 +137,9 @@ static status put_weight(struct session *x, struct st_writer *w, int id, dtype d
         TRY(weight(x, id, &r, tensor_1d(x->wide, DT_F32, count), tensor_1d(x->narrow, dt, count)));
         TRY(stage_look(&x->stage, x->narrow, bytes, room, &made));
         TRY(st_writer_add(w, made, bytes));
-        if (p->source && !p->mapped) param_source_forget(p, r.first * r.cols, count);
+        const struct st_entry *e = merge_source(x, p);
+        if (e && (e != p->source || !p->mapped))
+            param_forget(e, (size_t)(r.first * r.cols) * dtype_bytes(e->dt), (size_t)(r.first * r.cols + count) * dtype_bytes(e->dt));
     }
     return ST_OK;
 }
@@ -133,6 +162,7 @@ static void say(const struct session *x, const char *dtype_name, struct said *s)
         text = "";
     }
     s->e = (struct hf_export){.dtype = dtype_name,
+                              .unquantised = x->bnb.is,
                               .untied = x->shape.untied,
                               .tokenizer = c->tokenizer.path,
                               .merges_file = c->tokenizer.merges_file,
@@ -145,6 +175,11 @@ static void say(const struct session *x, const char *dtype_name, struct said *s)
 
 status export_model(struct session *x, const char *dir)
 {
+    if (merge_is_adapter_only(x))
+        FAIL(ST_USAGE,
+             "%s is quantised, so that nothing says what the adapter is to be merged into: give merge_base=DIR, the model that was "
+             "quantised, or merge_base=dequantized, or save_adapter_weights_only=true for the adapter itself",
+             x->cfg->checkpointer.checkpoint_dir);
     const struct param_store *ps = &x->model.params;
     dtype dt = x->model.act;
     status st = ST_OK;
@@ -168,7 +203,8 @@ status export_model(struct session *x, const char *dir)
     TRY_DONE(st);
     struct said said;
     say(x, dt == DT_BF16 ? "bfloat16" : "float32", &said);
-    TRY_DONE(hf_copy_side_files(x->cfg->checkpointer.checkpoint_dir, dir, &said.e));
+    TRY_DONE(hf_copy_side_files(merge_dir(x), dir, &said.e));
+    if (!x->model.plan.full) st = merge_probe(x, dir);
 done:
     if (w) st_writer_close(w, false);
     free(room);
@@ -205,6 +241,19 @@ static status add_patterns(const struct session *x, struct peft_config *p)
     return ST_OK;
 }
 
+/* On some projections of a fused linear: for PEFT one adapter of their ranks together, with the same alpha / rank. */
+static status add_parts(const struct session *x, struct peft_config *p)
+{
+    for (int i = 0; i < LINEAR_PER_LAYER; i++) {
+        const struct linear *l = &x->model.layers[0].linear[i];
+        const char *dot = l->module ? strrchr(l->module, '.') : NULL;
+        if (!l->parts) continue;
+        TRY(peft_pattern_add(p, true, "export", dot + 1, (double)(l->parts * p->r)));
+        TRY(peft_pattern_add(p, false, "export", dot + 1, l->parts * p->lora_alpha));
+    }
+    return ST_OK;
+}
+
 static status write_adapter_config(const struct session *x, const char *dir)
 {
     if (x->has_adapter) {
@@ -217,11 +266,13 @@ static status write_adapter_config(const struct session *x, const char *dir)
                             .lora_alpha = plan->alpha,
                             .lora_dropout = plan->dropout,
                             .use_rslora = plan->rslora,
+                            .use_dora = plan->dora,
                             .base_model = mem_strdup(x->cfg->checkpointer.checkpoint_dir)};
     status st = add_patterns(x, &p);
     for (int i = 0; i < x->peft.saved.n; i++) peft_saved_add(&p, x->peft.saved.rule[i].text);
     start_scaled(x, &p.r, &p.lora_alpha);
     add_targets(x, &p);
+    if (!st) st = add_parts(x, &p);
     if (!st) st = peft_config_write(dir, &p);
     peft_config_free(&p);
     return st;
@@ -292,11 +343,11 @@ done:
 
 status export_run(struct session *x)
 {
-    bool lora = !x->model.plan.full, only = lora && x->cfg->save_adapter_weights_only;
+    bool lora = !x->model.plan.full, asked = lora && x->cfg->save_adapter_weights_only;
     char *model = mem_printf("%s/export", x->cfg->output_dir),
-         *adapter = mem_printf("%s/%s", x->cfg->output_dir, only ? "export" : "adapter");
+         *adapter = mem_printf("%s/%s", x->cfg->output_dir, asked ? "export" : "adapter");
     status st = lora ? export_adapter(x, adapter) : ST_OK;
-    if (!st && !only) st = export_model(x, model);
+    if (!st && !merge_is_adapter_only(x)) st = export_model(x, model);
     free(model);
     free(adapter);
     return st;

@@ -1,11 +1,13 @@
 #include "worker/header.h"
 
+#include <ctype.h>
 #include <jansson.h>
 #include <stdlib.h>
 
 #include "collectives/transport.h"
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
+#include "worker/merge.h"
 
 /* numerics.md 12.2: the share of host memory above which a warning is due. */
 static const double MUCH_OF_HOST = 0.6;
@@ -20,6 +22,48 @@ static void counted(const struct session *x, int64_t *trained, int64_t *total)
     }
 }
 
+/* Weights that are quantised in their directory: which, and what of its configuration gives way. */
+static void stored_lines(const struct session *x)
+{
+    int64_t stored = 0, plain = 0;
+    if (!x->bnb.is) return;
+    for (int i = 0; i < x->model.params.n; i++) {
+        const struct param *p = &x->model.params.p[i];
+        stored += p->stored;
+        plain += p->kind == PARAM_FROZEN && p->rank == 2 && p->layer >= 0;
+    }
+    log_note("         NF4 as the directory has it%s: %lld linears, and %lld of the blocks as they were",
+             x->bnb.nested ? ", with double quantisation" : "", (long long)stored, (long long)plain);
+    if (x->bnb.compute != x->model.act)
+        log_note("         computed in %s, as dtype says, where bnb_4bit_compute_dtype is %s", dtype_name(x->model.act),
+                 dtype_name(x->bnb.compute));
+}
+
+/* "8b", "1_5b_instruct", "135m": parameters; 0: the word has no number of them ("mini"). */
+static double size_said(const char *word)
+{
+    double n = 0, digit = 0;
+    for (; isdigit((unsigned char)*word) || *word == '_'; word++) {
+        if (*word == '_')
+            digit = 1;
+        else if (digit > 0)
+            n += (double)(*word - '0') * (digit /= 10);
+        else
+            n = 10 * n + (double)(*word - '0');
+    }
+    return n * (*word == 'b' ? 1e9 : *word == 'm' ? 1e6 : 0);
+}
+
+/* What is trained is the directory's, whatever the component's name says: that is worth a word where they are far apart. */
+static void warn_of_size(const struct session *x, int64_t total)
+{
+    const struct config *c = x->cfg;
+    double said = size_said(c->model.size);
+    if (said > 0 && ((double)total > 1.5 * said || (double)total < said / 1.5))
+        log_warn("model._component_ speaks of %s, but the model in %s has %.4g million parameters: that one is trained", c->model.size,
+                 c->checkpointer.checkpoint_dir, (double)total / 1e6);
+}
+
 static void model_lines(const struct session *x)
 {
     const struct model_shape *m = &x->shape;
@@ -32,7 +76,10 @@ static void model_lines(const struct session *x)
              : x->model.plan.nf4 ? "QLoRA"
                                  : "LoRA",
              x->cfg->model.init == INIT_RANDOM ? ", random init" : "");
+    warn_of_size(x, total);
     if (x->tok) log_note("         %s", tokenizer_describe(x->tok));
+    stored_lines(x);
+    merge_note(x);
 }
 
 static void warn_of_pinned(const struct session *x, size_t bytes, const char *what, const char *remedy)
@@ -75,6 +122,16 @@ static void paging_line(const struct session *x)
                    "an 8-bit optimizer (bitsandbytes.optim.PagedAdamW8bit) has less of them");
 }
 
+static void host_line(const struct session *x)
+{
+    if (!x->cfg->optimizer.on_host) return;
+    if (x->be->tensors_in != MEM_DEVICE)
+        log_note("optimizer is where it would be put: host and device are one memory here (optimizer.on_host)");
+    else
+        log_note("optimizer steps on the host, with %d threads: %s of states per rank are there, gradients come down and weights go up",
+                 x->trainer.optim.host.cpu->threads, text_bytes((double)arena_need(&x->plan.arena[PLAN_HOSTED])));
+}
+
 static void budget_line(const struct session *x)
 {
     if (x->chosen) log_note("budget   %s", x->chosen);
@@ -100,6 +157,7 @@ void header_print(const struct session *x)
     model_lines(x);
     offload_line(x);
     paging_line(x);
+    host_line(x);
     if (!x->data) {
         budget_line(x);
         log_note("data     none is read: every micro-batch is taken as %lld rows of %lld tokens, all trained on", (long long)c->batch_size,
@@ -156,10 +214,10 @@ static void try_it(const struct session *x, const char *model, const char *adapt
 void header_farewell(const struct session *x, const struct progress *at)
 {
     const struct config *c = x->cfg;
-    bool only = !x->model.plan.full && c->save_adapter_weights_only;
+    bool only = merge_is_adapter_only(x);
     if (x->comm->rank != 0) return;
-    char *export = mem_printf("%s/export", c->output_dir), *adapter = mem_printf("%s/%s", c->output_dir, only ? "export" : "adapter");
-    char *quoted = python(export);
+    char *export = mem_printf("%s/%s", c->output_dir, only && !c->save_adapter_weights_only ? "adapter" : "export");
+    char *adapter = only ? mem_strdup(export) : mem_printf("%s/adapter", c->output_dir), *quoted = python(export);
     log_note("done     %lld steps, %lld skipped", (long long)at->step, (long long)at->skipped);
     log_note(only ? "export   %s is a PEFT adapter: PeftModel.from_pretrained(base, %s)"
                   : "export   %s is a Hugging Face model: AutoModelForCausalLM.from_pretrained(%s)",

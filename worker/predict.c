@@ -25,6 +25,7 @@ struct work {
     double micro_tokens, step_tokens;    /* of one rank */
     double update_bytes, gradient_bytes; /* of one rank's step */
     double paged_bytes;                  /* states that come and go in it, each way */
+    double hosted_bytes;                 /* where the host steps: gradients that go to it, which is more than comes back */
     double offloaded;                    /* bytes per token, each way */
     double recomputed, attention_again;  /* shares of the blocks' products, and of attention, that run forward twice */
     double layers, width, ffn, q, kv, head_dim, vocab, length;
@@ -101,6 +102,7 @@ static void count_updates(const struct session *x, struct work *w)
     for (int k = 0; k < STATE_VECTORS; k++) w->update_bytes += 2 * (double)state_bytes(&o->vector[k]);
     w->gradient_bytes = 4 * trained;
     w->paged_bytes = (double)pager_away_bytes(&o->pager);
+    w->hosted_bytes = o->host.down ? 4 * trained : 0;
 }
 
 static struct work work_of(const struct session *x, const struct data_shape *d)
@@ -167,6 +169,9 @@ static double attention_rate(bool backward, double head_dim, double length)
     return between(over, 2, head_dim);
 }
 
+/* What the cores of the GPU's host move of its memory: a guess, of eight channels in a server, of two in other machines. */
+static double host_bytes_per_s(const struct gpu *g) { return g->nvlink_gb > 0 ? 200e9 : 60e9; }
+
 enum { MEASURED_ON = 798 }; /* the product's TFLOP/s of the device whose rates stand above */
 
 const struct gpu *predict_rates(const struct session *x, const struct gpu *asked)
@@ -223,7 +228,9 @@ struct prediction predict(const struct session *x, const struct gpu *g, const st
                                   5 * score / (scale * attention_rate(true, w.head_dim, w.length));
     p.part_s[PREDICT_ELEMENTWISE] = (norms_again * moved_fwd + moved_bwd) / memory;
     p.part_s[PREDICT_HEAD] = w.supervised * (passes * w.head / steady + 8 * w.vocab / memory);
-    p.part_s[PREDICT_OPTIMIZER] = fmax(w.update_bytes / memory, w.paged_bytes / (1e9 * g->pcie_gb)) / w.step_tokens;
+    double crosses = w.paged_bytes > w.hosted_bytes ? w.paged_bytes : w.hosted_bytes;
+    double update_s = w.update_bytes / (w.hosted_bytes > 0 ? host_bytes_per_s(g) : memory);
+    p.part_s[PREDICT_OPTIMIZER] = fmax(update_s, crosses / (1e9 * g->pcie_gb)) / w.step_tokens;
     /* Decoded a layer ahead, what is computed again finds its weights there. */
     if (w.nf4) p.part_s[PREDICT_NF4] = (2 + (x->model.params.ahead ? 0 : w.recomputed)) * 2.53 * w.linears / memory / w.micro_tokens;
     double busy = 0;

@@ -6,8 +6,8 @@
  *   adapters      LoRA's thin products at a quarter of the best
  *   attention     FLOPs of causal halves (forward 2, backward 5 per L·T·q) over what cuDNN reaches for that head size and length
  *   elementwise   bytes that norms, RoPE and the gated product must move, over 0.8 of the published bandwidth
- *   optimizer     bytes of a step's update, once per step; or where states are paged, and that lasts longer, those over PCIe, both ways
- *                 at once
+ *   optimizer     bytes of a step's update, once per step; or, where that lasts longer, what crosses PCIe meanwhile: paged states, both
+ *                 ways at once, or the gradients of an optimizer on the host
  *   nf4           2.53 bytes per weight and pass
  *   offloading    what is offloaded, out and back over PCIe at the measured rate: what of it lasts longer than the forward, and than the
  *                 backward, of other layers; all of it without streams

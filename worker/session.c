@@ -15,6 +15,7 @@
 #include "kernels/record.h"
 #include "worker/adapter.h"
 #include "worker/export.h"
+#include "worker/merge.h"
 #include "worker/start.h"
 
 enum { MAX_LEAVES = 64 };
@@ -176,7 +177,8 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
     struct model_plan p = {
         .full = c->recipe == RECIPE_FULL && x->use == SESSION_TRAIN,
         .lora = c->recipe == RECIPE_LORA || x->has_adapter,
-        .nf4 = c->model.adapt == ADAPT_QLORA || c->model.quantize_base,
+        .nf4 = c->model.adapt == ADAPT_QLORA || c->model.quantize_base || x->bnb.is,
+        .stored = x->bnb.is ? &x->bnb : NULL,
         .nf4_in_turn = !c->dequantize_ahead,
         .rank = lora->rank,
         .alpha = lora->alpha,
@@ -184,8 +186,10 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
         .rslora = lora->use_rslora,
         .start = x->has_adapter || x->use != SESSION_TRAIN ? START_UNIFORM : lora->start,
         .plus_ratio = isnan(lora->plus_ratio) ? 0 : lora->plus_ratio,
+        .dora = lora->use_dora,
         .rung = rung_of(c),
         .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
+        .tile_tokens = c->mlp_tile_tokens > 0 ? c->mlp_tile_tokens : 0,
         .offload = c->enable_activation_offloading && x->use == SESSION_TRAIN,
         .offload_apart = c->activation_offloading_use_streams,
         .head_rows = c->head_chunk_rows > 0 ? c->head_chunk_rows : x->be->head_rows,
@@ -198,6 +202,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
     if (x->has_adapter) {
         p.peft = &x->peft;
         p.rslora = x->peft.use_rslora;
+        p.dora = x->peft.use_dora;
     }
     if (x->use == SESSION_FORWARD) p.rung = ACT_RUNG_FORWARD;
     if (p.head_rows > bounds->supervised) p.head_rows = bounds->supervised > 0 ? bounds->supervised : 1;
@@ -267,6 +272,8 @@ static void layout(struct session *x)
     size_t piece = (size_t)export_piece(&x->model.params), narrow = x->model.act == DT_F32 ? 0 : dtype_bytes(x->model.act);
     x->wide = between_steps(x, piece * 4, "piece of a weight for export");
     x->narrow = narrow ? between_steps(x, piece * narrow, "piece of a weight for export") : x->wide;
+    if (x->model.plan.dora)
+        x->lengths = between_steps(x, (size_t)export_most_rows(&x->model.params) * 4, "row lengths of a piece for export");
     x->s->workspace = arena_take(&a[PLAN_WORKSPACE], x->s->workspace_bytes, "op workspace");
     x->batch_loss = arena_take(&a[PLAN_BATCH], sizeof *x->batch_loss, "loss of an evaluated batch");
     x->rank_losses = arena_take(&a[PLAN_STAGING], (size_t)x->comm->size * sizeof *x->rank_losses, "losses of evaluated batches");
@@ -333,6 +340,31 @@ static bool weights_are_drawn(const struct session *x, bool imagined)
     return x->cfg->model.init == INIT_RANDOM || (imagined && !st_exists(dir, "model"));
 }
 
+/* Whether weights are quantised, the model directory alone says: model.quantize_base asks for what is already. */
+static status check_stored(const struct session *x)
+{
+    const struct config *c = x->cfg;
+    const char *dir = c->checkpointer.checkpoint_dir;
+    if (!x->bnb.is) return ST_OK;
+    if (c->recipe == RECIPE_FULL && x->use == SESSION_TRAIN)
+        FAIL(ST_CONFIG_RUNTIME,
+             "%s/config.json: quantization_config: the weights are 4-bit codes, which cannot be trained; run lora_finetune, or give the "
+             "original, unquantised model to full_finetune",
+             dir);
+    if (start_is_of_weights(c->model.lora.start))
+        FAIL(
+            ST_CONFIG_RUNTIME,
+            "model.init_lora_weights: the base loses what its adapter starts as, and %s is quantised already; start with true, gaussian or "
+            "orthogonal, or from the original, unquantised model",
+            dir);
+    if (c->model.init == INIT_RANDOM)
+        FAIL(ST_CONFIG_RUNTIME,
+             "%s/config.json: quantization_config: model.init: random has no weights to read, quantised or not; delete the key from "
+             "config.json (model.quantize_base=true quantises what is drawn)",
+             dir);
+    return ST_OK;
+}
+
 /* Paged states: what the plan lets them have on the device. Called when all of them are planned there. */
 static status fit_states(struct session *x)
 {
@@ -361,6 +393,7 @@ static status measure(struct session *x, const struct batch_bounds *given)
     TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied || x->shape.untied, weights_are_drawn(x, train && given)));
     if (train && given && x->cfg->model.init != INIT_RANDOM && !x->files.n) param_store_imagine(&x->model.params);
     TRY(adapter_match(x));
+    TRY(merge_open(x));
     TRY(start_check(x));
     if (train) TRY(open_training(x, x->micro_batches));
     size_t piece = (size_t)export_piece(&x->model.params) * 4, load = param_load_bytes(&x->model.params);
@@ -403,6 +436,8 @@ status session_open(struct session *x, const struct config *cfg, struct comm *co
     TRY(join_devices(x, choose_backend(x, start ? start->gpu : NULL), start && start->gpu));
     TRY(family_open(dir, &x->hf, &x->shape));
     TRY(family_agrees(dir, &x->shape, cfg->model.family, cfg->checkpointer.model_type));
+    TRY(bnb_config_read(dir, &x->bnb));
+    TRY(check_stored(x));
     if (use == SESSION_TRAIN && comm->rank == 0) hf_config_warn(dir, &x->hf);
     if (!weights_are_drawn(x, imagined)) TRY(st_open(dir, "model", &x->files));
     family_settle_head(dir, &x->files, &x->shape);
@@ -434,6 +469,7 @@ status session_bind(struct session *x)
     TRY(profile_ready(x->profile));
     TRY(model_prepare(&x->model, &x->stage));
     TRY(param_store_load(&x->model.params, &x->stage, x->seed));
+    TRY(model_start(&x->model, x->s));
     if (x->use == SESSION_TRAIN) TRY(optim_zero(&x->trainer.optim, &x->stage));
     if (x->use == SESSION_TRAIN) TRY(trainer_set_applied(&x->trainer, 0));
     return x->be->dev.sync(x->s, "load");
@@ -444,9 +480,8 @@ status session_bind(struct session *x)
 static void settle(struct session *x)
 {
     char *message = mem_strdup(status_message());
-    const struct pager *states = &x->trainer.optim.pager;
-    struct stream *const streams[] = {
-        x->copy_in, x->across, x->model.params.decode, x->model.acts.ring.out, x->model.acts.ring.in, states->in, states->out, x->s};
+    struct stream *const streams[] = {x->copy_in, x->across, x->model.params.decode, x->model.acts.ring.out, x->model.acts.ring.in, x->s};
+    optim_settle(&x->trainer.optim);
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
         if (streams[i]) (void)x->be->dev.sync(streams[i], "end");
     (void)status_fail(ST_OK, "%s", message);
@@ -468,6 +503,8 @@ void session_close(struct session *x)
     if (x->tok) tokenizer_close(x->tok);
     st_close(&x->files);
     st_close(&x->adapter);
+    st_close(&x->originals);
     peft_config_free(&x->peft);
+    bnb_config_free(&x->bnb);
     *x = (struct session){0};
 }

@@ -37,10 +37,12 @@ struct session {
     struct recorder *recorder;  /* of what blocks queue on compute (kernels/record.h); NULL: none */
 
     struct hf_config hf;
+    struct bnb_config bnb; /* the model directory's weights are quantised */
     struct model_shape shape;
     struct st_set files;
     struct peft_config peft; /* of a loaded adapter; else the patterns, and what is saved whole, of this run's */
     struct st_set adapter;
+    struct st_set originals; /* what an adapter is merged into, where that is another directory (worker/merge.h) */
     bool has_adapter;
 
     struct tokenizer *tok;
@@ -54,7 +56,8 @@ struct session {
     double *batch_loss;  /* f64 [1] where tensors live: of a batch that is evaluated … */
     double *rank_losses; /* pinned [ranks]: … and what the ranks have of one round */
     struct plan plan;
-    void *wide, *narrow; /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) */
+    void *wide, *narrow; /* tensor memory: a piece of a weight in f32, and as it leaves (export.c) … */
+    void *lengths;       /* … and of its rows, where adapters have magnitudes */
 
     const char *chosen; /* what memory_budget came to, for the header; NULL: nothing was asked for */
     struct start start;

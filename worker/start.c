@@ -13,6 +13,8 @@ static enum lora_start kind_of(const struct session *x) { return (enum lora_star
 static int rounds_of(const struct session *x) { return x->model.plan.start >> START_ROUNDS; }
 static bool of_weights(const struct session *x) { return start_is_of_weights(x->model.plan.start); }
 
+static bool is_computed(const struct session *x) { return of_weights(x) || kind_of(x) == START_ORTHOGONAL; }
+
 /* ---- adapters, one after the other -------------------------------------------------------------------------------------------- */
 
 struct adapter {
@@ -54,8 +56,6 @@ status start_check(const struct session *x)
 }
 
 /* ---- memory ---------------------------------------------------------------------------------------------------------------------- */
-
-static bool is_computed(const struct session *x) { return of_weights(x) || kind_of(x) == START_ORTHOGONAL; }
 
 void start_layout(struct session *x, struct arena *host)
 {
@@ -180,6 +180,8 @@ static status enter_all(struct session *x, bool resumed)
     struct adapter ad;
     EACH_ADAPTER(x, k, ad) TRY(enter(x, &ad, resumed));
     TRY(param_store_refresh_all(&x->model.params, x->s));
+    magnitude_forget(&x->model);
+    if (!resumed) TRY(model_start(&x->model, x->s)); /* again: of these weights and adapters */
     return x->be->dev.sync(x->s, "start of adapters");
 }
 
@@ -211,6 +213,10 @@ void start_portable(const struct session *x, const struct param *p, const float 
 {
     const float *then = x->start.kept + p->flat;
     int64_t rank = p->dim[1];
+    if (p->rank == 1) {
+        memcpy(out, now, (size_t)p->count * sizeof *out);
+        return;
+    }
     if (!is_b(p)) {
         memcpy(out, now, (size_t)p->count * sizeof *out);
         memcpy(out + p->count, then, (size_t)p->count * sizeof *out);

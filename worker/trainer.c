@@ -35,7 +35,7 @@ void trainer_layout(struct trainer *t, struct arena *a)
 {
     int64_t partials = t->m->params.n_partials, row = t->accumulation + 1;
     grad_sink_layout(&t->sink, &a[PLAN_GRADIENTS], &a[PLAN_SCRATCH], &a[PLAN_COMM], &a[PLAN_STAGING]);
-    optim_layout(&t->optim, &a[PLAN_OPTIMIZER], &a[PLAN_PAGED]);
+    optim_layout(&t->optim, &a[PLAN_OPTIMIZER], &a[PLAN_PAGED], &a[PLAN_HOSTED], &a[PLAN_STAGING]);
     void *data = arena_take(&a[PLAN_SCRATCH], (size_t)partials * dtype_bytes(t->m->stat), "gradient norm partials");
     t->partials = tensor_1d(data, t->m->stat, partials);
     t->plan = scalars_in(&a[PLAN_SCRATCH], STEP_PLAN, "scalars of the step");

@@ -1,6 +1,7 @@
 #include <math.h>
 
 #include "kernels/cpu/elem.h"
+#include "kernels/formulas.h"
 #include "kernels/quant_maps.h"
 
 /* The unit of work: blocks whose absmax share one nested scale. */
@@ -161,16 +162,29 @@ static void store_apart(const tensor *w, int64_t i, int64_t end, const float x[1
     }
 }
 
+/* The scales of a group's blocks. */
+static void decode_scales(const struct nf4_args *q, const struct group *g, int64_t index, float absmax[NF4_NESTED_BLOCK])
+{
+    if (q->absmax.data) {
+        memcpy(absmax, (const float *)q->absmax.data + g->block0, (size_t)g->blocks * sizeof *absmax);
+        return;
+    }
+    const uint8_t *scales = (const uint8_t *)q->absmax_q.data + g->block0;
+    float nested = ((const float *)q->nested.data)[index], offset = *(const float *)q->offset.data;
+    for (int64_t b = 0; b < g->blocks; b++) absmax[b] = dynamic_map_signed[scales[b]] * nested + offset;
+}
+
 static void decode_group(const void *arg, int64_t index)
 {
     const struct nf4_args *q = arg;
     struct group g = group_at(index, tensor_count(&q->w));
-    const uint8_t *codes = (const uint8_t *)q->codes.data + g.first / 2, *scales = q->absmax_q.data;
-    float nested = ((const float *)q->nested.data)[index], offset = *(const float *)q->offset.data;
+    const uint8_t *codes = (const uint8_t *)q->codes.data + g.first / 2;
+    float scale[NF4_NESTED_BLOCK];
+    decode_scales(q, &g, index, scale);
     char *out = (char *)q->w.data + (size_t)g.first * dtype_bytes(q->w.dt);
     bool apart = q->w.rank == 2 && q->w.ld != q->w.dim[1];
     for (int64_t b = 0; b < g.blocks; b++) {
-        vf absmax = vf_set(dynamic_map_signed[scales[g.block0 + b]] * nested + offset);
+        vf absmax = vf_set(scale[b]);
         int64_t end = (b + 1) * NF4_BLOCK < g.count ? (b + 1) * NF4_BLOCK : g.count;
         for (int64_t i = b * NF4_BLOCK; i < end; i += 16) {
             float x[16];
@@ -178,7 +192,7 @@ static void decode_group(const void *arg, int64_t index)
             bool whole = end - i >= 16;
             if (!whole) memcpy(tail, codes + i / 2, (size_t)(end - i + 1) / 2);
             decode16(whole ? codes + i / 2 : tail, x);
-            for (int64_t j = 0; j < 16; j += VW) vf_store(x + j, vf_load(x + j) * absmax);
+            for (int64_t j = 0; j < 16; j += VW) vf_store(x + j, formula_through(vf_load(x + j) * absmax, q->through));
             if (apart) store_apart(&q->w, g.first + i, g.first + (whole ? i + 16 : end), x);
             for (int64_t j = i; !apart && j < end && j < i + 16; j += VW) vec_store(out, q->w.dt, j, end, vf_load(x + (j - i)));
         }

@@ -11,7 +11,7 @@ TRIMPOT_OPS(CUDA_LAUNCHER)
 #define CUDA_SLOT(name, args) .name = name##_cuda,
 
 /* Ops that need scratch; prepare takes the largest. */
-#define CUDA_WORKSPACES(X)   X(gemm) X(attn_fwd) X(attn_bwd) X(rmsnorm_bwd) X(colsum) X(embed_bwd)
+#define CUDA_WORKSPACES(X)   X(gemm) X(attn_fwd) X(attn_bwd) X(rmsnorm_bwd) X(colsum) X(embed_bwd) X(rescale_bwd)
 #define CUDA_WORKSPACE(name) cuda_workspace_fn name##_cuda_workspace;
 CUDA_WORKSPACES(CUDA_WORKSPACE)
 

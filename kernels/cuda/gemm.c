@@ -8,8 +8,8 @@
  *   f32 with bf16, …    plain      our own kernel alone
  *
  * In bytes per element of C, beside the operands: straight writes 2; summed writes and reads 4 and then writes 2, in chunks of rows
- * of SUM_BYTES that a large L2 holds. A second product deeper than SKINNY is the library's as well: 8 more. Nothing in training is
- * plain: activations, weights and working copies are of one dtype. */
+ * of SUM_BYTES that a large L2 holds. A second product deeper than SKINNY is the library's as well: 8 more. Nothing that grows with
+ * tokens is plain: activations, weights and working copies are of one dtype. */
 #include "kernels/cuda/gemm_lt.h"
 
 enum {

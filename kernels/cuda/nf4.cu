@@ -7,6 +7,7 @@
  * A warp reads 128 bytes of codes and writes 1024 or 512 of weights: each of its accesses is one stretch of memory, or one of every
  * row that it ends in where the rows that are written lie apart. */
 #include "kernels/cuda/eight.h"
+#include "kernels/cuda/one.h"
 #include "kernels/cuda/ordered.h"
 #include "kernels/quant_maps.h"
 
@@ -189,9 +190,11 @@ static __device__ inline void store_apart(const struct rows &r, void *w, dtype d
     }
 }
 
+/* once: scales that were not quantised again, or NULL. */
 template <bool APART>
-static __global__ void __launch_bounds__(THREADS) nf4_decode(const uint8_t *codes, const uint8_t *absmax_q, const float *nested,
-                                                             const float *offset, int64_t n, void *w, dtype dt, int64_t cols, int64_t ld)
+static __global__ void __launch_bounds__(THREADS)
+    nf4_decode(const uint8_t *codes, const uint8_t *absmax_q, const float *nested, const float *offset, const float *once, dtype through,
+               int64_t n, void *w, dtype dt, int64_t cols, int64_t ld)
 {
     __shared__ float values[16], map[256];
     if (threadIdx.x < 16) values[threadIdx.x] = device_nf4_map[threadIdx.x];
@@ -205,7 +208,8 @@ static __global__ void __launch_bounds__(THREADS) nf4_decode(const uint8_t *code
         int64_t at = first + p * PASS;
         int lanes = lanes_of(at, n);
         word[p] = load_codes(codes, at, lanes);
-        absmax[p] = lanes ? map[absmax_q[at / NF4_BLOCK]] * nested[at / NF4_GROUP] + *offset : 0.0f;
+        absmax[p] = 0.0f;
+        if (lanes) absmax[p] = once ? once[at / NF4_BLOCK] : map[absmax_q[at / NF4_BLOCK]] * nested[at / NF4_GROUP] + *offset;
     }
     struct rows rows = {};
     if (APART) rows = rows_from((int64_t)blockIdx.x * PASSES * PASS, cols, ld);
@@ -213,7 +217,8 @@ static __global__ void __launch_bounds__(THREADS) nf4_decode(const uint8_t *code
     for (int p = 0; p < PASSES; p++) {
         float x[EIGHT];
 #pragma unroll
-        for (int j = 0; j < EIGHT; j++) x[j] = values[word[p] >> (j % 2 ? 4 * (j - 1) : 4 * (j + 1)) & 15] * absmax[p];
+        for (int j = 0; j < EIGHT; j++)
+            x[j] = formula_through(values[word[p] >> (j % 2 ? 4 * (j - 1) : 4 * (j + 1)) & 15] * absmax[p], through);
         int64_t at = first + p * PASS;
         if (APART)
             store_apart(rows, w, dt, at, lanes_of(at, n), eight_narrow(dt, x));
@@ -225,8 +230,8 @@ static __global__ void __launch_bounds__(THREADS) nf4_decode(const uint8_t *code
 template <bool APART> static status decode(struct stream *s, const struct nf4_args *q, int64_t n)
 {
     return LAUNCH((nf4_decode<APART>), (unsigned)((n + PASSES * PASS - 1) / (PASSES * PASS)), THREADS, 0, s, (const uint8_t *)q->codes.data,
-                  (const uint8_t *)q->absmax_q.data, (const float *)q->nested.data, (const float *)q->offset.data, n, q->w.data, q->w.dt,
-                  q->w.dim[1], q->w.ld);
+                  (const uint8_t *)q->absmax_q.data, (const float *)q->nested.data, (const float *)q->offset.data,
+                  (const float *)q->absmax.data, q->through, n, q->w.data, q->w.dt, q->w.dim[1], q->w.ld);
 }
 
 status nf4_dequantize_cuda(struct stream *s, const struct nf4_args *q)

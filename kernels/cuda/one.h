@@ -28,6 +28,7 @@ BOTH vm vf_lt(vf a, vf b) { return a < b; }
 BOTH vm vf_ge(vf a, vf b) { return a >= b; }
 BOTH vf vf_pick(vm m, vf yes, vf no) { return m ? yes : no; }
 BOTH vi vf_bits(vf x) { return (vi)f32_bits(x); }
+BOTH vf vf_from_bits(vi x) { return f32_from_bits((uint32_t)x); }
 BOTH vi vi_set(int32_t x) { return x; }
 BOTH vi vi_add(vi a, vi b) { return a + b; }
 BOTH vi vi_sub(vi a, vi b) { return a - b; }

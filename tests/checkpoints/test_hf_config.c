@@ -32,6 +32,7 @@ static int teardown(void **unused)
 #define SIZES                                                                                                                              \
     "\"vocab_size\":1000,\"hidden_size\":64,\"intermediate_size\":128,\"num_hidden_layers\":3,\"num_attention_"                            \
     "heads\":4"
+#define BNB   "\"quantization_config\":{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true,\"bnb_4bit_quant_type\":\"nf4\","
 #define LLAMA "{\"model_type\":\"llama\"," SIZES
 
 static struct hf_config good(const char *json)
@@ -59,6 +60,16 @@ static void absent(void **unused)
     /* null says "none" where that is a value */
     c = good(LLAMA ",\"sliding_window\":null,\"attn_logit_softcapping\":null,\"final_logit_softcapping\":30.0}");
     assert_true(c.sliding_window == 0 && c.attn_cap == 0 && c.head_cap == 30);
+}
+
+/* What bnb.h reads is no reason to refuse a model; of 8 bits' own fields only the types are looked at. */
+static void quantised_to_nf4(void **unused)
+{
+    (void)unused;
+    good(LLAMA "," BNB "\"bnb_4bit_compute_dtype\":\"bfloat16\",\"bnb_4bit_quant_storage\":\"uint8\",\"llm_int8_threshold\":6.0,"
+               "\"llm_int8_has_fp16_weight\":false,\"llm_int8_enable_fp32_cpu_offload\":true,\"llm_int8_skip_modules\":[\"lm_head\"],"
+               "\"_load_in_4bit\":true,\"_load_in_8bit\":false,\"load_in_8bit\":false}}");
+    good(LLAMA ",\"quantization_config\":null}");
 }
 
 static void llama3_in_both_spellings(void **unused)
@@ -198,9 +209,20 @@ static const struct {
     {WITH("\"rope_theta\":1e4,\"rope_parameters\":{\"rope_theta\":5e5}"), ST_CORRUPT, "keep one"},
     {WITH("\"rope_scaling\":{\"rope_type\":\"default\"},\"rope_parameters\":{\"rope_theta\":5e5}"), ST_CORRUPT, "disagree"},
     {WITH("\"num_local_experts\":8"), ST_NOT_BUILT, "num_local_experts is 8"},
-    {WITH("\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}"), ST_NOT_BUILT,
-     "quantization_config by \"bitsandbytes\": the weights are already quantised"},
-    {WITH("\"quantization_config\":{\"load_in_4bit\":true}"), ST_NOT_BUILT, "model.quantize_base=true"},
+    {WITH("\"quantization_config\":{\"quant_method\":\"hqq\"}"), ST_NOT_BUILT,
+     "quantization_config by \"hqq\": the weights are already quantised"},
+    {WITH("\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}"), ST_NOT_BUILT, "load_in_4bit is not true"},
+    {WITH("\"quantization_config\":{\"load_in_4bit\":true}"), ST_NOT_BUILT, "\"fp4\", as it is not said; only nf4 is read"},
+    {WITH("\"quantization_config\":[\"load_in_4bit\"]"), ST_NOT_BUILT, "model.quantize_base=true"},
+    {WITH(BNB "\"load_in_8bit\":true}"), ST_NOT_BUILT, "quantization_config.load_in_8bit is true"},
+    {WITH(BNB "\"bnb_4bit_quant_storage\":\"int8\"}"), ST_NOT_BUILT, "bnb_4bit_quant_storage is \"int8\"; uint8, float32"},
+    {WITH(BNB "\"bnb_4bit_compute_dtype\":\"uint8\"}"), ST_NOT_BUILT, "bnb_4bit_compute_dtype is \"uint8\"; float32"},
+    {WITH(BNB "\"bnb_4bit_use_double_quant\":1}"), ST_CORRUPT, "quantization_config.bnb_4bit_use_double_quant is 1"},
+    {WITH(BNB "\"llm_int8_skip_modules\":\"lm_head\"}"), ST_CORRUPT, "llm_int8_skip_modules is \"lm_head\", not a list"},
+    {WITH(BNB "\"llm_int8_skip_modules\":[\"a\",1]}"), ST_CORRUPT, "llm_int8_skip_modules[1] is 1"},
+    {WITH(BNB "\"llm_int8_skip_modules\":[\"layers.(0|1)\"]}"), ST_NOT_BUILT, "a regular expression"},
+    {WITH(BNB "\"llm_int8_threshold\":\"high\"}"), ST_CORRUPT, "llm_int8_threshold is \"high\""},
+    {WITH(BNB "\"rotation\":8}"), ST_NOT_BUILT, "quantization_config.rotation is 8; nobody here knows"},
     {WITH("\"compression_config\":{\"format\":\"x\"}"), ST_NOT_BUILT, "compression_config"},
     {WITH("\"quantization\":{\"bits\":4}"), ST_NOT_BUILT, "the original, unquantised model"},
     {"{\"model_type\":\"llama\",\"quantization_config\":{\"quant_method\":\"gptq\"}}", ST_NOT_BUILT, "\"gptq\""},
@@ -334,6 +356,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(absent),
+        cmocka_unit_test(quantised_to_nf4),
         cmocka_unit_test(llama3_in_both_spellings),
         cmocka_unit_test(layers_and_ropes_by_type),
         cmocka_unit_test(longrope_by_its_names),

@@ -63,22 +63,55 @@ static inline uint64_t drawn(struct drawing *d)
 
 /* ---- the pairs ---------------------------------------------------------------------------------------------------------- */
 
-static inline void list_refusals(struct drawing *d)
+static inline void refuse(struct drawing *d, int one, int other, const struct refusal *why)
+{
+    d->refused[one][other] = d->refused[other][one] = why;
+}
+
+static inline void refusals_of_the_table(struct drawing *d)
 {
     for (int r = 0; r < REFUSALS; r++) {
         int a = facet_named(refusals[r].facet), b = facet_named(refusals[r].other), found = 0;
         for (int i = 0; i < values_of(a); i++)
             for (int k = 0; k < values_of(b); k++) {
                 if (!says(refusals[r].value, a, i) || !says(refusals[r].other_value, b, k)) continue;
-                d->refused[flat_of(a, i)][flat_of(b, k)] = d->refused[flat_of(b, k)][flat_of(a, i)] = &refusals[r];
+                refuse(d, flat_of(a, i), flat_of(b, k), &refusals[r]);
                 found++;
             }
         if (!found) fprintf(stderr, "table.h: refusal %d is of no value\n", r), exit(1);
     }
+}
+
+/* Two that work with no value of a third facet in common are refused as well: the first leaves only values of it that refuse the
+ * second. NULL: they have one in common. */
+static inline const struct refusal *implied(const struct drawing *d, int one, int other)
+{
+    for (int f = 0; f < FACETS; f++) {
+        const struct refusal *why = NULL;
+        bool common = one / MOST_VALUES == f || other / MOST_VALUES == f;
+        for (int i = 0; i < values_of(f) && !common; i++) {
+            int third = flat_of(f, i);
+            if (d->refused[one][third]) continue;
+            why = d->refused[other][third];
+            common = !why;
+        }
+        if (why && !common) return why;
+    }
+    return NULL;
+}
+
+static inline void list_refusals(struct drawing *d)
+{
+    refusals_of_the_table(d);
     for (int a = 0; a < FACETS; a++)
         for (int b = a + 1; b < FACETS; b++)
             for (int i = 0; i < values_of(a); i++)
-                for (int k = 0; k < values_of(b); k++) d->refused[flat_of(a, i)][flat_of(b, k)] ? d->refused_pairs++ : d->pairs++;
+                for (int k = 0; k < values_of(b); k++) {
+                    int one = flat_of(a, i), other = flat_of(b, k);
+                    const struct refusal *why = d->refused[one][other] ? NULL : implied(d, one, other);
+                    if (why) refuse(d, one, other, why);
+                    d->refused[one][other] ? d->refused_pairs++ : d->pairs++;
+                }
 }
 
 static inline bool fits(const struct drawing *d, const int *v, int facet, int value)

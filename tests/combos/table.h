@@ -30,7 +30,7 @@ struct facet {
 };
 
 /* The facets that the runner knows by name. */
-enum { F_METHOD, F_OPTIMIZER, F_STATES, F_DEVICE, F_RANKS, F_ACCUMULATION, F_IN_BWD, F_BUDGET };
+enum { F_METHOD, F_OPTIMIZER, F_STATES, F_DEVICE, F_RANKS, F_ACCUMULATION, F_IN_BWD, F_BUDGET, F_ADAPTER_ONLY };
 
 /* Several windows, of tensors as small as these are. */
 #define PAGED "optimizer.paged_window=16384 optimizer.min_paged_size=300"
@@ -38,11 +38,8 @@ enum { F_METHOD, F_OPTIMIZER, F_STATES, F_DEVICE, F_RANKS, F_ACCUMULATION, F_IN_
 static const struct facet facets[] = {
     [F_METHOD] = {"method", NUMERICS, {
         {"full", "recipe=full_finetune", NULL, 3, "full fine-tuning"},
-        {"LoRA", "recipe=lora_finetune model.lora_dropout=0.1", NULL, 2, "LoRA"},
-        {"LoRA, nothing dropped", "recipe=lora_finetune model.apply_lora_to_output=true", NULL, 2},
-        {"LoRA+", "recipe=lora_finetune model.lora_plus_ratio=4 model.lora_attn_modules=[q_proj,v_proj]", NULL, 1, "LoRA+"},
-        {"QLoRA", "recipe=lora_finetune model.quantize_base=true model.lora_dropout=0.1", NULL, 2, "QLoRA"},
-        {"QLoRA, nothing dropped", "recipe=lora_finetune model.quantize_base=true model.use_rslora=true", NULL, 2},
+        {"LoRA", "recipe=lora_finetune", NULL, 4, "LoRA"},
+        {"QLoRA", "recipe=lora_finetune model.quantize_base=true", NULL, 3, "QLoRA"},
     }},
     [F_OPTIMIZER] = {"optimizer", NUMERICS, {
         {"AdamW", "optimizer=bitsandbytes.optim.%sAdamW", NULL, 2},
@@ -57,6 +54,7 @@ static const struct facet facets[] = {
         {"Paged*", "+Paged", NULL, 1, "`bitsandbytes.optim.Paged*`"},
         {"Paged*, all away", "+Paged " PAGED " optimizer.paged_resident=0", NULL, 2},
         {"is_paged, some away", PAGED " optimizer.is_paged=true optimizer.paged_resident=96KiB", NULL, 2, "`optimizer.is_paged`"},
+        {"on the host", "optimizer.on_host=true optimizer.host_window=16384", NULL, 2, "`optimizer.on_host`, `torchao.optim.CPUOffloadOptimizer`"},
     }},
     [F_DEVICE] = {"device", SAME_BITS, {
         {"cpu", "", NULL, 6},
@@ -75,6 +73,24 @@ static const struct facet facets[] = {
         {"4GiB", "memory_budget=4GiB", NULL, 1, "`memory_budget`"},
         {"auto", "memory_budget=auto"},
         {"tight", "memory_budget=4GiB", NULL, 2},
+    }},
+    [F_ADAPTER_ONLY] = {"save_adapter_weights_only", SAME_BITS, {
+        {"false", "", NULL, 3},
+        {"true", "save_adapter_weights_only=true", NULL, 1, "`save_adapter_weights_only`"},
+    }},
+    {"lora_dropout", NUMERICS, {{"0", "", NULL, 2}, {"0.1", "model.lora_dropout=0.1", NULL, 2, "`lora_dropout`"}}},
+    {"use_rslora", NUMERICS, {{"false", "", NULL, 2}, {"true", "model.use_rslora=true", NULL, 1, "`use_rslora`"}}},
+    {"use_dora", NUMERICS, {{"false", "", NULL, 2}, {"true", "model.use_dora=true", NULL, 1, "`use_dora`"}}},
+    {"lora_plus_ratio", NUMERICS, {{"null", "", NULL, 2}, {"4", "model.lora_plus_ratio=4", NULL, 1, "`lora_plus_ratio`"}}},
+    {"init_lora_weights", NUMERICS, {
+        {"true", "", NULL, 3},
+        {"pissa", "model.init_lora_weights=pissa", NULL, 1, "`init_lora_weights: pissa`"},
+        {"olora", "model.init_lora_weights=olora", NULL, 1, "`init_lora_weights: olora`"},
+    }},
+    {"adapted", NUMERICS, {
+        {"blocks", "", NULL, 2},
+        {"q, v, head", "model.lora_attn_modules=[q_proj,v_proj] model.apply_lora_to_mlp=false model.apply_lora_to_output=true", NULL, 1,
+         "`apply_lora_to_output`"},
     }},
     {"dtype", NUMERICS, {{"fp32", "dtype=fp32"}, {"bf16", "dtype=bf16", NULL, 1, "`dtype: bf16`"}}},
     {"master_weights", NUMERICS, {{"none", ""}, {"fp32", "master_weights=fp32", NULL, 1, "`master_weights: fp32`"}}},
@@ -100,12 +116,19 @@ static const struct facet facets[] = {
         {"with streams", "enable_activation_offloading=true", NULL, 1, "`enable_activation_offloading`"},
         {"without streams", "enable_activation_offloading=true activation_offloading_use_streams=false"},
     }},
+    {"mlp_tile_tokens", NUMERICS, {{"null", "", NULL, 3}, {"7", "mlp_tile_tokens=7", NULL, 1, "`mlp_tile_tokens`"}}},
+    {"dequantize_ahead", NUMERICS, {{"true", "", NULL, 3}, {"false", "dequantize_ahead=false"}}},
+    {"profiler", SAME_BITS, {
+        {"false", "", NULL, 3},
+        {"true", "profiler.enabled=true profiler.wait_steps=1 profiler.warmup_steps=1 profiler.active_steps=2"},
+    }},
     {"reduce_bucket", SAME_BITS, {{"32MiB", ""}, {"64KiB", "reduce_bucket=64KiB"}}},
     {"cuda_graphs", SAME_BITS, {{"true", ""}, {"false", "cuda_graphs=false"}}},
 };
 
 enum { FACETS = sizeof facets / sizeof *facets };
 
+#define IS_FULL       "the recipe trains all weights"
 #define NO_SUCH_CLASS "there is no such class"
 
 /* value NULL: every value of the facet but the plain one. */
@@ -115,6 +138,14 @@ static const struct refusal {
 } refusals[] = {
     {"optimizer_in_bwd", "true", "clip_grad_norm", NULL, "a parameter steps before the norm of all gradients is known"},
     {"optimizer_in_bwd", "true", "gradient_accumulation_steps", NULL, "every micro-batch would step"},
+    {"lora_dropout", NULL, "method", "full", IS_FULL},
+    {"use_rslora", NULL, "method", "full", IS_FULL},
+    {"use_dora", NULL, "method", "full", IS_FULL},
+    {"lora_plus_ratio", NULL, "method", "full", IS_FULL},
+    {"init_lora_weights", NULL, "method", "full", IS_FULL},
+    {"adapted", NULL, "method", "full", IS_FULL},
+    {"save_adapter_weights_only", NULL, "method", "full", "the recipe trains all weights: there is no adapter"},
+    {"init_lora_weights", NULL, "method", "QLoRA", "quantize_base"},
     {"master_weights", "fp32", "method", NULL, "adapters are 32-bit already and the base does not change"},
     {"state_dtype", "bf16", "method", NULL, "only full fine-tuning in bf16 can hold optimizer states in bf16"},
     {"state_dtype", "bf16", "dtype", "fp32", "only full fine-tuning in bf16 can hold optimizer states in bf16"},
@@ -122,6 +153,8 @@ static const struct refusal {
     {"state_dtype", NULL, "optimizer", "SGD8bit", "the optimizer holds 8-bit states"},
     {"state_dtype", NULL, "optimizer", "torchao Adam8bit", "the optimizer holds 8-bit states"},
     {"recompute", NULL, "checkpointing", "selective", "asks for other blocks to be recomputed"},
+    {"recompute", "none", "mlp_tile_tokens", NULL, "gate and up live for one tile of mlp_tile_tokens"},
+    {"recompute", "products", "mlp_tile_tokens", NULL, "gate and up live for one tile of mlp_tile_tokens"},
     {"recompute", "none", "checkpointing", "full", "asks for other blocks to be recomputed"},
     {"recompute", "products", "checkpointing", "full", "asks for other blocks to be recomputed"},
     {"recompute", "ffn", "checkpointing", "full", "asks for other blocks to be recomputed"},
@@ -132,6 +165,7 @@ static const struct refusal {
     {"states", "Paged*, all away", "optimizer", "SGD", "PagedSGD", NO_SUCH_CLASS},
     {"states", "Paged*, all away", "optimizer", "SGD8bit", "PagedSGD8bit", NO_SUCH_CLASS},
     {"states", "Paged*, all away", "optimizer", "torchao Adam8bit", "torchao.optim.PagedAdam8bit", NO_SUCH_CLASS},
+    {"states", "on the host", "master_weights", "fp32", "the optimizer on the host takes the device's weights"},
     {"states", "is_paged, some away", "optimizer", "torchao Adam8bit", "optimizer.is_paged", "it is an argument of bitsandbytes' classes"},
 };
 
@@ -145,6 +179,7 @@ static const struct contradiction {
     {"enable_activation_checkpointing=true ac_mode=none", "keep one of the two keys"},
     {"enable_activation_checkpointing=true ac_option=2", "it chooses blocks for ac_mode: selective only"},
     {"ac_mode=selective", "which blocks?"},
+    {"optimizer=bitsandbytes.optim.AdamW optimizer.is_paged=true optimizer.on_host=true", "optimizer.on_host"},
     {"offload_with_streams=true activation_offloading_use_streams=true", "keep one of the two keys"},
 };
 

@@ -61,13 +61,15 @@ kind "qwen3 full, low memory" "$full" qwen3.qwen3_4b_instruct qwen3.qwen3_tokeni
 kind "mistral QLoRA" "$qlora" mistral.qlora_mistral_7b mistral.mistral_tokenizer MISTRAL
 kind "gemma2 LoRA" "$lora" gemma2.lora_gemma2_9b gemma2.gemma_tokenizer GEMMA2
 kind "phi3 full, low memory, packed" "$full" phi3.phi3_mini phi3.phi3_mini_tokenizer PHI3_MINI dataset.packed=True tokenizer.max_seq_len=256 compile=True
-kind "phi4 QLoRA" "$qlora" phi4.qlora_phi4_14b phi4.phi4_tokenizer PHI4 'model.lora_attn_modules=[q_proj,k_proj,v_proj,output_proj]'
+kind "phi4 QLoRA" "$qlora" phi4.qlora_phi4_14b phi4.phi4_tokenizer PHI4
 
 # The model is the directory's: a configuration of another family, or one that lists other weights, is told so and trains nothing.
 small=(run full_finetune --model "$scratch/model" --data "$scratch/rows.jsonl" --output "$scratch/none" device=cpu)
 cp -r "$golden/qwen2/model" "$scratch/model"
 expect 12 "is of torchtune's module llama3_2, but $scratch/model/config.json is of model_type 'qwen2'" \
     "$trimpot" "${small[@]}" model=torchtune.models.llama3_2.llama3_2_1b
+expect 0 "model._component_ speaks of 1_5b_instruct, but the model in $scratch/model has 0." \
+    "$trimpot" "${small[@]}" --dry-run model=torchtune.models.qwen2_5.qwen2_5_1_5b_instruct
 expect 12 "checkpointer.model_type is GEMMA, but" "$trimpot" "${small[@]}" checkpointer.model_type=GEMMA
 files='checkpointer.checkpoint_files=[pytorch_model.bin]'
 expect 0 "Python pickles are not read, the safetensors of checkpoint_dir are" "$trimpot" "${small[@]}" --dry-run "$files"

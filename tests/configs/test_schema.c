@@ -267,6 +267,29 @@ static void components_set_defaults(void **state)
         assert_int_equal(c->optimizer.min_paged_size, 100000);
         config_free(c);
     }
+    /* A class within a class. */
+    static const struct {
+        const char *class;
+        enum config_optim kind;
+        double decay;
+    } hosted[] = {
+        {"optimizer.fused=true", CONFIG_ADAMW, 0.01},
+        {"optimizer.optimizer_class=torch.optim.Adam", CONFIG_ADAM, 0},
+        {"optimizer.optimizer_class=torch.optim.SGD", CONFIG_SGD, 0},
+        {"optimizer.optimizer_class=torchao.optim.AdamW8bit", CONFIG_ADAMW_8BIT, 0.01},
+        {"optimizer.optimizer_class=torchao.optim.Adam8bit", CONFIG_ADAM_8BIT, 0},
+    };
+    for (size_t i = 0; i < sizeof hosted / sizeof *hosted; i++) {
+        c = PARSE(BASE,
+                  i % 2 ? "optimizer=torchao.optim.CPUOffloadOptimizer" : "optimizer=torchao.prototype.low_bit_optim.CPUOffloadOptimizer",
+                  hosted[i].class);
+        assert_true(c->optimizer.on_host && c->optimizer.kind == hosted[i].kind && c->optimizer.weight_decay == hosted[i].decay);
+        config_free(c);
+    }
+    c = PARSE(BASE, "optimizer=torchao.optim.CPUOffloadOptimizer", "optimizer.optimizer_class=torch.optim.SGD",
+              "optimizer.weight_decay=0.5");
+    assert_true(c->optimizer.weight_decay == 0.5);
+    config_free(c);
     c = PARSE(BASE "optimizer: {_component_: bitsandbytes.optim.PagedAdamW, is_paged: true}\n"
                    "lr_scheduler: {_component_: linear, num_warmup_steps: 7}\n"
                    "metric_logger: {_component_: torchtune.training.metric_logging.StdoutLogger}\n");

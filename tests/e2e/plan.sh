@@ -32,6 +32,8 @@ for dtype in fp32 bf16; do
 done
 exact 1 "${full[@]}" dtype=bf16 master_weights=fp32 batch_size=3
 exact 1 "${full[@]}" dtype=fp32 optimizer=torch.optim.SGD ac_mode=selective ac_option=2
+exact 1 "${full[@]}" dtype=fp32 mlp_tile_tokens=16 optimizer_in_bwd=true
+exact 1 "${qlora[@]}" dtype=bf16 mlp_tile_tokens=16 gradient_accumulation_steps=2 recompute=attention
 exact 1 "${lora[@]}" dtype=bf16 head_chunk_rows=5 gradient_accumulation_steps=4 virtual_ranks=2
 if command -v mpirun >/dev/null && [ -e "$build/trimpot_mpi.so" ]; then
     exact 2 "${full[@]}" dtype=fp32 gradient_accumulation_steps=2

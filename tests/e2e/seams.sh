@@ -14,25 +14,33 @@ run()
         epochs=1 max_steps_per_epoch=6 >"$out.log" 2>&1 || { fail "$*"; tail -3 "$out.log"; }
 }
 
+# whatever KIND DTYPE RANKS
+whatever()
+{
+    local kind=$1 dtype=$2 n=$3 other
+    local -n how=$kind
+    say "$kind $dtype, $n rank(s)"
+    run "$n" "$scratch/plain" "${how[@]}" dtype="$dtype"
+    run "$n" "$scratch/recompute" "${how[@]}" dtype="$dtype" enable_activation_checkpointing=true
+    run "$n" "$scratch/selective" "${how[@]}" dtype="$dtype" ac_mode=selective ac_option=2
+    run "$n" "$scratch/ffn" "${how[@]}" dtype="$dtype" recompute=ffn
+    run "$n" "$scratch/inputs" "${how[@]}" dtype="$dtype" recompute=attention optimizer_in_bwd=true
+    run "$n" "$scratch/in_bwd" "${how[@]}" dtype="$dtype" optimizer_in_bwd=true
+    run "$n" "$scratch/both" "${how[@]}" dtype="$dtype" optimizer_in_bwd=true enable_activation_checkpointing=true
+    for other in recompute selective ffn inputs in_bwd both; do
+        same "$kind $dtype $n: $other" "$scratch/plain" "$scratch/$other"
+    done
+    rm -rf "$scratch"/{plain,recompute,selective,ffn,inputs,in_bwd,both}
+}
+
 for kind in full lora qlora; do
-    declare -n how=$kind
     for dtype in fp32 bf16; do
-        for n in 1 2; do
-            say "$kind $dtype, $n rank(s)"
-            run $n "$scratch/plain" "${how[@]}" dtype=$dtype
-            run $n "$scratch/recompute" "${how[@]}" dtype=$dtype enable_activation_checkpointing=true
-            run $n "$scratch/selective" "${how[@]}" dtype=$dtype ac_mode=selective ac_option=2
-            run $n "$scratch/ffn" "${how[@]}" dtype=$dtype recompute=ffn
-            run $n "$scratch/inputs" "${how[@]}" dtype=$dtype recompute=attention optimizer_in_bwd=true
-            run $n "$scratch/in_bwd" "${how[@]}" dtype=$dtype optimizer_in_bwd=true
-            run $n "$scratch/both" "${how[@]}" dtype=$dtype optimizer_in_bwd=true enable_activation_checkpointing=true
-            for other in recompute selective ffn inputs in_bwd both; do
-                same "$kind $dtype $n: $other" "$scratch/plain" "$scratch/$other"
-            done
-            rm -rf "$scratch"/{plain,recompute,selective,ffn,inputs,in_bwd,both}
-        done
+        for n in 1 2; do whatever $kind $dtype $n; done
     done
 done
+dora=("${lora[@]}" model.use_dora=true) qdora=("${qlora[@]}" model.use_dora=true model.lora_dropout=0)
+whatever dora fp32 1
+whatever qdora bf16 2
 
 # Bytes of one category of the plan.
 planned()

@@ -25,6 +25,12 @@ for dtype in fp32 bf16; do also="2 4" each "NF4 ahead, $dtype" ${bound_of[$dtype
 also=1 each "NF4 in turn" 1e-5 "${qlora[@]}" dtype=fp32 "${untied[@]}" dequantize_ahead=false recompute=ffn
 items=1 also=1 each "NF4 ahead, checkpointed, optimizer_in_bwd" 1e-5 "${qlora[@]}" dtype=fp32 "${deep[@]}" enable_activation_checkpointing=true \
     optimizer_in_bwd=true
+# Magnitudes: dropped; joined, over more layers than are dequantised ahead.
+dora=model.use_dora=true
+also=2 each "DoRA, dropped" 1e-5 "${lora[@]}" dtype=fp32 "${tied[@]}" $dora
+also="2 4" each "QDoRA ahead" 1e-2 "${qlora[@]}" dtype=bf16 "${deep[@]}" $dora
+items=1 also=1 each "QDoRA ahead, checkpointed, optimizer_in_bwd" 1e-5 "${qlora[@]}" dtype=fp32 "${deep[@]}" $dora \
+    enable_activation_checkpointing=true optimizer_in_bwd=true
 
 # ---- saved here, resumed there ------------------------------------------------------------------------------------------------
 resume=("${lora[@]}" dtype=fp32 "${untied[@]}" save_every_n_steps=1 checkpointer.keep_last_n_checkpoints=9)

@@ -163,6 +163,9 @@ static void test_no_rows(void **state)
     OK(op_dropout(emu, &(struct dropout_args){.x = none, .y = none, .plan = tensor_1d(memory, DT_F64, STEP_PLAN), .p = 0.5f}));
     OK(op_axpy(emu, &(struct axpy_args){.x = none, .y = none, .scale = 1}));
     OK(op_colsum(emu, &(struct colsum_args){none, w}));
+    OK(op_row_dot(emu, &(struct row_dot_args){.x = none, .y = none, .out = rows}));
+    OK(op_rescale_fwd(emu, &(struct rescale_fwd_args){.u = none, .y = none, .to = w, .from = w}));
+    OK(op_rescale_bwd(emu, &(struct rescale_bwd_args){.dy = none, .u = none, .du = none, .to = w, .from = w, .d_to = w}));
     OK(dev->sync(emu, "no rows"));
     memset(pinned, 0, C * sizeof *ones);
     OK(dev->copy(emu, ones, memory, C * sizeof *ones));

@@ -11,7 +11,7 @@ expect 18 'use device=cpu, or build with the CUDA toolkit installed' "${run[@]}"
 
 other=$build/trimpot_mpi.so
 [ -e "$build/trimpot_emu.so" ] && other=$build/trimpot_emu.so
-hash=$(sed -n 's/^const char.*"\(.*\)";$/\1/p' "$build/interface.c")
+hash=$(sed -n 's/.* return "\(.*\)"; }$/\1/p' "$build/interface.c")
 [ ${#hash} = 16 ] || die "no hash in interface.c"
 sed "s/$hash/${hash//?/0}/" "$other" >"$scratch/trimpot_cuda.so"
 expect 18 "$scratch/trimpot_cuda.so: belongs to another build than this program" "${run[@]}" device=cuda

@@ -58,6 +58,10 @@ for dtype in fp32 bf16; do
     orders='any 6 1
 last 7 2' each "LoRA in rows, $dtype" "${lora[@]}" dtype=$dtype "${tied[@]}" model.lora_dropout=0
 done
+# Magnitudes: dropped, and not; over NF4; on the head.
+orders='any 8 1
+last 9 2' each "DoRA" "${lora[@]}" dtype=fp32 "${untied[@]}" model.use_dora=true model.apply_lora_to_output=true
+orders='first 8 4' each "QDoRA" "${qlora[@]}" dtype=bf16 "${untied[@]}" model.use_dora=true model.lora_dropout=0
 each "random init, clipped" "${full[@]}" dtype=fp32 "${untied[@]}" model.init=random clip_grad_norm=0.5
 orders='any 4 1
 last 5 1' each "random init, NF4" "${qlora[@]}" dtype=bf16 "${untied[@]}" model.init=random

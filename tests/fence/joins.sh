@@ -74,6 +74,7 @@ for dtype in fp32 bf16; do
     within $dtype "$dtype" "${joined[@]}" "${model[@]}" dtype=$dtype
     within $dtype "NF4, $dtype" "${joined[@]}" "${deep[@]}" dtype=$dtype $nf4
 done
+within fp32 "NF4, with magnitudes" "${joined[@]}" "${deep[@]}" dtype=fp32 $nf4 model.use_dora=true
 
 # A's that are no row, some modules only, weights that are drawn; a step within the backward.
 for what in model.lora_rank=5 'model.lora_attn_modules=[q_proj,v_proj]' model.apply_lora_to_mlp=false model.init=random; do

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# paging.sh BUILD_DIR: optimizer states that wait in pinned memory change no bit. Over a device whose memory the host cannot touch and
+# paging.sh BUILD_DIR: optimizer states that wait in pinned memory, or are the host's, which then steps, change no bit. Over a device whose memory the host cannot touch and
 # whose streams run in any order (tests/ref/fence.h): 32-bit and 8-bit states, all away or as many as a budget leaves, in windows that cut
 # tensors, on 1 and 2 ranks, full and LoRA, clipped, with masters, stepping in the backward, with steps that are skipped, saved and
 # resumed at another number of ranks and unpaged; and what is planned is bound.
@@ -13,6 +13,7 @@ wide=optimizer=bitsandbytes.optim.AdamW
 eight=(optimizer=bitsandbytes.optim.AdamW8bit optimizer.min_8bit_size=300)
 paged=(optimizer.is_paged=true optimizer.min_paged_size=1)
 none=optimizer.paged_resident=0
+where=("${paged[@]}") # what the fence's run has beside the plain one's
 
 # under ORDER SEED RANKS OUTPUT RECIPE key=value …: behind the fence; ORDER plain: not. A step is of $items rows, or 4.
 under()
@@ -32,7 +33,7 @@ each()
     under plain 0 1 "$scratch/plain" "$@"
     while read -r order seed n how; do
         # shellcheck disable=SC2086
-        under "$order" "$seed" "$n" "$scratch/fence" "$@" "${paged[@]}" $how
+        under "$order" "$seed" "$n" "$scratch/fence" "$@" "${where[@]}" $how
         same "$name: $order, seed $seed, $n ranks, $how" "$scratch/plain" "$scratch/fence"
         rm -rf "$scratch/fence"
     done
@@ -72,6 +73,42 @@ END
 items=1 each "stepped in the backward, 8-bit" "${full[@]}" "${eight[@]}" dtype=bf16 optimizer_in_bwd=true <<END
 last 4 1 $none optimizer.paged_window=2048
 END
+
+# ---- the host steps -------------------------------------------------------------------------------------------------------------
+where=(optimizer=torchao.optim.CPUOffloadOptimizer optimizer.host_window=4096)
+each "host: full fp32" "${full[@]}" dtype=fp32 clip_grad_norm=0.5 lr_scheduler=cosine lr_scheduler.num_warmup_steps=1 <<END
+any 1 1
+last 2 2
+first 3 1 optimizer.host_window=100000
+END
+each "host: full bf16, 8-bit" "${full[@]}" optimizer=torchao.optim.AdamW8bit optimizer.min_8bit_size=300 dtype=bf16 <<END
+any 4 2 optimizer.optimizer_class=torchao.optim.AdamW8bit optimizer.min_8bit_size=300
+END
+each "host: LoRA bf16" "${lora[@]}" dtype=bf16 optimizer=torch.optim.SGD optimizer.momentum=0.9 optimizer.nesterov=true <<END
+first 1 1 optimizer.optimizer_class=torch.optim.SGD optimizer.momentum=0.9 optimizer.nesterov=true optimizer.host_window=512
+last 2 2 optimizer.optimizer_class=torch.optim.SGD optimizer.momentum=0.9 optimizer.nesterov=true
+END
+each "host: LoRA fp32, at once" "${lora[@]}" dtype=fp32 max_steps_per_epoch=1 <<END
+now 0 1
+END
+items=1 each "host: full bf16, stepped in the backward" "${full[@]}" dtype=bf16 optimizer_in_bwd=true <<END
+any 5 1
+first 6 1 enable_activation_checkpointing=true enable_activation_offloading=true
+END
+items=1 each "host: QLoRA fp32, stepped in the backward" "${qlora[@]}" dtype=fp32 optimizer_in_bwd=true <<END
+last 7 1 optimizer.host_window=512
+END
+resume=("${full[@]}" dtype=bf16 save_every_n_steps=1 checkpointer.keep_last_n_checkpoints=9)
+under plain 0 1 "$scratch/whole" "${resume[@]}"
+under any 7 2 "$scratch/half" "${resume[@]}" "${where[@]}"
+rm -rf "$scratch"/half/checkpoints/step-0000003 "$scratch"/half/export
+cp -r "$scratch/half" "$scratch/again"
+under last 8 1 "$scratch/again" "${resume[@]}" "${where[@]}" resume_from_checkpoint=true
+same "host: saved by 2 ranks, resumed by 1" "$scratch/whole" "$scratch/again"
+under plain 0 1 "$scratch/half" "${resume[@]}" resume_from_checkpoint=true
+same "host: saved there, resumed without" "$scratch/whole" "$scratch/half"
+rm -rf "$scratch"/{whole,half,again}
+say "host: resume"
 
 # ---- saved and resumed, with and without ---------------------------------------------------------------------------------------
 resume=("${full[@]}" "${eight[@]}" dtype=bf16 save_every_n_steps=1 checkpointer.keep_last_n_checkpoints=9)
@@ -115,6 +152,17 @@ for kind in "$wide" "${eight[*]}"; do
         [ $((few > 0)) = $((gone > 0)) ] || fail "$gone bytes are away"
     done
 done
+# The host's: no state is on the device, what crosses is planned, and bound.
+read -r all _ device _ <<<"$(planned "${full[@]}" dtype=bf16)"
+read -r here _ there bound <<<"$(planned "${full[@]}" dtype=bf16 "${where[@]}")"
+taken=$(TRIMPOT_FENCE=any "$build/trimpot_fence" run "${full[@]}" dtype=bf16 "${where[@]}" "${common[@]}" -v --output "$scratch/bound" \
+    max_steps_per_epoch=1 2>&1 </dev/null | sed -nE 's/.*bound ([0-9]+) bytes.*/\1/p')
+rm -rf "$scratch/bound"
+equal "bound, host" "$bound" "$taken"
+equal "states on the device, host" 0 "$here"
+equal "what the device saves, host" "$all" $((device - there))
+expect 2 "master_weights" "$trimpot" plan "${full[@]}" "${common[@]}" "${where[@]}" dtype=bf16 master_weights=fp32
+expect 0 "host and device are one memory here (optimizer.on_host)" "$trimpot" plan "${full[@]}" "${common[@]}" "${where[@]}"
 # Not even windows fit: refused before anything is taken.
 expect 11 "the plan needs" "$build/trimpot_fence" plan "${common[@]}" "${full[@]}" "$wide" "${paged[@]}" memory_budget=10KiB
 # Where host and device are one memory nothing is moved, and the start says so.

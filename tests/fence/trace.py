@@ -7,7 +7,7 @@ one may hide under the other.
 
 Of every group of calls on STREAM (those between two waits) it counts the calls of OP on the compute stream that are in no order with
 any of the group, and wants EXPECTED of them each time (a number; N+ for at least N, N> for that of all groups but the first, before which
-there is nothing); GROUPS: how many groups there must be.
+there is nothing, N< of all but the last, after which there is); GROUPS: how many groups there must be.
 
     trace.py FILE steps FIRST LAST        which steps, by their updates; and that times are in the order of each stream
 """
@@ -88,8 +88,9 @@ def main():
         sys.exit(trace.whole["otherData"]["first_step"] != first or updates != last - first + 1)
     op, expected = sys.argv[3], sys.argv[4]
     counts = [trace.beside(g, op) for g in trace.groups(what)]
-    if expected[-1] in "+>":
-        good = all(n >= int(expected[:-1]) for n in counts[expected[-1] == ">":])
+    if expected[-1] in "+<>":
+        asked = counts[expected[-1] == ">" : len(counts) - (expected[-1] == "<")]
+        good = all(n >= int(expected[:-1]) for n in asked)
     else:
         good = all(n == int(expected) for n in counts)
     print(f"{what}: {len(counts)} groups of calls, beside them {counts} {op}")

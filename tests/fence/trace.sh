@@ -62,6 +62,21 @@ for device in fence emu; do
     rm -rf "$scratch/traced"
 done
 
+# States that are away come while another window is updated, and leave so. (One tensor is one update here or several, as windows cut it.)
+paged=(optimizer=bitsandbytes.optim.PagedAdamW optimizer.min_paged_size=1 optimizer.paged_resident=0 optimizer.paged_window=8192)
+on fence 1 "$scratch/traced" "${full[@]}" "${paged[@]}" "${profiler[@]}"
+trace=$scratch/traced/profiling_outputs/$where
+shows "$trace" "states in" update 1+
+shows "$trace" "states out" update "1<"
+rm -rf "$scratch/traced"
+
+# A trace that cannot be written ends nothing.
+touch "$scratch/file"
+on cpu 1 "$scratch/traced" "${lora[@]}" "${profiler[@]}" profiler.output_dir="$scratch/file/traces"
+grep -q 'warning: profiler: .*there will be no trace of this rank' "$scratch/traced.log" || fail "nothing is said of a trace that cannot be written"
+[ -d "$scratch/traced/export" ] || [ -d "$scratch/traced/adapter" ] || fail "a trace that cannot be written ended the run"
+rm -rf "$scratch/traced"
+
 # What crosses ranks does so beside the backward: the gradients of the upper layers, while lower ones compute theirs.
 on fence 2 "$scratch/traced" "${full[@]}" "${profiler[@]}" reduce_bucket=64KiB
 trace=$scratch/traced/profiling_outputs/$where

@@ -75,6 +75,10 @@ SPOIL(dropout_rows, a->dropout.rows.sample = NULL)
 SPOIL(axpy_count, a->axpy.y.dim[1]--; a->axpy.y.ld--)
 SPOIL(axpy_into_f16, a->axpy.y.dt = DT_F16)
 SPOIL(colsum_out, a->colsum.out.dim[0] = 388)
+SPOIL(row_dot_out, a->row_dot.out.dim[0] = 2)
+SPOIL(rescale_rows, a->rescale_fwd.by_row = true)
+SPOIL(rescale_bias, a->rescale_fwd.accumulate = true)
+SPOIL(rescale_to, a->rescale_bwd.d_to.dt = DT_BF16)
 SPOIL(sumsq_partials, a->sumsq_segs.partial.dim[0] = 5)
 SPOIL(sumsq_cut, a->sumsq_segs.g.dim[0] = 3 * FLAT_PAGE + 300)
 SPOIL(sumsq_order, ((struct seg *)(uintptr_t)a->sumsq_segs.segs.host)[2].at -= 256)
@@ -92,6 +96,10 @@ SPOIL(tree_merges, a->tree_sum.merges[0] = 1)
 SPOIL(tree_out, a->tree_sum.out.dim[0] = 2)
 SPOIL(nf4_codes, a->nf4_quantize.codes.dim[0]--)
 SPOIL(nf4_nested, a->nf4_dequantize.nested.dim[0] = 2)
+SPOIL(nf4_twice, a->nf4_dequantize.absmax = a->nf4_dequantize.nested)
+SPOIL(nf4_once, a->nf4_dequantize.absmax = a->nf4_dequantize.nested; a->nf4_dequantize.absmax_q.data = NULL; \
+      a->nf4_dequantize.nested.data = a->nf4_dequantize.offset.data = NULL)
+SPOIL(nf4_quantised_once, a->nf4_quantize.absmax = a->nf4_quantize.nested)
 SPOIL(init_dtype, a->init.w.dt = DT_U8)
 
 static const struct refusal refusals[] = {
@@ -134,6 +142,10 @@ static const struct refusal refusals[] = {
     {"axpy", axpy_count, {"y is [37, 60] f32", "x is [37, 61] f32"}},
     {"axpy", axpy_into_f16, {"y is [37, 61] f16"}},
     {"colsum", colsum_out, {"out is [388] f32", "x is [131, 389] f32"}},
+    {"row_dot", row_dot_out, {"out is [2] f32", "x is [131, 389] f32"}},
+    {"rescale_fwd", rescale_rows, {"to is [61] f32", "[37, 61] f32", "37 elements"}},
+    {"rescale_fwd", rescale_bias, {"bias is [61] f32"}},
+    {"rescale_bwd", rescale_to, {"d_to is [389] bf16", "must be f32"}},
     {"sumsq_segs", sumsq_partials, {"partial is [5] f32", "segment 0", "8 to 10"}},
     {"sumsq_segs", sumsq_cut, {"elements 0 to 196908 cut a segment"}},
     {"sumsq_segs", sumsq_order, {"segment 2 has 1000 elements from 196608 on", "end at 196685"}},
@@ -151,6 +163,9 @@ static const struct refusal refusals[] = {
     {"tree_sum", tree_out, {"out is [2] f32", "rows is [2, 1543] f32"}},
     {"nf4_quantize", nf4_codes, {"codes is [24739] u8", "24740 elements"}},
     {"nf4_dequantize", nf4_nested, {"nested is [2] f32", "3 elements"}},
+    {"nf4_dequantize", nf4_twice, {"given twice", "absmax ([3] f32)"}},
+    {"nf4_dequantize", nf4_once, {"absmax is [3] f32", "516 elements"}},
+    {"nf4_quantize", nf4_quantised_once, {"absmax is [4] f32", "scales are quantised too"}},
     {"init", init_dtype, {"w is [20011] u8"}},
 };
 /* clang-format on */
@@ -202,6 +217,10 @@ static void test_nothing_to_do(void **state)
     struct dropout_args dropout = {.x = x, .y = x, .plan = tensor_1d(&plan, DT_F64, STEP_PLAN), .p = 0.5f};
     struct axpy_args axpy = {flat, flat, 1, true};
     struct colsum_args colsum = {x, tensor_1d(out, DT_F32, 8)};
+    struct row_dot_args dot = {.x = x, .y = x, .out = flat};
+    tensor lengths = tensor_1d(w, DT_F32, 8);
+    struct rescale_fwd_args rescale = {.u = x, .y = x, .to = lengths, .from = lengths};
+    struct rescale_bwd_args rescale_bwd = {.dy = x, .u = x, .du = x, .to = lengths, .from = lengths, .d_to = tensor_1d(out, DT_F32, 8)};
     struct sumsq_segs_args sumsq = {.g = flat, .partial = flat};
     assert_int_equal(op_gemm(s, &gemm), ST_OK);
     assert_int_equal(op_embed_fwd(s, &embed), ST_OK);
@@ -216,6 +235,9 @@ static void test_nothing_to_do(void **state)
     assert_int_equal(op_dropout(s, &dropout), ST_OK);
     assert_int_equal(op_axpy(s, &axpy), ST_OK);
     assert_int_equal(op_colsum(s, &colsum), ST_OK);
+    assert_int_equal(op_row_dot(s, &dot), ST_OK);
+    assert_int_equal(op_rescale_fwd(s, &rescale), ST_OK);
+    assert_int_equal(op_rescale_bwd(s, &rescale_bwd), ST_OK);
     assert_int_equal(op_sumsq_segs(s, &sumsq), ST_OK);
     for (int i = 0; i < 8; i++) assert_true(out[i] == (float)(i + 1));
 }

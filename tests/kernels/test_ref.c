@@ -232,6 +232,47 @@ static void test_loss(void **state)
     }
 }
 
+/* ---- columns rescaled ---------------------------------------------------------------------------------------------- */
+
+/* What it accumulates on is the same in every run. */
+static status rescale_forward(struct pair *p)
+{
+    const struct rescale_fwd_args *f = &p->k.args.rescale_fwd;
+    if (f->accumulate) memset(f->y.data, 0, (size_t)tensor_count(&f->y) * sizeof(double));
+    return op_rescale_fwd(ref, f);
+}
+
+static status rescale_backward(struct pair *p) { return op_rescale_bwd(ref, &p->bwd.rescale_bwd); }
+
+static void test_rescale(void **state)
+{
+    (void)state;
+    for (int accumulate = 0; accumulate < 2; accumulate++) {
+        struct pair p = start();
+        struct rescale_fwd_args *f = &p.k.args.rescale_fwd;
+        *f = (struct rescale_fwd_args){.u = kit_act(&p.k, 5, 7, 1),
+                                       .y = kit_act(&p.k, 5, 7, 0),
+                                       .to = kit_act(&p.k, 0, 7, 1),
+                                       .from = kit_act(&p.k, 0, 7, 1),
+                                       .accumulate = accumulate};
+        for (int i = 0; i < 7; i++) ((double *)f->from.data)[i] += 2;
+        if (!accumulate) f->bias = kit_act(&p.k, 0, 7, 1);
+        p.output = f->y;
+        p.seed = kit_act(&p.k, 5, 7, 1);
+        p.bwd.rescale_bwd = (struct rescale_bwd_args){.dy = p.seed,
+                                                      .u = f->u,
+                                                      .to = f->to,
+                                                      .from = f->from,
+                                                      .du = kit_act(&p.k, 5, 7, 0),
+                                                      .d_to = kit_act(&p.k, 0, 7, 0),
+                                                      .accumulate = accumulate};
+        p.forward = rescale_forward, p.backward = rescale_backward;
+        add_input(&p, "u", f->u, p.bwd.rescale_bwd.du);
+        add_input(&p, "to", f->to, p.bwd.rescale_bwd.d_to);
+        check_pair(&p, accumulate ? "rescale onto what is there" : "rescale");
+    }
+}
+
 /* ---- linear ops: <A x, y> = <x, Aᵀ y>
  * ---------------------------------------------------------------------------------- */
 
@@ -342,8 +383,8 @@ static int close_ref(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemm),      cmocka_unit_test(test_rmsnorm), cmocka_unit_test(test_glu),
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_loss),    cmocka_unit_test(test_adjoints),
+        cmocka_unit_test(test_gemm), cmocka_unit_test(test_rmsnorm),  cmocka_unit_test(test_glu),     cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_loss), cmocka_unit_test(test_adjoints), cmocka_unit_test(test_rescale),
     };
     return cmocka_run_group_tests(tests, open_ref, close_ref);
 }

@@ -14,16 +14,19 @@ import itertools, json, re, subprocess, sys
 
 trimpot, model, budget, recipe, *keys = sys.argv[1:]
 line = [trimpot, "plan", recipe, "--gpu", "h100", "--model", model, "--json", "tokenizer.max_seq_len=8192", *keys]
-axes = (["", "recompute=ffn", "recompute=attention", "recompute=block"], ["", "enable_activation_offloading=true"],
-        ["", "optimizer_in_bwd=true"])
-axes = [a if not any(k.split("=")[0] in word for k in keys for word in a) else [""] for a in axes]
-weigh = lambda words: json.loads(subprocess.run([*line, *words], capture_output=True, text=True).stdout or "null")
+# The first of each is what is configured: written, so that nothing is chosen.
+axes = (["recompute=auto", "recompute=ffn", "recompute=attention", "recompute=block"],
+        ["enable_activation_offloading=false", "enable_activation_offloading=true"], ["optimizer_in_bwd=false", "optimizer_in_bwd=true"],
+        ["optimizer=torch.optim.AdamW", "optimizer=bitsandbytes.optim.PagedAdamW", "optimizer=torchao.optim.CPUOffloadOptimizer"])
+axes = [a for a in axes if not any(k.split("=")[0] in word for k in keys for word in a)]
 device = lambda p: sum(r["bytes"] for r in p["rows"] if r["memory"] == "device")
-plans = {}
+plans, fits = {}, {}
 for point in itertools.product(*axes):
-    words = [w for w in point if w]
-    plans[" ".join(words)] = weigh(words)
-fits = {w: p for w, p in plans.items() if p and device(p) <= int(budget) * 10**9}
+    r = subprocess.run([*line, *point, f"memory_budget={budget}GB"], capture_output=True, text=True)
+    words = " ".join(w for w, a in zip(point, axes) if w != a[0])
+    plans[words] = r
+    if r.returncode == 0:
+        fits[words] = json.loads(r.stdout)
 best = max(p["prediction"]["tokens_per_s"] for p in fits.values())
 r = subprocess.run([*line, f"memory_budget={budget}GB"], capture_output=True, text=True)
 said = re.search(r"budget   (.*?): ", r.stderr)
@@ -38,12 +41,11 @@ ok = words in fits and chosen["rows"] == fits[words]["rows"] and abs(chosen["pre
 sys.exit(not (r.returncode == 0 and ok and len(words.split()) == fewest))
 END
 }
-cheapest 78 lora_finetune
-cheapest 24 lora_finetune
-cheapest 30 lora_finetune enable_activation_offloading=false
-cheapest 79 full_finetune batch_size=1
-cheapest 72 full_finetune batch_size=1 optimizer_in_bwd=true
-cheapest 999 lora_finetune
+cheapest 78 lora_finetune batch_size=2
+cheapest 24 lora_finetune batch_size=2 optimizer_in_bwd=false
+cheapest 30 lora_finetune batch_size=2 enable_activation_offloading=false optimizer=torch.optim.AdamW
+cheapest 79 full_finetune batch_size=1 recompute=auto
+cheapest 40 full_finetune batch_size=1 optimizer_in_bwd=true recompute=block
 
 line=(--gpu h100 --model "$models/llama3-8b" tokenizer.max_seq_len=8192)
 # The micro-batch goes last, and its step stays as it was.
@@ -52,7 +54,7 @@ grep -q '1 rows of 8192 tokens' "$scratch/expect.out" || fail "the micro-batch i
 expect 11 'none fits; the leanest takes' "$trimpot" plan lora_finetune "${line[@]}" memory_budget=20GB batch_size=2
 expect 11 'shrink with: ' "$trimpot" plan lora_finetune "${line[@]}" memory_budget=20GB batch_size=2
 expect 11 'every key is written' "$trimpot" plan lora_finetune "${line[@]}" memory_budget=20GB batch_size=2 recompute=none \
-    enable_activation_offloading=false optimizer_in_bwd=false
+    enable_activation_offloading=false optimizer_in_bwd=false optimizer=torch.optim.AdamW
 expect 0 'budget   the plan fits as configured' "$trimpot" plan lora_finetune "${line[@]}" memory_budget=auto batch_size=1
 
 # ---- lines to paste ------------------------------------------------------------------------------------------------------------

@@ -160,6 +160,23 @@ for rung, kept in KEPT.items():
 sys.exit(not ok)
 END
 
+# Tiles: gate, up and product for 1024 tokens, whatever the rung and the number of layers; all else as on that rung. (The gradient of
+# the product is in the logits chunk either way.)
+planned llama3-8b 8192 1 1 h100 full_finetune mlp_tile_tokens=1024 >"$scratch/tiles.json" || fail "mlp_tile_tokens"
+python3 - "$scratch" <<'END' || fail "tiles do not add up"
+import json, sys
+
+whole, tiles = (json.load(open(f"{sys.argv[1]}/{f}.json")) for f in ("rung.ffn", "tiles"))
+size = lambda p, name: sum(r["bytes"] for r in p["rows"] if r["name"].startswith(name) and r["category"] in ("activations", "scratch"))
+ok = True
+for name in ("shared gate", "shared up", "shared product"):
+    print(f"{name}: {size(whole, name)} -> {size(tiles, name)}")
+    ok &= size(tiles, name) == 1024 * 14336 * 2 and size(whole, name) == 8 * size(tiles, name)
+ok &= size(whole, "") - size(tiles, "") == 3 * 7168 * 14336 * 2
+ok &= tiles["prediction"]["gflop_per_token"] - whole["prediction"]["gflop_per_token"] < 2 * 2 * 14336 * 4096 / 1e9 + 0.002
+sys.exit(not ok)
+END
+
 # Scores that deterministic attention keeps: as many as it may.
 for cap in 256MiB 1GiB; do
     planned llama3-8b 8192 1 1 h100 "${lora[@]}" deterministic=true attn_workspace=$cap >"$scratch/plan.$cap" || fail "attn_workspace=$cap"

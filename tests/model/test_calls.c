@@ -63,12 +63,13 @@ static int count_step(struct tiny *t)
     return total + calls.device[COPIES] + calls.device[ZEROS];
 }
 
-static int calls_of(const struct way *w, enum act_rung rung)
+static int calls_of(const struct way *w, enum act_rung rung, int64_t tile)
 {
     static struct corpus c;
     struct tiny t;
     struct model_plan plan = plan_of(w);
     plan.rung = rung;
+    plan.tile_tokens = tile;
     plan.head_rows = DOCS * 16;
     corpus_make(&c, 1);
     counting = backend_cpu;
@@ -89,26 +90,49 @@ static int calls_of(const struct way *w, enum act_rung rung)
  * trained, and what came of it copied out. None of it per parameter. */
 enum { OF_STEP = 6 };
 
+static const struct way adapted = {"LoRA on all linears",
+                                   "llama",
+                                   true,
+                                   .optimizer = CONFIG_ADAMW,
+                                   .lr = 1e-3,
+                                   .also = deep,
+                                   .plan = {.lora = true, .adapted = LORA_ALL, .rank = 8, .alpha = 8}};
+
 /* Per layer: forward 16 (2 norms, 11 products of 7 adapted linears, those of q, k, v and of gate, up having one x·Aᵀ, rotation,
  * attention, gate; no add), recomputed 3 (norms and product; none in the last layer) or more, backward 33 (4 products a linear, 2 norms,
  * rotation, attention, gate); in layer 0 nothing lies before q, k, v: 3 products and a norm less. And embedding, head (2
  * gathers, norm, product, loss, zero, product, norm, scatter). */
 static void lora(void **state)
 {
-    static const struct way w = {"LoRA on all linears",
-                                 "llama",
-                                 true,
-                                 .optimizer = CONFIG_ADAMW,
-                                 .lr = 1e-3,
-                                 .also = deep,
-                                 .plan = {.lora = true, .adapted = LORA_ALL, .rank = 8, .alpha = 8}};
     (void)state;
     int once = LAYERS * (16 + 33) - 4 + 10 + OF_STEP, again = LAYERS - 1;
-    assert_int_equal(calls_of(&w, ACT_RUNG_NONE), once);
-    assert_int_equal(calls_of(&w, ACT_RUNG_PRODUCTS), once + again * 3);
-    assert_int_equal(calls_of(&w, ACT_RUNG_FFN), once + again * (3 + 3));        /* gate, up, their x·Aᵀ */
-    assert_int_equal(calls_of(&w, ACT_RUNG_INPUTS), once + again * (3 + 3 + 5)); /* q, k, v, their x·Aᵀ, rotation */
-    assert_int_equal(calls_of(&w, ACT_RUNG_BLOCK), once + again * (16 - 1));     /* all but what down adds to x2 */
+    assert_int_equal(calls_of(&adapted, ACT_RUNG_NONE, 0), once);
+    assert_int_equal(calls_of(&adapted, ACT_RUNG_PRODUCTS, 0), once + again * 3);
+    assert_int_equal(calls_of(&adapted, ACT_RUNG_FFN, 0), once + again * (3 + 3));        /* gate, up, their x·Aᵀ */
+    assert_int_equal(calls_of(&adapted, ACT_RUNG_INPUTS, 0), once + again * (3 + 3 + 5)); /* q, k, v, their x·Aᵀ, rotation */
+    assert_int_equal(calls_of(&adapted, ACT_RUNG_BLOCK, 0), once + again * (16 - 1));     /* all but what down adds to x2 */
+}
+
+/* In tiles, per layer: forward 10 and 6 a tile (gate, up, their x·Aᵀ, gate, down 2), recomputed 2 (norms) and, in the last layer too, 5 a
+ * tile (of down its x·Aᵀ alone), backward 20 and 13 a tile. */
+static void lora_in_tiles(void **state)
+{
+    (void)state;
+    for (int64_t tile = 51, tiles = 1; tile > 1; tile /= 2, tiles = (51 + tile - 1) / tile)
+        assert_int_equal(calls_of(&adapted, ACT_RUNG_FFN, tile), LAYERS * (10 + 20 + 24 * tiles) + 2 * (LAYERS - 1) - 4 + 10 + OF_STEP);
+}
+
+/* A weight is dequantised once per layer and pass, however many tiles read it: in the forward, and, but for what is there still of the
+ * last layer, in the backward: again where q, k, v and o are (there is one place for them), and nothing lies before q, k, v of layer 0. */
+static void decoded_once(void **state)
+{
+    struct way w = adapted;
+    (void)state;
+    w.plan.nf4 = true;
+    for (int64_t tile = 6; tile < 51; tile *= 2) {
+        calls_of(&w, ACT_RUNG_FFN, tile);
+        assert_int_equal(calls.nf4_dequantize, LAYERS * (7 + 7) - 3 - 3);
+    }
 }
 
 /* No backward runs below the lowest layer with an adapter, nor in it before the first adapted linear: of layer 23's attention
@@ -125,11 +149,12 @@ static void adapters_on_top(void **state)
                                  .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":\".*layers\\\\.23.*o_proj\",\"r\":3}"};
     (void)state;
     /* down, product, up, gate, norm 2: 5; o: dy·B, A, B */
-    assert_int_equal(calls_of(&w, ACT_RUNG_PRODUCTS), LAYERS * 12 + 1 + 5 + 3 + 10 + OF_STEP);
+    assert_int_equal(calls_of(&w, ACT_RUNG_PRODUCTS, 0), LAYERS * 12 + 1 + 5 + 3 + 10 + OF_STEP);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(lora), cmocka_unit_test(adapters_on_top)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(lora), cmocka_unit_test(lora_in_tiles), cmocka_unit_test(decoded_once),
+                                       cmocka_unit_test(adapters_on_top)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

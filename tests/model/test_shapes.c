@@ -157,7 +157,7 @@ static void one_product(void **state)
             .lora = true, .adapted = rows[i].adapted, .rank = rows[i].rank, .alpha = 8, .head_rows = 8, .dropout = rows[i].dropout};
         if (rows[i].adapter) {
             MUST(peft_config_parse("adapter_config.json", rows[i].adapter, strlen(rows[i].adapter), &peft));
-            plan.peft = &peft;
+            plan.peft = plan.patterns = &peft;
         }
         MUST(open_model(&m, &s, &plan, DT_F32));
         if (products(&m) != rows[i].steps) fail_msg("row %d: %d products, not %d", (int)i, products(&m), rows[i].steps);

@@ -10,6 +10,7 @@ struct technique {
     int64_t every;
     bool in_bwd, paranoid;
     int threads;
+    int64_t tile;
 };
 
 static const struct technique plain = {"plain", ACT_RUNG_NONE, .threads = 1},
@@ -28,23 +29,42 @@ static const struct technique plain = {"plain", ACT_RUNG_NONE, .threads = 1},
                                   {"both, under guard", ACT_RUNG_BLOCK, .in_bwd = true, .paranoid = true, .threads = 1},
 };
 
+enum { TILE = 6, MOST = 60 }; /* tokens: two tiles and more in most batches; more than there are in any */
+static const struct technique in_tiles = {"tiles", ACT_RUNG_FFN, .threads = 1, .tile = TILE},
+                              tiled[] = {
+                                  {"tiles, all else kept", ACT_RUNG_NONE, .threads = 1, .tile = TILE},
+                                  {"tiles, what attention reads recomputed", ACT_RUNG_INPUTS, .threads = 1, .tile = TILE},
+                                  {"tiles, blocks recomputed", ACT_RUNG_BLOCK, .threads = 1, .tile = TILE},
+                                  {"tiles, every second block recomputed", ACT_RUNG_BLOCK, 2, .threads = 1, .tile = TILE},
+                                  {"tiles, optimizer in backward", ACT_RUNG_PRODUCTS, .in_bwd = true, .threads = 1, .tile = TILE},
+                                  {"tiles, two threads", ACT_RUNG_FFN, .threads = 2, .tile = TILE},
+                                  {"tiles, blocks, under guard", ACT_RUNG_BLOCK, .in_bwd = true, .paranoid = true, .threads = 1,
+                                   .tile = TILE},
+};
+/* One tile that holds them all is no other sum. */
+static const struct technique one_tile[] = {{"one tile", ACT_RUNG_PRODUCTS, .threads = 1, .tile = MOST},
+                                            {"one tile, blocks recomputed", ACT_RUNG_BLOCK, .in_bwd = true, .threads = 1, .tile = MOST}};
+
 static void train_with(struct tiny *t, const struct way *w, const struct technique *how, const struct corpus *c, dtype act)
 {
     struct model_plan plan = plan_of(w);
     plan.rung = how->rung;
     plan.rung_every = how->every;
+    plan.tile_tokens = how->tile;
     tiny_open(t, w, &plan, c, how->paranoid ? paranoid_wrap(&backend_cpu) : &backend_cpu, act, how->threads, how->in_bwd);
     tiny_run(t, FEW);
 }
 
-static void bits(const struct way *w, dtype act, int batches)
+#define COUNT(list) (sizeof(list) / sizeof *(list))
+
+static void bits(const struct way *w, dtype act, int batches, const struct technique *first, const struct technique *others, size_t n)
 {
     static struct corpus c;
     struct tiny base, x;
     corpus_make(&c, batches);
-    train_with(&base, w, &plain, &c, act);
-    for (size_t k = 0; k < sizeof techniques / sizeof *techniques; k++) {
-        const struct technique *how = &techniques[k];
+    train_with(&base, w, first, &c, act);
+    for (size_t k = 0; k < n; k++) {
+        const struct technique *how = &others[k];
         if (batches > 1 && (how->in_bwd || how->threads > 1 || how->paranoid)) continue;
         /* The guard poisons 13 MB of workspace before each op: once per way to train and dtype. */
         if (how->paranoid && how->in_bwd != (act == DT_BF16)) continue;
@@ -64,8 +84,18 @@ static void same_bits(void **state)
     (void)state;
     for (int i = 0; i < N_WAYS; i++)
         for (int batches = 1; batches <= 8; batches *= 8) {
-            bits(&ways[i], DT_F32, batches);
-            bits(&ways[i], DT_BF16, batches);
+            bits(&ways[i], DT_F32, batches, &plain, techniques, COUNT(techniques));
+            bits(&ways[i], DT_BF16, batches, &plain, techniques, COUNT(techniques));
+        }
+}
+
+static void same_bits_in_tiles(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_WAYS; i++)
+        for (int batches = 1; batches <= 8; batches *= 8) {
+            bits(&ways[i], batches == 1 ? DT_F32 : DT_BF16, batches, &in_tiles, tiled, COUNT(tiled));
+            bits(&ways[i], batches == 1 ? DT_BF16 : DT_F32, batches, &plain, one_tile, COUNT(one_tile));
         }
 }
 
@@ -88,6 +118,7 @@ static void bits_can_differ(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(same_bits), cmocka_unit_test(bits_can_differ)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(same_bits), cmocka_unit_test(same_bits_in_tiles),
+                                       cmocka_unit_test(bits_can_differ)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

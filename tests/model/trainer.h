@@ -91,6 +91,7 @@ static inline void corpus_make(struct corpus *c, int n_batches)
 
 struct tiny_paging {
     int64_t resident, window, small;
+    bool host; /* it steps there */
 };
 
 struct way {
@@ -182,6 +183,17 @@ static const struct way ways[] = {
     {"two ropes, full SGD", "llama", true, .also = two_ropes, .rope = ROPE_LINEAR, .plan = {.full = true}, .optimizer = CONFIG_SGD,
      .lr = 0.004},
     {"fused, full Adam", "llama", false, .also = fused, .plan = {.full = true}, .optimizer = CONFIG_ADAM, .lr = 1e-3, .masters = true},
+    /* Magnitudes: where nothing is dropped, and where it is; over NF4; on the head; above biases. */
+    {"llama2 DoRA in rows, AdamW", "llama", false, .optimizer = CONFIG_ADAMW, .lr = 3e-3, .decay = 0.01,
+     .plan = {.lora = true, .dora = true, .adapted = LORA_ALL | LORA_ON_HEAD, .rank = 8, .alpha = 8}},
+    {"qwen2 DoRA AdamW", "qwen2", true, .optimizer = CONFIG_ADAMW, .lr = 3e-3,
+     .plan = {.lora = true, .dora = true, .adapted = LORA_ALL, .rank = 4, .alpha = 8, .dropout = 0.2, .rslora = true}},
+    {"fused, QDoRA SGD", "qwen2", false, .also = fused, .optimizer = CONFIG_SGD, .lr = 0.03, .momentum = 0.9,
+     .plan = {.lora = true, .dora = true, .nf4 = true, .adapted = LORA_ALL | LORA_ON_HEAD, .rank = 4, .alpha = 4, .dropout = 0.1}},
+    {"qwen2 QDoRA on some modules", "qwen2", true, .also = qk_norms, .optimizer = CONFIG_SGD, .lr = 0.03, .momentum = 0.9,
+     .plan = {.lora = true, .dora = true, .nf4 = true, .dropout = 0.1},
+     .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\",\"o_proj\",\"down_proj\"],\"r\":4,\"lora_alpha\":8,"
+                "\"layers_to_transform\":[0,2],\"use_dora\":true,\"rank_pattern\":{\"o_proj\":6}}"},
     {"fused, QLoRA AdamW", "qwen2", true, .also = fused, .optimizer = CONFIG_ADAMW, .lr = 5e-3,
      .plan = {.lora = true, .nf4 = true, .adapted = LORA_ALL, .rank = 4, .alpha = 8, .dropout = 0.1}},
 };
@@ -261,7 +273,9 @@ static inline struct config config_of(const struct way *r)
                                          .momentum = r->momentum,
                                          .min_8bit_size = 300,
                                          .quantize_embeddings = true,
-                                         .is_paged = r->paging != NULL,
+                                         .is_paged = r->paging && !paging.host,
+                                         .on_host = paging.host,
+                                         .host_window = paging.window,
                                          .paged_resident = paging.resident,
                                          .paged_window = paging.window,
                                          .min_paged_size = paging.small,
@@ -275,9 +289,10 @@ static inline void tiny_init_weights(struct tiny *t)
     for (int i = 0; i < ps->n; i++)
         if (ps->p[i].init == PARAM_INIT_NORMAL) ps->p[i].init_bound = 0.2f;
     MUST(param_store_load(ps, &t->stage, 42));
+    MUST(model_start(&t->m, t->s));
     for (int i = 0; i < ps->n; i++) {
         struct param *p = &ps->p[i];
-        if (p->init != PARAM_INIT_ONE && p->init != PARAM_INIT_ZERO) continue;
+        if (p->init != PARAM_INIT_ONE && p->init != PARAM_INIT_ZERO && p->init != PARAM_INIT_LENGTH) continue;
         tensor noise = tensor_1d(mem_alloc((size_t)p->count * 4), DT_F32, p->count), value = p->value;
         value = tensor_1d(value.data, value.dt, p->count);
         MUST(op_init(t->s, &(struct init_args){.w = noise, .bound = 0.1f, .normal = true, .key = (uint64_t)i}));
@@ -305,7 +320,7 @@ static inline void tiny_open_among(struct tiny *t, const struct way *r, const st
     struct model_plan plan = *wanted;
     if (r->adapter) {
         MUST(peft_config_parse("adapter_config.json", r->adapter, strlen(r->adapter), &t->peft));
-        plan.peft = &t->peft;
+        plan.peft = plan.patterns = &t->peft;
     }
     bool wide = act == DT_F64, narrow = act == DT_BF16;
     comm_self_open(&t->comm);
@@ -367,6 +382,12 @@ static inline void tiny_close(struct tiny *t)
     t->be->dev.stream_close(t->s);
 }
 
+static inline struct linear *tiny_linear(struct tiny *t, int64_t i)
+{
+    return i ? &t->m.layers[(i - 1) / LINEAR_PER_LAYER].linear[(i - 1) % LINEAR_PER_LAYER] : &t->m.head;
+}
+static inline int64_t tiny_linears(const struct tiny *t) { return t->m.shape.layers * LINEAR_PER_LAYER + 1; }
+
 /* `to` starts from exactly the numbers of `from`, of whatever dtype: NF4 from the same codes. */
 static inline void tiny_copy(struct tiny *to, const struct tiny *from)
 {
@@ -384,6 +405,7 @@ static inline void tiny_copy(struct tiny *to, const struct tiny *from)
                                                 .y = tensor_1d(p->value.data, p->value.dt, p->count),
                                                 .scale = 1}));
     }
+    magnitude_forget(&to->m);
     MUST(param_store_refresh_all(&to->m.params, to->s));
 }
 

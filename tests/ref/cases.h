@@ -38,4 +38,12 @@ enum {
     O_EIGHT = 512
 };
 
+/* cases_rescale.c */
+build_fn build_row_dot, build_rescale_fwd, build_rescale_bwd;
+bound_fn bound_row_dot, bound_rescale_fwd, bound_rescale_bwd;
+
+/* Flags of row_dot, and of rescale. */
+enum { W_SAME = 1, W_ADD = 2, W_ROOT = 4, W_MIXED = 8 };
+enum { S_ACCUMULATE = 1, S_IN_PLACE = 2, S_BY_ROW = 4, S_BIAS = 8, S_ACT_BIAS = 16, S_OVER_DY = 32 };
+
 #endif

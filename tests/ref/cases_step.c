@@ -222,7 +222,10 @@ void bound_init(const struct kit *in, const struct kit *ref, struct mat bounds[]
     for (int64_t i = 0; i < bounds[0].cols; i++) bounds[0].v[i] = 8 * EPS * fabs(bounds[0].v[i]);
 }
 
-/* ---- NF4: {n, of zeros}; dequantised: {n, columns or 0: a vector, what lies between rows} ------------------------------------- */
+/* ---- NF4: {n, of zeros}; dequantised: {n, columns or 0: a vector, what lies between rows, flags} ------------------------------ */
+
+/* Scales that were not quantised again, and so small that values are subnormal in f16; through bf16, through f16. */
+enum { Q_ONCE = 1, Q_BF16 = 2, Q_F16 = 4, Q_SMALL = 8 };
 
 static void nf4_operands(struct kit *k, int64_t n, double scale, struct nf4_args *q)
 {
@@ -254,6 +257,11 @@ void build_nf4_dequantize(struct kit *k, const int64_t *p)
 {
     struct nf4_args *q = &k->args.nf4_dequantize;
     nf4_operands(k, p[0], 0, q);
+    if (p[3] & Q_ONCE) {
+        q->absmax_q = q->nested = q->offset = (tensor){0};
+        q->absmax = kit_f32(k, 0, (p[0] + 63) / 64, p[3] & Q_SMALL ? 0x1p-14 : 1);
+    }
+    q->through = p[3] & Q_BF16 ? DT_BF16 : p[3] & Q_F16 ? DT_F16 : DT_F32;
     if (p[1]) {
         tensor whole = kit_act(k, p[0] / p[1], p[1] + p[2], 1);
         q->w = tensor_columns(&whole, 0, p[1]);
@@ -261,9 +269,15 @@ void build_nf4_dequantize(struct kit *k, const int64_t *p)
     kit_output(k, "w", q->w, k->value);
 }
 
+/* A value that lies between two of 16 bits may become either. */
 void bound_nf4_dequantize(const struct kit *in, const struct kit *ref, struct mat bounds[])
 {
-    (void)in;
+    const struct nf4_args *q = &in->args.nf4_dequantize;
+    struct mat w = mat_load(&ref->out[0].t);
     bounds[0] = bound_like(ref, 0);
-    for (int64_t i = 0; i < bounds[0].rows * bounds[0].cols; i++) bounds[0].v[i] = 3 * EPS * 2; /* |nested|, |offset| ≤ 1 */
+    for (int64_t i = 0; i < bounds[0].rows * bounds[0].cols; i++) { /* |nested|, |offset| ≤ 1 */
+        bounds[0].v[i] = 3 * EPS * 2;
+        if (q->through != DT_F32) bounds[0].v[i] += ulp_of(q->through, w.v[i]);
+    }
+    mat_free(w);
 }

@@ -280,7 +280,8 @@ void kit_stream_close(struct stream *s)
 
 double ulp_of(dtype dt, double x)
 {
-    int exponent, digits = dt == DT_BF16 ? 8 : dt == DT_F64 ? 53 : 24, least = dt == DT_BF16 ? -133 : -149;
+    int exponent, digits = dt == DT_BF16 ? 8 : dt == DT_F16 ? 11 : dt == DT_F64 ? 53 : 24;
+    int least = dt == DT_BF16 ? -133 : dt == DT_F16 ? -24 : -149;
     if (x == 0 || !isfinite(x)) return ldexp(1, least);
     frexp(x, &exponent);
     return ldexp(1, exponent - digits > least ? exponent - digits : least);

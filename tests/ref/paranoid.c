@@ -83,6 +83,17 @@ static const struct role axpy_roles[MAX_ROLES] = {
     ROLE(axpy, y, OUT, "x ", WHEN(axpy, accumulate)),
 };
 static const struct role colsum_roles[MAX_ROLES] = {ROLE(colsum, x, IN), ROLE(colsum, out, INOUT)};
+static const struct role row_dot_roles[MAX_ROLES] = {
+    ROLE(row_dot, x, IN), ROLE(row_dot, y, IN), ROLE(row_dot, add, IN), ROLE(row_dot, out, OUT),
+};
+static const struct role rescale_fwd_roles[MAX_ROLES] = {
+    ROLE(rescale_fwd, u, IN), ROLE(rescale_fwd, to, IN), ROLE(rescale_fwd, from, IN), ROLE(rescale_fwd, bias, IN),
+    ROLE(rescale_fwd, y, OUT, "u ", WHEN(rescale_fwd, accumulate)),
+};
+static const struct role rescale_bwd_roles[MAX_ROLES] = {
+    ROLE(rescale_bwd, dy, IN), ROLE(rescale_bwd, u, IN), ROLE(rescale_bwd, to, IN), ROLE(rescale_bwd, from, IN),
+    ROLE(rescale_bwd, du, OUT, "u dy "), ROLE(rescale_bwd, d_to, INOUT),
+};
 static const struct role tree_sum_roles[MAX_ROLES] = {
     ROLE(tree_sum, rows, IN),
     ROLE(tree_sum, mine[0], IN),
@@ -108,6 +119,7 @@ static const struct role nf4_quantize_roles[MAX_ROLES] = {
 };
 static const struct role nf4_dequantize_roles[MAX_ROLES] = {
     ROLE(nf4, w, OUT), ROLE(nf4, codes, IN), ROLE(nf4, absmax_q, IN), ROLE(nf4, nested, IN), ROLE(nf4, offset, IN),
+    ROLE(nf4, absmax, IN),
 };
 static const struct role init_roles[MAX_ROLES] = {ROLE(init, w, OUT)};
 /* clang-format on */

@@ -204,6 +204,51 @@ status colsum_ref(struct stream *s, const struct colsum_args *c)
     return ST_OK;
 }
 
+status row_dot_ref(struct stream *s, const struct row_dot_args *r)
+{
+    (void)s;
+    struct mat x = mat_load(&r->x), y = mat_load(&r->y), add = mat_load(&r->add), out = mat_zero(1, x.rows);
+    for (int64_t i = 0; i < x.rows; i++) {
+        for (int64_t c = 0; c < x.cols; c++) out.v[i] += AT(x, i, c) * AT(y, i, c);
+        if (add.v) out.v[i] += add.v[i];
+        if (r->root) out.v[i] = out.v[i] < 0 ? 0 : sqrt(out.v[i]);
+    }
+    mat_store(&r->out, out);
+    mat_free(x), mat_free(y), mat_free(add), mat_free(out);
+    return ST_OK;
+}
+
+status rescale_fwd_ref(struct stream *s, const struct rescale_fwd_args *r)
+{
+    (void)s;
+    struct mat u = mat_load(&r->u), y = mat_load(&r->y), to = mat_load(&r->to), from = mat_load(&r->from), bias = mat_load(&r->bias);
+    for (int64_t t = 0; t < u.rows; t++)
+        for (int64_t c = 0; c < u.cols; c++) {
+            int64_t i = r->by_row ? t : c;
+            double ratio = from.v[i] == 0 ? 0 : to.v[i] / from.v[i];
+            AT(y, t, c) = r->accumulate ? AT(y, t, c) + (ratio - 1) * AT(u, t, c) : ratio * AT(u, t, c) + (bias.v ? bias.v[c] : 0);
+        }
+    mat_store(&r->y, y);
+    mat_free(u), mat_free(y), mat_free(to), mat_free(from), mat_free(bias);
+    return ST_OK;
+}
+
+status rescale_bwd_ref(struct stream *s, const struct rescale_bwd_args *r)
+{
+    (void)s;
+    struct mat dy = mat_load(&r->dy), u = mat_load(&r->u), to = mat_load(&r->to), from = mat_load(&r->from), d_to = mat_load(&r->d_to);
+    for (int64_t t = 0; t < u.rows; t++)
+        for (int64_t c = 0; c < u.cols; c++) {
+            double ratio = from.v[c] == 0 ? 0 : to.v[c] / from.v[c], g = AT(dy, t, c);
+            d_to.v[c] += from.v[c] == 0 ? 0 : g * AT(u, t, c) / from.v[c];
+            AT(dy, t, c) = (r->accumulate ? ratio - 1 : ratio) * g;
+        }
+    mat_store(&r->du, dy);
+    mat_store(&r->d_to, d_to);
+    mat_free(dy), mat_free(u), mat_free(to), mat_free(from), mat_free(d_to);
+    return ST_OK;
+}
+
 status tree_sum_ref(struct stream *s, const struct tree_sum_args *t)
 {
     (void)s;

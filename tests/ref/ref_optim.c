@@ -359,15 +359,17 @@ status nf4_dequantize_ref(struct stream *s, const struct nf4_args *q)
 {
     (void)s;
     struct mat w = mat_load(&q->w), codes = mat_load(&q->codes), scales = mat_load(&q->absmax_q), nested = mat_load(&q->nested),
-               offset = mat_load(&q->offset);
+               offset = mat_load(&q->offset), once = mat_load(&q->absmax);
     double map[256];
     dynamic_map(map);
     for (int64_t i = 0; i < w.rows * w.cols; i++) {
         int byte = (int)codes.v[i / 2], code = i % 2 ? byte & 15 : byte >> 4;
         int64_t b = i / 64;
-        w.v[i] = nf4[code] * (map[(int)scales.v[b]] * nested.v[b / 256] + offset.v[0]);
+        double absmax = once.v ? once.v[b] : map[(int)scales.v[b]] * nested.v[b / 256] + offset.v[0];
+        w.v[i] = nf4[code] * absmax;
+        if (q->through != DT_F32) w.v[i] = ref_round(q->through, w.v[i]);
     }
     mat_store(&q->w, w);
-    mat_free(w), mat_free(codes), mat_free(scales), mat_free(nested), mat_free(offset);
+    mat_free(w), mat_free(codes), mat_free(scales), mat_free(nested), mat_free(offset), mat_free(once);
     return ST_OK;
 }

@@ -4,14 +4,18 @@
     adapters.py list
     adapters.py write NAME DIR [DTYPE]      DTYPE: F32 (default), F16, BF16, F64
     adapters.py check NAME EVAL.json BOUND  the loss that `trimpot eval --json` printed, beside PEFT's
+    adapters.py trained NAME OUTPUT LOSS TENSOR   a run's losses, gradient norms and tensors, within these bounds
     adapters.py same DIR DIR                do both hold the same tensors? (copies of the base's that PEFT saves along may lack)
 
 Tensors are formulas, the same for make_adapters.py, which gives PEFT the same values: multiples of 1/128 below 1, so that
-every dtype holds them exactly."""
+every dtype holds them exactly; magnitudes are 1 more."""
 import json
+import math
 import os
 import struct
 import sys
+
+from sketch import read_safetensors, relative, sketch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GOLDEN = os.path.join(HERE, "golden", "adapters.json")
@@ -24,7 +28,7 @@ def values(name, count):
     out = []
     for _ in range(count):
         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
-        out.append(((state >> 40) % 65 - 32) / 128)
+        out.append(((state >> 40) % 65 - 32) / 128 + name.endswith("magnitude_vector"))
     return out
 
 
@@ -68,7 +72,7 @@ def write(case, out, dtype="F32"):
         json.dump(case["config"], f, indent=2, sort_keys=True)
     tensors = {}
     for name, shape in case["tensors"].items():
-        tensors[name] = (dtype, shape, encode(values(name, shape[0] * shape[1]), dtype))
+        tensors[name] = (dtype, shape, encode(values(name, math.prod(shape)), dtype))
     model = read_raw(os.path.join(HERE, "golden", case["family"], "model", "model.safetensors"))
     for name, factor in case["base"].items():
         own = name.replace("base_model.model.", "").replace(".base_layer", "")
@@ -86,6 +90,22 @@ def check(case, path, bound):
     return error <= bound
 
 
+def trained(case, output, loss_bound, tensor_bound):
+    want = case["trained"]
+    with open(os.path.join(output, "metrics.jsonl"), encoding="utf-8") as f:
+        metrics = [m for m in map(json.loads, f) if "loss" in m]
+    tensors = read_safetensors(os.path.join(output, "adapter", "adapter_model.safetensors"))
+    found = [("steps", abs(len(metrics) - len(want["loss"])), 0)]
+    for key, bound in (("loss", loss_bound), ("grad_norm", 10 * loss_bound)):
+        found.append((key, max(abs(m[key] - w) / w for m, w in zip(metrics, want[key])), bound))
+    errors = {n: relative(sketch(tensors[n][1]), s) for n, s in want["tensors"].items()}
+    worst = max(errors, key=errors.get)
+    found.append((worst, errors[worst], tensor_bound))
+    for what, error, bound in found:
+        print(f"    {'ok  ' if error <= bound else 'FAIL'} {what}: {error:.1e} (bound {bound:g})")
+    return all(error <= bound for _, error, bound in found)
+
+
 def main(argv):
     if argv[1] == "list":
         print("\n".join(f"{c['name']} {c['family']}" for c in cases().values()))
@@ -97,6 +117,8 @@ def main(argv):
         if a != b:
             print("    differ:", sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k)))
             return 1
+    elif argv[1] == "trained":
+        return not trained(cases()[argv[2]], argv[3], float(argv[4]), float(argv[5]))
     elif not check(cases()[argv[2]], argv[3], float(argv[4])):
         return 1
     return 0

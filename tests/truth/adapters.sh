@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # adapters.sh BUILD_DIR: adapters on some layers, modules and ranks (golden/adapters.json, adapters.py): the loss that PEFT
-# gives, in every dtype a file may have; trained on, exported, merged, resumed and on two ranks they stay one and the same.
+# gives, in every dtype a file may have, and of those with magnitudes what PEFT trains in ten steps; trained on, exported, merged,
+# resumed and on two ranks they stay one and the same.
 . "$(dirname "$0")/../lib.sh"
 built trimpot
 need python3
@@ -32,6 +33,30 @@ while read -r name family; do
     cat "$scratch/verdict"
 done < <("$adapters" list)
 
+say "ten steps beside PEFT's"
+for case in "dora llama2" "dora-rslora qwen2" "dora-head llama2"; do
+    read -r name family <<<"$case"
+    rm -rf "$scratch"/{a,run}
+    "$adapters" write "$name" "$scratch/a"
+    for more in "dtype=fp32 batch_size=8" "dtype=fp32 batch_size=3 gradient_accumulation_steps=3" "dtype=bf16 batch_size=8"; do
+        read -r -a keys <<<"$more"
+        bounds=(1e-5 1e-4)
+        [[ $more != *bf16* ]] || bounds=(1e-2 1e-2)
+        "$trimpot" run lora_finetune --model "$golden/$family/model" --data "$golden/$family/rows.jsonl" --output "$scratch/run" -q \
+            checkpointer.adapter_checkpoint="$scratch/a" device=cpu shuffle=false seed=1 epochs=10 "${keys[@]}" \
+            optimizer=torch.optim.AdamW optimizer.lr=2e-3 optimizer.weight_decay=0.01 optimizer.eps=1e-4 >"$log" 2>&1 </dev/null ||
+            { fail "$name: $more"; tail -3 "$log"; }
+        "$adapters" trained "$name" "$scratch/run" "${bounds[@]}" || fail "$name: $more"
+        rm -rf "$scratch/run"
+    done
+done
+
+say "magnitudes that adapter_config.json does not know of, as torchtune writes them"
+"$adapters" write dora "$scratch/a"
+sed -i '/"use_dora"/d' "$scratch/a/adapter_config.json"
+expect 12 "does not say use_dora: true; torchtune leaves it out" \
+    "$trimpot" eval --model "$golden/llama2/model" --adapter "$scratch/a" --data "$golden/llama2/rows.jsonl" device=cpu
+
 # further RANKS OUTPUT key=value …: four steps from the adapter in $scratch/a, of four rows each whatever the ranks
 further()
 {
@@ -45,7 +70,8 @@ further()
 }
 same() { cmp -s "$2/adapter/adapter_model.safetensors" "$3/adapter/adapter_model.safetensors" || fail "$name: $1"; }
 
-for case in "layer-0-only qwen2" "mixed-modules llama2" "head-replaced llama2" "head-tied qwen2" "ranks-rslora qwen2" "excluded qwen2"; do
+for case in "layer-0-only qwen2" "mixed-modules llama2" "head-replaced llama2" "head-tied qwen2" "ranks-rslora qwen2" "excluded qwen2" \
+    "dora-rslora qwen2"; do
     read -r name family <<<"$case"
     say "$name, trained on"
     rm -rf "$scratch"/{a,still,run,half,two}

@@ -5,8 +5,11 @@
 
 Per case: the model's family, adapter_config.json as PEFT saves it (what is at its default left out), the tensors PEFT
 saves and their shapes, and the mean loss of PeftModel.from_pretrained on the family's rows: so that what selects what is
-PEFT's word. `base` are tensors of the base that PEFT saves as well, and the factor by which they differ from it here."""
+PEFT's word. `base` are tensors of the base that PEFT saves as well, and the factor by which they differ from it here.
+Of adapters with magnitudes also what ten steps make of them, in float64 as in make_golden.py: losses, gradient norms, sketches of the
+tensors of layer 1 and the head, and the logits behind the probe."""
 import json
+import math
 import os
 import shutil
 import sys
@@ -19,6 +22,8 @@ from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import adapters  # noqa: E402
+from make_golden import STEPS, last_logits, rounded, step_loss  # noqa: E402
+from sketch import sketch  # noqa: E402
 
 ALWAYS = ("peft_type", "task_type", "r", "lora_alpha", "target_modules", "init_lora_weights", "bias", "peft_version")
 STRIPPED = ("base_model_name_or_path", "inference_mode")
@@ -43,7 +48,12 @@ CASES = [
                              alpha_pattern={"(q|k)_proj": 9, "1.mlp.up_proj": 1.5})),
     ("ranks-rslora", "qwen2", dict(target_modules=["q_proj", "down_proj"], use_rslora=True, rank_pattern={"1.*q_proj": 9},
                                    alpha_pattern={"down_proj": 0.5})),
+    ("dora", "llama2", dict(target_modules=["q_proj", "o_proj", "gate_proj"], use_dora=True)),
+    ("dora-rslora", "qwen2", dict(target_modules=["k_proj", "v_proj", "down_proj"], use_dora=True, use_rslora=True,
+                                  rank_pattern={"v_proj": 3})),
+    ("dora-head", "llama2", dict(target_modules=["up_proj", "lm_head"], use_dora=True)),
 ]
+TRAINING = dict(lr=2e-3, weight_decay=0.01, eps=1e-4)
 
 
 def load(family):
@@ -76,9 +86,28 @@ def config_of(directory):
     return {k: v for k, v in config.items() if k in ALWAYS or (k not in STRIPPED and v != default[k])}
 
 
+def trained(family, directory, ids, probe):
+    model = PeftModel.from_pretrained(load(family), directory, is_trainable=True).double()
+    params = {n.replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector"): p
+              for n, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(params.values(), **TRAINING)
+    losses, norms = [], []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = step_loss(model, ids)
+        loss.backward()
+        losses.append(loss.item())
+        norms.append(math.sqrt(sum(float((p.grad ** 2).sum()) for p in params.values())))
+        optimizer.step()
+    return {"loss": losses, "grad_norm": rounded(norms, 10), "logits": rounded(last_logits(model, probe).tolist(), 8),
+            "tensors": {n: rounded(sketch(p.detach().flatten().tolist()), 7) for n, p in sorted(params.items())
+                        if ".layers.0." not in n}}
+
+
 def make(name, family, settings, factor=1, embeddings="auto"):
     with open(os.path.join(adapters.HERE, "golden", family, "golden.json"), encoding="utf-8") as f:
-        ids = json.load(f)["ids"]
+        golden = json.load(f)
+    ids = golden["ids"]
     directory = tempfile.mkdtemp()
     model = get_peft_model(load(family), LoraConfig(r=4, lora_alpha=6, task_type="CAUSAL_LM", **settings))
     model.save_pretrained(directory, save_embedding_layers=embeddings)
@@ -88,6 +117,9 @@ def make(name, family, settings, factor=1, embeddings="auto"):
             "base": {k: factor for k in tensors if ".lora_" not in k}}
     adapters.write(case, directory)
     case["loss"] = mean_loss(PeftModel.from_pretrained(load(family), directory), ids)
+    if settings.get("use_dora"):
+        case["trained"] = trained(family, directory, ids, golden["probe"]["ids"])
+        print(f"{name}: loss {case['trained']['loss'][0]:.6f} -> {case['trained']['loss'][-1]:.6f}")
     shutil.rmtree(directory)
     print(f"{name} ({family}): {len(case['tensors'])} tensors, loss {case['loss']:.9g}")
     return case

@@ -46,6 +46,7 @@ CASES = [
     ("saved-plus", "phi3", SGD, 3, dict(init_lora_weights="olora", r=2, lora_alpha=2, modules_to_save=["lm_head", "model.norm"])),
     ("saved-linears", "qwen2", ADAMW, 4, dict(init_lora_weights="olora", r=2, lora_alpha=1, lora_attn_modules=[],
                                               modules_to_save=["q_proj", "0.self_attn.o_proj", "post_attention_layernorm"])),
+    ("pissa-dora-plus", "qwen2", ADAMW, 3, dict(init_lora_weights="pissa", r=4, lora_alpha=6, use_dora=True)),
     ("olora", "llama2", SGD, None, dict(init_lora_weights="olora", r=4, lora_alpha=2)),
     ("olora-rslora", "qwen2", ADAMW, None, dict(init_lora_weights="olora", r=6, lora_alpha=3, use_rslora=True)),
 ]

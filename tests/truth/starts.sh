@@ -56,6 +56,7 @@ while read -r name family more; do
 done <<'END'
 pissa llama2
 olora-rslora qwen2 dtype=bf16
+pissa-dora-plus qwen2
 pissa-plus-fused phi3 model.init_lora_weights=pissa_niter_4 model.init=random
 pissa qwen2 model.init_lora_weights=orthogonal
 saved llama2 dtype=bf16 optimizer=bitsandbytes.optim.AdamW8bit
@@ -101,7 +102,7 @@ refuse "model.alpha_pattern: 'lm_head' is no module with an adapter" 'model.alph
 refuse "the configuration: model: rank_pattern has the regular expression \"(q\", which is wrong at byte" 'model.rank_pattern={"(q": 3}'
 refuse "model.modules_to_save: 'lm_heads' is no module with weights of its own" 'model.modules_to_save=[lm_heads]'
 refuse 'selects model.layers.0.self_attn.q_proj.weight, which has an adapter' 'model.modules_to_save=[q_proj]'
-refuse 'which model.quantize_base holds in 4 bits' 'model.modules_to_save=[q_proj]' 'model.lora_attn_modules=[v_proj]' model.quantize_base=true
+refuse 'which is held in 4 bits' 'model.modules_to_save=[q_proj]' 'model.lora_attn_modules=[v_proj]' model.quantize_base=true
 for name in lm_head embed_tokens; do
     expect 2 'this model ties its output head to its embedding' "$trimpot" run lora_finetune --model "$golden/qwen2/model" \
         --data "$golden/qwen2/rows.jsonl" --output "$scratch/no" device=cpu dtype=fp32 model.modules_to_save=$name

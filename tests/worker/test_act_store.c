@@ -134,10 +134,10 @@ static struct backend noting(enum mem_kind tensors_in)
 /* x is kept on every rung, q where blocks are not recomputed, n1 nowhere; qa is columns of q. */
 enum { X, Q, N1, QA, SLOTS };
 static const struct act_slot slots[SLOTS] = {
-    {"x", 16, 0, DT_F32, ACT_RUNG_FORWARD, X, 0},
-    {"q", 8, 8, DT_BF16, ACT_RUNG_BLOCK, Q, 0},
-    {"n1", 16, 0, DT_F32, ACT_RUNG_PRODUCTS, N1, 0},
-    {"qa", 4, 0, DT_BF16, ACT_RUNG_BLOCK, Q, 4},
+    {"x", 16, 0, DT_F32, ACT_RUNG_FORWARD, X, 0, false},
+    {"q", 8, 8, DT_BF16, ACT_RUNG_BLOCK, Q, 0, false},
+    {"n1", 16, 0, DT_F32, ACT_RUNG_PRODUCTS, N1, 0, false},
+    {"qa", 4, 0, DT_BF16, ACT_RUNG_BLOCK, Q, 4, false},
 };
 enum { X_BYTES = CAPACITY * 16 * 4, Q_BYTES = CAPACITY * 16 * 2, N1_BYTES = X_BYTES };
 
@@ -238,7 +238,7 @@ static void a_layer_ahead(void **state)
     for (int every = 0; every <= 3; every++)
         for (int rung = ACT_RUNG_NONE; rung <= ACT_RUNG_BLOCK; rung++) {
             struct fixture f;
-            struct act_policy policy = {(unsigned)rung, every, true, true, 0};
+            struct act_policy policy = {(unsigned)rung, every, true, true, 0, 0};
             store_open(&f, MEM_DEVICE, &policy);
             walk(&f, true);
             int walked = 0, started[5] = {0}, open[5] = {0}, waits = 0, copies = 0;
@@ -299,6 +299,47 @@ static void not_here(void **state)
     store_close(&f);
 }
 
+/* A tiled slot has room for a tile, on the lowest rung too, and nobody finds it there; others are looked at a tile at a time. */
+static void tiles(void **state)
+{
+    enum { WHOLE, TILED, COLUMNS, N };
+    static const struct act_slot some[N] = {{"whole", 8, 0, DT_F32, ACT_RUNG_BLOCK, WHOLE, 0, false},
+                                            {"tiled", 8, 8, DT_F32, ACT_RUNG_BLOCK, TILED, 0, true},
+                                            {"columns", 4, 0, DT_F32, ACT_RUNG_BLOCK, TILED, 2, true}};
+    struct backend be = noting(MEM_HOST);
+    (void)state;
+    for (int64_t tile = 3; tile < 2 * CAPACITY; tile += CAPACITY) {
+        int64_t most = tile < CAPACITY ? tile : CAPACITY;
+        struct act_store a;
+        struct plan plan;
+        struct act_policy policy = {ACT_RUNG_NONE, 0, false, false, 0, tile};
+        MUST(act_store_init(&a, &be, some, N, LAYERS, CAPACITY, &policy));
+        plan_init(&plan, &be);
+        for (int pass = 0; pass < 2; pass++) {
+            act_store_layout(&a, &plan.arena[PLAN_ACTIVATIONS], &plan.arena[PLAN_SCRATCH], &plan.arena[PLAN_OFFLOADED]);
+            if (pass) break;
+            assert_int_equal(plan.arena[PLAN_ACTIVATIONS].used, LAYERS * CAPACITY * 8 * 4);
+            assert_int_equal(plan.arena[PLAN_SCRATCH].used, most * 16 * 4);
+            MUST(plan_bind(&plan));
+        }
+        act_begin(&a, TOKENS, true);
+        act_written(&a, 1, 1 << WHOLE | 1 << TILED);
+        assert_int_equal(act_missing(&a, 1), 1 << TILED);
+        tensor all = act(&a, 1, WHOLE);
+        assert_int_equal(all.dim[0], TOKENS);
+        act_look(&a, 3, 2);
+        tensor rows = act(&a, 1, WHOLE), own = act(&a, 1, TILED), columns = act(&a, 4, COLUMNS);
+        assert_true(rows.dim[0] == 2 && own.dim[0] == 2 && columns.dim[0] == 2 && columns.dim[1] == 4 && columns.ld == 16);
+        assert_ptr_equal(rows.data, (float *)all.data + 3 * 8);
+        assert_ptr_equal(own.data, a.shared[TILED]);
+        assert_ptr_equal(columns.data, (float *)own.data + 2);
+        act_begin(&a, TOKENS, true);
+        assert_int_equal(act(&a, 1, WHOLE).dim[0], TOKENS);
+        act_store_release(&a);
+        plan_release(&plan);
+    }
+}
+
 static void places(void **state)
 {
     static const struct {
@@ -316,7 +357,7 @@ static void places(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct fixture f;
-        struct act_policy policy = {rows[i].rung, rows[i].every, true, true, 0};
+        struct act_policy policy = {rows[i].rung, rows[i].every, true, true, 0, 0};
         store_open(&f, MEM_DEVICE, &policy);
         assert_int_equal(f.plan.arena[PLAN_ACTIVATIONS].used, rows[i].kept);
         assert_int_equal(f.plan.arena[PLAN_SCRATCH].used, rows[i].scratch);
@@ -366,7 +407,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(queued),   cmocka_unit_test(on_one_stream), cmocka_unit_test(a_layer_ahead), cmocka_unit_test(only_for_backward),
-        cmocka_unit_test(not_here), cmocka_unit_test(places),        cmocka_unit_test(values),
+        cmocka_unit_test(not_here), cmocka_unit_test(tiles),         cmocka_unit_test(places),        cmocka_unit_test(values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

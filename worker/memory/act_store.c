@@ -31,6 +31,7 @@ status act_store_init(struct act_store *a, const struct backend *be, const struc
 {
     *a = (struct act_store){
         .be = be, .slot = slots, .n_slots = n_slots, .layers = layers, .capacity = capacity, .lowest = policy->lowest, .inside = -1};
+    a->tile = policy->tile && policy->tile < capacity ? policy->tile : capacity;
     a->rung = mem_alloc((size_t)layers * sizeof *a->rung);
     a->own = mem_alloc((size_t)(layers * n_slots) * sizeof *a->own);
     for (int64_t l = 0; l < layers; l++) a->rung[l] = policy->every > 0 && (l + 1) % policy->every ? ACT_RUNG_PRODUCTS : policy->rung;
@@ -56,11 +57,15 @@ void act_store_release(struct act_store *a)
 
 static size_t slot_bytes(const struct act_store *a, int slot)
 {
-    return (size_t)(a->capacity * (a->slot[slot].width + a->slot[slot].room)) * dtype_bytes(a->slot[slot].dt);
+    int64_t tokens = a->slot[slot].tiled ? a->tile : a->capacity;
+    return (size_t)(tokens * (a->slot[slot].width + a->slot[slot].room)) * dtype_bytes(a->slot[slot].dt);
 }
 
 /* Has the slot memory of its own in the layer? */
-static bool is_kept(const struct act_store *a, int64_t layer, int slot) { return a->rung[layer] < a->slot[slot].from; }
+static bool is_kept(const struct act_store *a, int64_t layer, int slot)
+{
+    return !a->slot[slot].tiled && a->rung[layer] < a->slot[slot].from;
+}
 
 static bool has_memory(const struct act_store *a, int slot) { return a->slot[slot].width && a->slot[slot].of == slot; }
 
@@ -124,6 +129,7 @@ void act_store_layout(struct act_store *a, struct arena *kept, struct arena *scr
 void act_begin(struct act_store *a, int64_t tokens, bool backward)
 {
     a->tokens = tokens;
+    act_look(a, 0, tokens);
     a->inside = -1;
     a->ring.used = backward;
     for (int i = 0; i < ACT_MAX_SLOTS; i++) a->owner[i] = -1;
@@ -178,11 +184,18 @@ status act_leave(struct act_store *a, struct stream *s, int64_t layer, enum phas
 
 /* ---- asked --------------------------------------------------------------------------------------------------------------- */
 
+void act_look(struct act_store *a, int64_t first, int64_t count)
+{
+    a->first = first;
+    a->count = count;
+}
+
 tensor act(const struct act_store *a, int64_t layer, int slot)
 {
     const struct act_slot *row = &a->slot[slot], *owner = &a->slot[row->of];
     void *own = a->own[layer * a->n_slots + row->of];
     tensor t = tensor_2d(own ? own : a->shared[row->of], owner->dt, a->tokens, owner->width + owner->room);
+    t = tensor_rows(&t, row->tiled ? 0 : a->first, a->count);
     return tensor_columns(&t, row->column, row->width);
 }
 
@@ -205,5 +218,5 @@ slot_set act_missing(const struct act_store *a, int64_t layer)
 void act_written(struct act_store *a, int64_t layer, slot_set slots)
 {
     for (int slot = 0; slot < a->n_slots; slot++)
-        if (slots >> slot & 1) a->owner[slot] = layer;
+        if (slots >> slot & 1 && !a->slot[slot].tiled) a->owner[slot] = layer;
 }

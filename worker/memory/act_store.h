@@ -51,6 +51,7 @@ struct act_slot {
     enum act_rung from; /* recomputed on this rung and above; ACT_RUNG_FORWARD = never */
     int of;             /* the slot whose memory this is: itself, or the owner of … */
     int64_t column;     /* … the columns from this one on, which this slot is a view of */
+    bool tiled;         /* its values live for a tile of tokens only: shared and recomputed on every rung */
 };
 
 struct act_policy {
@@ -59,6 +60,7 @@ struct act_policy {
     bool offload;   /* where tensors have memory of their own; elsewhere nothing is gained and nothing is done */
     bool apart;     /* its copies on streams of their own; else on the layers' */
     int64_t lowest; /* no backward comes below this layer */
+    int64_t tile;   /* tokens of a tile; 0 where no slot is tiled */
 };
 
 /* Offloading: what has left, and how it comes and goes. */
@@ -76,7 +78,9 @@ struct act_store {
     const struct act_slot *slot;
     int n_slots;
     int64_t layers, capacity; /* tokens the buffers hold */
+    int64_t tile;             /* … and those of tiled slots */
     int64_t tokens;           /* of the micro-batch now in them */
+    int64_t first, count;     /* of these, those that are looked at: all, or a tile's */
     int64_t lowest;           /* layer whose backward comes */
     enum act_rung *rung;      /* per layer */
     void **own;               /* [layers·n_slots], NULL = shared; with a ring, the layer's place in it */
@@ -97,10 +101,14 @@ void act_begin(struct act_store *a, int64_t tokens, bool backward);
 status act_enter(struct act_store *a, struct stream *s, int64_t layer, enum phase phase);
 status act_leave(struct act_store *a, struct stream *s, int64_t layer, enum phase phase);
 
+/* From here on act shows these tokens alone, which tiled slots have in their first rows: at most a tile of them. Whoever walks a layer
+ * tile by tile goes back to all. */
+void act_look(struct act_store *a, int64_t first, int64_t count);
+
 /* The slot's view for this layer, [tokens, width]; columns have the owner's distance between rows. */
 tensor act(const struct act_store *a, int64_t layer, int slot);
 
-/* Slots whose values for this layer are not there now (shared and owned by another layer). */
+/* Slots whose values for this layer are not there now (shared and owned by another layer; tiled ones never are). */
 slot_set act_missing(const struct act_store *a, int64_t layer);
 
 /* Slots that have no memory of their own in this layer: missing, once another layer has been walked. */

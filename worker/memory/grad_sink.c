@@ -39,32 +39,45 @@ status grad_sink_init(struct grad_sink *g, struct param_store *params, struct co
     return s->be->dev.event_open(&g->ready);
 }
 
-/* Places of the gradients that stay open, and the longest of those and of the others. Returns the elements held. */
-static int64_t place_held(struct grad_sink *g, int64_t *largest, int64_t *largest_held)
+static int64_t place_next(int64_t *at, int64_t count)
 {
-    int64_t at = 0;
-    *largest = *largest_held = 0;
+    int64_t here = *at;
+    *at += (count + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+    return here;
+}
+
+/* Places of the gradients that stay open, those of a layer in the places of every other one's; and the longest of the others. Returns
+ * the elements held. */
+static int64_t place_held(struct grad_sink *g, int64_t *largest)
+{
+    const struct param *p = g->params->p;
+    int64_t of_none = 0, of_layer = 0, most = 0, layer = -1;
+    *largest = 0;
     for (int i = 0; i < g->params->n; i++) {
-        const struct param *p = &g->params->p[i];
-        if (!param_is_trained(p)) continue;
-        int64_t *longest = p->held ? largest_held : largest;
-        if (p->count > *longest) *longest = p->count;
-        if (!p->held) continue;
-        g->held_at[i] = at;
-        at += (p->count + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+        if (!param_is_trained(&p[i])) continue;
+        if (!p[i].held) {
+            if (p[i].count > *largest) *largest = p[i].count;
+            continue;
+        }
+        if (p[i].layer != layer) of_layer = 0;
+        layer = p[i].layer;
+        g->held_at[i] = place_next(layer < 0 ? &of_none : &of_layer, p[i].count);
+        if (layer >= 0 && of_layer > most) most = of_layer;
     }
-    return at;
+    for (int i = 0; i < g->params->n; i++)
+        if (p[i].layer >= 0) g->held_at[i] += of_none;
+    return of_none + most;
 }
 
 void grad_sink_layout(struct grad_sink *g, struct arena *gradients, struct arena *scratch, struct arena *comm_scratch,
                       struct arena *staging)
 {
-    int64_t flat = g->params->flat_count, largest, largest_held, held = place_held(g, &largest, &largest_held);
+    int64_t flat = g->params->flat_count, largest, held = place_held(g, &largest);
     for (int i = 0; i < g->depth; i++)
         g->buffer[i] = arena_take(gradients, (size_t)flat * dtype_bytes(g->dt), "gradients, %s, partial sum %d", dtype_name(g->dt), i);
     if (g->consume || (g->hi - g->lo > 1 && g->micros == 1)) {
         struct arena *a = g->consume ? gradients : scratch;
-        g->scratch = arena_take(a, (size_t)largest * dtype_bytes(g->dt), "largest gradient, %s", dtype_name(g->dt));
+        if (largest) g->scratch = arena_take(a, (size_t)largest * dtype_bytes(g->dt), "largest gradient, %s", dtype_name(g->dt));
         if (held) g->held = arena_take(a, (size_t)held * dtype_bytes(g->dt), "gradients that stay open, %s", dtype_name(g->dt));
     }
     tree_reduce_layout(&g->reduce, comm_scratch, staging);

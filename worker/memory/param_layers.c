@@ -42,8 +42,9 @@ static status second_copy(const struct param_store *ps, struct stream *s, const 
 static struct param_layer *buffer_of(struct param_store *ps, int64_t layer) { return &ps->buffer[layer % PARAM_LAYERS]; }
 
 /* The working copies were written on s: what is made of them elsewhere follows now, or when its layer is entered. */
-static status follow(struct param_store *ps, struct stream *s, const struct param *p)
+static status follow(struct param_store *ps, struct stream *s, struct param *p)
 {
+    p->written++;
     if (p->joins < 0) return ST_OK;
     if (!param_is_ahead(ps, &ps->p[p->joins])) return second_copy(ps, s, p);
     struct param_layer *b = buffer_of(ps, p->layer);
@@ -55,7 +56,7 @@ static status follow(struct param_store *ps, struct stream *s, const struct para
 status param_store_second_copies(struct param_store *ps, struct stream *s, int64_t lo, int64_t hi)
 {
     for (int i = 0; i < ps->n; i++) {
-        const struct param *p = &ps->p[i];
+        struct param *p = &ps->p[i];
         if (p->kind == PARAM_ADAPTER && p->flat < hi && p->flat + p->count > lo) TRY(follow(ps, s, p));
     }
     return ST_OK;
@@ -130,8 +131,9 @@ static int64_t place_layer(struct param_store *ps, int64_t layer, char *data)
     int64_t at = 0;
     for (int i = ps->first_of[layer]; i < ps->first_of[layer + 1]; i++) {
         struct param *p = &ps->p[i];
-        if (!param_is_ahead(ps, p)) continue;
-        p->value = param_shaped(p, data ? data + (size_t)at * dtype_bytes(ps->act) : NULL, ps->act);
+        bool here = param_is_ahead(ps, p), elsewhere = p->kind == PARAM_FROZEN && p->rank == 2; /* quantised in another layer */
+        if (!here && !elsewhere) continue;
+        if (here) p->value = param_shaped(p, data ? data + (size_t)at * dtype_bytes(ps->act) : NULL, ps->act);
         at += (param_extent(p) + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
     }
     return at;
@@ -166,6 +168,7 @@ void param_layers_layout(struct param_store *ps, struct arena *scratch)
 
 status param_layers_clear(struct param_store *ps, struct stream *s)
 {
+    for (int k = 0; k < PARAM_KEPT; k++) ps->kept[k].id = -1;
     if (!ps->decode) return ST_OK;
     for (int k = 0; k < PARAM_LAYERS; k++) {
         ps->buffer[k].layer = -1;
@@ -183,7 +186,8 @@ static status put_layer(struct param_store *ps, int64_t layer, bool weights)
         const struct param *p = &ps->p[i];
         struct nf4_args q = p->nf4;
         q.w = p->value;
-        if (weights && param_is_ahead(ps, p)) TRY(op_nf4_dequantize(ps->decode, &q));
+        bool decodes = weights && param_is_ahead(ps, p);
+        if (decodes) TRY(ps->replaced ? param_fetch(ps->replaced, p, p->value) : op_nf4_dequantize(ps->decode, &q));
         if (p->joins >= 0) TRY(second_copy(ps, ps->decode, p));
     }
     return ST_OK;

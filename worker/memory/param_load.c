@@ -13,18 +13,23 @@
 enum { PIECE = 1 << 20 }; /* elements */
 
 /* The pages of a source that was copied are clean and in the page cache: drop them from this process. */
-void param_source_forget(const struct param *p, int64_t first, int64_t count)
+void param_forget(const struct st_entry *e, size_t from, size_t to)
 {
-    const struct st_entry *e = p->source;
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), data = (uintptr_t)e->data;
-    uintptr_t lo = data + (size_t)first * dtype_bytes(e->dt), hi = lo + (size_t)count * dtype_bytes(e->dt);
-    lo = first ? lo / page * page : (lo + page - 1) / page * page;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), data = (uintptr_t)e->data, lo = data + from, hi = data + to;
+    lo = from ? lo / page * page : (lo + page - 1) / page * page;
     hi = hi / page * page;
     if (hi > lo) madvise((void *)lo, hi - lo, MADV_DONTNEED);
 }
 
+void param_source_forget(const struct param *p, int64_t first, int64_t count)
+{
+    size_t size = dtype_bytes(p->source->dt);
+    param_forget(p->source, (size_t)first * size, (size_t)(first + count) * size);
+}
+
 bool param_load_widens(const struct param *p)
 {
+    if (p->stored) return false;
     bool drawn = !p->source && !p->imagined;
     return (p->kind == PARAM_NF4 && (drawn || (p->source && p->source->dt == DT_F16))) || (param_has_room(p) && drawn);
 }
@@ -33,7 +38,7 @@ size_t param_load_bytes(const struct param_store *ps)
 {
     size_t most = (size_t)PIECE * 4;
     for (int i = 0; i < ps->n; i++)
-        if (ps->p[i].kind == PARAM_NF4) {
+        if (ps->p[i].kind == PARAM_NF4 && !ps->p[i].stored) {
             const struct param *p = &ps->p[i];
             size_t bytes = p->source ? p->source->bytes : p->imagined ? (size_t)p->count * 2 : 0;
             if (bytes > most) most = bytes;
@@ -84,6 +89,22 @@ static status put_piece(struct stage *g, const struct param *p, int64_t first, i
     return st;
 }
 
+status param_fetch(struct stage *g, const struct param *p, tensor to)
+{
+    int64_t step = to.rank == 1 || to.ld == to.dim[1] ? PIECE : p->dim[1] < PIECE ? PIECE / p->dim[1] * p->dim[1] : p->dim[1];
+    for (int64_t first = 0, count; first < p->count; first += count) {
+        tensor from;
+        void *owned;
+        count = p->count - first < step ? p->count - first : step;
+        TRY(source(g, p->source, first, count, &from, &owned));
+        status st = convert_part(g->s, from, to, first);
+        free(owned);
+        TRY(st);
+        param_source_forget(p, first, count);
+    }
+    return ST_OK;
+}
+
 static status quantise(struct param_store *ps, struct stage *g, const struct param *p)
 {
     tensor from;
@@ -127,6 +148,7 @@ static status draw(struct stage *g, const struct param *p, tensor to, uint64_t k
     case PARAM_INIT_UNIFORM:
         return op_init(g->s, &(struct init_args){.w = to, .bound = p->init_bound, .normal = p->init == PARAM_INIT_NORMAL, .key = key});
     case PARAM_INIT_ZERO:
+    case PARAM_INIT_LENGTH:
         return g->s->be->dev.zero(g->s, to.data, (size_t)to.dim[0] * dtype_bytes(to.dt));
     case PARAM_INIT_ONE:
         return fill_ones(g, to);
@@ -158,9 +180,31 @@ status param_store_load(struct param_store *ps, struct stage *g, uint64_t seed)
     for (int i = 0; i < ps->n; i++) {
         struct param *p = &ps->p[i];
         log_progress("load", i + 1, ps->n);
-        if (p->mapped) continue;
+        if (p->stored) TRY(param_stored_load(p, g));
+        if (p->mapped || p->stored) continue;
         if (param_has_room(p)) TRY(ps->be->dev.zero(g->s, p->value.data, (size_t)param_extent(p) * dtype_bytes(ps->act)));
         TRY(p->source ? load_one(ps, g, p) : init_one(ps, g, p, i, seed));
+    }
+    TRY(param_layers_clear(ps, g->s));
+    return param_store_refresh_all(ps, g->s);
+}
+
+status param_store_replace(struct param_store *ps, struct stage *g, const struct st_set *files)
+{
+    ps->replaced = g;
+    for (int k = 0; k < PARAM_KEPT; k++) ps->kept[k].id = -1;
+    if (ps->flat_count) TRY(ps->be->dev.zero(g->s, ps->flat, (size_t)ps->flat_count * dtype_bytes(ps->trained_dt)));
+    if (ps->flat_work) TRY(ps->be->dev.zero(g->s, ps->flat_work, (size_t)ps->flat_count * dtype_bytes(ps->act)));
+    for (int i = 0; i < ps->n; i++) {
+        struct param *p = &ps->p[i];
+        if (p->kind == PARAM_ADAPTER) continue;
+        p->source = st_find(files, p->name);
+        if (!p->source || !param_shape_agrees(p, p->source) || p->source->dt != ps->act)
+            FAIL(ST_CORRUPT, "%s is not among the weights that were just written", p->name);
+        if (p->mapped && p->kind == PARAM_FROZEN)
+            p->value = param_shaped(p, (void *)(uintptr_t)p->source->data, ps->act);
+        else if (p->kind != PARAM_NF4)
+            TRY(param_fetch(g, p, p->value));
     }
     TRY(param_layers_clear(ps, g->s));
     return param_store_refresh_all(ps, g->s);

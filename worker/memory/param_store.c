@@ -63,7 +63,8 @@ bool param_dtype_loads(const struct st_entry *e) { return e->known && (e->dt == 
 /* Tensors that files carry and nobody needs: stale RoPE buffers. */
 static bool ignorable(const char *name) { return strstr(name, "rotary_emb.inv_freq") != NULL; }
 
-/* What a quantised file holds beside or in place of a weight. */
+/* What a quantised file holds beside or in place of a weight; of bitsandbytes' it is read where config.json says so. */
+enum { NF4_ENDS = 3 };
 static const struct {
     const char *end, *by;
 } PACKED[] = {
@@ -81,17 +82,17 @@ static const struct {
     {".scales", "MLX or another block-wise quantisation"},
 };
 
-static status refuse_packed(const struct st_set *files, const char *dir)
+static status refuse_packed(const struct st_set *files, const char *dir, bool bnb)
 {
     for (int i = 0; i < files->n; i++)
-        for (size_t k = 0; k < sizeof PACKED / sizeof *PACKED; k++) {
+        for (size_t k = bnb ? NF4_ENDS : 0; k < sizeof PACKED / sizeof *PACKED; k++) {
             const char *name = files->entries[i].name;
             size_t n = strlen(name), end = strlen(PACKED[k].end);
             if (n >= end && !strcmp(name + n - end, PACKED[k].end))
                 FAIL(ST_NOT_BUILT,
-                     "%s: the weights are already quantised (%s: there is %s), which is not read; use the original, "
+                     "%s: the weights are already quantised (%s: there is %s%s), which is not read; use the original, "
                      "unquantised model: model.quantize_base=true (or a qlora_ component) quantises it to NF4 while loading",
-                     dir, PACKED[k].by, name);
+                     dir, PACKED[k].by, name, k < NF4_ENDS ? ", but config.json has no quantization_config" : "");
         }
     return ST_OK;
 }
@@ -128,12 +129,23 @@ struct matching {
     bool *taken;       /* by file entry */
     struct buf report; /* one line per fault, the first 20 */
     int bad;
+    status st; /* of the first quantised weight that cannot be read */
 };
 
 static bool complain(struct matching *m) { return ++m->bad <= 20; }
 
-static void take(struct matching *m, struct param *p, dtype act, bool tied)
+/* Of a directory with quantised weights: those that should be are, and no others. */
+static status take_stored(struct param_store *ps, struct matching *m, struct param *p, const struct st_entry *e)
 {
+    if (p->stored) return param_stored_find(ps, p, m->files, e, m->taken);
+    if (!ps->bnb || !bnb_is_quantised(m->files, e->name)) return ST_OK;
+    FAIL(ST_NOT_BUILT, "%s: %s is quantised, which %s; save the directory again with it as it was", e->file, e->name,
+         p->layer < 0 ? "is read of the linears of blocks only" : "llm_int8_skip_modules of config.json says it is not");
+}
+
+static void take(struct param_store *ps, struct matching *m, struct param *p, bool tied)
+{
+    dtype act = ps->act;
     const char *other;
     const struct st_entry *e = find_as(m->files, p->name, &other);
     /* tied: whichever of the two is there is both */
@@ -144,7 +156,12 @@ static void take(struct matching *m, struct param *p, dtype act, bool tied)
         if (!e) e = twin;
     }
     if (e) m->taken[e - m->files->entries] = true;
-    const char *problem = !e ? "missing" : !param_shape_agrees(p, e) ? "wrong shape" : !param_dtype_loads(e) ? "wrong dtype" : NULL;
+    if (e && !m->st) m->st = take_stored(ps, m, p, e);
+    bool as_is = p->stored || m->st;
+    const char *problem = !e                                    ? "missing"
+                          : !as_is && !param_shape_agrees(p, e) ? "wrong shape"
+                          : !as_is && !param_dtype_loads(e)     ? "wrong dtype"
+                                                                : NULL;
     if (!problem && !other)
         p->source = e;
     else if (!complain(m))
@@ -169,19 +186,19 @@ void param_store_imagine(struct param_store *ps)
 status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random)
 {
     if (random) return ST_OK;
-    TRY(refuse_packed(files, dir));
+    TRY(refuse_packed(files, dir, ps->bnb != NULL));
     struct matching m = {.files = files, .taken = mem_alloc((size_t)(files->n + 1) * sizeof *m.taken)};
     for (int i = 0; i < ps->n; i++)
-        if (ps->p[i].kind != PARAM_ADAPTER) take(&m, &ps->p[i], ps->act, tied);
+        if (ps->p[i].kind != PARAM_ADAPTER) take(ps, &m, &ps->p[i], tied);
     for (int i = 0; i < files->n; i++)
         if (!m.taken[i] && !ignorable(files->entries[i].name) && complain(&m))
             buf_printf(&m.report, "\n  extra: %s", files->entries[i].name);
     if (m.bad > 20) buf_printf(&m.report, "\n  … and %d more", m.bad - 20);
-    status st = !m.bad ? ST_OK
-                       : status_fail(ST_SHAPE,
-                                     "%s: the safetensors files do not hold the model that config.json describes:%s\n"
-                                     "  check that both come from the same model",
-                                     dir, m.report.data);
+    status st = m.st || !m.bad ? m.st
+                               : status_fail(ST_SHAPE,
+                                             "%s: the safetensors files do not hold the model that config.json describes:%s\n"
+                                             "  check that both come from the same model",
+                                             dir, m.report.data);
     free(m.taken);
     buf_release(&m.report);
     return st;
@@ -345,13 +362,18 @@ static void take_frozen(struct param_store *ps, struct param *p, struct arena *a
     }
 }
 
-static void take_nf4(struct param *p, struct arena *a)
+static void take_nf4(struct param_store *ps, struct param *p, struct arena *a)
 {
     struct nf4_sizes n = nf4_sizes(p->count);
+    if (!p->once) p->nf4.offset = tensor_1d(arena_take(a, 4, "NF4 nested scales"), DT_F32, 1);
+    if (p->stored && param_stored_map(ps, p)) return;
     p->nf4.codes = tensor_1d(arena_take(a, (size_t)n.codes, "NF4 codes"), DT_U8, n.codes);
+    if (p->once) {
+        p->nf4.absmax = tensor_1d(arena_take(a, (size_t)n.blocks * 4, "NF4 scales, f32"), DT_F32, n.blocks);
+        return;
+    }
     p->nf4.absmax_q = tensor_1d(arena_take(a, (size_t)n.blocks, "NF4 scales"), DT_U8, n.blocks);
     p->nf4.nested = tensor_1d(arena_take(a, (size_t)n.nested * 4, "NF4 nested scales"), DT_F32, n.nested);
-    p->nf4.offset = tensor_1d(arena_take(a, 4, "NF4 nested scales"), DT_F32, 1);
 }
 
 static tensor flat_view(const struct param *p, void *flat, dtype dt)
@@ -378,14 +400,19 @@ static void layout_linears(struct param_store *ps, struct arena *scratch, int64_
 bool param_store_lend(const struct param_store *ps, size_t bytes, void **out)
 {
     bool taken = ps->wide.dim[0] && !ps->decode;
+    size_t element = dtype_bytes(ps->act);
+    for (int k = 0; k < PARAM_KEPT; k++) {
+        *out = ps->kept[k].data;
+        if (bytes <= (size_t)ps->kept[k].count * element) return true;
+    }
     *out = ps->dequantised.data;
-    return !taken && bytes <= (size_t)ps->dequantised.dim[0] * dtype_bytes(ps->act);
+    return !taken && bytes <= (size_t)ps->dequantised.dim[0] * element;
 }
 
 void param_store_layout(struct param_store *ps, struct arena *frozen, struct arena *trained, struct arena *scratch)
 {
     dtype dt = ps->trained_dt;
-    int64_t largest = 0, widest = 0;
+    int64_t largest = 0, widest = 0, kept[PARAM_KEPT] = {0};
     ps->mapped_bytes = 0;
     if (ps->flat_count) {
         ps->flat = arena_take(trained, (size_t)ps->flat_count * dtype_bytes(dt), "parameters, %s", dtype_name(dt));
@@ -399,8 +426,9 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         struct param *p = &ps->p[i];
         if (p->kind == PARAM_FROZEN) take_frozen(ps, p, frozen);
         if (p->kind == PARAM_NF4) {
-            take_nf4(p, frozen);
-            if (!param_is_ahead(ps, p) && p->count > largest) largest = p->count;
+            take_nf4(ps, p, frozen);
+            if (!param_is_ahead(ps, p) && !p->kept && p->count > largest) largest = p->count;
+            if (p->kept && p->count > kept[p->kept - 1]) kept[p->kept - 1] = p->count;
         }
         if (param_load_widens(p) && p->count > widest) widest = p->count;
         if (!param_is_trained(p)) continue;
@@ -408,8 +436,20 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         if (ps->masters) p->master = flat_view(p, ps->flat_master, DT_F32);
         p->work = param_is_copied(ps, p) ? flat_view(p, ps->flat_work, ps->act) : p->value;
     }
+    for (int k = 0; k < PARAM_KEPT; k++) {
+        ps->kept[k].count = kept[k];
+        if (kept[k])
+            ps->kept[k].data = arena_take(scratch, (size_t)kept[k] * dtype_bytes(ps->act), "dequantised linears, %s", dtype_name(ps->act));
+    }
     param_layers_layout(ps, scratch);
     layout_linears(ps, scratch, widest, largest);
+}
+
+void param_keep(struct param_store *ps, int id, int place)
+{
+    struct param *p = &ps->p[id];
+    assert(place < PARAM_KEPT);
+    if (p->kind == PARAM_NF4 && !param_is_ahead(ps, p)) p->kept = 1 + place;
 }
 
 /* ---- use ---------------------------------------------------------------------------------------------------------- */
@@ -426,11 +466,19 @@ status param_acquire(struct param_store *ps, struct stream *s, int id, tensor *o
         *out = p->value;
         return ST_OK;
     }
-    assert(ps->borrowed < 0);
-    ps->borrowed = id;
-    *out = param_shaped(p, ps->dequantised.data, ps->act);
+    struct param_kept *kept = p->kept ? &ps->kept[p->kept - 1] : NULL;
+    void *data = kept ? kept->data : ps->dequantised.data;
+    *out = param_shaped(p, data, ps->act);
+    if (kept && kept->id == id) return ST_OK;
+    if (kept) {
+        kept->id = id;
+    } else {
+        assert(ps->borrowed < 0);
+        ps->borrowed = id;
+    }
+    if (ps->replaced) return param_fetch(ps->replaced, p, *out);
     struct nf4_args q = p->nf4;
-    q.w = tensor_1d(ps->dequantised.data, ps->act, p->count);
+    q.w = tensor_1d(data, ps->act, p->count);
     return op_nf4_dequantize(s, &q);
 }
 

@@ -14,6 +14,7 @@
 #ifndef TRIMPOT_PARAM_STORE_H
 #define TRIMPOT_PARAM_STORE_H
 
+#include "checkpoints/bnb.h"
 #include "checkpoints/hf.h"
 #include "kernels/backend.h"
 #include "kernels/base/arena.h"
@@ -22,13 +23,19 @@
 
 enum param_kind {
     PARAM_FROZEN,  /* read only: mapped when the file's dtype is the model's, else a converted copy */
-    PARAM_NF4,     /* read only, quantised while loading, dequantised per use into scratch, or a layer ahead (`ahead`) */
+    PARAM_NF4,     /* read only, quantised while loading or before, dequantised per use into scratch, or a layer ahead (`ahead`) */
     PARAM_TRAINED, /* in the flat index */
     PARAM_ADAPTER, /* trained in f32; acquire gives a working copy, scaled and in the activations' dtype */
     PARAM_SAVED,   /* a weight of the base, trained and saved like an adapter (modules_to_save) */
 };
 
-enum param_init { PARAM_INIT_NORMAL, PARAM_INIT_UNIFORM, PARAM_INIT_ZERO, PARAM_INIT_ONE };
+enum param_init {
+    PARAM_INIT_NORMAL,
+    PARAM_INIT_UNIFORM,
+    PARAM_INIT_ZERO,
+    PARAM_INIT_ONE,
+    PARAM_INIT_LENGTH, /* zero, until the model says the lengths of a weight's rows (model_start) */
+};
 
 struct param {
     char name[128]; /* as in the Hugging Face (or PEFT) file */
@@ -38,11 +45,14 @@ struct param {
     int64_t layer;          /* that it is of, -1 = of none */
     int uses;               /* gradient contributions per micro-batch: 2 for tied embeddings */
     bool held;              /* its gradient stays open while those of others come and go: tied embeddings from the head to
-                              * the first layer, the norm and adapters of the head from chunk to chunk */
+                              * the first layer, the norm and adapters of the head from chunk to chunk, what a block walks tile
+                              * by tile from tile to tile */
+    int kept;               /* NF4, not ahead: 1 + the place where it stays dequantised until another takes it (param_keep); 0 none */
     float scale;            /* adapters: factor of the working copy */
     float lr_mult, wd_mult; /* trained: of the learning rate and of the weight decay */
     enum param_init init;
     float init_bound;
+    unsigned written;              /* adapters: how often since it was added (refreshed or stepped) */
     int next;                      /* trained: of the same row (param_store_index), the one whose place follows; -1 = none */
     int64_t flat;                  /* trained: first element in the flat index */
     int64_t partial;               /* trained: first of its norm partials */
@@ -54,9 +64,12 @@ struct param {
     tensor work;                   /* adapters: the working copy */
     tensor master;                 /* f32 master of a bf16 trained parameter; data NULL when none */
     struct nf4_args nf4;
-    int64_t beside, under; /* frozen or NF4, joined: columns and rows of its memory that are its adapter's (param_join) */
-    int joins;             /* adapters: the weight beside (B) or under (A) which a second working copy lies, -1 = none … */
-    int64_t column;        /* … of B, from this column of `beside` on */
+    bool stored, once;               /* NF4: the directory has it quantised (param_stored.c); its scales are f32, not quantised again */
+    struct bnb_tensor packed;        /* stored: where its parts are */
+    const struct st_entry *original; /* what an adapter is merged into instead (worker/merge.h), NULL = `source` */
+    int64_t beside, under;           /* frozen or NF4, joined: columns and rows of its memory that are its adapter's (param_join) */
+    int joins;                       /* adapters: the weight beside (B) or under (A) which a second working copy lies, -1 = none … */
+    int64_t column;                  /* … of B, from this column of `beside` on */
 };
 
 /* Room for one layer's NF4 weights as products read them: even layers have one, odd ones the other, so that a layer's weights always
@@ -68,12 +81,13 @@ struct param_layer {
     bool filling;  /* since the compute stream waited last */
     struct event *filled, *left;
 };
-enum { PARAM_LAYERS = 2 };
+enum { PARAM_LAYERS = 2, PARAM_KEPT = 4 };
 
 struct param_store {
     const struct backend *be;
-    dtype act;        /* of activations and frozen weights */
-    dtype trained_dt; /* of PARAM_TRAINED */
+    const struct bnb_config *bnb; /* what the directory says of weights that it has quantised; NULL: none are */
+    dtype act;                    /* of activations and frozen weights */
+    dtype trained_dt;             /* of PARAM_TRAINED */
     bool masters;
     struct param *p;
     int n, cap;
@@ -84,9 +98,15 @@ struct param_store {
     struct seg *seg_table;    /* of `segs`, the host's */
     struct segs segs;         /* the trained tensors, ascending in the flat index */
     int64_t n_partials;       /* one per (trained tensor, page), by parameter number */
-    tensor dequantised;       /* scratch: one linear at a time */
-    tensor wide;              /* scratch of loading alone: one that is quantised from neither f32 nor bf16 */
-    int borrowed;             /* parameter now in `dequantised`, -1 none */
+    struct stage *replaced;   /* NF4 weights are `source` in full, through here (param_store_replace); NULL: they are codes */
+    tensor dequantised;       /* scratch: one linear at a time … */
+    struct param_kept {
+        void *data;
+        int64_t count;  /* elements */
+        int id;         /* that is there, -1 none */
+    } kept[PARAM_KEPT]; /* … but for those that are read again and again before the next is */
+    tensor wide;        /* scratch of loading alone: one that is quantised from neither f32 nor bf16 */
+    int borrowed;       /* parameter now in `dequantised`, -1 none */
 
     /* The policy for NF4, said before block_build asks: layers of them are dequantised ahead, in memory for two layers, by a stream of
      * their own; else each linear when it is read, in memory for one. */
@@ -116,7 +136,8 @@ int param_add(struct param_store *ps, enum param_kind kind, int64_t dim0, int64_
 const struct st_entry *param_file_entry(const struct st_set *files, const char *name);
 
 /* Finds every non-adapter parameter's tensor in the file set; all missing, misshapen, doubled and extra tensors are
- * listed in one ST_SHAPE message; weights that are already quantised are ST_NOT_BUILT. `tied`: config.json ties embedding and
+ * listed in one ST_SHAPE message; weights that are quantised otherwise than `bnb` says are ST_NOT_BUILT, and the first of which a part
+ * is missing or wrong ends it. `tied`: config.json ties embedding and
  * head, so that either tensor stands for both where the other is missing. `random`: nothing is looked up. */
 status param_store_match(struct param_store *ps, const struct st_set *files, const char *dir, bool tied, bool random);
 /* Instead, to plan a model whose files are not here. */
@@ -145,6 +166,10 @@ void param_join(struct param_store *ps, int w, int a, int b, int64_t beside, int
 /* The two parts, data NULL where the weight is not joined. */
 void param_joined(const struct param_store *ps, int w, tensor *beside, tensor *under);
 
+/* Before the layout: an NF4 weight that is read many times in a row, between readings of others, stays dequantised in `place`, which
+ * others may have in their turn. (Nothing to do where weights are ahead: they stay for as long as their layer is walked.) */
+void param_keep(struct param_store *ps, int id, int place);
+
 /* When all parameters are there: opens what dequantising ahead needs. */
 status param_store_open(struct param_store *ps);
 
@@ -156,6 +181,12 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
 status param_store_load(struct param_store *ps, struct stage *g, uint64_t seed);
 size_t param_load_bytes(const struct param_store *ps); /* what stage_raw will be asked for at most */
 bool param_load_widens(const struct param *p);         /* it passes through `wide` on its way to NF4 */
+
+/* All weights are those of `files` from now on, which has them by their names in the activations' dtype, and adapters are none: for a
+ * look at what they compute. */
+status param_store_replace(struct param_store *ps, struct stage *g, const struct st_set *files);
+/* The source as it is in the file, converted. */
+status param_fetch(struct stage *g, const struct param *p, tensor to);
 
 /* Working copies follow the parameters: after load and resume (optimizer steps write both). */
 status param_store_refresh(struct param_store *ps, struct stream *s, int id);
@@ -217,6 +248,13 @@ static inline bool param_is_ahead(const struct param_store *ps, const struct par
 {
     return ps->ahead && p->kind == PARAM_NF4 && p->layer >= 0;
 }
+
+/* param_stored.c: NF4 weights that are used as the directory has them. What it says of which parameter; where the parts lie, in the
+ * files where tensors are host memory, else in `a`; and how they get there. */
+status param_stored_find(struct param_store *ps, struct param *p, const struct st_set *files, const struct st_entry *e, bool *taken);
+bool param_stored_map(struct param_store *ps, struct param *p); /* false: it needs memory */
+status param_stored_load(struct param *p, struct stage *g);
+void param_forget(const struct st_entry *e, size_t lo, size_t hi); /* bytes [lo, hi) were read for the last time */
 
 /* For the store's own files (param_layers.c). */
 void param_layers_layout(struct param_store *ps, struct arena *scratch);

@@ -27,6 +27,7 @@ static const struct {
     [PLAN_STAGING] = {"staging", "batch_size, fewer ranks", MEM_PINNED},
     [PLAN_OFFLOADED] = {"offloaded", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_PINNED},
     [PLAN_PAGED] = {"paged", "optimizer=bitsandbytes.optim.PagedAdamW8bit, dtype=bf16", MEM_PINNED},
+    [PLAN_HOSTED] = {"host optimizer", "optimizer.optimizer_class=torchao.optim.AdamW8bit, dtype=bf16", MEM_HOST},
     [PLAN_HOST] = {"host", "batch_size", MEM_HOST},
 };
 

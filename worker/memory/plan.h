@@ -8,7 +8,7 @@
  *              device backend                                        cpu
  *   MEM_DEVICE frozen … communication: what ops work on              ┐
  *   MEM_PINNED staging, offloaded, paged: what crosses, by streams   ├ MEM_HOST, one budget
- *   MEM_HOST   host: what the host alone reads; rows beside          ┘ */
+ *   MEM_HOST   optimizer on the host, host: the host's alone; others ┘ */
 #ifndef TRIMPOT_PLAN_H
 #define TRIMPOT_PLAN_H
 
@@ -31,6 +31,7 @@ enum plan_class {
     PLAN_STAGING,
     PLAN_OFFLOADED,
     PLAN_PAGED,
+    PLAN_HOSTED,
     PLAN_HOST,
     PLAN_ARENAS,
 };

@@ -46,6 +46,15 @@
  *   d_n  n1, n2, and, where a norm stands before the sum, branch
  *   d_q d_k d_v (one buffer of columns where the slots are), d_o, d_h
  *
+ * Tiles. Steps that follow each other and work on each token by itself may be a stretch that is walked tile by tile: a few tokens
+ * forward through all of its steps, then the next few; backward the same, each tile with what it needs of the stretch recomputed. What
+ * only the stretch reads and writes then lives for one tile: its slots and their gradients are as long as that. Steps see rows of the
+ * tile; a contribution to a gradient is complete with the last tile (pass.more), so that sums over tokens are sums of tiles' sums.
+ *
+ *           n2 ─┬─[ gate up ─▶ hid ─▶ down ]─▶ branch         tokens 0 … N−1 of n2 and branch,
+ *               ├─[ gate up ─▶ hid ─▶ down ]─▶                one tile of gate, up, hid and of their gradients
+ *               └─[ gate up ─▶ hid ─▶ down ]─▶
+ *
  * Every step writes the gradients of what it reads, but for those it is told to add to (`adds_dx`: q, k and v read one n1, and
  * in backward v comes first). */
 #ifndef TRIMPOT_BLOCK_H
@@ -118,8 +127,13 @@ struct block {
     struct step step[BLOCK_MAX_STEPS];
     int n_steps;
     struct {
+        int first, end; /* steps; empty: all steps see all tokens */
+        slot_set slots;
+    } tiled;
+    struct {
         const char *name;
         int64_t width, room; /* room: elements behind them in every row */
+        bool tiled;
     } grads[BLOCK_MAX_GRADS];
     int n_grads;
     int lora[LINEAR_PER_LAYER];       /* slots of x·Aᵀ */

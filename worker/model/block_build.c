@@ -322,6 +322,24 @@ static void branch_end(struct block *b, const struct model *m, const char *name,
     norm(b, "branch norm", post, raw, b->delta, rstd);
 }
 
+/* The steps first … end are walked tile by tile: what no other step touches lives as long as that, and so does its gradient. */
+static void walk_tiled(struct block *b, int first, int end)
+{
+    slot_set inside = 0, outside = 0;
+    for (int i = 0; i < b->n_steps; i++) {
+        const struct step *st = &b->step[i];
+        *(i >= first && i < end ? &inside : &outside) |= st->reads | st->writes | st->saved | st->terms;
+    }
+    b->tiled.first = first;
+    b->tiled.end = end;
+    b->tiled.slots = inside & ~outside;
+    for (int g = 0; g < b->n_grads; g++) b->grads[g].tiled = true;
+    for (int i = 0; i < b->n_slots; i++) {
+        b->slot[i].tiled = b->tiled.slots & bit(b, i);
+        if (b->grad[i] >= 0 && !b->slot[i].tiled) b->grads[b->grad[i]].tiled = false;
+    }
+}
+
 status block_build(const struct model *m, struct block *b)
 {
     const struct model_shape *s = &m->shape;
@@ -341,7 +359,9 @@ status block_build(const struct model *m, struct block *b)
     norm_sum(b, "norm 1", NORM_1, b->x, n1, r1, b->x2, b->delta, true);
     branch_end(b, m, "o", LINEAR_O, attention_branch(b, m, n1), NORM_POST_1, d_n);
     norm_sum(b, "norm 2", NORM_2, b->x2, n2, r2, b->x, b->delta, false);
+    int first = b->n_steps;
     branch_end(b, m, "down", LINEAR_DOWN, mlp_branch(b, m, n2), NORM_POST_2, d_n);
+    if (m->plan.tile_tokens) walk_tiled(b, first, b->n_steps - s->post_norms); /* the norm behind it sees all of the branch */
     return ST_OK;
 }
 

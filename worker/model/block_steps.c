@@ -57,7 +57,7 @@ status step_norm_bwd(struct pass *p, int64_t layer, const struct step *st)
 static struct linear_io linear_io(const struct pass *p, int64_t layer, const struct step *st)
 {
     int64_t rank = p->m->layers[layer].linear[st->linear].rank;
-    struct linear_io io = {.rows = p->batch->docs.rows, .x = slot(p, layer, st->at.linear.x)};
+    struct linear_io io = {.rows = rows_from(p->batch->docs.rows, p->m->acts.first), .x = slot(p, layer, st->at.linear.x)};
     tensor h = slot(p, layer, st->at.linear.lora);
     if (rank) io.h = tensor_columns(&h, 0, rank);
     io.h_there = st->at.linear.lora_there;

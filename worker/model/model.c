@@ -76,7 +76,7 @@ static bool is_saved(const struct model *m, const char *module) { return m->plan
 /* otherwise: of a module that is trained neither with all others nor by name. */
 static enum param_kind kind_of(const struct model *m, const char *module, enum param_kind otherwise)
 {
-    return m->plan.full ? PARAM_TRAINED : is_saved(m, module) ? PARAM_SAVED : otherwise;
+    return is_saved(m, module) ? PARAM_SAVED : m->plan.full && otherwise == PARAM_FROZEN ? PARAM_TRAINED : otherwise;
 }
 
 static int add_norm(struct model *m, int64_t width, const char *module)
@@ -93,12 +93,25 @@ static bool adapted(const struct model *m, unsigned bit, const char *module)
     return plan->peft ? peft_targets(plan->peft, module) : (plan->adapted & bit) != 0;
 }
 
-static void add_adapter(struct model *m, struct linear *l, const char *module)
+/* Those of its projections that are to have adapters; none: all, or not fused. */
+static void find_parts(const struct model *m, struct linear *l, unsigned bits)
+{
+    const struct model_shape *s = &m->shape;
+    int64_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
+    const struct linear_part rows[] = {[LINEAR_Q] = {0, q}, [LINEAR_K] = {q, kv}, [LINEAR_V] = {q + kv, kv}};
+    if (m->plan.peft || !(bits & 1u << LINEAR_K) || (m->plan.adapted & bits) == bits) return;
+    for (int i = LINEAR_Q; i <= LINEAR_V; i++)
+        if (m->plan.adapted & 1u << i) l->part[l->parts++] = rows[i];
+}
+
+static void add_adapter(struct model *m, struct linear *l, const char *module, unsigned bits)
 {
     const struct model_plan *plan = &m->plan;
-    l->rank = plan->patterns ? peft_rank(plan->patterns, module) : plan->rank;
+    int64_t rank = plan->patterns ? peft_rank(plan->patterns, module) : plan->rank;
     double alpha = plan->patterns ? peft_alpha(plan->patterns, module) : plan->alpha;
-    l->scale = (float)(alpha / (plan->rslora ? sqrt((double)l->rank) : (double)l->rank));
+    if (bits & (bits - 1)) find_parts(m, l, bits);
+    l->rank = l->parts ? l->parts * rank : rank;
+    l->scale = (float)(alpha / (plan->rslora ? sqrt((double)rank) : (double)rank));
     if (l->rank > m->lora_rank) m->lora_rank = l->rank;
     l->dropout = (float)plan->dropout;
     l->lora_a = param_add(&m->params, PARAM_ADAPTER, l->rank, l->in, "base_model.model.%s.lora_A.weight", module);
@@ -108,14 +121,15 @@ static void add_adapter(struct model *m, struct linear *l, const char *module)
     a->init_bound = (float)(1 / sqrt((double)l->in));
     if (plan->start == START_GAUSSIAN) {
         a->init = PARAM_INIT_NORMAL;
-        a->init_bound = (float)(1 / (double)l->rank);
+        a->init_bound = (float)(1 / (double)rank);
     }
     m->params.p[l->w].rewritten = start_is_of_weights(plan->start);
     b->init = PARAM_INIT_ZERO;
     b->scale = l->scale;
+    if (plan->dora) magnitude_add(m, l, module);
 }
 
-static struct linear absent(void) { return (struct linear){.w = -1, .bias = -1, .lora_a = -1, .lora_b = -1}; }
+static struct linear absent(void) { return (struct linear){.w = -1, .bias = -1, .lora_a = -1, .lora_b = -1, .magnitude = -1}; }
 
 /* name: that of the module within `module`. */
 static struct linear add_linear(struct model *m, enum param_kind frozen, const char *module, const struct part *part, uint32_t site)
@@ -128,9 +142,11 @@ static struct linear add_linear(struct model *m, enum param_kind frozen, const c
     l.site = site;
     snprintf(name, sizeof name, "%s.weight", module);
     l.w = add_weight(m, kind_of(m, module, frozen), l.out, l.in, PARAM_INIT_NORMAL, name);
+    m->params.p[l.w].stored = m->params.p[l.w].kind == PARAM_NF4 && m->plan.stored;
+    m->params.p[l.w].once = m->params.p[l.w].stored && !m->plan.stored->nested;
     snprintf(name, sizeof name, "%s.bias", module);
     if (part->bias) l.bias = add_weight(m, kind_of(m, module, PARAM_FROZEN), l.out, 0, PARAM_INIT_ZERO, name);
-    if (adapted(m, part->bits, module)) add_adapter(m, &l, module);
+    if (adapted(m, part->bits, module)) add_adapter(m, &l, module, part->bits);
     return l;
 }
 
@@ -146,11 +162,16 @@ static void chain_adapters(struct model *m, const struct layer *layer)
     }
 }
 
+static enum param_kind block_kind(const struct model *m, const char *module)
+{
+    if (m->plan.stored) return bnb_quantises(m->plan.stored, module) ? PARAM_NF4 : PARAM_FROZEN;
+    return m->plan.nf4 ? PARAM_NF4 : m->plan.full ? PARAM_TRAINED : PARAM_FROZEN;
+}
+
 static void add_layer(struct model *m, int64_t index, const struct part *parts, int n)
 {
     const struct model_shape *s = &m->shape;
     struct layer *layer = &m->layers[index];
-    enum param_kind linear = m->plan.nf4 ? PARAM_NF4 : PARAM_FROZEN;
     int first = m->params.n;
     layer->window = s->sliding[index] ? s->window : 0;
     layer->rope = s->sliding[index] && m->n_ropes == 2;
@@ -163,7 +184,8 @@ static void add_layer(struct model *m, int64_t index, const struct part *parts, 
         if (part->norm >= 0)
             layer->norm[part->norm] = add_norm(m, part->out, name);
         else
-            layer->linear[part->linear] = add_linear(m, linear, name, part, (uint32_t)(index * LINEAR_PER_LAYER + part->linear + 1));
+            layer->linear[part->linear] =
+                add_linear(m, block_kind(m, name), name, part, (uint32_t)(index * LINEAR_PER_LAYER + part->linear + 1));
     }
     chain_adapters(m, layer);
     for (int i = first; i < m->params.n; i++) {
@@ -172,16 +194,18 @@ static void add_layer(struct model *m, int64_t index, const struct part *parts, 
     }
 }
 
-/* One tensor has one adapter: on all of its parts or on none. */
+/* An adapter on some of a fused linear's projections has zeros in B that must stay: plain LoRA keeps them. */
 static status check_fused(const struct model_plan *plan, const struct part *parts, int n)
 {
-    for (int i = 0; plan->lora && !plan->peft && i < n; i++) {
+    bool plain = plan->start <= START_GAUSSIAN && !plan->patterns && !plan->rslora && !plan->dora;
+    for (int i = 0; plan->lora && !plan->peft && !plain && i < n; i++) {
         unsigned some = plan->adapted & parts[i].bits;
         if (some && some != parts[i].bits)
-            FAIL(ST_USAGE,
-                 "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, "
-                 "%s, whose adapter is on all or none of them: name all three",
-                 parts[i].name);
+            FAIL(
+                ST_USAGE,
+                "model.lora_attn_modules names some of q_proj, k_proj and v_proj, but this model has them as one tensor, %s: on a part of "
+                "it only plain adapters are built, without use_rslora, use_dora, init_lora_weights and patterns; name all three, or leave these out",
+                parts[i].name);
     }
     return ST_OK;
 }
@@ -196,9 +220,9 @@ static status check_saved(struct model *m)
             FAIL(ST_USAGE,
                  "model.modules_to_save: embed_tokens: this model ties its output head to its embedding, so that training one would "
                  "change both; take the name out");
-        if (m->plan.nf4 && p->layer >= 0 && p->rank == 2)
+        if ((m->plan.nf4 || m->plan.stored) && p->layer >= 0 && p->rank == 2)
             FAIL(ST_USAGE,
-                 "model.modules_to_save selects %s, which model.quantize_base holds in 4 bits; of such a base only the embedding, the "
+                 "model.modules_to_save selects %s, which is held in 4 bits; of such a base only the embedding, the "
                  "head and norms can be trained whole",
                  p->name);
     }
@@ -221,6 +245,7 @@ static status add_head(struct model *m)
     if (!s->tied) {
         m->head = add_linear(m, PARAM_FROZEN, "lm_head", &part, (uint32_t)(s->layers * LINEAR_PER_LAYER + 1));
         if (m->head.lora_a >= 0) m->params.p[m->head.lora_a].held = m->params.p[m->head.lora_b].held = true;
+        if (m->head.magnitude >= 0) m->params.p[m->head.magnitude].held = true;
         return ST_OK;
     }
     m->head = absent();
@@ -260,6 +285,22 @@ static void join_adapters(struct model *m)
         }
 }
 
+/* What the steps of tiles read and train comes again with every tile. */
+static void keep_for_tiles(struct model *m)
+{
+    const struct block *b = m->block;
+    if (m->bounds.tokens <= m->plan.tile_tokens) return; /* there is one */
+    for (int64_t layer = 0; layer < m->shape.layers; layer++)
+        for (int i = b->tiled.first, place = 0; i < b->tiled.end; i++) {
+            if (b->step[i].linear < 0) continue;
+            const struct linear *l = &m->layers[layer].linear[b->step[i].linear];
+            const int ids[] = {l->w, l->bias, l->lora_a, l->lora_b};
+            for (size_t k = 0; k < sizeof ids / sizeof *ids; k++)
+                if (ids[k] >= 0) m->params.p[ids[k]].held = true;
+            param_keep(&m->params, l->w, place++);
+        }
+}
+
 static float rounded(dtype act, float x) { return act == DT_BF16 ? bf16_widen(bf16_round(x)) : x; }
 
 status model_init(struct model *m, const struct backend *be, const struct model_shape *shape, const struct model_plan *plan,
@@ -278,6 +319,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     int n = list_parts(shape, parts);
     dtype trained = plan->full ? act : act == DT_F64 ? DT_F64 : DT_F32;
     param_store_init(&m->params, be, act, trained, masters, !plan->nf4_in_turn);
+    m->params.bnb = plan->stored;
     m->layers = mem_alloc((size_t)shape->layers * sizeof *m->layers);
     m->block = mem_alloc(sizeof *m->block);
     TRY(check_fused(plan, parts, n));
@@ -287,13 +329,15 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     TRY(add_head(m));
     TRY(check_saved(m));
     set_rates(m);
+    magnitude_open(m);
     param_store_index(&m->params);
     TRY(block_build(m, m->block));
     for (int64_t l = 0; l < shape->layers; l++) m->layers[l].use = block_use_of(m, l);
     join_adapters(m);
+    keep_for_tiles(m);
     TRY(param_store_open(&m->params));
     kv_cache_init(&m->cache, shape->layers, bounds->cached, shape->kv_heads * shape->head_dim, act);
-    struct act_policy policy = {plan->rung, plan->rung_every, plan->offload, plan->offload_apart, m->lowest};
+    struct act_policy policy = {plan->rung, plan->rung_every, plan->offload, plan->offload_apart, m->lowest, plan->tile_tokens};
     return act_store_init(&m->acts, be, m->block->slot, m->block->n_slots, shape->layers, bounds->tokens, &policy);
 }
 
@@ -304,6 +348,7 @@ void model_release(struct model *m)
     param_store_release(&m->params);
     free(m->block);
     free(m->layers);
+    free(m->lengths);
     *m = (struct model){0};
 }
 
@@ -332,7 +377,8 @@ bool model_spare(struct model *m, size_t bytes, void **out)
 static void layout_gradients(struct model *m, struct arena *scratch)
 {
     for (int i = 0; i < m->block->n_grads; i++) {
-        int64_t tokens = m->bounds.tokens, cols = m->block->grads[i].width, room = m->block->grads[i].room;
+        int64_t tokens = m->block->grads[i].tiled ? m->acts.tile : m->bounds.tokens;
+        int64_t cols = m->block->grads[i].width, room = m->block->grads[i].room;
         size_t bytes = (size_t)(tokens * (cols + room)) * dtype_bytes(m->act);
         void *data;
         if (i == GRAD_X || !model_spare(m, bytes, &data)) data = arena_take(scratch, bytes, "%s", m->block->grads[i].name);
@@ -373,11 +419,13 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
     layout_head(m, scratch, backward);
     if (backward) layout_gradients(m, scratch);
     if (!m->lora_rank) return;
+    magnitude_layout(m, scratch, backward);
     int64_t rows = m->bounds.tokens > m->plan.head_rows ? m->bounds.tokens : m->plan.head_rows;
-    int64_t widest = s->ffn > s->width ? s->ffn : s->width, q = s->heads * s->head_dim;
-    if (q > widest) widest = q;
+    int64_t q = s->heads * s->head_dim, widest = rows * (q > s->width ? q : s->width);
+    int64_t product = s->ffn * (m->plan.tile_tokens ? m->acts.tile : rows);
+    if (product > widest) widest = product;
     if (backward) m->lora_t = take2(scratch, m->act, rows, m->lora_rank, "adapter dy·B");
-    if (backward && m->plan.dropout > 0) m->dropped = take2(scratch, m->act, rows, widest, "adapter input, dropped");
+    if (backward && m->plan.dropout > 0) m->dropped = take1(scratch, m->act, widest, "adapter input, dropped");
 }
 
 /* θ is the f32 product of f32 position and f32 frequency, as every other implementation has it. */
@@ -413,6 +461,8 @@ status model_prepare(struct model *m, struct stage *g)
     for (int i = 0; i < m->n_ropes; i++) TRY(fill_rope(m, g, &m->shape.rope[i], &m->rope[i]));
     return ST_OK;
 }
+
+status model_start(struct model *m, struct stream *s) { return magnitude_start(m, s); }
 
 /* ---- running -------------------------------------------------------------------------------------------------------- */
 

@@ -16,11 +16,32 @@
 #include "worker/model/block.h"
 #include "worker/model/family.h"
 
+/* Lengths of the rows of W, squared, and of W + s·B·A (magnitude.c). */
+struct row_lengths {
+    tensor square, now; /* [out] f32 */
+    bool measured;      /* `square` is there … */
+    unsigned as_of;     /* … and `now`, of A and B as they were then (param.written) */
+};
+
 /* One projection with its optional bias and LoRA adapter; numbers of parameters, -1 = absent. */
+/* A fused linear some of whose projections have adapters: each has its rows of B and its columns, the rest of B stays zero.
+ *
+ *            rank of q   of v              A: q's rows above v's, so that PEFT reads it as one adapter of both ranks
+ *   rows q  [   B_q    |  0  ]
+ *   rows k  [    0     |  0  ]
+ *   rows v  [    0     | B_v ] */
+enum { LINEAR_PARTS = 2 };
+struct linear_part {
+    int64_t first, rows;
+};
+
 struct linear {
     const char *module; /* "self_attn.q_proj", as PEFT names it within its layer */
-    int w, bias, lora_a, lora_b;
+    int w, bias, lora_a, lora_b, magnitude;
+    struct row_lengths *lengths; /* with a magnitude */
     int64_t in, out, rank;
+    struct linear_part part[LINEAR_PARTS];
+    int parts;     /* 0: one adapter for all rows; else rank / parts for each of these */
     float scale;   /* s = α/r */
     float dropout; /* of the adapter's input */
     uint32_t site; /* for the dropout's random numbers */
@@ -38,12 +59,13 @@ struct layer {
 struct model_plan {
     bool full; /* train every weight */
     bool lora, nf4;
-    unsigned adapted; /* bit per LINEAR_*, plus LORA_ON_HEAD; of a fused one, the bits of all its parts */
+    const struct bnb_config *stored; /* the linears of blocks that are NF4 in the files already; NULL: nf4 quantises them all */
+    unsigned adapted;                /* bit per LINEAR_*, plus LORA_ON_HEAD; of a fused one, the bits of all its parts */
     int64_t rank;
     double alpha, dropout;
-    bool rslora;
+    bool rslora, dora;
     int start;                          /* of adapters (enum lora_start): what is not drawn by itself, worker/start.h makes */
-    double plus_ratio;                  /* learning rate of B over A's; 0: the same */
+    double plus_ratio;                  /* learning rate of B (and magnitudes) over A's; 0: the same */
     const struct peft_config *patterns; /* ranks and alphas by module, or NULL: those above */
     const struct peft_config *saved;    /* which modules are trained whole beside adapters, or NULL: none */
     const struct peft_config *peft;     /* targets of a loaded adapter, instead of those above */
@@ -51,6 +73,7 @@ struct model_plan {
     int64_t rung_every;
     bool nf4_in_turn;            /* NF4 weights are dequantised one by one where a device could do it ahead */
     bool offload, offload_apart; /* as act_policy has them */
+    int64_t tile_tokens;         /* the MLP is walked so many at a time; 0: all at once */
     int64_t head_rows;           /* rows of a logits chunk */
 };
 enum { LORA_ON_HEAD = 1 << LINEAR_PER_LAYER };
@@ -96,6 +119,10 @@ struct model {
     /* scratch, one of each */
     tensor grad[BLOCK_MAX_GRADS]; /* as block->grads */
     tensor lora_t, dropped;
+    /* adapters with magnitudes (magnitude.c) */
+    struct row_lengths *lengths; /* one for each linear */
+    void *row_products, *row_gram, *rescaled;
+    int64_t rescale_room; /* elements behind a row of `rescaled` */
     /* head: compacted rows */
     tensor head_x, head_delta, head_n, head_rstd, head_dn, head_z, head_lora;
     tensor loss;   /* [supervised] of the whole micro-batch */
@@ -110,7 +137,7 @@ struct pass {
     struct grad_sink *sink;
     uint64_t seed;
     tensor plan; /* the step's (struct step_plan), which dropout reads; no data: nothing is dropped */
-    bool more;   /* the head, between chunks: this contribution is not complete yet */
+    bool more;   /* the head, between chunks, and blocks, between tiles: this contribution is not complete yet */
 };
 
 /* Numbers all parameters; no memory. */
@@ -121,6 +148,7 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
 /* During layout, after model_layout: memory of the logits' chunk, for what is used only while the head computes nothing; false: no room. */
 bool model_spare(struct model *m, size_t bytes, void **out);
 status model_prepare(struct model *m, struct stage *g); /* after binding: RoPE tables */
+status model_start(struct model *m, struct stream *s);  /* after loading: what trained parameters start with that follows from weights */
 void model_release(struct model *m);
 
 /* The blocks only: what the last one leaves is there for model_logits (block_out). */
@@ -133,7 +161,8 @@ status model_run(struct pass *p, tensor loss_sum);
  * (n ≤ head_rows); forward only. */
 status model_logits(struct pass *p, const int32_t *rows, int64_t n, tensor *logits);
 
-/* linear.c: y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ. */
+/* linear.c: y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ; with a magnitude m whose W + s·B·A has rows of length N, that plus (m/N − 1)⊙u, where
+ * u = drop(x)·Wᵀ + s·drop(x)·Aᵀ·Bᵀ. */
 struct linear_io {
     struct rows_at rows; /* of the rows of x, for dropout */
     tensor x, h;         /* h [N, R] keeps drop(x)·Aᵀ for backward */
@@ -149,6 +178,17 @@ status linear_fwd(struct pass *p, const struct linear *l, const struct linear_io
 status linear_bwd(struct pass *p, const struct linear *l, const struct linear_io *io);
 bool linear_needs_input(const struct model *m, const struct linear *l); /* does backward read x? */
 bool linear_is_trained(const struct model *m, const struct linear *l);  /* anything of it */
+
+/* magnitude.c, for linear.c and model.c. */
+void magnitude_open(struct model *m); /* when all linears are there */
+void magnitude_add(struct model *m, struct linear *l, const char *module);
+void magnitude_layout(struct model *m, struct arena *scratch, bool backward);
+void magnitude_forget(struct model *m); /* frozen weights changed: their lengths do */
+status magnitude_start(struct model *m, struct stream *s); /* those that were not loaded: the lengths themselves */
+/* l->lengths->now is that of the A and B there are. Between enter and leave of its layer. */
+status magnitude_lengths(struct model *m, struct stream *s, const struct linear *l);
+/* [rows, out] for one projection at a time, and columns behind it as many as the rank (data NULL: there are none); in training. */
+tensor magnitude_room(const struct model *m, const struct linear *l, int64_t rows, tensor *behind);
 
 /* The backward of a norm with parameter `id`, whose weight and gradient it fills in. */
 status norm_bwd(struct pass *p, int id, struct rmsnorm_bwd_args *a);

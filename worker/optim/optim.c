@@ -74,7 +74,7 @@ static void cut(struct optim *o, bool in_windows)
 /* Where all stay they are one window, as if they were not paged. */
 static status fit(struct optim *o, size_t bytes)
 {
-    if (!o->cfg->optimizer.is_paged || o->params->be->tensors_in != MEM_DEVICE) return ST_OK;
+    if (!o->cfg->optimizer.is_paged || o->host.down || o->params->be->tensors_in != MEM_DEVICE) return ST_OK;
     cut(o, false);
     if (pager_device_bytes(&o->pager) <= bytes) return ST_OK;
     cut(o, true);
@@ -86,10 +86,12 @@ static status fit(struct optim *o, size_t bytes)
 
 static status open_pager(struct optim *o)
 {
-    size_t element[STATE_VECTORS];
-    for (int k = 0; k < STATE_VECTORS; k++) element[k] = o->vector[k].count ? dtype_bytes(o->vector[k].dt) : 0;
+    size_t element[STATE_VECTORS] = {0};
+    bool host = o->cfg->optimizer.on_host && o->params->be->tensors_in == MEM_DEVICE;
+    for (int k = 0; k < STATE_VECTORS && !host; k++) element[k] = o->vector[k].count ? dtype_bytes(o->vector[k].dt) : 0;
     pager_init(&o->pager, o->s, element);
     cut(o, false);
+    if (host) return host_open(o);
     return o->cfg->optimizer.paged_resident < 0 ? ST_OK : fit(o, (size_t)o->cfg->optimizer.paged_resident);
 }
 
@@ -119,6 +121,7 @@ status optim_fit(struct optim *o, size_t bytes) { return o->cfg->optimizer.paged
 
 void optim_release(struct optim *o)
 {
+    if (o->params) host_release(o);
     if (o->pager.be) pager_release(&o->pager);
     free(o->segs);
     free(o->seg_rows);
@@ -127,7 +130,14 @@ void optim_release(struct optim *o)
 
 size_t state_bytes(const struct state_vector *v) { return (size_t)(v->count / v->per) * dtype_bytes(v->dt); }
 
-void optim_layout(struct optim *o, struct arena *states, struct arena *paged)
+void optim_settle(struct optim *o)
+{
+    struct stream *const streams[] = {o->pager.in, o->pager.out, o->host.down, o->host.step, o->host.up};
+    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
+        if (streams[i]) (void)o->params->be->dev.sync(streams[i], "end");
+}
+
+void optim_layout(struct optim *o, struct arena *states, struct arena *paged, struct arena *hosted, struct arena *staging)
 {
     char text[STATE_VECTORS][ARENA_NAME];
     const char *row[STATE_VECTORS];
@@ -136,6 +146,7 @@ void optim_layout(struct optim *o, struct arena *states, struct arena *paged)
         row[k] = text[k];
     }
     pager_layout(&o->pager, states, paged, row);
+    if (o->host.down) host_layout(o, hosted, staging, row);
     if (!o->segs) return;
     struct seg *dev = arena_take(states, (size_t)o->n_seg_rows * sizeof *dev, "tables of windows");
     for (int i = 0; i < o->pager.n && dev; i++) o->segs[i].dev = dev + (o->segs[i].host - o->seg_rows);
@@ -144,6 +155,7 @@ void optim_layout(struct optim *o, struct arena *states, struct arena *paged)
 status optim_zero(struct optim *o, struct stage *g)
 {
     TRY(pager_zero(&o->pager));
+    if (o->host.down) host_zero(o);
     if (!o->segs) return ST_OK;
     return stage_in(g, (void *)(uintptr_t)o->segs[0].dev, o->seg_rows, (size_t)o->n_seg_rows * sizeof *o->seg_rows);
 }
@@ -188,40 +200,45 @@ static tensor state(const struct optim *o, int w, int k, struct range r)
     return part(at, v->dt, (struct range){r.lo - of->lo, r.hi - of->lo});
 }
 
-static status update(struct optim *o, int w, tensor grad, tensor scalars, int64_t step, struct range r)
+struct update_args optim_args(const struct optim *o, int64_t step, struct range r)
 {
     const struct config *c = o->cfg;
-    const struct param_store *ps = o->params;
     bool sgd = op_of(c) == OPTIM_SGD;
-    return op_update(o->s, &(struct update_args){
-                               .kind = op_of(c),
-                               .w = part(ps->flat, ps->trained_dt, r),
-                               .master = part(ps->flat_master, DT_F32, r),
-                               .g = grad,
-                               .m = state(o, w, STATE_M, r),
-                               .v = state(o, w, STATE_V, r),
-                               .m8 = state(o, w, STATE_M8, r),
-                               .v8 = state(o, w, STATE_V8, r),
-                               .m_absmax = state(o, w, STATE_M_ABSMAX, r),
-                               .v_absmax = state(o, w, STATE_V_ABSMAX, r),
-                               .work = part(ps->flat_work, ps->act, r),
-                               .scalars = scalars,
-                               .segs = o->segs ? o->segs[w] : ps->segs,
-                               .lo = r.lo,
-                               .wd = (float)c->optimizer.weight_decay,
-                               .eps = (float)c->optimizer.eps,
-                               .beta1 = (float)(sgd ? c->optimizer.momentum : c->optimizer.beta1),
-                               .beta2 = (float)(sgd ? c->optimizer.dampening : c->optimizer.beta2),
-                               .nesterov = c->optimizer.nesterov,
-                               .sr = c->stochastic_rounding,
-                               .key_w = rng_key(o->seed, RNG_SR_WEIGHT, 0, (uint32_t)step),
-                               .key_m = rng_key(o->seed, RNG_SR_M, 0, (uint32_t)step),
-                               .key_v = rng_key(o->seed, RNG_SR_V, 0, (uint32_t)step),
-                           });
+    return (struct update_args){.kind = op_of(c),
+                                .lo = r.lo,
+                                .wd = (float)c->optimizer.weight_decay,
+                                .eps = (float)c->optimizer.eps,
+                                .beta1 = (float)(sgd ? c->optimizer.momentum : c->optimizer.beta1),
+                                .beta2 = (float)(sgd ? c->optimizer.dampening : c->optimizer.beta2),
+                                .nesterov = c->optimizer.nesterov,
+                                .sr = c->stochastic_rounding,
+                                .key_w = rng_key(o->seed, RNG_SR_WEIGHT, 0, (uint32_t)step),
+                                .key_m = rng_key(o->seed, RNG_SR_M, 0, (uint32_t)step),
+                                .key_v = rng_key(o->seed, RNG_SR_V, 0, (uint32_t)step)};
+}
+
+static status update(struct optim *o, int w, tensor grad, tensor scalars, int64_t step, struct range r)
+{
+    const struct param_store *ps = o->params;
+    struct update_args a = optim_args(o, step, r);
+    a.w = part(ps->flat, ps->trained_dt, r);
+    a.master = part(ps->flat_master, DT_F32, r);
+    a.g = grad;
+    a.m = state(o, w, STATE_M, r);
+    a.v = state(o, w, STATE_V, r);
+    a.m8 = state(o, w, STATE_M8, r);
+    a.v8 = state(o, w, STATE_V8, r);
+    a.m_absmax = state(o, w, STATE_M_ABSMAX, r);
+    a.v_absmax = state(o, w, STATE_V_ABSMAX, r);
+    a.work = part(ps->flat_work, ps->act, r);
+    a.scalars = scalars;
+    a.segs = o->segs ? o->segs[w] : ps->segs;
+    return op_update(o->s, &a);
 }
 
 status optim_range(struct optim *o, tensor grad, tensor scalars, int64_t step, struct range r)
 {
+    if (o->host.down) return host_range(o, grad, scalars, step, r);
     for (int w = pager_find(&o->pager, r.lo); w < o->pager.n && o->pager.window[w].index.lo < r.hi; w++) {
         struct range both = range_meet(r, o->pager.window[w].index);
         TRY(pager_enter(&o->pager, w));
@@ -230,16 +247,24 @@ status optim_range(struct optim *o, tensor grad, tensor scalars, int64_t step, s
     return param_store_second_copies(o->params, o->s, r.lo, r.hi);
 }
 
-status optim_rest(struct optim *o) { return pager_rest(&o->pager); }
+status optim_rest(struct optim *o) { return o->host.down ? host_rest(o) : pager_rest(&o->pager); }
 
 status optim_read(struct optim *o, struct stage *g, int vector, int64_t at, int64_t n, void *to_host)
 {
-    return pager_read(&o->pager, g, vector, at, n, to_host);
+    void *there;
+    if (!o->host.down) return pager_read(&o->pager, g, vector, at, n, to_host);
+    TRY(host_states(o, vector, at, &there));
+    memcpy(to_host, there, (size_t)n * dtype_bytes(o->vector[vector].dt));
+    return ST_OK;
 }
 
 status optim_write(struct optim *o, struct stage *g, int vector, int64_t at, int64_t n, const void *from_host)
 {
-    return pager_write(&o->pager, g, vector, at, n, from_host);
+    void *there;
+    if (!o->host.down) return pager_write(&o->pager, g, vector, at, n, from_host);
+    TRY(host_states(o, vector, at, &there));
+    memcpy(there, from_host, (size_t)n * dtype_bytes(o->vector[vector].dt));
+    return ST_OK;
 }
 
 double schedule_at(const struct config *cfg, int64_t k, int64_t n)

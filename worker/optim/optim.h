@@ -17,7 +17,9 @@
  *   index    |seg 0        |seg 1|seg 2     |…          tensors below min_paged_size are in windows that stay
  *   windows  |0     |1     |2    |3     |4  |…          otherwise paged_window elements each, at the most
  *   m8, v8   |0     |1     |3     |4  |                 of coded states an op is given the window's part, and a table of segments in
- *   m, v     |2    |                                    which tensors are cut where the window is, and places begin with it */
+ *   m, v     |2    |                                    which tensors are cut where the window is, and places begin with it
+ *
+ * The optimizer on the host has its states there, and steps there (host.h). */
 #ifndef TRIMPOT_OPTIM_H
 #define TRIMPOT_OPTIM_H
 
@@ -25,6 +27,7 @@
 #include "configs/config.h"
 #include "worker/memory/pager.h"
 #include "worker/memory/param_store.h"
+#include "worker/optim/host.h"
 
 /* A vector of states: `count` elements of its own index, one stored for each `per` of them. */
 struct state_vector {
@@ -41,7 +44,8 @@ struct optim {
     struct param_store *params;
     struct stream *s;
     struct state_vector vector[STATE_VECTORS]; /* those that the optimizer does not have: count 0 */
-    struct pager pager;                        /* where they are */
+    struct pager pager;                        /* where they are … */
+    struct optim_host host;                    /* … unless they are the host's, which then steps */
     struct segs *segs;                         /* of each window, where places of states begin with it; NULL: params->segs */
     struct seg *seg_rows;                      /* of them all */
     int64_t n_seg_rows;
@@ -55,7 +59,9 @@ status optim_init(struct optim *o, const struct config *cfg, struct param_store 
 /* Of paged states as many stay on the device as fit into so many bytes, tables included: before the layout. Nothing where optimizer.paged_resident says
  * how many, or states are not paged. */
 status optim_fit(struct optim *o, size_t bytes);
-void optim_layout(struct optim *o, struct arena *states, struct arena *paged);
+/* hosted, staging: of states that the host steps, and of what then crosses. */
+void optim_layout(struct optim *o, struct arena *states, struct arena *paged, struct arena *hosted, struct arena *staging);
+void optim_settle(struct optim *o); /* what is queued on its streams is over; what came of it is nobody's */
 void optim_release(struct optim *o);
 status optim_zero(struct optim *o, struct stage *g); /* once bound */
 size_t state_bytes(const struct state_vector *v);
@@ -73,6 +79,9 @@ status optim_rest(struct optim *o);
 /* Stored elements [at, at + n) of a vector, for checkpoints. */
 status optim_read(struct optim *o, struct stage *g, int vector, int64_t at, int64_t n, void *to_host);
 status optim_write(struct optim *o, struct stage *g, int vector, int64_t at, int64_t n, const void *from_host);
+
+/* For host.c: of an update all but its tensors and table. */
+struct update_args optim_args(const struct optim *o, int64_t step, struct range r);
 
 /* For optim.c (windows.c). All of the index as windows for paging, or as one, in *n. */
 struct pager_window *optim_windows(const struct optim *o, bool paged, int *n);
