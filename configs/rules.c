@@ -101,7 +101,8 @@ static bool starts_twice(const struct bound *b)
 }
 static bool patterns_twice(const struct bound *b)
 {
-    return b->c->checkpointer.adapter_checkpoint && (b->c->model.lora.n_rank_pattern || b->c->model.lora.n_alpha_pattern);
+    const struct config_lora *l = &b->c->model.lora;
+    return b->c->checkpointer.adapter_checkpoint && (l->n_rank_pattern || l->n_alpha_pattern || l->n_modules_to_save);
 }
 static bool start_of_quantised(const struct bound *b)
 {
@@ -263,7 +264,7 @@ static const struct rule {
      "dtype to fp32"},
     {"model.init_lora_weights", starts_twice, "checkpointer.adapter_checkpoint says what the adapter starts as; keep one of the two keys"},
     {"checkpointer.adapter_checkpoint", patterns_twice,
-     "the adapter says its ranks and alphas itself; delete model.rank_pattern and model.alpha_pattern"},
+     "the adapter says its ranks, its alphas and what is saved whole itself; delete model.rank_pattern, alpha_pattern and modules_to_save"},
     {"model.init_lora_weights", start_of_quantised,
      "the base loses what its adapter starts as, and rounding what is left to 4 bits again would make another base than the one that the "
      "exported adapter is for; set model.quantize_base=false, or start with true, gaussian or orthogonal"},

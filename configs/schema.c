@@ -245,7 +245,9 @@ const struct row schema[] = {
       "rank, as {v_proj: 16, layers.0.mlp.*: 4}; the first that matches counts."},
     {"model.alpha_pattern", T_PAIRS, C(model.lora.alpha_pattern), N_OF(config, model.lora.n_alpha_pattern), OPTIONAL, FROM(0),
      .above_min = true, .sentence = "The same for their alpha."},
-    NOT_YET("model.modules_to_save", T_TEXTS, "null", "only adapters are trained", "Modules trained in full."),
+    {"model.modules_to_save", T_TEXTS, C(model.lora.modules_to_save), N_OF(config, model.lora.n_modules_to_save), OPTIONAL,
+     .sentence = "Modules that are trained whole beside the adapters, in 32 bits, and saved with them, as [lm_head, embed_tokens, norm]: all "
+      "whose names end so, as in PEFT."},
 
     {"checkpointer.checkpoint_dir", T_TEXT, C(checkpointer.checkpoint_dir), .required = true, .resume = RESUME_SHOWN,
      .path_value = true, .home = true,
