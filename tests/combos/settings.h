@@ -24,18 +24,29 @@ static inline void settings_free(struct settings *s)
     *s = (struct settings){0};
 }
 
+/* torchao's wrapper, around torchao's or torch's class of the same name. */
+static inline void add_wrapped(struct settings *s, const char *wrapper, const char *name)
+{
+    s->text[s->n++] = mem_printf("%.*s", (int)strcspn(wrapper, " "), wrapper);
+    s->text[s->n++] = mem_printf("optimizer.optimizer_class=%s.optim.%s", strstr(name, "8bit") ? "torchao" : "torch", name);
+}
+
 /* `class`: what stands for %s, in the name of an optimizer's class. */
 static inline void settings_add(struct settings *s, const char *keys, const char *class)
 {
     char *copy = mem_strdup(keys), *rest = copy;
     for (char *word; (word = strsep(&rest, " "));) {
         char *hole = strstr(word, "%s");
-        if (!*word || *word == '+') continue;
+        if (!*word || *word == '+' || *word == '@') continue;
         if (!strncmp(word, "recipe=", 7)) {
             s->recipe = strstr(word, "full") ? "full_finetune" : "lora_finetune";
             continue;
         }
-        if (s->n == MOST_SETTINGS) fprintf(stderr, "settings.h: too many keys\n"), exit(1);
+        if (s->n + 2 > MOST_SETTINGS) fprintf(stderr, "settings.h: too many keys\n"), exit(1);
+        if (hole && *class == '@') {
+            add_wrapped(s, class + 1, hole + 2);
+            continue;
+        }
         s->text[s->n++] = hole ? mem_printf("%.*s%s%s", (int)(hole - word), word, class, hole + 2) : mem_strdup(word);
     }
     free(copy);
@@ -47,13 +58,14 @@ static inline bool is_tight(const struct combo *c) { return !strcmp(value_of(c, 
 static inline void settings_of(const struct combo *c, int ranks, struct settings *s)
 {
     const char *states = value_of(c, F_STATES)->keys;
-    char steps[160], class[16] = "";
+    char steps[160], class[64] = "";
     *s = (struct settings){.tight = is_tight(c)};
     snprintf(steps, sizeof steps,
              "device=cpu seed=7 batch_size=1 optimizer.lr=2e-3 epochs=1 max_steps_per_epoch=%d save_every_n_steps=%d "
              "gradient_accumulation_steps=%d",
              STEPS, SAVED_AT, micro_batches(c) / ranks);
     if (*states == '+') snprintf(class, sizeof class, "%.*s", (int)strcspn(states + 1, " "), states + 1);
+    if (*states == '@') snprintf(class, sizeof class, "%.*s", (int)strcspn(states, " "), states);
     settings_add(s, steps, "");
     for (int i = 0; i < FACETS; i++)
         if (value_of(c, i)->keys) settings_add(s, value_of(c, i)->keys, class);

@@ -17,7 +17,7 @@ enum effect { SAME_BITS, NUMERICS };
 
 struct value {
     const char *name; /* as the README has it */
-    const char *keys; /* key=value, by blanks; %s in an optimizer's class: what follows + */
+    const char *keys; /* key=value, by blanks; %s in an optimizer's class: what follows +. @: the class that has it as optimizer_class */
     const char *environment; /* NAME=value, by blanks */
     int often;         /* of random draws: 0 stands for 1 */
     const char *shown; /* its row of the README's matrix; NULL: none */
@@ -54,6 +54,7 @@ static const struct facet facets[] = {
         {"Paged*", "+Paged", NULL, 1, "`bitsandbytes.optim.Paged*`"},
         {"Paged*, all away", "+Paged " PAGED " optimizer.paged_resident=0", NULL, 2},
         {"is_paged, some away", PAGED " optimizer.is_paged=true optimizer.paged_resident=96KiB", NULL, 2, "`optimizer.is_paged`"},
+        {"CPUOffloadOptimizer", "@optimizer=torchao.optim.CPUOffloadOptimizer optimizer.host_window=16384"},
         {"on the host", "optimizer.on_host=true optimizer.host_window=16384", NULL, 2, "`optimizer.on_host`, `torchao.optim.CPUOffloadOptimizer`"},
     }},
     [F_DEVICE] = {"device", SAME_BITS, {
@@ -165,6 +166,8 @@ static const struct refusal {
     {"states", "Paged*, all away", "optimizer", "SGD", "PagedSGD", NO_SUCH_CLASS},
     {"states", "Paged*, all away", "optimizer", "SGD8bit", "PagedSGD8bit", NO_SUCH_CLASS},
     {"states", "Paged*, all away", "optimizer", "torchao Adam8bit", "torchao.optim.PagedAdam8bit", NO_SUCH_CLASS},
+    {"states", "CPUOffloadOptimizer", "optimizer", "SGD8bit", "optimizer.optimizer_class", NO_SUCH_CLASS},
+    {"states", "CPUOffloadOptimizer", "master_weights", "fp32", "the optimizer on the host takes the device's weights"},
     {"states", "on the host", "master_weights", "fp32", "the optimizer on the host takes the device's weights"},
     {"states", "is_paged, some away", "optimizer", "torchao Adam8bit", "optimizer.is_paged", "it is an argument of bitsandbytes' classes"},
 };

@@ -173,7 +173,7 @@ static bool is_drawn(const char *setting, size_t n)
         for (int i = 1; facets[f].effect == SAME_BITS && i < values_of(f); i++) {
             const char *keys = facets[f].value[i].keys;
             for (const char *at = keys ? keys : ""; *at; at += strcspn(at, " "), at += strspn(at, " "))
-                if (strcspn(at, " ") == n && !strncmp(at, setting, n)) return true;
+                if (strcspn(at, " ") - (*at == '@') == n && !strncmp(at + (*at == '@'), setting, n)) return true;
         }
     return false;
 }

@@ -20,7 +20,6 @@ void magnitude_add(struct model *m, struct linear *l, const char *module)
 {
     l->magnitude = param_add(&m->params, PARAM_ADAPTER, l->out, 0, "base_model.model.%s.lora_magnitude_vector", module);
     m->params.p[l->magnitude].init = PARAM_INIT_LENGTH;
-    if (m->plan.plus_ratio > 0) m->params.p[l->magnitude].lr_mult = (float)m->plan.plus_ratio;
 }
 
 void magnitude_open(struct model *m)
