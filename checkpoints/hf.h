@@ -163,6 +163,7 @@ struct peft_config {
     bool target_all_linear;
     struct peft_rules target, exclude; /* target_modules, exclude_modules */
     struct peft_rules layers, layers_pattern, rank_pattern, alpha_pattern;
+    struct peft_rules saved; /* modules_to_save: trained and saved whole */
     bool use_rslora, use_dora;
     bool frozen_b; /* MiCA: training moves A only */
     char *base_model;
@@ -177,6 +178,10 @@ void peft_config_free(struct peft_config *p);
 void peft_target_add(struct peft_config *p, const char *name);
 /* One more pattern of ranks or of alphas, behind those that are there. ST_CORRUPT: not a regular expression; `where` is for the message. */
 status peft_pattern_add(struct peft_config *p, bool of_ranks, const char *where, const char *pattern, double value);
+/* One more name of modules_to_save. */
+void peft_saved_add(struct peft_config *p, const char *name);
+/* Is this module, e.g. "lm_head", trained and saved whole? As PEFT: its path ends with one of the names, at a dot or not. */
+bool peft_saves(const struct peft_config *p, const char *module_path);
 bool peft_pattern_matches(const struct peft_rule *pattern, const char *module_path);
 /* Does the adapter select this linear or embedding, e.g. "model.layers.0.self_attn.q_proj"? By target_modules,
  * exclude_modules and layers_to_transform, as PEFT. */

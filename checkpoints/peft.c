@@ -30,7 +30,6 @@ static const struct {
     {"megatron_config"},
     {"bias", "none"},
     {"lora_bias"},
-    {"modules_to_save"},
 };
 
 /* Read here, or without effect on a trained adapter. */
@@ -48,6 +47,7 @@ static const char *const known[] = {
     "exclude_modules",
     "layers_to_transform",
     "layers_pattern",
+    "modules_to_save",
     "rank_pattern",
     "alpha_pattern",
     "use_rslora",
@@ -274,13 +274,14 @@ static json_t *with_sorted_keys(json_t *o)
 
 static json_t *config_json(const struct peft_config *p)
 {
-    json_t *o = json_pack("{s:n, s:s?, s:s, s:b, s:b, s:b, s:s, s:n, s:s, s:i, s:s, s:n, s:b, s:b}", "auto_mapping",
-                          "base_model_name_or_path", p->base_model, "bias", "none", "fan_in_fan_out", 0, "inference_mode", 1,
-                          "init_lora_weights", 1, "megatron_core", "megatron.core", "modules_to_save", "peft_type", "LORA", "r", (int)p->r,
-                          "task_type", "CAUSAL_LM", "revision", "use_dora", p->use_dora, "use_rslora", p->use_rslora);
+    json_t *o = json_pack("{s:n, s:s?, s:s, s:b, s:b, s:b, s:s, s:s, s:i, s:s, s:n, s:b, s:b}", "auto_mapping", "base_model_name_or_path",
+                          p->base_model, "bias", "none", "fan_in_fan_out", 0, "inference_mode", 1, "init_lora_weights", 1, "megatron_core",
+                          "megatron.core", "peft_type", "LORA", "r", (int)p->r, "task_type", "CAUSAL_LM", "revision", "use_dora",
+                          p->use_dora, "use_rslora", p->use_rslora);
     json_object_set_new(o, "lora_alpha", peft_number_json(p->lora_alpha));
     json_object_set_new(o, "lora_dropout", json_real(p->lora_dropout));
     json_object_set_new(o, "target_modules", p->target_all_linear ? json_string("all-linear") : peft_names_json(&p->target));
+    json_object_set_new(o, "modules_to_save", peft_names_json(&p->saved));
     json_object_set_new(o, "exclude_modules", peft_names_json(&p->exclude));
     json_object_set_new(o, "layers_to_transform", peft_layers_json(&p->layers));
     json_object_set_new(o, "layers_pattern", peft_names_json(&p->layers_pattern));

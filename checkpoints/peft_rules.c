@@ -22,6 +22,7 @@ static struct peft_rule *add_rule(struct peft_rules *r, const char *text)
 }
 
 void peft_target_add(struct peft_config *p, const char *name) { add_rule(&p->target, name); }
+void peft_saved_add(struct peft_config *p, const char *name) { add_rule(&p->saved, name); }
 
 static void free_rules(struct peft_rules *r)
 {
@@ -35,7 +36,7 @@ static void free_rules(struct peft_rules *r)
 
 void peft_rules_free(struct peft_config *p)
 {
-    struct peft_rules *all[] = {&p->target, &p->exclude, &p->layers, &p->layers_pattern, &p->rank_pattern, &p->alpha_pattern};
+    struct peft_rules *all[] = {&p->target, &p->exclude, &p->layers, &p->layers_pattern, &p->rank_pattern, &p->alpha_pattern, &p->saved};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free_rules(all[i]);
 }
 
@@ -185,8 +186,18 @@ static status read_patterns(const struct jdoc *d, const char *key, bool is_rank,
     return ST_OK;
 }
 
+static status read_saved(const struct jdoc *d, struct peft_rules *r)
+{
+    const json_t *v = jdoc_get(d, "modules_to_save");
+    if (!v) return ST_OK;
+    TRY(check_list(d, "modules_to_save", v, "a list of module names"));
+    for (size_t i = 0; i < json_array_size(v); i++) TRY(read_name(d, "modules_to_save", i, json_array_get(v, i), r));
+    return ST_OK;
+}
+
 status peft_rules_read(const struct jdoc *d, struct peft_config *p)
 {
+    TRY(read_saved(d, &p->saved));
     TRY(read_targets(d, p));
     TRY(read_excluded(d, p));
     TRY(read_layers(d, p));
@@ -256,6 +267,16 @@ bool peft_targets(const struct peft_config *p, const char *module_path)
     if (!names_module(&p->target, module_path)) return false;
     /* A module named in full is selected whatever its layer. */
     return !p->layers.n || names_exactly(&p->target, module_path) || in_layers(p, module_path);
+}
+
+bool peft_saves(const struct peft_config *p, const char *module_path)
+{
+    size_t n = strlen(module_path);
+    for (int i = 0; i < p->saved.n; i++) {
+        size_t k = strlen(p->saved.rule[i].text);
+        if (k <= n && !strcmp(module_path + n - k, p->saved.rule[i].text)) return true;
+    }
+    return false;
 }
 
 bool peft_pattern_matches(const struct peft_rule *pattern, const char *module_path) { return matches(pattern, module_path, NULL); }

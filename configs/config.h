@@ -60,6 +60,7 @@ struct config_lora {
     int64_t rank; double alpha, dropout, plus_ratio; /* NAN: A and B learn alike */
     bool use_rslora, use_dora;
     int start;                /* enum lora_start, and rounds */
+    char **modules_to_save; int n_modules_to_save;
     struct config_pair *rank_pattern, *alpha_pattern; int n_rank_pattern, n_alpha_pattern; /* module or regular expression: number */
 };
 

@@ -85,6 +85,14 @@ static bool lora_component_in_full(const struct bound *b)
 {
     return !lora(b) && b->model.path && b->model.kind != ADAPT_NONE;
 }
+/* What the class is by its name is not taken from it by a key: a file that says the key would else turn it off unseen. */
+static bool class_is_denied(const struct bound *b, const char *key, bool value)
+{
+    char text[8];
+    return !value && component_default(&b->optimizer, key, text, sizeof text) && !strcmp(text, "true");
+}
+static bool unpaged_paged(const struct bound *b) { return class_is_denied(b, "is_paged", b->c->optimizer.is_paged); }
+static bool host_elsewhere(const struct bound *b) { return class_is_denied(b, "on_host", b->c->optimizer.on_host); }
 static bool paged_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->optimizer.is_paged; }
 static bool masters_on_host(const struct bound *b) { return b->c->optimizer.on_host && b->c->master_weights == TRI_FP32; }
 static bool starts_twice(const struct bound *b)
@@ -93,7 +101,8 @@ static bool starts_twice(const struct bound *b)
 }
 static bool patterns_twice(const struct bound *b)
 {
-    return b->c->checkpointer.adapter_checkpoint && (b->c->model.lora.n_rank_pattern || b->c->model.lora.n_alpha_pattern);
+    const struct config_lora *l = &b->c->model.lora;
+    return b->c->checkpointer.adapter_checkpoint && (l->n_rank_pattern || l->n_alpha_pattern || l->n_modules_to_save);
 }
 static bool start_of_quantised(const struct bound *b)
 {
@@ -246,6 +255,8 @@ static const struct rule {
      "the recipe trains adapters: write the lora_ or qlora_ form, or leave it out"},
     {"model._component_", lora_component_in_full,
      "the recipe trains all weights: write the form without lora_, or run lora_finetune"},
+    {"optimizer.is_paged", unpaged_paged, "the class pages, as its name says: delete the key, or take the class without Paged"},
+    {"optimizer.on_host", host_elsewhere, "the class steps on the host: delete the key, or take its optimizer_class itself"},
     {"optimizer.on_host", paged_on_host,
      "states that the host steps never come to the device: set optimizer.is_paged to false, or optimizer.on_host"},
     {"master_weights", masters_on_host,
@@ -253,7 +264,7 @@ static const struct rule {
      "dtype to fp32"},
     {"model.init_lora_weights", starts_twice, "checkpointer.adapter_checkpoint says what the adapter starts as; keep one of the two keys"},
     {"checkpointer.adapter_checkpoint", patterns_twice,
-     "the adapter says its ranks and alphas itself; delete model.rank_pattern and model.alpha_pattern"},
+     "the adapter says its ranks, its alphas and what is saved whole itself; delete model.rank_pattern, alpha_pattern and modules_to_save"},
     {"model.init_lora_weights", start_of_quantised,
      "the base loses what its adapter starts as, and rounding what is left to 4 bits again would make another base than the one that the "
      "exported adapter is for; set model.quantize_base=false, or start with true, gaussian or orthogonal"},

@@ -245,7 +245,9 @@ const struct row schema[] = {
       "rank, as {v_proj: 16, layers.0.mlp.*: 4}; the first that matches counts."},
     {"model.alpha_pattern", T_PAIRS, C(model.lora.alpha_pattern), N_OF(config, model.lora.n_alpha_pattern), OPTIONAL, FROM(0),
      .above_min = true, .sentence = "The same for their alpha."},
-    NOT_YET("model.modules_to_save", T_TEXTS, "null", "only adapters are trained", "Modules trained in full."),
+    {"model.modules_to_save", T_TEXTS, C(model.lora.modules_to_save), N_OF(config, model.lora.n_modules_to_save), OPTIONAL,
+     .sentence = "Modules that are trained whole beside the adapters, in 32 bits, and saved with them, as [lm_head, embed_tokens, norm]: all "
+      "whose names end so, as in PEFT."},
 
     {"checkpointer.checkpoint_dir", T_TEXT, C(checkpointer.checkpoint_dir), .required = true, .resume = RESUME_SHOWN,
      .path_value = true, .home = true,
@@ -299,7 +301,7 @@ const struct row schema[] = {
     NOTED("optimizer.foreach", T_BOOL, "false", "the step is always fused", "torch's multi-tensor step.",
           .nullable = true),
     {"optimizer.is_paged", T_BOOL, C(optimizer.is_paged), .def = "false", .resume = RESUME_FREE,
-     .sentence = "States that the device has no room for are in pinned host memory, and come in turn (true for bitsandbytes' Paged*)."},
+     .sentence = "States that the device has no room for are in pinned host memory, and come in turn (bitsandbytes' Paged* are so)."},
     {"optimizer.paged_resident", T_BYTES, C(optimizer.paged_resident), OPTIONAL, FROM(0), .unit = "bytes", .resume = RESUME_FREE,
      .sentence = "Paged states: what they may take of the device; null: what memory_budget, or the device, leaves."},
     {"optimizer.paged_window", T_INT, C(optimizer.paged_window), .def = "4194304", FROM(256), .unit = "elements", .resume = RESUME_FREE,
@@ -307,7 +309,7 @@ const struct row schema[] = {
     {"optimizer.min_paged_size", T_INT, C(optimizer.min_paged_size), .def = "100000", FROM(1), .unit = "elements",
      .resume = RESUME_FREE, .sentence = "Paged states: those of smaller tensors stay on the device."},
     {"optimizer.on_host", T_BOOL, C(optimizer.on_host), .def = "false", .resume = RESUME_FREE,
-     .sentence = "States are in the host's memory and the host's cores step; gradients and weights cross (true for CPUOffloadOptimizer)."},
+     .sentence = "States are in the host's memory and the host's cores step; gradients and weights cross (so CPUOffloadOptimizer)."},
     {"optimizer.optimizer_class", T_CHOICE, C(optimizer.optimizer_class), .def = "torch.optim.AdamW", CHOICES(host_class_choices),
      .resume = RESUME_SHOWN, .sentence = "CPUOffloadOptimizer: what steps on the host."},
     {"optimizer.host_window", T_INT, C(optimizer.host_window), .def = "4194304", FROM(256), .unit = "elements", .resume = RESUME_FREE,

@@ -1,5 +1,6 @@
 #include "worker/adapter.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,20 +34,23 @@ static status check_config(const struct session *x)
     return ST_OK;
 }
 
-/* An adapter on a head that is the embedding changes the head alone, as in PEFT: they are two tensors from here on, and an
- * export has both. */
+/* An adapter on a head that is the embedding changes the head alone, as in PEFT, and so does a copy of either: they are two tensors
+ * from here on, and an export has both. */
 static void untie_head(struct session *x)
 {
-    if (!x->shape.tied || !peft_targets(&x->peft, "lm_head")) return;
+    bool head = peft_targets(&x->peft, "lm_head") || peft_saves(&x->peft, "lm_head"), embed = peft_saves(&x->peft, "model.embed_tokens");
+    if (!x->shape.tied || !(head || embed)) return;
     x->shape.tied = false;
     x->shape.untied = true;
     if (x->comm->rank == 0)
-        log_note("adapter  %s changes the head, which config.json ties to the embedding: the embedding stays, and an export has a "
-                 "head of its own",
-                 adapter_dir(x));
+        log_note("adapter  %s changes the %s, which config.json ties to the %s%s: an export has a head of its own", adapter_dir(x),
+                 head ? "head" : "embedding", head ? "embedding" : "head",
+                 head && embed ? ", and has one of each"
+                 : head        ? ", which stays as it is"
+                               : ", which stays");
 }
 
-/* model.rank_pattern and alpha_pattern. */
+/* model.rank_pattern, alpha_pattern and modules_to_save. */
 static status take_patterns(struct session *x)
 {
     const struct config_lora *l = &x->cfg->model.lora;
@@ -57,6 +61,7 @@ static status take_patterns(struct session *x)
             if (peft_pattern_add(&x->peft, of_ranks, "model", p->key, strtod(p->value, NULL)))
                 return status_prefix(ST_USAGE, "the configuration");
         }
+    for (int i = 0; i < l->n_modules_to_save; i++) peft_saved_add(&x->peft, l->modules_to_save[i]);
     return ST_OK;
 }
 
@@ -79,6 +84,38 @@ static status check_patterns(const struct session *x, const struct peft_rules *a
                 "model.%s: '%s' is no module with an adapter: it must match the end of a name such as model.layers.0.self_attn.q_proj from "
                 "a dot on",
                 key, all->rule[i].text);
+    }
+    return ST_OK;
+}
+
+/* The module of a weight or bias of the base: "model.norm". */
+static void module_of(const struct param *p, char module[sizeof p->name])
+{
+    snprintf(module, sizeof p->name, "%s", p->name);
+    *strrchr(module, '.') = 0;
+}
+
+/* One of the names of modules_to_save by itself. */
+static bool ends_so(const struct param *p, const char *name)
+{
+    char module[sizeof p->name];
+    module_of(p, module);
+    size_t n = strlen(module), k = strlen(name);
+    return k <= n && !strcmp(module + n - k, name);
+}
+
+static status check_saved(const struct session *x)
+{
+    for (int i = 0; i < x->peft.saved.n; i++) {
+        const char *name = x->peft.saved.rule[i].text;
+        bool used = false;
+        for (int k = 0; k < x->model.params.n && !used; k++)
+            used = x->model.params.p[k].kind == PARAM_SAVED && ends_so(&x->model.params.p[k], name);
+        if (!used)
+            FAIL(ST_USAGE,
+                 "model.modules_to_save: '%s' is no module with weights of its own: names such as lm_head, embed_tokens, model.norm, "
+                 "input_layernorm or layers.0.mlp.up_proj are, or the ends of them",
+                 name);
     }
     return ST_OK;
 }
@@ -110,6 +147,21 @@ static void complain(struct report *r, const char *what, const char *name, const
         buf_printf(&r->text, " is %s [", e->dtype_text);
         for (int i = 0; i < e->rank; i++) buf_printf(&r->text, "%s%lld", i ? ", " : "", (long long)e->dim[i]);
         buf_printf(&r->text, "], the model needs [%lld, %lld]", (long long)want->dim[0], (long long)want->dim[1]);
+    }
+}
+
+/* Of modules_to_save: what adapter_config.json names must be there. */
+static void miss_saved(struct session *x, struct report *r)
+{
+    for (int i = 0; i < x->model.params.n; i++) {
+        const struct param *p = &x->model.params.p[i];
+        char module[sizeof p->name];
+        if (p->kind == PARAM_ADAPTER) continue;
+        module_of(p, module);
+        char *name = mem_printf("%s%s", PREFIX, p->name);
+        if (peft_saves(&x->peft, module) && !st_find(&x->adapter, name))
+            complain(r, "adapter_config.json has this module in modules_to_save, but the file has no", name, NULL, NULL);
+        free(name);
     }
 }
 
@@ -146,6 +198,21 @@ static struct param *base_param(struct session *x, const char *name)
     return !strcmp(name, m->head.lora_a >= 0 ? "lm_head.base_layer.weight" : "lm_head.weight") ? &m->params.p[m->head.w] : NULL;
 }
 
+/* A weight or bias of a module that the adapter has whole. */
+static struct param *saved_param(struct session *x, const char *name)
+{
+    char module[sizeof((struct param *)0)->name];
+    if (strncmp(name, PREFIX, sizeof PREFIX - 1)) return NULL;
+    name += sizeof PREFIX - 1;
+    for (int i = 0; i < x->model.params.n; i++) {
+        struct param *p = &x->model.params.p[i];
+        if (p->kind == PARAM_ADAPTER || strcmp(p->name, name)) continue;
+        module_of(p, module);
+        return peft_saves(&x->peft, module) ? p : NULL;
+    }
+    return NULL;
+}
+
 /* False also where the dtypes differ: the adapter's tensor is then used, as PEFT does. */
 static bool same_values(const struct st_entry *a, const struct st_entry *b)
 {
@@ -172,7 +239,7 @@ static void take_base(struct session *x, const struct st_entry *e, struct param 
 const char *adapter_replaces(const struct session *x, const struct param *p)
 {
     const struct st_entry *all = x->adapter.entries;
-    bool ours = x->has_adapter && p->kind != PARAM_ADAPTER && p->source >= all && p->source < all + x->adapter.n;
+    bool ours = x->has_adapter && !param_is_trained(p) && p->source >= all && p->source < all + x->adapter.n;
     return ours ? p->source->name : NULL;
 }
 
@@ -186,7 +253,8 @@ static status check_extra(struct session *x, const struct st_entry *e, struct re
             "%s: the tensor %s belongs to a DoRA adapter, but adapter_config.json does not say use_dora: true; torchtune leaves it out, and "
             "the magnitudes of q_proj and k_proj in the order of its own rows: save the adapter with PEFT",
             e->file, e->name);
-    struct param *p = base_param(x, e->name);
+    struct param *p = saved_param(x, e->name);
+    if (!p) p = base_param(x, e->name);
     if (p)
         take_base(x, e, p, r);
     else
@@ -198,7 +266,8 @@ status adapter_match(struct session *x)
 {
     if (!x->has_adapter && x->model.plan.lora) {
         TRY(check_patterns(x, &x->peft.rank_pattern, "rank_pattern"));
-        return check_patterns(x, &x->peft.alpha_pattern, "alpha_pattern");
+        TRY(check_patterns(x, &x->peft.alpha_pattern, "alpha_pattern"));
+        return check_saved(x);
     }
     if (!x->has_adapter) return ST_OK;
     if (!x->model.lora_rank)
@@ -208,6 +277,7 @@ status adapter_match(struct session *x)
     status st = ST_OK;
     bool *used = mem_alloc((size_t)x->adapter.n + 1);
     match_adapters(x, used, &r);
+    miss_saved(x, &r);
     for (int i = 0; i < x->adapter.n && !st; i++)
         if (!used[i]) st = check_extra(x, &x->adapter.entries[i], &r);
     free(used);

@@ -94,7 +94,7 @@ static status weight(struct session *x, int id, const struct piece *r, tensor wi
 }
 
 /* Rows of a piece: about PIECE elements, in whole NF4 groups, so that no copy of a large tensor is ever made. */
-int64_t export_rows(const struct param *p)
+int64_t export_piece_rows(const struct param *p)
 {
     int64_t cols = p->dim[1], unit = NF4_GROUP;
     while (unit > 1 && unit / 2 * cols % NF4_GROUP == 0) unit /= 2;
@@ -107,7 +107,7 @@ int64_t export_piece(const struct param_store *ps)
     int64_t most = 0;
     for (int i = 0; i < ps->n; i++) {
         const struct param *p = &ps->p[i];
-        int64_t rows = export_rows(p), count = (rows < p->dim[0] ? rows : p->dim[0]) * p->dim[1];
+        int64_t rows = export_piece_rows(p), count = (rows < p->dim[0] ? rows : p->dim[0]) * p->dim[1];
         if (count > most) most = count;
     }
     return most;
@@ -118,7 +118,7 @@ int64_t export_most_rows(const struct param_store *ps)
     int64_t most = 0;
     for (int i = 0; i < ps->n; i++) {
         const struct param *p = &ps->p[i];
-        int64_t rows = export_rows(p);
+        int64_t rows = export_piece_rows(p);
         if (rows > p->dim[0]) rows = p->dim[0];
         if (p->rank == 2 && p->kind != PARAM_ADAPTER && rows > most) most = rows;
     }
@@ -129,7 +129,7 @@ static status put_weight(struct session *x, struct st_writer *w, int id, dtype d
 {
     const struct param *p = &x->model.params.p[id];
     struct piece r = {.cols = p->dim[1]};
-    for (int64_t rows = export_rows(p); r.first < p->dim[0]; r.first += r.n) {
+    for (int64_t rows = export_piece_rows(p); r.first < p->dim[0]; r.first += r.n) {
         r.n = p->dim[0] - r.first < rows ? p->dim[0] - r.first : rows;
         int64_t count = r.n * r.cols;
         size_t bytes = (size_t)count * dtype_bytes(dt);
@@ -269,6 +269,7 @@ static status write_adapter_config(const struct session *x, const char *dir)
                             .use_dora = plan->dora,
                             .base_model = mem_strdup(x->cfg->checkpointer.checkpoint_dir)};
     status st = add_patterns(x, &p);
+    for (int i = 0; i < x->peft.saved.n; i++) peft_saved_add(&p, x->peft.saved.rule[i].text);
     start_scaled(x, &p.r, &p.lora_alpha);
     add_targets(x, &p);
     if (!st) st = add_parts(x, &p);
@@ -281,13 +282,29 @@ static status write_adapter_config(const struct session *x, const char *dir)
 static status adapter_values(struct session *x, const struct param *p, void **room, const void **data)
 {
     size_t bytes = (size_t)p->count * dtype_bytes(p->value.dt);
-    *room = mem_grow(*room, start_kept(x) ? 3 * bytes : bytes);
+    *room = mem_grow(*room, start_doubles(x, p) ? 3 * bytes : bytes);
     TRY(stage_look(&x->stage, p->value.data, bytes, *room, data));
-    if (!start_kept(x)) return ST_OK;
+    if (!start_doubles(x, p)) return ST_OK;
     float *out = (float *)*room + p->count;
     start_portable(x, p, *data, out);
     *data = out;
     return ST_OK;
+}
+
+/* Those whose name is not their parameter's own it is given in names, for the caller to free. Returns how many there are. */
+static int list_adapter(const struct session *x, struct st_declare *tensors, int *ids, char **names)
+{
+    const struct param_store *ps = &x->model.params;
+    int n = 0;
+    for (int i = 0; i < ps->n; i++) {
+        const struct param *p = &ps->p[i];
+        const char *replaced = adapter_replaces(x, p);
+        if (p->kind < PARAM_ADAPTER && !replaced) continue;
+        tensors[n] = replaced ? declare(p, replaced, p->source->dt) : start_declare(x, p);
+        if (p->kind == PARAM_SAVED) tensors[n].name = names[n] = mem_printf("base_model.model.%s", p->name);
+        ids[n++] = i;
+    }
+    return n;
 }
 
 status export_adapter(struct session *x, const char *dir)
@@ -297,20 +314,14 @@ status export_adapter(struct session *x, const char *dir)
     void *room = NULL;
     struct st_writer *w = NULL;
     struct st_declare *tensors = mem_alloc((size_t)(ps->n + 1) * sizeof *tensors);
-    int *ids = mem_alloc((size_t)(ps->n + 1) * sizeof *ids), n = 0, next;
-    for (int i = 0; i < ps->n; i++) {
-        const struct param *p = &ps->p[i];
-        const char *replaced = adapter_replaces(x, p);
-        if (p->kind != PARAM_ADAPTER && !replaced) continue;
-        tensors[n] = replaced ? declare(p, replaced, p->source->dt) : start_declare(x, p);
-        ids[n++] = i;
-    }
+    char **names = mem_alloc((size_t)(ps->n + 1) * sizeof *names);
+    int *ids = mem_alloc((size_t)(ps->n + 1) * sizeof *ids), n = list_adapter(x, tensors, ids, names), next;
     TRY_DONE(file_mkdirs(dir));
     TRY_DONE(st_writer_open(dir, "adapter_model", tensors, n, 0, &w));
     while ((next = st_writer_next(w)) >= 0) {
         const struct param *p = &ps->p[ids[next]];
         const void *data = p->source ? p->source->data : NULL;
-        if (p->kind == PARAM_ADAPTER) TRY_DONE(adapter_values(x, p, &room, &data));
+        if (p->kind >= PARAM_ADAPTER) TRY_DONE(adapter_values(x, p, &room, &data));
         TRY_DONE(st_writer_put(w, data));
     }
     st = st_writer_close(w, true);
@@ -322,6 +333,8 @@ status export_adapter(struct session *x, const char *dir)
     TRY_DONE(hf_copy_adapter_files(x->cfg->checkpointer.checkpoint_dir, dir, &said.e));
 done:
     if (w) st_writer_close(w, false);
+    for (int i = 0; i < n; i++) free(names[i]);
+    free(names);
     free(room);
     free(tensors);
     free(ids);

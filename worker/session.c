@@ -198,6 +198,7 @@ static struct model_plan plan_model(const struct session *x, const struct batch_
                  (lora->attn_modules & MODULE_V ? 1u << LINEAR_V : 0) | (lora->attn_modules & MODULE_O ? 1u << LINEAR_O : 0) |
                  (lora->mlp ? 1u << LINEAR_GATE | 1u << LINEAR_UP | 1u << LINEAR_DOWN : 0) | (lora->output ? LORA_ON_HEAD : 0));
     if (x->has_adapter || lora->n_rank_pattern || lora->n_alpha_pattern) p.patterns = &x->peft;
+    if (p.lora && x->use == SESSION_TRAIN) p.saved = &x->peft;
     if (x->has_adapter) {
         p.peft = &x->peft;
         p.rslora = x->peft.use_rslora;

@@ -40,7 +40,7 @@ struct session {
     struct bnb_config bnb; /* the model directory's weights are quantised */
     struct model_shape shape;
     struct st_set files;
-    struct peft_config peft; /* of a loaded adapter; else the patterns of this run's */
+    struct peft_config peft; /* of a loaded adapter; else the patterns, and what is saved whole, of this run's */
     struct st_set adapter;
     struct st_set originals; /* what an adapter is merged into, where that is another directory (worker/merge.h) */
     bool has_adapter;

@@ -13,6 +13,8 @@ static enum lora_start kind_of(const struct session *x) { return (enum lora_star
 static int rounds_of(const struct session *x) { return x->model.plan.start >> START_ROUNDS; }
 static bool of_weights(const struct session *x) { return start_is_of_weights(x->model.plan.start); }
 
+static bool is_computed(const struct session *x) { return of_weights(x) || kind_of(x) == START_ORTHOGONAL; }
+
 /* ---- adapters, one after the other -------------------------------------------------------------------------------------------- */
 
 struct adapter {
@@ -54,8 +56,6 @@ status start_check(const struct session *x)
 }
 
 /* ---- memory ---------------------------------------------------------------------------------------------------------------------- */
-
-static bool is_computed(const struct session *x) { return of_weights(x) || kind_of(x) == START_ORTHOGONAL; }
 
 void start_layout(struct session *x, struct arena *host)
 {
@@ -141,7 +141,7 @@ static status put(struct session *x, const struct param *p, const float *values)
 /* W −= s·B·A, with A and B as they are in tensor memory now. */
 static status subtract(struct session *x, const struct adapter *ad)
 {
-    int64_t rows = export_rows(ad->w), n;
+    int64_t rows = export_piece_rows(ad->w), n;
     for (int64_t first = 0; first < ad->l->out; first += n) {
         n = ad->l->out - first < rows ? ad->l->out - first : rows;
         tensor part = tensor_rows(&ad->w->value, first, n), wide = tensor_2d(x->wide, DT_F32, n, ad->l->in);
@@ -200,10 +200,12 @@ status start_settle(struct session *x, bool resumed)
 
 static bool is_b(const struct param *p) { return strstr(p->name, ".lora_B.") != NULL; }
 
+bool start_doubles(const struct session *x, const struct param *p) { return x->start.kept && (is_b(p) || strstr(p->name, ".lora_A.")); }
+
 struct st_declare start_declare(const struct session *x, const struct param *p)
 {
     struct st_declare d = {.name = p->name, .dt = DT_F32, .rank = p->rank, .dim = {p->dim[0], p->rank == 2 ? p->dim[1] : 0}};
-    if (x->start.kept && p->rank == 2) d.dim[is_b(p)] *= 2; /* a magnitude stays what it is */
+    if (start_doubles(x, p)) d.dim[is_b(p)] *= 2;
     return d;
 }
 

@@ -21,7 +21,9 @@ status start_settle(struct session *x, bool resumed);
 /* A0 and B0, as a checkpoint has them; NULL: adapters start without. */
 float *start_kept(const struct session *x);
 
-/* What an adapter's A or B is exported as: its shape, and its values, where `now` are those it has. */
+/* What is exported of what is trained: as it is, or, an adapter's A or B, beside what it started as: its shape, and its values, where
+ * `now` are those it has. */
+bool start_doubles(const struct session *x, const struct param *p);
 struct st_declare start_declare(const struct session *x, const struct param *p);
 void start_portable(const struct session *x, const struct param *p, const float *now, float *out);
 /* r and alpha of the exported adapter, in multiples of the trained one's. */

@@ -32,8 +32,8 @@ const struct technique techniques[] = {
      "The optimizer's states in pinned host memory, streamed through windows on the device while it updates.",
      "When states do not fit. Only as many leave as must (optimizer.paged_resident); here all of them.",
      "everything; on a CPU nothing moves"},
-    {"optimizer on the host", FOR_ALL, "optimizer=torch.optim.AdamW",
-     "optimizer=torchao.optim.CPUOffloadOptimizer optimizer.optimizer_class=torch.optim.AdamW", true,
+    {"optimizer on the host", FOR_ALL, "optimizer=torch.optim.AdamW optimizer.on_host=false",
+     "optimizer=torch.optim.AdamW optimizer.on_host=true", true,
      "States are in host memory and the host's cores step: gradients go down, weights come up, window by window.",
      "When states do not fit and must stay in 16 or 32 bits; its time is that of the host's memory.",
      "everything but paged states, which stay on the device's side; on a CPU it is where it was"},
@@ -113,7 +113,8 @@ const struct axis axes[] = {
     {"enable_activation_offloading", FOR_ALL, true, {"enable_activation_offloading=true"}},
     {"optimizer_in_bwd", FOR_ALL, true, {"optimizer_in_bwd=true"}},
     {"optimizer.is_paged optimizer.on_host", FOR_ALL, true, 
-     {"optimizer.is_paged=true", "optimizer=bitsandbytes.optim.PagedAdamW", "optimizer=torchao.optim.CPUOffloadOptimizer"}},
+     {"optimizer.is_paged=true", "optimizer=bitsandbytes.optim.PagedAdamW optimizer.is_paged=true",
+      "optimizer.on_host=true"}},
 };
 /* clang-format on */
 const int axis_count = sizeof axes / sizeof *axes;

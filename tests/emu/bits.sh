@@ -22,7 +22,7 @@ also=1 each "random init, clipped" 1e-5 "${full[@]}" dtype=fp32 "${tied[@]}" mod
 # QLoRA, joined, of more layers than are dequantised ahead.
 deep=(--model "$(deeper llama3 3)" model.init=random model.lora_dropout=0)
 for dtype in fp32 bf16; do also="2 4" each "NF4 ahead, $dtype" ${bound_of[$dtype]} "${qlora[@]}" dtype=$dtype "${deep[@]}"; done
-also=1 each "NF4 in turn" 1e-5 "${qlora[@]}" dtype=fp32 "${untied[@]}" dequantize_ahead=false recompute=ffn
+also=1 each "NF4 in turn" 1e-5 "${qlora[@]}" dtype=fp32 "${untied[@]}" dequantize_ahead=false mlp_tile_tokens=16
 items=1 also=1 each "NF4 ahead, checkpointed, optimizer_in_bwd" 1e-5 "${qlora[@]}" dtype=fp32 "${deep[@]}" enable_activation_checkpointing=true \
     optimizer_in_bwd=true
 # Magnitudes: dropped; joined, over more layers than are dequantised ahead.

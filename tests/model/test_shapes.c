@@ -283,7 +283,8 @@ static void refusals(void **state)
 {
     struct model m;
     struct model_shape phi = shape_with(fused), both = phi;
-    struct model_plan some = {.lora = true, .adapted = 1 << LINEAR_Q | 1 << LINEAR_V, .rank = 2, .alpha = 2, .head_rows = 8};
+    struct model_plan some = {
+        .lora = true, .adapted = 1 << LINEAR_Q | 1 << LINEAR_V, .rank = 2, .alpha = 2, .rslora = true, .head_rows = 8};
     struct model_plan full = {.full = true};
     (void)state;
     assert_int_equal(open_model(&m, &phi, &some, DT_F32), ST_USAGE);

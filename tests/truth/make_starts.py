@@ -25,7 +25,7 @@ from sketch import sketch  # noqa: E402
 GOLDEN_DIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden")
 
 SHOWN = {"llama2": ["0.self_attn.q_proj", "0.mlp.gate_proj", "1.self_attn.v_proj", "1.mlp.down_proj"],
-         "qwen2": ["0.self_attn.k_proj", "1.mlp.down_proj"],
+         "qwen2": ["0.self_attn.k_proj", "1.mlp.down_proj"],  # those that have adapters
          "phi3": ["0.self_attn.qkv_proj", "1.mlp.gate_up_proj"]}
 ADAMW = dict(optimizer="torch.optim.AdamW", lr=1e-3, weight_decay=0.01, eps=1e-4)
 SGD = dict(optimizer="torch.optim.SGD", lr=0.02, momentum=0.9, weight_decay=0.02)
@@ -41,6 +41,11 @@ CASES = [
     ("patterns", "llama2", ADAMW, None, dict(init_lora_weights="pissa", r=4, lora_alpha=6, rank_pattern=RANKS, alpha_pattern=ALPHAS)),
     ("patterns-rslora", "qwen2", SGD, None, dict(init_lora_weights="olora", r=2, lora_alpha=1, use_rslora=True, alpha_pattern=ALPHAS,
                                                  rank_pattern={r".*\.1\..*down_proj": 6, "0.self_attn.k_proj": 3})),
+    ("saved", "llama2", ADAMW, None, dict(init_lora_weights="pissa", r=4, lora_alpha=6,
+                                          modules_to_save=["lm_head", "embed_tokens", "norm"])),
+    ("saved-plus", "phi3", SGD, 3, dict(init_lora_weights="olora", r=2, lora_alpha=2, modules_to_save=["lm_head", "model.norm"])),
+    ("saved-linears", "qwen2", ADAMW, 4, dict(init_lora_weights="olora", r=2, lora_alpha=1, lora_attn_modules=[],
+                                              modules_to_save=["q_proj", "0.self_attn.o_proj", "post_attention_layernorm"])),
     ("pissa-dora-plus", "qwen2", ADAMW, 3, dict(init_lora_weights="pissa", r=4, lora_alpha=6, use_dora=True)),
     ("olora", "llama2", SGD, None, dict(init_lora_weights="olora", r=4, lora_alpha=2)),
     ("olora-rslora", "qwen2", ADAMW, None, dict(init_lora_weights="olora", r=6, lora_alpha=3, use_rslora=True)),
@@ -54,7 +59,9 @@ def load(family):
 def adapted(family, adapter):
     if not adapter:
         return PeftModel.from_pretrained(load(family), os.path.join(GOLDEN_DIR, family, "adapter"), is_trainable=True)
-    return get_peft_model(load(family), LoraConfig(target_modules=FUSED if family == "phi3" else LINEARS, task_type="CAUSAL_LM", **adapter))
+    settings = {k: v for k, v in adapter.items() if k != "lora_attn_modules"}
+    targets = FUSED if family == "phi3" else LINEARS[4:] if settings != adapter else LINEARS
+    return get_peft_model(load(family), LoraConfig(target_modules=targets, task_type="CAUSAL_LM", **settings))
 
 
 def products(model, family):
@@ -62,6 +69,8 @@ def products(model, family):
     out = {}
     for name in SHOWN[family]:
         m = model.get_submodule("base_model.model.model.layers." + name)
+        if not hasattr(m, "lora_A"):
+            continue
         out[name] = (m.scaling["default"] * m.lora_B["default"].weight @ m.lora_A["default"].weight).detach().double()
     return out
 
@@ -97,14 +106,16 @@ def make(name, family, settings, ratio, adapter):
     with torch.no_grad():
         after = step_loss(model, ids).item()
     change = {k: v - (start[k] if adapter else 0) for k, v in products(model, family).items()}
+    # PEFT's copies: what they have become, as they are named in files
+    saved = sketched({n.replace(".modules_to_save.default", ""): p.detach() for n, p in model.named_parameters() if "modules_to_save" in n})
     print(f"{name} ({family}): loss {losses[0]:.5f} -> {after:.5f}")
     keys = {f"optimizer.{k}" if k != "optimizer" else k: v for k, v in settings.items()}
     if ratio:
         keys["model.lora_plus_ratio"] = ratio
-    names = dict(r="lora_rank")
+    names = dict(r="lora_rank")  # else as in PEFT
     keys.update({"model." + names.get(k, k): v for k, v in (adapter or {}).items()})
     return {"name": name, "family": family, "keys": keys, "adapter": not adapter, "loss": losses, "grad_norm": rounded(norms, 10),
-            "after": after, "change": sketched(change), "start": sketched(start) if adapter else {}}
+            "after": after, "saved": saved, "change": sketched(change), "start": sketched(start) if adapter else {}}
 
 
 def load_adapter(name, directory):

@@ -43,6 +43,16 @@ done
 ! grep -q quantization_config "$scratch/cpu-single/export/config.json" || fail "the export's config.json still says that it is quantised"
 python3 -m json.tool "$scratch/cpu-single/export/config.json" >/dev/null || fail "the export's config.json is no JSON"
 
+say "with magnitudes, a layer ahead and in turn"
+for on in $devices; do
+    for ahead in true false; do
+        ${trimpot} run lora_finetune --model "$gold/nf4/single/model" --data "$gold/qwen2/rows.jsonl" --output "$scratch/dora-$on-$ahead" \
+            tokenizer.path="$gold/qwen2/model" device=$on dtype=fp32 seed=1 epochs=4 optimizer.lr=5e-3 "${whole[@]}" model.use_dora=true \
+            merge_base=dequantized dequantize_ahead=$ahead >"$scratch/log" 2>&1 || { fail "DoRA on $on"; tail -3 "$scratch/log"; }
+        below "DoRA on $on, ahead $ahead" 1e-5
+    done
+done
+
 say "PEFT's losses on the directories"
 python3 - "$gold"/nf4/*/golden.json <<'P' || fail "PEFT and float64"
 import json, sys

@@ -77,6 +77,13 @@ def check(case, output, loss_bound, product_bound):
     ok = True
     for key, bound in (("loss", loss_bound), ("grad_norm", 10 * loss_bound)):
         ok &= verdict(key, max(abs(m[key] - w) / w for m, w in zip(metrics, case[key])), bound)
+    files = read_safetensors(os.path.join(output, "adapter", "adapter_model.safetensors"))
+    whole = {k for k in files if ".lora_" not in k}
+    if whole != set(case["saved"]):
+        print(f"    FAIL saved whole: {sorted(whole)}, PEFT {sorted(case['saved'])}")
+        ok = False
+    for name, want in case["saved"].items():
+        ok &= name in whole and verdict(name, relative(sketch(files[name][1]), want), product_bound)
     for what, found in zip(("change", "start"), products(output, case)):
         for module, want in case[what].items():
             ok &= verdict(f"{what} of {module}", relative(sketch(found[module]), want), product_bound)

@@ -59,9 +59,20 @@ olora-rslora qwen2 dtype=bf16
 pissa-dora-plus qwen2
 pissa-plus-fused phi3 model.init_lora_weights=pissa_niter_4 model.init=random
 pissa qwen2 model.init_lora_weights=orthogonal
+saved llama2 dtype=bf16 optimizer=bitsandbytes.optim.AdamW8bit
+saved-linears qwen2 model.init_lora_weights=true model.lora_dropout=0.1
+saved-plus phi3 dtype=bf16 model.init_lora_weights=gaussian model.quantize_base=true
 END
-go pissa llama2 "$scratch/cpu" epochs=2
-go pissa llama2 "$scratch/emu" epochs=2 device=emu
+go saved llama2 "$scratch/plain" epochs=3
+go saved llama2 "$scratch/in_bwd" epochs=3 optimizer_in_bwd=true enable_activation_checkpointing=true
+same "saved whole: in the backward pass" "$scratch/plain" "$scratch/in_bwd"
+# Further from what was exported: modules and weights are the adapter's now.
+n=1 ranks 1 "$trimpot" run lora_finetune --model "$golden/llama2/model" --data "$golden/llama2/rows.jsonl" --output "$scratch/further" device=cpu \
+    dtype=fp32 seed=1 optimizer.lr=0 optimizer.weight_decay=0 checkpointer.adapter_checkpoint="$scratch/plain/adapter" >"$scratch/log" 2>&1 ||
+    fail "an adapter with whole modules is not taken: $(tail -n 3 "$scratch/log")"
+cmp "$scratch"/{plain,further}/adapter/adapter_model.safetensors || fail "saved whole: not moved, and changed"
+go saved llama2 "$scratch/cpu" epochs=2
+go saved llama2 "$scratch/emu" epochs=2 device=emu
 mean llama2 --model "$scratch/cpu/export" >"$scratch/a"
 mean llama2 --model "$scratch/emu/export" >"$scratch/b"
 python3 - "$scratch/a" "$scratch/b" <<'END' || fail "the emulated device"
@@ -89,6 +100,13 @@ refuse 'checkpointer.adapter_checkpoint says what the adapter starts as' model.i
 refuse "model.rank_pattern: 'proj' is no module with an adapter" 'model.rank_pattern={q_proj: 3, proj: 4}'
 refuse "model.alpha_pattern: 'lm_head' is no module with an adapter" 'model.alpha_pattern={lm_head: 3}'
 refuse "the configuration: model: rank_pattern has the regular expression \"(q\", which is wrong at byte" 'model.rank_pattern={"(q": 3}'
+refuse "model.modules_to_save: 'lm_heads' is no module with weights of its own" 'model.modules_to_save=[lm_heads]'
+refuse 'selects model.layers.0.self_attn.q_proj.weight, which has an adapter' 'model.modules_to_save=[q_proj]'
+refuse 'which is held in 4 bits' 'model.modules_to_save=[q_proj]' 'model.lora_attn_modules=[v_proj]' model.quantize_base=true
+for name in lm_head embed_tokens; do
+    expect 2 'this model ties its output head to its embedding' "$trimpot" run lora_finetune --model "$golden/qwen2/model" \
+        --data "$golden/qwen2/rows.jsonl" --output "$scratch/no" device=cpu dtype=fp32 model.modules_to_save=$name
+done
 mkdir "$scratch/none"
 echo 'no library' >"$scratch/none/liblapack.so.3"
 expect 18 "LAPACK is not installed" env LD_LIBRARY_PATH="$scratch/none" "$trimpot" run lora_finetune --model "$golden/llama2/model" \

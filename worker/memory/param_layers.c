@@ -65,8 +65,8 @@ status param_store_second_copies(struct param_store *ps, struct stream *s, int64
 status param_store_refresh(struct param_store *ps, struct stream *s, int id)
 {
     struct param *p = &ps->p[id];
-    if (p->kind != PARAM_ADAPTER) return ST_OK;
-    if (ps->flat_work)
+    if (p->kind < PARAM_ADAPTER) return ST_OK;
+    if (param_is_copied(ps, p))
         TRY(op_axpy(s, &(struct axpy_args){.x = tensor_1d(p->value.data, p->value.dt, p->count),
                                            .y = tensor_1d(p->work.data, p->work.dt, p->count),
                                            .scale = p->scale}));

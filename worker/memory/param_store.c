@@ -212,7 +212,7 @@ static int64_t whole(int64_t n, int64_t unit) { return (n + unit - 1) / unit * u
 static bool needs_copies(const struct param_store *ps)
 {
     for (int i = 0; i < ps->n; i++)
-        if (ps->p[i].kind == PARAM_ADAPTER && (ps->act == DT_BF16 || ps->p[i].scale != 1)) return true;
+        if (ps->p[i].kind >= PARAM_ADAPTER && (ps->act == DT_BF16 || ps->p[i].scale != 1)) return true;
     return false;
 }
 
@@ -239,12 +239,15 @@ static void tabulate(struct param_store *ps)
     for (int i = 0; i < ps->n; i++) {
         const struct param *p = &ps->p[i];
         if (param_is_trained(p))
-            ps->seg_table[ps->segs.n++] = (struct seg){.at = p->flat,
-                                                       .count = p->count,
-                                                       .partial = p->partial,
-                                                       .lr_mult = p->lr_mult,
-                                                       .wd_mult = p->wd_mult,
-                                                       .scale = copies && p->kind == PARAM_ADAPTER ? p->scale : 0};
+            ps->seg_table[ps->segs.n++] =
+                (struct seg){.at = p->flat,
+                             .count = p->count,
+                             .partial = p->partial,
+                             .lr_mult = p->lr_mult,
+                             .wd_mult = p->wd_mult,
+                             .scale = copies && (p->kind == PARAM_ADAPTER || (p->kind == PARAM_SAVED && ps->act != ps->trained_dt))
+                                          ? p->scale
+                                          : 0};
     }
     qsort(ps->seg_table, (size_t)ps->segs.n, sizeof *ps->seg_table, by_place);
 }
@@ -431,7 +434,7 @@ void param_store_layout(struct param_store *ps, struct arena *frozen, struct are
         if (!param_is_trained(p)) continue;
         p->value = flat_view(p, ps->flat, dt);
         if (ps->masters) p->master = flat_view(p, ps->flat_master, DT_F32);
-        p->work = p->kind == PARAM_ADAPTER && ps->flat_work ? flat_view(p, ps->flat_work, ps->act) : p->value;
+        p->work = param_is_copied(ps, p) ? flat_view(p, ps->flat_work, ps->act) : p->value;
     }
     for (int k = 0; k < PARAM_KEPT; k++) {
         ps->kept[k].count = kept[k];

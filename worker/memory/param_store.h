@@ -26,6 +26,7 @@ enum param_kind {
     PARAM_NF4,     /* read only, quantised while loading or before, dequantised per use into scratch, or a layer ahead (`ahead`) */
     PARAM_TRAINED, /* in the flat index */
     PARAM_ADAPTER, /* trained in f32; acquire gives a working copy, scaled and in the activations' dtype */
+    PARAM_SAVED,   /* a weight of the base, trained and saved like an adapter (modules_to_save) */
 };
 
 enum param_init {
@@ -259,6 +260,12 @@ void param_forget(const struct st_entry *e, size_t lo, size_t hi); /* bytes [lo,
 void param_layers_layout(struct param_store *ps, struct arena *scratch);
 status param_layers_clear(struct param_store *ps, struct stream *s); /* when codes are loaded: nothing is in the buffers */
 void param_layers_release(struct param_store *ps);
+
+/* Is what is read a copy of it? An adapter's is scaled; that of others differs in its dtype, if it does. */
+static inline bool param_is_copied(const struct param_store *ps, const struct param *p)
+{
+    return ps->flat_work && (p->kind == PARAM_ADAPTER || (p->kind == PARAM_SAVED && ps->act != ps->trained_dt));
+}
 
 static inline bool param_is_trained(const struct param *p) { return p->kind >= PARAM_TRAINED; }
 

@@ -20,7 +20,6 @@ void magnitude_add(struct model *m, struct linear *l, const char *module)
 {
     l->magnitude = param_add(&m->params, PARAM_ADAPTER, l->out, 0, "base_model.model.%s.lora_magnitude_vector", module);
     m->params.p[l->magnitude].init = PARAM_INIT_LENGTH;
-    if (m->plan.plus_ratio > 0) m->params.p[l->magnitude].lr_mult = (float)m->plan.plus_ratio;
 }
 
 void magnitude_open(struct model *m)
@@ -51,7 +50,8 @@ void magnitude_layout(struct model *m, struct arena *scratch, bool backward)
     for (int64_t i = 0; i < linears(m); i++) {
         const struct linear *l = linear_at(m, i);
         if (l->magnitude < 0) continue;
-        int64_t count = (l == &m->head ? m->plan.head_rows : m->bounds.tokens) * (l->out + m->rescale_room);
+        int64_t tokens = l == &m->head ? m->plan.head_rows : l->tiled ? m->acts.tile : m->bounds.tokens;
+        int64_t count = tokens * (l->out + m->rescale_room);
         all += l->out;
         if (l->out * l->rank > products) products = l->out * l->rank;
         if (l->rank > ranks) ranks = l->rank;

@@ -71,12 +71,19 @@ static int add_weight(struct model *m, enum param_kind kind, int64_t d0, int64_t
     return id;
 }
 
+static bool is_saved(const struct model *m, const char *module) { return m->plan.saved && peft_saves(m->plan.saved, module); }
+
+/* otherwise: of a module that is trained neither with all others nor by name. */
+static enum param_kind kind_of(const struct model *m, const char *module, enum param_kind otherwise)
+{
+    return is_saved(m, module) ? PARAM_SAVED : m->plan.full && otherwise == PARAM_FROZEN ? PARAM_TRAINED : otherwise;
+}
+
 static int add_norm(struct model *m, int64_t width, const char *module)
 {
     char name[128];
     snprintf(name, sizeof name, "%s.weight", module);
-    return add_weight(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, width, 0, m->shape.unit_offset ? PARAM_INIT_ZERO : PARAM_INIT_ONE,
-                      name);
+    return add_weight(m, kind_of(m, module, PARAM_FROZEN), width, 0, m->shape.unit_offset ? PARAM_INIT_ZERO : PARAM_INIT_ONE, name);
 }
 
 static bool adapted(const struct model *m, unsigned bit, const char *module)
@@ -119,14 +126,13 @@ static void add_adapter(struct model *m, struct linear *l, const char *module, u
     m->params.p[l->w].rewritten = start_is_of_weights(plan->start);
     b->init = PARAM_INIT_ZERO;
     b->scale = l->scale;
-    if (plan->plus_ratio > 0) b->lr_mult = (float)plan->plus_ratio;
     if (plan->dora) magnitude_add(m, l, module);
 }
 
 static struct linear absent(void) { return (struct linear){.w = -1, .bias = -1, .lora_a = -1, .lora_b = -1, .magnitude = -1}; }
 
 /* name: that of the module within `module`. */
-static struct linear add_linear(struct model *m, enum param_kind kind, const char *module, const struct part *part, uint32_t site)
+static struct linear add_linear(struct model *m, enum param_kind frozen, const char *module, const struct part *part, uint32_t site)
 {
     struct linear l = absent();
     char name[128];
@@ -135,11 +141,11 @@ static struct linear add_linear(struct model *m, enum param_kind kind, const cha
     l.out = part->out;
     l.site = site;
     snprintf(name, sizeof name, "%s.weight", module);
-    l.w = add_weight(m, kind, l.out, l.in, PARAM_INIT_NORMAL, name);
-    m->params.p[l.w].stored = kind == PARAM_NF4 && m->plan.stored;
-    m->params.p[l.w].once = kind == PARAM_NF4 && m->plan.stored && !m->plan.stored->nested;
+    l.w = add_weight(m, kind_of(m, module, frozen), l.out, l.in, PARAM_INIT_NORMAL, name);
+    m->params.p[l.w].stored = m->params.p[l.w].kind == PARAM_NF4 && m->plan.stored;
+    m->params.p[l.w].once = m->params.p[l.w].stored && !m->plan.stored->nested;
     snprintf(name, sizeof name, "%s.bias", module);
-    if (part->bias) l.bias = add_weight(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, l.out, 0, PARAM_INIT_ZERO, name);
+    if (part->bias) l.bias = add_weight(m, kind_of(m, module, PARAM_FROZEN), l.out, 0, PARAM_INIT_ZERO, name);
     if (adapted(m, part->bits, module)) add_adapter(m, &l, module, part->bits);
     return l;
 }
@@ -204,6 +210,32 @@ static status check_fused(const struct model_plan *plan, const struct part *part
     return ST_OK;
 }
 
+/* A weight has either its adapter or a copy that is trained; of a pair that is one tensor, nobody asked for the other. */
+static status check_saved(struct model *m)
+{
+    for (int i = 0; i < m->params.n; i++) {
+        const struct param *p = &m->params.p[i];
+        if (p->kind != PARAM_SAVED) continue;
+        if (m->shape.tied && i == m->embed)
+            FAIL(ST_USAGE,
+                 "model.modules_to_save: embed_tokens: this model ties its output head to its embedding, so that training one would "
+                 "change both; take the name out");
+        if ((m->plan.nf4 || m->plan.stored) && p->layer >= 0 && p->rank == 2)
+            FAIL(ST_USAGE,
+                 "model.modules_to_save selects %s, which is held in 4 bits; of such a base only the embedding, the "
+                 "head and norms can be trained whole",
+                 p->name);
+    }
+    for (int64_t k = 0; k <= m->shape.layers * LINEAR_PER_LAYER; k++) {
+        const struct linear *l =
+            k < m->shape.layers * LINEAR_PER_LAYER ? &m->layers[k / LINEAR_PER_LAYER].linear[k % LINEAR_PER_LAYER] : &m->head;
+        if (l->lora_a >= 0 && m->params.p[l->w].kind == PARAM_SAVED)
+            FAIL(ST_USAGE, "model.modules_to_save selects %s, which has an adapter: a module is trained either whole or by its adapter",
+                 m->params.p[l->w].name);
+    }
+    return ST_OK;
+}
+
 static status add_head(struct model *m)
 {
     const struct model_shape *s = &m->shape;
@@ -211,8 +243,7 @@ static status add_head(struct model *m)
     m->final_norm = add_norm(m, s->width, "model.norm");
     m->params.p[m->final_norm].held = true;
     if (!s->tied) {
-        m->head =
-            add_linear(m, m->plan.full ? PARAM_TRAINED : PARAM_FROZEN, "lm_head", &part, (uint32_t)(s->layers * LINEAR_PER_LAYER + 1));
+        m->head = add_linear(m, PARAM_FROZEN, "lm_head", &part, (uint32_t)(s->layers * LINEAR_PER_LAYER + 1));
         if (m->head.lora_a >= 0) m->params.p[m->head.lora_a].held = m->params.p[m->head.lora_b].held = true;
         if (m->head.magnitude >= 0) m->params.p[m->head.magnitude].held = true;
         return ST_OK;
@@ -223,10 +254,25 @@ static status add_head(struct model *m)
     m->head.out = s->vocab;
     m->params.p[m->embed].uses = 2;
     m->params.p[m->embed].held = true;
+    if (is_saved(m, "lm_head"))
+        FAIL(ST_USAGE,
+             "model.modules_to_save: lm_head: this model ties its output head to its embedding, so that training one would change "
+             "both; take the name out");
     if (adapted(m, LORA_ON_HEAD, "lm_head"))
         FAIL(ST_USAGE, "apply_lora_to_output: true, but this model ties its output head to its embedding, so that an adapter "
                        "on one would change both; set model.apply_lora_to_output=false");
     return ST_OK;
+}
+
+/* LoRA+: B and all vectors learn faster than A and whole matrices, and biases do not decay, as in PEFT. */
+static void set_rates(struct model *m)
+{
+    for (int i = 0; i < m->params.n && m->plan.plus_ratio > 0; i++) {
+        struct param *p = &m->params.p[i];
+        if (p->kind < PARAM_ADAPTER) continue;
+        if (strstr(p->name, ".lora_B.") || p->rank == 1) p->lr_mult = (float)m->plan.plus_ratio;
+        if (strstr(p->name, ".bias")) p->wd_mult = 0;
+    }
 }
 
 static void join_adapters(struct model *m)
@@ -243,15 +289,16 @@ static void join_adapters(struct model *m)
 static void keep_for_tiles(struct model *m)
 {
     const struct block *b = m->block;
-    if (m->bounds.tokens <= m->plan.tile_tokens) return; /* there is one */
+    bool many = m->bounds.tokens > m->plan.tile_tokens;
     for (int64_t layer = 0; layer < m->shape.layers; layer++)
         for (int i = b->tiled.first, place = 0; i < b->tiled.end; i++) {
             if (b->step[i].linear < 0) continue;
-            const struct linear *l = &m->layers[layer].linear[b->step[i].linear];
-            const int ids[] = {l->w, l->bias, l->lora_a, l->lora_b};
-            for (size_t k = 0; k < sizeof ids / sizeof *ids; k++)
+            struct linear *l = &m->layers[layer].linear[b->step[i].linear];
+            const int ids[] = {l->w, l->bias, l->lora_a, l->lora_b, l->magnitude};
+            l->tiled = true;
+            for (size_t k = 0; many && k < sizeof ids / sizeof *ids; k++)
                 if (ids[k] >= 0) m->params.p[ids[k]].held = true;
-            param_keep(&m->params, l->w, place++);
+            if (many) param_keep(&m->params, l->w, place++);
         }
 }
 
@@ -277,9 +324,12 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     m->layers = mem_alloc((size_t)shape->layers * sizeof *m->layers);
     m->block = mem_alloc(sizeof *m->block);
     TRY(check_fused(plan, parts, n));
-    m->embed = add_weight(m, plan->full ? PARAM_TRAINED : PARAM_FROZEN, shape->vocab, shape->width, PARAM_INIT_NORMAL, PARAM_EMBED);
+    m->embed = add_weight(m, kind_of(m, "model.embed_tokens", PARAM_FROZEN), shape->vocab, shape->width, PARAM_INIT_NORMAL, PARAM_EMBED);
     for (int64_t l = 0; l < shape->layers; l++) add_layer(m, l, parts, n);
+    if (param_is_trained(&m->params.p[m->embed])) m->lowest = 0;
     TRY(add_head(m));
+    TRY(check_saved(m));
+    set_rates(m);
     magnitude_open(m);
     param_store_index(&m->params);
     TRY(block_build(m, m->block));

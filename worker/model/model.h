@@ -45,6 +45,7 @@ struct linear {
     float scale;   /* s = α/r */
     float dropout; /* of the adapter's input */
     uint32_t site; /* for the dropout's random numbers */
+    bool tiled;    /* it sees a tile of tokens at a time */
 };
 
 struct layer {
@@ -67,6 +68,7 @@ struct model_plan {
     int start;                          /* of adapters (enum lora_start): what is not drawn by itself, worker/start.h makes */
     double plus_ratio;                  /* learning rate of B (and magnitudes) over A's; 0: the same */
     const struct peft_config *patterns; /* ranks and alphas by module, or NULL: those above */
+    const struct peft_config *saved;    /* which modules are trained whole beside adapters, or NULL: none */
     const struct peft_config *peft;     /* targets of a loaded adapter, instead of those above */
     enum act_rung rung;
     int64_t rung_every;
