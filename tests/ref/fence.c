@@ -344,8 +344,13 @@ static bool fence_event_done(struct event *e) { return e->done >= e->recorded; }
 static status fence_event_sync(struct event *e, const char *label)
 {
     if (without(label)) return ST_OK;
-    uint64_t ticket = e->recorded;
-    while (e->done < ticket) run_some(recorder(e));
+    uint64_t ticket = e->recorded, done = e->done;
+    const struct fence_stream *wanted = done < ticket ? recorder(e) : NULL; /* looked for once: queues are long */
+    while (e->done < ticket) {
+        run_some(wanted);
+        if (e->done != done) wanted = recorder(e);
+        done = e->done;
+    }
     back_to_host();
     return e->on ? taken(e->on) : ST_OK;
 }
