@@ -7,7 +7,6 @@
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
 #include "worker/adapter.h"
-#include "worker/export.h"
 
 /* ---- into what --------------------------------------------------------------------------------------------------------------- */
 
@@ -104,7 +103,7 @@ void merge_note(const struct session *x)
 
 /* ---- the same? ----------------------------------------------------------------------------------------------------------------- */
 
-enum { PROBES = 2, PROBE_TOKENS = 16, PROBE_ROWS = 8 };
+enum { PROBES = 2, PROBE_TOKENS = 16, PROBE_ROWS = 4 };
 
 /* The first tokens of some rows, and which of them have their logits compared: the last ones. */
 struct probe {
@@ -116,7 +115,7 @@ struct probing {
     struct session *x;
     struct probe at[PROBES];
     int n;
-    char *kept; /* tensor memory: logits of all probes, dense */
+    char *kept; /* the host's: logits of all probes, dense */
     int64_t rows;
     double worst, largest;
     int64_t agree;
@@ -124,17 +123,16 @@ struct probing {
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Where the pieces of an export were made there is room for what the first pass leaves. */
 static void choose(struct probing *g)
 {
     struct session *x = g->x;
-    int64_t room = export_piece(&x->model.params) / x->shape.vocab, rows = least(PROBE_ROWS, x->model.plan.head_rows);
+    int64_t rows = least(PROBE_ROWS, least(x->model.plan.head_rows, x->model.bounds.supervised));
     for (int64_t i = 0; x->data && i < dataset_items(x->data) && g->n < PROBES; i++) {
         const struct document *docs;
         struct probe *p = &g->at[g->n];
         if (!dataset_item(x->data, i, &docs)) continue;
         p->n = least(docs[0].n, PROBE_TOKENS);
-        p->rows = least(least(p->n, rows), least(room - g->rows, x->model.bounds.supervised));
+        p->rows = least(p->n, rows);
         if (p->rows < 1) continue;
         memcpy(p->ids, docs[0].ids, (size_t)p->n * sizeof *p->ids);
         for (int64_t t = 0; t < PROBE_TOKENS; t++) p->labels[t] = t < p->n - p->rows ? -100 : 0;
@@ -160,7 +158,7 @@ static status keep(struct probing *g)
         tensor z;
         TRY(logits_of(g->x, &g->at[i], &z));
         size_t bytes = (size_t)tensor_count(&z) * dtype_bytes(z.dt);
-        TRY(g->x->be->dev.copy(g->x->s, to, z.data, bytes));
+        TRY(stage_out(&g->x->stage, to, z.data, bytes));
         to += bytes;
     }
     return ST_OK;
@@ -184,7 +182,7 @@ static void compare_row(struct probing *g, const void *before, const void *after
     g->agree += best == now;
 }
 
-/* room: two rows on the host. */
+/* room: a row on the host. */
 static status compare(struct probing *g, char *room)
 {
     struct session *x = g->x;
@@ -194,10 +192,9 @@ static status compare(struct probing *g, char *room)
         tensor z;
         TRY(logits_of(x, &g->at[i], &z));
         for (int64_t r = 0; r < g->at[i].rows; r++, kept += row) {
-            const void *before, *after;
-            TRY(stage_look(&x->stage, kept, row, room, &before));
-            TRY(stage_look(&x->stage, (const char *)z.data + (size_t)r * row, row, room + row, &after));
-            compare_row(g, before, after, z.dt);
+            const void *after;
+            TRY(stage_look(&x->stage, (const char *)z.data + (size_t)r * row, row, room, &after));
+            compare_row(g, kept, after, z.dt);
         }
     }
     return ST_OK;
@@ -205,19 +202,22 @@ static status compare(struct probing *g, char *room)
 
 status merge_probe(struct session *x, const char *dir)
 {
-    struct probing g = {.x = x, .kept = x->wide};
+    struct probing g = {.x = x};
     struct st_set merged = {0};
-    char *room = mem_alloc(2 * (size_t)x->shape.vocab * dtype_bytes(x->model.act));
+    size_t row = (size_t)x->shape.vocab * dtype_bytes(x->model.act);
     status st;
     choose(&g);
     if (!g.n) {
-        log_note("merge    not compared with the base and its adapter: there is no row to compare on, or no room for its logits");
-        free(room);
+        log_note("merge    not compared with the base and its adapter: there is no row to compare on");
         return ST_OK;
     }
+    char *room = mem_alloc(row);
+    g.kept = mem_alloc((size_t)g.rows * row);
     TRY_DONE(keep(&g));
     TRY_DONE(st_open(dir, "model", &merged));
     TRY_DONE(param_store_replace(&x->model.params, &x->stage, &merged));
+    magnitude_forget(&x->model);
+    TRY_DONE(magnitude_start(&x->model, x->s)); /* of weights without adapters: their own lengths, which change nothing */
     TRY_DONE(compare(&g, room));
     log_note("merge    logits of %lld probe tokens differ by at most %.3g from those of the base with its adapter (the largest is %.3g); "
              "%lld of %lld foretell the same token%s",
@@ -226,6 +226,7 @@ status merge_probe(struct session *x, const char *dir)
 done:
     st = st ? st : x->be->dev.sync(x->s, "probe");
     st_close(&merged);
+    free(g.kept);
     free(room);
     return st;
 }

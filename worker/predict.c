@@ -20,6 +20,7 @@ static const char *const PART[PREDICT_PARTS] = {
 
 struct work {
     double linears, head, adapters;      /* parameters: of all blocks' products, of the head's, of adapters */
+    double magnitudes, rescaled;         /* what adapters with magnitudes multiply again; and elements per token that they rescale */
     double seen;                         /* Σ over layers of twice the keys that a token's query meets, on average */
     double supervised;                   /* share of the tokens */
     double micro_tokens, step_tokens;    /* of one rank */
@@ -42,6 +43,9 @@ static void count_parameters(const struct model *m, struct work *w)
             const struct linear *a = &m->layers[l].linear[i];
             w->linears += count_of(m, a->w);
             w->adapters += count_of(m, a->lora_a) + count_of(m, a->lora_b);
+            if (a->magnitude < 0) continue;
+            w->magnitudes += (a->dropout > 0 ? 3 : 1) * count_of(m, a->w); /* dropped, the weight meets two inputs and two gradients */
+            w->rescaled += (double)a->out;
         }
     w->adapters += count_of(m, m->head.lora_a) + count_of(m, m->head.lora_b);
     w->head = (double)(m->shape.vocab * m->shape.width);
@@ -222,11 +226,11 @@ struct prediction predict(const struct session *x, const struct gpu *g, const st
                                0.75 * w.attention_again; /* norms and products, always; all but these where blocks are */
     struct prediction p = {.step_tokens = w.step_tokens * w.ranks};
 
-    p.part_s[PREDICT_GEMM] = (passes + 2 * w.recomputed) * w.linears / steady;
+    p.part_s[PREDICT_GEMM] = ((passes + 2 * w.recomputed) * w.linears + 2 * w.magnitudes) / steady;
     p.part_s[PREDICT_ADAPTERS] = 6 * w.adapters / (0.25 * best);
     p.part_s[PREDICT_ATTENTION] = 2 * score * (1 + w.attention_again) / (scale * attention_rate(false, w.head_dim, w.length)) +
                                   5 * score / (scale * attention_rate(true, w.head_dim, w.length));
-    p.part_s[PREDICT_ELEMENTWISE] = (norms_again * moved_fwd + moved_bwd) / memory;
+    p.part_s[PREDICT_ELEMENTWISE] = (norms_again * moved_fwd + moved_bwd + 10 * w.rescaled) / memory;
     p.part_s[PREDICT_HEAD] = w.supervised * (passes * w.head / steady + 8 * w.vocab / memory);
     double crosses = w.paged_bytes > w.hosted_bytes ? w.paged_bytes : w.hosted_bytes;
     double update_s = w.update_bytes / (w.hosted_bytes > 0 ? host_bytes_per_s(g) : memory);
@@ -239,7 +243,7 @@ struct prediction predict(const struct session *x, const struct gpu *g, const st
     p.part_s[PREDICT_COMM] = exchange_s(&w, g) / w.step_tokens;
 
     p.model_flops = passes * (w.linears + w.supervised * w.head) + 6 * w.adapters + 6 * score;
-    p.flops = p.model_flops + score + w.recomputed * 2 * w.linears + w.attention_again * 2 * score;
+    p.flops = p.model_flops + score + w.recomputed * 2 * w.linears + 2 * w.magnitudes + w.attention_again * 2 * score;
     double token_s = 0;
     for (int i = 0; i < PREDICT_PARTS; i++) token_s += p.part_s[i];
     p.tokens_per_s = w.ranks / token_s;

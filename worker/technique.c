@@ -35,7 +35,7 @@ const struct technique techniques[] = {
     {"optimizer on the host", FOR_ALL, "optimizer=torch.optim.AdamW",
      "optimizer=torchao.optim.CPUOffloadOptimizer optimizer.optimizer_class=torch.optim.AdamW", true,
      "States are in host memory and the host's cores step: gradients go down, weights come up, window by window.",
-     "When states do not fit, and PCIe is slow: half of what pages cross. Its time is the host's memory's.",
+     "When states do not fit and must stay in 16 or 32 bits; its time is that of the host's memory.",
      "everything but paged states, which stay on the device's side; on a CPU it is where it was"},
     {"LoRA", FOR_FULL, "", "recipe=lora_finetune optimizer_in_bwd=false master_weights=none state_dtype=auto", false,
      "Two thin matrices beside each frozen weight are trained instead of the weight.",

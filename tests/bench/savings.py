@@ -24,7 +24,7 @@ from lora_vs_peft import WARM_UP, Words, json_lines, watch, write_rows
 HERE = os.path.dirname(os.path.abspath(__file__))
 COMMON = ["device=cpu", "dtype=bf16", "batch_size=1", "shuffle=false", "seed=1", "epochs=1", "optimizer.lr=3e-4", "optimizer.weight_decay=0.01"]
 ADAMW, ADAMW8 = "optimizer=torch.optim.AdamW", "optimizer=bitsandbytes.optim.AdamW8bit"
-KEEP, BLOCKS, IN_BWD = "ac_mode=none", "enable_activation_checkpointing=true", "optimizer_in_bwd=true"
+KEEP, BLOCKS, IN_BWD = "recompute=none", "enable_activation_checkpointing=true", "optimizer_in_bwd=true"
 LORA = ["model.lora_attn_modules=[q_proj,k_proj,v_proj,output_proj]", "model.apply_lora_to_mlp=true", "model.lora_rank=16", "model.lora_alpha=32",
         "save_adapter_weights_only=true"]
 NF4 = "model.quantize_base=true"
@@ -34,12 +34,17 @@ ROWS = [
     ("full", "all kept, f32 states", [KEEP, ADAMW, "state_dtype=fp32"], None),
     ("full", "all kept, states as weights", [KEEP, ADAMW], []),
     ("full", "norms and products again", [ADAMW], None),
+    ("full", "gate and up again", ["recompute=ffn", ADAMW], None),
+    ("full", "q, k and v again", ["recompute=attention", ADAMW], None),
     ("full", "checkpointing", [BLOCKS, ADAMW], ["checkpointing"]),
     ("full", "optimizer in backward", [KEEP, IN_BWD, ADAMW], ["optimizer_in_bwd"]),
     ("full", "8-bit states", [KEEP, ADAMW8], ["8bit"]),
     ("full", "all together", [BLOCKS, IN_BWD, ADAMW8], ["checkpointing", "optimizer_in_bwd", "8bit"]),
     ("lora", "all kept", [KEEP, ADAMW], []),
     ("lora", "norms and products again", [ADAMW], None),
+    ("lora", "gate and up again", ["recompute=ffn", ADAMW], None),
+    ("lora", "q, k and v again", ["recompute=attention", ADAMW], None),
+    ("lora", "MLP in tiles of 128 tokens", ["mlp_tile_tokens=128", ADAMW], None),
     ("lora", "checkpointing", [BLOCKS, ADAMW], ["checkpointing"]),
     ("lora", "NF4 base (QLoRA)", [KEEP, NF4, ADAMW], ["nf4"]),
     ("lora", "all together", [BLOCKS, NF4, IN_BWD, ADAMW8], ["checkpointing", "nf4", "optimizer_in_bwd", "8bit"]),

@@ -91,7 +91,8 @@ static const char *plugin;
 /* Elementwise ops, and sums whose order ops.h states or kernels/cuda keeps. */
 static bool same_order(const char *op)
 {
-    static const char *const own[] = {"gemm", "rmsnorm_fwd", "rmsnorm_bwd", "attn_fwd", "attn_bwd", "loss", "colsum", "row_dot", "rescale_bwd"};
+    static const char *const own[] = {"gemm", "rmsnorm_fwd", "rmsnorm_bwd", "attn_fwd",   "attn_bwd",
+                                      "loss", "colsum",      "row_dot",     "rescale_bwd"};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (!strcmp(op, own[i])) return false;
     return true;

@@ -74,7 +74,8 @@ for model, name in NAMES.items():
 
 text.append("\nThe cheapest settings that fit, as `trimpot plan --fit` finds them (one row at a time; host memory is taken as plenty):\n")
 text.append("| model | GPU | trained | row, tokens | settings | on the device | tokens/s |\n|---|---|---|--:|---|--:|--:|")
-for model, gpu, kind, length in [("llama3-8b", "4090", "LoRA", 2048), ("llama3-8b", "4090", "LoRA", 16384), ("llama3-8b", "4090", "full", 2048),
+for model, gpu, kind, length in [("llama3-8b", "4090", "LoRA", 2048), ("llama3-8b", "4090", "LoRA", 16384), ("llama3-8b", "4090", "LoRA", 81920),
+                                 ("llama3-8b", "4090", "full", 2048),
                                  ("llama3-8b", "h100", "LoRA", 8192), ("llama3-8b", "h100", "LoRA", 65536),
                                  ("llama3-8b", "h100", "full", 4096), ("llama3.2-1b", "4090", "LoRA", 8192),
                                  ("llama3.2-1b", "4090", "full", 4096), ("llama3.2-1b", "h100", "full", 16384)]:

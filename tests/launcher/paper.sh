@@ -73,6 +73,61 @@ print(f"    {away / 1e9:.3f} GB of states wait on the host, {bytes_of(p, 'optimi
 bad += not 2 * N + 2 * 4 * N // 256 <= away + bytes_of(p, "optimizer") <= 2 * N + 2 * 4 * N // 256 + 2**27
 least = device(p) - bytes_of(p, "optimizer")
 figure("  the same without a state on the device", least, 20.5, GB, "GB")
+
+# ---- the same with the optimizer on the host: no state is left here, bf16 moments of all weights are there -----------------------------
+p = plan("4090", *full, "enable_activation_offloading=true", "optimizer=torchao.optim.CPUOffloadOptimizer", "memory_budget=24GB")
+figure("8B in full, offloaded, stepping on the host", device(p), 20.5, GB, "GB")
+bad += not p["fits"]
+row(p, "optimizer", 0, 0)
+hosted = sum(r["bytes"] for r in p["rows"] if r["category"] == "host optimizer")
+print(f"    {hosted / 1e9:.3f} GB of states are on the host, by hand {4 * N / 1e9:.3f}")
+bad += not 4 * N <= hosted <= 4 * N + 2**27
+
+# ---- QLoRA -----------------------------------------------------------------------------------------------------------------------------
+# Blocks' products in NF4 with scales quantised again, embedding, head and norms in bf16.
+frozen = LINEARS // 2 + LINEARS // 64 + 4 * LINEARS // 16384 + 2 * (N - LINEARS)
+
+def qlora(p, A, tokens, what):
+    """Of A adapter weights: f32, working copies in bf16, gradients, 8-bit states; two layers' inputs, offloaded by the others."""
+    row(p, "frozen weights", frozen, 2**20)
+    row(p, "trained", 6 * A, 6 * 65536 * 448)                           # each of 448 begins on a page
+    row(p, "activations", 2 * 2 * C * tokens, 2**20)
+
+# Batch 2 x 2048, torchtune's adapters (rank 8 on q, v, o and the MLP). Its 7.4 GiB are what PyTorch has allocated, without the context and
+# the libraries: so are these. One linear in bf16 and three that tiles share instead of two layers, 512 rows of logits, the MLP by 256 tokens.
+words = ["lora_finetune", "model.quantize_base=true", "tokenizer.max_seq_len=2048", "batch_size=2", "model.lora_rank=8",
+         "model.lora_attn_modules=[q_proj,v_proj,output_proj]", "model.apply_lora_to_mlp=true", "optimizer=bitsandbytes.optim.PagedAdamW8bit",
+         "optimizer_in_bwd=true", "enable_activation_checkpointing=true", "enable_activation_offloading=true", "mlp_tile_tokens=256",
+         "head_chunk_rows=512", "dequantize_ahead=false"]
+p = plan("h100", *words)
+T, A = 4096, L * 8 * (C + q + C + kv + q + C + 3 * (C + F))
+figure("8B QLoRA, batch 2 x 2048, allocated", device(p) - bytes_of(p, "library"), 6.5, GIB, "GiB")
+print(f"    with the driver's context and the libraries, as guessed: {device(p) / GIB:.3f} GiB")
+qlora(p, A, T, "2 x 2048")
+row(p, "scratch", 3 * 2 * C * F, 64, "dequantised linears, bf16")
+row(p, "scratch", 2 * V * 512, 64, "logits chunk")
+row(p, "workspace", 12 * T * H * 128, 2**20)
+
+# Rank 32 on all, one row on a 24 GB card (23.6 GiB of it CUDA shows): the longest row; Unsloth has 78k.
+words = ["lora_finetune", "model.quantize_base=true", "batch_size=1", "model.lora_rank=32", "optimizer=bitsandbytes.optim.AdamW8bit",
+         "enable_activation_checkpointing=true", "enable_activation_offloading=true", "mlp_tile_tokens=1024"]
+T, A = 81920, L * 32 * (C + q + 2 * (C + kv) + q + C + 3 * (C + F))
+p = plan("4090", *words, f"tokenizer.max_seq_len={T}")
+bad += not p["fits"]
+figure(f"8B QLoRA, rank 32, {T} tokens in a row", device(p), 24, GB, "GB")
+qlora(p, A, T, "long")
+# n1, x2, n2, branch, q, k, v, o, LSE; gradients of the residual stream, q and o, while those of norms, k and v lie in the chunk of 4096 rows
+# of logits; that chunk and three rows beside it; two layers dequantised; a tile of gate, up, product and its gradient; the largest linear
+# as it is read from a file. Beside it 64 columns of room for adapters in most, and RoPE's tables.
+row(p, "scratch", 2 * T * (4 * C + 2 * q + 2 * kv) + 4 * T * H + 2 * T * (C + 2 * q) + 2 * 4096 * (V + 3 * C) + 2 * 2 * LINEARS // L
+    + 4 * 2 * 1024 * F + 2 * C * F, 2 * T * 64 * 10 + 4 * T * 128 + 5 * 10**7)
+row(p, "workspace", 12 * T * H * 128, 3 * 10**8)
+lo, hi = T, 4 * T
+while hi - lo > 1024:
+    mid = (lo + hi) // 2
+    lo, hi = (mid, hi) if plan("4090", *words, f"tokenizer.max_seq_len={mid}")["fits"] else (lo, mid)
+print(f"    the longest row is {lo} tokens")
+bad += lo < 80000
 sys.exit(bad > 0)
 END
 finish

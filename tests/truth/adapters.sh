@@ -51,9 +51,23 @@ for case in "dora llama2" "dora-rslora qwen2" "dora-head llama2"; do
     done
 done
 
+say "magnitudes begin with the lengths that there are"
+for base in false true; do
+    for kind in false true; do
+        "$trimpot" run lora_finetune --model "$golden/llama2/model" --data "$golden/llama2/rows.jsonl" --output "$scratch/begun-$kind" -q device=cpu \
+            dtype=fp32 seed=1 max_steps_per_epoch=1 model.use_dora=$kind model.quantize_base=$base >"$log" 2>&1 || { fail "use_dora=$kind"; tail -3 "$log"; }
+    done
+    equal "first loss, quantize_base=$base" "$(loss "$scratch/begun-false/metrics.jsonl")" "$(loss "$scratch/begun-true/metrics.jsonl")"
+    grep -q '"use_dora": true' "$scratch/begun-true/adapter/adapter_config.json" || fail "adapter_config.json does not say use_dora"
+    mean llama2 "$scratch/adapter" --model "$golden/llama2/model" --adapter "$scratch/begun-true/adapter"
+    mean llama2 "$scratch/merged" --model "$scratch/begun-true/export"
+    near "merged, quantize_base=$base" "$(loss "$scratch/adapter")" "$(loss "$scratch/merged")"
+    rm -rf "$scratch"/begun-*
+done
+
 say "magnitudes that adapter_config.json does not know of, as torchtune writes them"
 "$adapters" write dora "$scratch/a"
-sed -i '/"use_dora"/d' "$scratch/a/adapter_config.json"
+sed -i 's/"use_dora": true/"use_dora": false/' "$scratch/a/adapter_config.json"
 expect 12 "does not say use_dora: true; torchtune leaves it out" \
     "$trimpot" eval --model "$golden/llama2/model" --adapter "$scratch/a" --data "$golden/llama2/rows.jsonl" device=cpu
 

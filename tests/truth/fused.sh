@@ -44,7 +44,7 @@ both k '[k_proj]' 1 model.apply_lora_to_mlp=false enable_activation_checkpointin
 both qk '[q_proj,k_proj]' 1 model.apply_lora_to_mlp=false optimizer_in_bwd=true gradient_accumulation_steps=1
 
 # The zeros must stay: what would move them is refused.
-for key in use_rslora=true init_lora_weights=pissa 'rank_pattern={qkv_proj: 2}'; do
+for key in use_rslora=true use_dora=true init_lora_weights=pissa 'rank_pattern={qkv_proj: 2}'; do
     expect 2 "on a part of it only plain adapters are built" "$trimpot" run lora_finetune --model "$phi3" --output "$scratch/none" \
         "${common[@]}" model.lora_attn_modules='[q_proj]' "model.$key"
 done

@@ -3,7 +3,7 @@
 
     peers.py GOLDEN_DIR RUN OUTPUT LOGIT_BOUND LOSSES.jsonl LOSS_BOUND
 
-OUTPUT/export, and OUTPUT/adapter on the golden's base model, must give the golden's logits after the probe; and for
+RUN is one of golden.json, or a case of adapters.json. OUTPUT/export, and OUTPUT/adapter on the golden's base model, must give the golden's logits after the probe; and for
 each row of the data transformers' mean token loss of OUTPUT/export must be what `trimpot eval` printed for it."""
 import json
 import os
@@ -14,6 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import adapters  # noqa: E402
 from compare import verdict, worst_of  # noqa: E402
 from sketch import relative  # noqa: E402
 
@@ -34,7 +35,8 @@ def row_loss(model, ids):
 def main(gold, run, output, logit_bound, losses, loss_bound):
     with open(os.path.join(gold, "golden.json"), encoding="utf-8") as f:
         golden = json.load(f)
-    probe, want = golden["probe"]["ids"], golden["runs"][run]["logits"]
+    probe, runs = golden["probe"]["ids"], golden["runs"]
+    want = (runs[run] if run in runs else adapters.cases()[run]["trained"])["logits"]
     export = os.path.join(output, "export")
     model = load(export)
     ok = verdict("logits of export/ in transformers", relative(logits(model, probe)[-1].tolist(), want), logit_bound, "probe")

@@ -29,4 +29,21 @@ while read -r name family; do
         dtype=fp32 shuffle=false seed=1 epochs=10 batch_size=8 model.apply_lora_to_mlp=true "${all[@]}" >"$scratch/log" 2>&1 || fail "$name"
     "$python" "$here/make_starts.py" load "$name" "$scratch/out/adapter" 2>"$scratch/log" || { tail -n 3 "$scratch/log"; fail "$name in PEFT"; }
 done < <(python3 "$here/starts.py" list)
+
+# Adapters with magnitudes (adapters.sh), trained here.
+for case in "dora llama2" "dora-rslora qwen2" "dora-head llama2"; do
+    read -r name family <<<"$case"
+    say "$family $name"
+    rm -rf "$scratch"/{a,out}
+    python3 "$here/adapters.py" write "$name" "$scratch/a"
+    "$trimpot" run lora_finetune --model "$here/golden/$family/model" --data "$here/golden/$family/rows.jsonl" --output "$scratch/out" -q \
+        checkpointer.adapter_checkpoint="$scratch/a" device=cpu dtype=fp32 shuffle=false seed=1 epochs=10 batch_size=8 \
+        optimizer=torch.optim.AdamW optimizer.lr=2e-3 optimizer.weight_decay=0.01 optimizer.eps=1e-4 >"$scratch/log" 2>&1 ||
+        { fail "$name"; tail -n 3 "$scratch/log"; continue; }
+    for row in "$scratch/$family"-row-*.jsonl; do
+        "$trimpot" eval --model "$scratch/out/export" --data "$row" --json device=cpu dtype=fp32 2>"$scratch/log" || fail "$name: trimpot eval"
+    done >"$scratch/losses"
+    "$python" "$here/peers.py" "$here/golden/$family" "$name" "$scratch/out" 1e-4 "$scratch/losses" 1e-5 2>"$scratch/log" ||
+        { grep -E 'Error|error' "$scratch/log"; fail "$family $name in the peers"; }
+done
 finish

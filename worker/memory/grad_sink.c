@@ -121,6 +121,7 @@ static int remaining(const struct grad_sink *g)
 
 status grad_micro_begin(struct grad_sink *g)
 {
+    g->open = -1;
     memset(g->seen, 0, (size_t)g->params->n * sizeof *g->seen);
     if (!g->micro) memset(g->touched, 0, (size_t)g->params->n * sizeof *g->touched);
     if (g->consume) return ST_OK;
@@ -154,6 +155,10 @@ tensor grad_acquire(struct grad_sink *g, int param, bool *accumulate)
 {
     *accumulate = g->touched[param];
     g->touched[param] = true;
+    if ((g->consume || g->right) && !g->params->p[param].held) {
+        assert(g->open < 0 || g->open == param); /* what stays open beside others is held */
+        g->open = param;
+    }
     return target(g, param);
 }
 
@@ -172,6 +177,7 @@ static status add(struct stream *s, tensor x, tensor y)
 static status complete(struct grad_sink *g, int param)
 {
     tensor t = target(g, param);
+    if (g->open == param) g->open = -1;
     if (g->consume) {
         int64_t n = tensor_count(&t);
         TRY(tree_reduce(&g->reduce, g->s, &t.data, 1, t.data, n, (struct range){0, n}));

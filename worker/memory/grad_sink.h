@@ -44,6 +44,7 @@ struct grad_sink {
     int depth;          /* buffers */
     void *buffer[TREE_MAX_NODES];
     void *scratch;    /* one tensor at a time … */
+    int open;         /* … that is not complete, -1 none … */
     void *held;       /* … but for those that stay open beside it (param.held), each at its place */
     int64_t *held_at; /* [params] */
     struct tree_node node[TREE_MAX_NODES];

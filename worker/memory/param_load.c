@@ -89,8 +89,14 @@ static status put_piece(struct stage *g, const struct param *p, int64_t first, i
     return st;
 }
 
+/* Straight where it lies there as it does in the file: the stage's room for raw bytes may be the memory that is filled here. */
 status param_fetch(struct stage *g, const struct param *p, tensor to)
 {
+    if ((to.rank == 1 || to.ld == to.dim[1]) && p->source->dt == to.dt) {
+        TRY(stage_in(g, to.data, p->source->data, p->source->bytes));
+        param_source_forget(p, 0, p->count);
+        return ST_OK;
+    }
     int64_t step = to.rank == 1 || to.ld == to.dim[1] ? PIECE : p->dim[1] < PIECE ? PIECE / p->dim[1] * p->dim[1] : p->dim[1];
     for (int64_t first = 0, count; first < p->count; first += count) {
         tensor from;
@@ -192,13 +198,12 @@ status param_store_load(struct param_store *ps, struct stage *g, uint64_t seed)
 status param_store_replace(struct param_store *ps, struct stage *g, const struct st_set *files)
 {
     ps->replaced = g;
-    for (int k = 0; k < PARAM_KEPT; k++) ps->kept[k].id = -1;
     if (ps->flat_count) TRY(ps->be->dev.zero(g->s, ps->flat, (size_t)ps->flat_count * dtype_bytes(ps->trained_dt)));
     if (ps->flat_work) TRY(ps->be->dev.zero(g->s, ps->flat_work, (size_t)ps->flat_count * dtype_bytes(ps->act)));
     for (int i = 0; i < ps->n; i++) {
         struct param *p = &ps->p[i];
+        p->source = p->kind == PARAM_ADAPTER ? NULL : st_find(files, p->name);
         if (p->kind == PARAM_ADAPTER) continue;
-        p->source = st_find(files, p->name);
         if (!p->source || !param_shape_agrees(p, p->source) || p->source->dt != ps->act)
             FAIL(ST_CORRUPT, "%s is not among the weights that were just written", p->name);
         if (p->mapped && p->kind == PARAM_FROZEN)

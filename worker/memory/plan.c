@@ -19,7 +19,7 @@ static const struct {
                         "optimizer=bitsandbytes.optim.PagedAdamW, bitsandbytes.optim.AdamW8bit, torch.optim.SGD, dtype=bf16"},
     [PLAN_ACTIVATIONS] = {"activations", "enable_activation_checkpointing=true, batch_size, tokenizer.max_seq_len", MEM_DEVICE,
                           "enable_activation_checkpointing=true, enable_activation_offloading=true, batch_size, tokenizer.max_seq_len"},
-    [PLAN_SCRATCH] = {"scratch", "head_chunk_rows, batch_size, tokenizer.max_seq_len", MEM_DEVICE},
+    [PLAN_SCRATCH] = {"scratch", "head_chunk_rows, mlp_tile_tokens, batch_size, tokenizer.max_seq_len", MEM_DEVICE},
     [PLAN_WORKSPACE] = {"workspace", "OMP_NUM_THREADS, tokenizer.max_seq_len", MEM_DEVICE,
                         "attn_workspace, batch_size, tokenizer.max_seq_len"},
     [PLAN_BATCH] = {"batch", "batch_size", MEM_DEVICE},

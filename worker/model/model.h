@@ -183,7 +183,7 @@ bool linear_is_trained(const struct model *m, const struct linear *l);  /* anyth
 void magnitude_open(struct model *m); /* when all linears are there */
 void magnitude_add(struct model *m, struct linear *l, const char *module);
 void magnitude_layout(struct model *m, struct arena *scratch, bool backward);
-void magnitude_forget(struct model *m); /* frozen weights changed: their lengths do */
+void magnitude_forget(struct model *m);                    /* frozen weights changed: their lengths do */
 status magnitude_start(struct model *m, struct stream *s); /* those that were not loaded: the lengths themselves */
 /* l->lengths->now is that of the A and B there are. Between enter and leave of its layer. */
 status magnitude_lengths(struct model *m, struct stream *s, const struct linear *l);
