@@ -94,7 +94,7 @@ static status weight(struct session *x, int id, const struct piece *r, tensor wi
 }
 
 /* Rows of a piece: about PIECE elements, in whole NF4 groups, so that no copy of a large tensor is ever made. */
-int64_t export_piece_rows(const struct param *p)
+int64_t export_rows(const struct param *p)
 {
     int64_t cols = p->dim[1], unit = NF4_GROUP;
     while (unit > 1 && unit / 2 * cols % NF4_GROUP == 0) unit /= 2;
@@ -107,7 +107,7 @@ int64_t export_piece(const struct param_store *ps)
     int64_t most = 0;
     for (int i = 0; i < ps->n; i++) {
         const struct param *p = &ps->p[i];
-        int64_t rows = export_piece_rows(p), count = (rows < p->dim[0] ? rows : p->dim[0]) * p->dim[1];
+        int64_t rows = export_rows(p), count = (rows < p->dim[0] ? rows : p->dim[0]) * p->dim[1];
         if (count > most) most = count;
     }
     return most;
@@ -118,7 +118,7 @@ int64_t export_most_rows(const struct param_store *ps)
     int64_t most = 0;
     for (int i = 0; i < ps->n; i++) {
         const struct param *p = &ps->p[i];
-        int64_t rows = export_piece_rows(p);
+        int64_t rows = export_rows(p);
         if (rows > p->dim[0]) rows = p->dim[0];
         if (p->rank == 2 && p->kind != PARAM_ADAPTER && rows > most) most = rows;
     }
@@ -129,7 +129,7 @@ static status put_weight(struct session *x, struct st_writer *w, int id, dtype d
 {
     const struct param *p = &x->model.params.p[id];
     struct piece r = {.cols = p->dim[1]};
-    for (int64_t rows = export_piece_rows(p); r.first < p->dim[0]; r.first += r.n) {
+    for (int64_t rows = export_rows(p); r.first < p->dim[0]; r.first += r.n) {
         r.n = p->dim[0] - r.first < rows ? p->dim[0] - r.first : rows;
         int64_t count = r.n * r.cols;
         size_t bytes = (size_t)count * dtype_bytes(dt);

@@ -13,7 +13,7 @@ status export_run(struct session *x);
 int64_t export_piece(const struct param_store *ps);
 int64_t export_most_rows(const struct param_store *ps); /* … and rows of one of a matrix: what session.lengths holds */
 
-int64_t export_piece_rows(const struct param *p); /* … and the rows of this one's */
+int64_t export_rows(const struct param *p); /* … and the rows of this one's */
 
 /* The two halves, for `trimpot export`. */
 status export_model(struct session *x, const char *dir);

@@ -141,7 +141,7 @@ static status put(struct session *x, const struct param *p, const float *values)
 /* W −= s·B·A, with A and B as they are in tensor memory now. */
 static status subtract(struct session *x, const struct adapter *ad)
 {
-    int64_t rows = export_piece_rows(ad->w), n;
+    int64_t rows = export_rows(ad->w), n;
     for (int64_t first = 0; first < ad->l->out; first += n) {
         n = ad->l->out - first < rows ? ad->l->out - first : rows;
         tensor part = tensor_rows(&ad->w->value, first, n), wide = tensor_2d(x->wide, DT_F32, n, ad->l->in);
