@@ -101,11 +101,12 @@ static status tell(struct trace *t, int i)
 
 status trace_flush(struct trace *t)
 {
-    int n = t->see ? t->n_rows : 0;
+    int n = t->n_rows;
     t->n_rows = 0;
+    /* Waited for even where nobody sees them: clocks are used again, and by another stream. */
     for (int i = 0; i < t->n_streams && n; i++)
         if (t->last[i]) TRY(t->inner->dev.event_sync(t->last[i], "trace"));
-    for (int i = 0; i < n; i++) TRY(tell(t, i));
+    for (int i = 0; i < n && t->see; i++) TRY(tell(t, i));
     return ST_OK;
 }
 
