@@ -29,7 +29,7 @@ enum recompute { RECOMPUTE_AUTO, RECOMPUTE_NONE, RECOMPUTE_PRODUCTS, RECOMPUTE_F
 enum config_optim { CONFIG_ADAMW, CONFIG_ADAM, CONFIG_SGD, CONFIG_ADAMW_8BIT, CONFIG_ADAM_8BIT, CONFIG_SGD_8BIT };
 enum config_schedule { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE };
 enum model_init { INIT_PRETRAINED, INIT_RANDOM };
-enum { BUDGET_AUTO = -2 }; /* memory_budget: auto */
+enum { BUDGET_NONE = -1, BUDGET_AUTO = -2 }; /* memory_budget: null, auto */
 enum lora_start { START_UNIFORM, START_GAUSSIAN, START_ORTHOGONAL, START_PISSA, START_OLORA,
                   START_ROUNDS = 8, START_KINDS = (1 << START_ROUNDS) - 1 }; /* pissa_niter_N: START_PISSA | N << START_ROUNDS */
 enum attn_module { MODULE_Q = 1, MODULE_K = 2, MODULE_V = 4, MODULE_O = 8 };

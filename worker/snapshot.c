@@ -220,7 +220,7 @@ status snapshot_peek(const struct config *c, struct comm *comm, struct resume *r
     r->seed = seed ? strtoull(seed, NULL, 10) : 0;
     int64_t batch = integer(o, "batch_size");
     json_decref(o);
-    if (batch != c->batch_size && (c->memory_budget == -1 || config_wrote(c, "batch_size"))) /* else it was chosen, and is again */
+    if (batch != c->batch_size && (c->memory_budget == BUDGET_NONE || config_wrote(c, "batch_size"))) /* else it was chosen, and is again */
         FAIL(ST_CONFIG_RUNTIME, "%s was made with batch_size %lld, this run has %lld; the step would not be the same: set batch_size=%lld",
              r->info.dir, (long long)batch, (long long)c->batch_size, (long long)batch);
     int64_t m = r->start.micro_batches;

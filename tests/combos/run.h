@@ -115,10 +115,10 @@ static inline status make_plan(struct runner *r, const struct config *cfg, struc
     struct config *before = NULL;
     char *saved = NULL;
     status st = snapshot_peek(cfg, r->comm, &resume);
-    if (!st && cfg->memory_budget != -1) saved = snapshot_config(&resume);
+    if (!st && cfg->memory_budget != BUDGET_NONE) saved = snapshot_config(&resume);
     if (!st && saved) st = budget_again(cfg, saved, &before);
     if (!st) st = comm_agree(r->comm, session_open(&x, before ? before : cfg, r->comm, SESSION_TRAIN, &resume.start, NULL));
-    if (!st && cfg->memory_budget != -1)
+    if (!st && cfg->memory_budget != BUDGET_NONE)
         st = comm_agree(r->comm, budget_choose(&x, NULL, resume.found ? BUDGET_SAME_STEP : BUDGET_SMALLER, &choice));
     if (!st) st = read_plan(&x.plan, out);
     if (!st) st = session_check_budget(&x);

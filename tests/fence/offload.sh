@@ -7,35 +7,10 @@
 built trimpot trimpot_fence trimpot_mpi.so
 need mpirun python3
 . "$source/tests/e2e/libe2e.sh"
+. "$source/tests/fence/lib_each.sh"
 head -12 "$rows" >"$scratch/few.jsonl"
 common=(device=cpu seed=7 batch_size=1 optimizer.lr=2e-3 --data "$scratch/few.jsonl" epochs=1 --model "$(deeper llama2 5)" model.init=random)
-offload=(enable_activation_offloading=true)
-
-# under ORDER SEED RANKS OUTPUT RECIPE key=value …: behind the fence; ORDER plain: not. A step is of $items rows, or 4.
-under()
-{
-    local order=$1 seed=$2 n=$3 out=$4 program=$build/trimpot_fence
-    shift 4
-    [ "$order" = plain ] && program=$trimpot
-    TRIMPOT_FENCE=$order TRIMPOT_FENCE_SEED=$seed ranks "$n" "$program" run "${common[@]}" -q --output "$out" \
-        gradient_accumulation_steps=$((${items:-4} / n)) "$@" >"$out.log" 2>&1 || { fail "$order, $n ranks: $*"; tail -3 "$out.log"; }
-}
-
-# each NAME RECIPE key=value … and, on standard input, lines of "ORDER SEED RANKS key=value …"
-each()
-{
-    local name=$1 order seed n how
-    shift
-    under plain 0 1 "$scratch/plain" "$@"
-    while read -r order seed n how; do
-        # shellcheck disable=SC2086
-        under "$order" "$seed" "$n" "$scratch/fence" "$@" "${offload[@]}" $how
-        same "$name: $order, seed $seed, $n ranks, $how" "$scratch/plain" "$scratch/fence"
-        rm -rf "$scratch/fence"
-    done
-    rm -rf "$scratch/plain"
-    say "$name"
-}
+beside=(enable_activation_offloading=true)
 
 for kind in full lora qlora; do
     declare -n recipe=$kind
@@ -66,10 +41,10 @@ END
 # ---- saved and resumed, with and without ---------------------------------------------------------------------------------------
 resume=("${lora[@]}" dtype=bf16 save_every_n_steps=1 checkpointer.keep_last_n_checkpoints=9)
 under plain 0 1 "$scratch/whole" "${resume[@]}"
-under any 7 2 "$scratch/half" "${resume[@]}" "${offload[@]}"
+under any 7 2 "$scratch/half" "${resume[@]}" "${beside[@]}"
 rm -rf "$scratch"/half/checkpoints/step-0000003 "$scratch"/half/export
 cp -r "$scratch/half" "$scratch/again"
-under last 8 1 "$scratch/again" "${resume[@]}" "${offload[@]}" enable_activation_checkpointing=true resume_from_checkpoint=true
+under last 8 1 "$scratch/again" "${resume[@]}" "${beside[@]}" enable_activation_checkpointing=true resume_from_checkpoint=true
 same "saved by 2 ranks, resumed by 1" "$scratch/whole" "$scratch/again"
 under plain 0 1 "$scratch/half" "${resume[@]}" resume_from_checkpoint=true
 same "saved offloaded, resumed without" "$scratch/whole" "$scratch/half"
@@ -89,9 +64,9 @@ for how in ac_mode=none ac_mode=full "ac_mode=selective ac_option=2"; do
     # shellcheck disable=SC2086
     read -r here _ all <<<"$(planned "${full[@]}" dtype=bf16 $how)"
     # shellcheck disable=SC2086
-    read -r ring away bound <<<"$(planned "${full[@]}" dtype=bf16 $how "${offload[@]}")"
+    read -r ring away bound <<<"$(planned "${full[@]}" dtype=bf16 $how "${beside[@]}")"
     # shellcheck disable=SC2086
-    taken=$(TRIMPOT_FENCE=any "$build/trimpot_fence" run "${full[@]}" dtype=bf16 $how "${offload[@]}" "${common[@]}" -v --output "$scratch/bound" \
+    taken=$(TRIMPOT_FENCE=any "$build/trimpot_fence" run "${full[@]}" dtype=bf16 $how "${beside[@]}" "${common[@]}" -v --output "$scratch/bound" \
         max_steps_per_epoch=1 2>&1 </dev/null | sed -nE 's/.*bound ([0-9]+) bytes.*/\1/p')
     rm -rf "$scratch/bound"
     say "$how: activations $here -> $ring, and $away offloaded"
@@ -102,7 +77,7 @@ for how in ac_mode=none ac_mode=full "ac_mode=selective ac_option=2"; do
 done
 # More than the host has: warned of, and refused before anything is taken.
 for text in "pinned memory cannot be swapped" "of host memory" "shrink with: enable_activation_checkpointing=true"; do
-    expect 11 "$text" "$build/trimpot_fence" plan "${full[@]}" device=cpu "${offload[@]}" --model "$(deeper llama2 5)" model.init=random \
+    expect 11 "$text" "$build/trimpot_fence" plan "${full[@]}" device=cpu "${beside[@]}" --model "$(deeper llama2 5)" model.init=random \
         batch_size=1000000 tokenizer.max_seq_len=1000
 done
 finish

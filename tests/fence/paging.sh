@@ -7,39 +7,14 @@
 built trimpot trimpot_fence trimpot_mpi.so
 need mpirun python3
 . "$source/tests/e2e/libe2e.sh"
+. "$source/tests/fence/lib_each.sh"
 head -12 "$rows" >"$scratch/few.jsonl"
 common=(device=cpu seed=7 batch_size=1 optimizer.lr=2e-3 --data "$scratch/few.jsonl" epochs=1 --model "$source/tests/truth/golden/llama2/model")
 wide=optimizer=bitsandbytes.optim.AdamW
 eight=(optimizer=bitsandbytes.optim.AdamW8bit optimizer.min_8bit_size=300)
 paged=(optimizer.is_paged=true optimizer.min_paged_size=1)
 none=optimizer.paged_resident=0
-where=("${paged[@]}") # what the fence's run has beside the plain one's
-
-# under ORDER SEED RANKS OUTPUT RECIPE key=value …: behind the fence; ORDER plain: not. A step is of $items rows, or 4.
-under()
-{
-    local order=$1 seed=$2 n=$3 out=$4 program=$build/trimpot_fence
-    shift 4
-    [ "$order" = plain ] && program=$trimpot
-    TRIMPOT_FENCE=$order TRIMPOT_FENCE_SEED=$seed ranks "$n" "$program" run "${common[@]}" -q --output "$out" \
-        gradient_accumulation_steps=$((${items:-4} / n)) "$@" >"$out.log" 2>&1 || { fail "$order, $n ranks: $*"; tail -3 "$out.log"; }
-}
-
-# each NAME RECIPE key=value … and, on standard input, lines of "ORDER SEED RANKS key=value …"
-each()
-{
-    local name=$1 order seed n how
-    shift
-    under plain 0 1 "$scratch/plain" "$@"
-    while read -r order seed n how; do
-        # shellcheck disable=SC2086
-        under "$order" "$seed" "$n" "$scratch/fence" "$@" "${where[@]}" $how
-        same "$name: $order, seed $seed, $n ranks, $how" "$scratch/plain" "$scratch/fence"
-        rm -rf "$scratch/fence"
-    done
-    rm -rf "$scratch/plain"
-    say "$name"
-}
+beside=("${paged[@]}") # what the fence's run has beside the plain one's
 
 each "full fp32" "${full[@]}" "$wide" dtype=fp32 clip_grad_norm=0.5 <<END
 any 1 1 $none optimizer.paged_window=4096
@@ -75,7 +50,7 @@ last 4 1 $none optimizer.paged_window=2048
 END
 
 # ---- the host steps -------------------------------------------------------------------------------------------------------------
-where=(optimizer=torchao.optim.CPUOffloadOptimizer optimizer.host_window=4096)
+beside=(optimizer=torchao.optim.CPUOffloadOptimizer optimizer.host_window=4096)
 each "host: full fp32" "${full[@]}" dtype=fp32 clip_grad_norm=0.5 lr_scheduler=cosine lr_scheduler.num_warmup_steps=1 <<END
 any 1 1
 last 2 2
@@ -100,10 +75,10 @@ last 7 1 optimizer.host_window=512
 END
 resume=("${full[@]}" dtype=bf16 save_every_n_steps=1 checkpointer.keep_last_n_checkpoints=9)
 under plain 0 1 "$scratch/whole" "${resume[@]}"
-under any 7 2 "$scratch/half" "${resume[@]}" "${where[@]}"
+under any 7 2 "$scratch/half" "${resume[@]}" "${beside[@]}"
 rm -rf "$scratch"/half/checkpoints/step-0000003 "$scratch"/half/export
 cp -r "$scratch/half" "$scratch/again"
-under last 8 1 "$scratch/again" "${resume[@]}" "${where[@]}" resume_from_checkpoint=true
+under last 8 1 "$scratch/again" "${resume[@]}" "${beside[@]}" resume_from_checkpoint=true
 same "host: saved by 2 ranks, resumed by 1" "$scratch/whole" "$scratch/again"
 under plain 0 1 "$scratch/half" "${resume[@]}" resume_from_checkpoint=true
 same "host: saved there, resumed without" "$scratch/whole" "$scratch/half"
@@ -154,15 +129,15 @@ for kind in "$wide" "${eight[*]}"; do
 done
 # The host's: no state is on the device, what crosses is planned, and bound.
 read -r all _ device _ <<<"$(planned "${full[@]}" dtype=bf16)"
-read -r here _ there bound <<<"$(planned "${full[@]}" dtype=bf16 "${where[@]}")"
-taken=$(TRIMPOT_FENCE=any "$build/trimpot_fence" run "${full[@]}" dtype=bf16 "${where[@]}" "${common[@]}" -v --output "$scratch/bound" \
+read -r here _ there bound <<<"$(planned "${full[@]}" dtype=bf16 "${beside[@]}")"
+taken=$(TRIMPOT_FENCE=any "$build/trimpot_fence" run "${full[@]}" dtype=bf16 "${beside[@]}" "${common[@]}" -v --output "$scratch/bound" \
     max_steps_per_epoch=1 2>&1 </dev/null | sed -nE 's/.*bound ([0-9]+) bytes.*/\1/p')
 rm -rf "$scratch/bound"
 equal "bound, host" "$bound" "$taken"
 equal "states on the device, host" 0 "$here"
 equal "what the device saves, host" "$all" $((device - there))
-expect 2 "master_weights" "$trimpot" plan "${full[@]}" "${common[@]}" "${where[@]}" dtype=bf16 master_weights=fp32
-expect 0 "host and device are one memory here (optimizer.on_host)" "$trimpot" plan "${full[@]}" "${common[@]}" "${where[@]}"
+expect 2 "master_weights" "$trimpot" plan "${full[@]}" "${common[@]}" "${beside[@]}" dtype=bf16 master_weights=fp32
+expect 0 "host and device are one memory here (optimizer.on_host)" "$trimpot" plan "${full[@]}" "${common[@]}" "${beside[@]}"
 # Not even windows fit: refused before anything is taken.
 expect 11 "the plan needs" "$build/trimpot_fence" plan "${common[@]}" "${full[@]}" "$wide" "${paged[@]}" memory_budget=10KiB
 # Where host and device are one memory nothing is moved, and the start says so.
