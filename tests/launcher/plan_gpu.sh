@@ -236,6 +236,7 @@ expect 0 'not measured' "$trimpot" plan "${lora[@]}" --device cuda --gpu a100-80
 expect 0 'no prediction: its rates are those of bf16' "$trimpot" plan "${lora[@]}" --gpu h200 "${one[@]}" dtype=fp32
 expect 11 'the plan needs' "$trimpot" plan full_finetune --gpu 4090 "${one[@]}"
 expect 11 'of device memory' "$trimpot" plan full_finetune --gpu 4090 "${one[@]}"
+expect 11 'A100' "$trimpot" plan full_finetune --gpu A100-40G "${one[@]}"
 expect 2 'there are h100, ' "$trimpot" plan "${lora[@]}" --gpu h1000 "${one[@]}"
 expect 2 'leave one of them out' "$trimpot" plan "${lora[@]}" --device cpu --gpu h100 "${one[@]}"
 expect 2 'tokenizer.max_seq_len=N' "$trimpot" plan "${lora[@]}" --gpu h100 --model "$models/llama3-8b"
