@@ -59,8 +59,10 @@ static const char *inferred(const struct bound *b)
     struct component c;
     if (path && path->kind == YNODE_SCALAR && component_find("model", path->text, &c))
         return c.kind == ADAPT_NONE ? "full_finetune" : "lora_finetune";
-    for (int i = 0; model && model->kind == YNODE_MAP && i < model->n_child; i++)
-        if (strstr(model->child[i]->key, "lora")) return "lora_finetune";
+    for (int i = 0; model && model->kind == YNODE_MAP && i < model->n_child; i++) {
+        const char *key = model->child[i]->key;
+        if (strstr(key, "lora") || (schema_row("model", key) && strcmp(key, "init"))) return "lora_finetune";
+    }
     return "full_finetune";
 }
 
