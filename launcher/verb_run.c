@@ -178,6 +178,7 @@ static status plan_for(const struct cli *c, const struct config *cfg, struct com
 static status plan(const struct cli *c, const struct config *cfg, struct comm *comm)
 {
     const struct gpu *gpu = NULL;
+    if (c->compare && c->fit) FAIL(ST_USAGE, "--compare and --fit ask for two answers: leave one of them out");
     if (c->gpu && cfg->device != DEVICE_CUDA && cfg->device_set)
         FAIL(ST_USAGE, "--gpu %s: device is not cuda: leave one of them out", c->gpu);
     if (c->gpu) TRY(gpu_find(c->gpu, &gpu));
