@@ -103,7 +103,7 @@ static status show(const struct cli *c, struct session *x, const struct gpu *gpu
 
 static status choose(const struct cli *c, struct session *x, const struct gpu *gpu, struct choice_made *choice)
 {
-    if (c->compare || (!c->fit && x->cfg->memory_budget == BUDGET_NONE)) return ST_OK;
+    if (c->compare || (!c->fit && !plan_has_budget(x->cfg))) return ST_OK;
     TRY(comm_agree(x->comm, budget_choose(x, gpu, c->fit ? BUDGET_OTHER_MATHS : BUDGET_SMALLER, choice)));
     if (!c->fit) x->chosen = choice->why;
     return ST_OK;

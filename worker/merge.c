@@ -13,13 +13,14 @@
 static const char DEQUANTISED[] = "dequantized";
 
 static bool into_codes(const struct session *x) { return x->cfg->merge_base && !strcmp(x->cfg->merge_base, DEQUANTISED); }
-static bool into_other(const struct session *x) { return x->cfg->merge_base && !into_codes(x); }
+static bool into_other(const struct session *x) { return merge_other(x->cfg) != NULL; }
 static bool merges(const struct session *x) { return x->use == SESSION_TRAIN && !x->model.plan.full; }
 
-bool merge_is_adapter_only(const struct session *x)
-{
-    return merges(x) && (x->cfg->save_adapter_weights_only || (x->bnb.is && !x->cfg->merge_base));
-}
+const char *merge_other(const struct config *c) { return c->merge_base && strcmp(c->merge_base, DEQUANTISED) ? c->merge_base : NULL; }
+
+bool merge_is_declined(const struct session *x) { return merges(x) && x->cfg->save_adapter_weights_only; }
+
+bool merge_is_adapter_only(const struct session *x) { return merge_is_declined(x) || (merges(x) && x->bnb.is && !x->cfg->merge_base); }
 
 const char *merge_dir(const struct session *x)
 {
@@ -77,7 +78,7 @@ status merge_open(struct session *x)
 {
     const char *asked = x->cfg->merge_base, *dir = x->cfg->checkpointer.checkpoint_dir;
     if (!merges(x) || !asked) return ST_OK;
-    if (into_codes(x) && !x->model.plan.nf4)
+    if (into_codes(x) && !x->model.plan.frozen.nf4)
         FAIL(ST_CONFIG_RUNTIME, "merge_base: %s, but the base is not quantised: its adapter is merged into it as it is; delete the key",
              asked);
     if (into_codes(x)) return ST_OK;
@@ -90,7 +91,7 @@ status merge_open(struct session *x)
 
 void merge_note(const struct session *x)
 {
-    if (!merges(x) || x->cfg->save_adapter_weights_only) return;
+    if (!merges(x) || merge_is_declined(x)) return;
     if (merge_is_adapter_only(x))
         log_note(
             "merge    none: the base is quantised, and its original is not known; merge_base=DIR (the model that was quantised) merges "
@@ -222,7 +223,7 @@ status merge_probe(struct session *x, const char *dir)
     log_note("merge    logits of %lld probe tokens differ by at most %.3g from those of the base with its adapter (the largest is %.3g); "
              "%lld of %lld foretell the same token%s",
              (long long)g.rows, g.worst, g.largest, (long long)g.agree, (long long)g.rows,
-             x->model.plan.nf4 && !into_codes(x) ? "; the base's rounding to 4 bits is part of that" : "");
+             x->model.plan.frozen.nf4 && !into_codes(x) ? "; the base's rounding to 4 bits is part of that" : "");
 done:
     st = st ? st : x->be->dev.sync(x->s, "probe");
     st_close(&merged);

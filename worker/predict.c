@@ -42,12 +42,12 @@ static void count_parameters(const struct model *m, struct work *w)
         for (int i = 0; i < LINEAR_PER_LAYER; i++) {
             const struct linear *a = &m->layers[l].linear[i];
             w->linears += count_of(m, a->w);
-            w->adapters += count_of(m, a->lora_a) + count_of(m, a->lora_b);
+            w->adapters += count_of(m, a->a) + count_of(m, a->b);
             if (a->magnitude < 0) continue;
             w->magnitudes += (a->dropout > 0 ? 3 : 1) * count_of(m, a->w); /* dropped, the weight meets two inputs and two gradients */
             w->rescaled += (double)a->out;
         }
-    w->adapters += count_of(m, m->head.lora_a) + count_of(m, m->head.lora_b);
+    w->adapters += count_of(m, m->head.a) + count_of(m, m->head.b);
     w->head = (double)(m->shape.vocab * m->shape.width);
 }
 
@@ -120,16 +120,16 @@ static struct work work_of(const struct session *x, const struct data_shape *d)
                      .kv = (double)(m->kv_heads * m->head_dim),
                      .head_dim = (double)m->head_dim,
                      .vocab = (double)m->vocab,
-                     .attention_again = p->rung < ACT_RUNG_BLOCK ? 0
-                                        : p->rung_every > 1      ? 1.0 / (double)p->rung_every
-                                                                 : 1,
+                     .attention_again = p->acts.rung < ACT_RUNG_BLOCK ? 0
+                                        : p->acts.every > 1           ? 1.0 / (double)p->acts.every
+                                                                      : 1,
                      .offloaded = (double)arena_need(&x->plan.arena[PLAN_OFFLOADED]) / (double)x->model.bounds.tokens,
                      .full = p->full,
-                     .nf4 = p->nf4,
+                     .nf4 = p->frozen.nf4,
                      .ranks = x->comm->size};
     count_parameters(&x->model, &w);
     w.recomputed = w.attention_again;
-    for (int64_t l = 0; l < m->layers && p->rung < ACT_RUNG_BLOCK; l++) w.recomputed += (double)block_again(&x->model, l) / w.linears;
+    for (int64_t l = 0; l < m->layers && p->acts.rung < ACT_RUNG_BLOCK; l++) w.recomputed += (double)block_again(&x->model, l) / w.linears;
     measure_data(x, d, &w);
     count_updates(x, &w);
     return w;
@@ -222,7 +222,7 @@ struct prediction predict(const struct session *x, const struct gpu *g, const st
     const double score = w.seen * w.q;
     const double moved_fwd = w.layers * (16 * w.width + 4 * (w.q + w.kv) + 6 * w.ffn);
     const double moved_bwd = w.layers * (16 * w.width + 8 * w.q + 4 * w.kv + 11 * w.ffn);
-    const double norms_again = (x->model.plan.rung == ACT_RUNG_NONE ? 1 : 1.25) +
+    const double norms_again = (x->model.plan.acts.rung == ACT_RUNG_NONE ? 1 : 1.25) +
                                0.75 * w.attention_again; /* norms and products, always; all but these where blocks are */
     struct prediction p = {.step_tokens = w.step_tokens * w.ranks};
 

@@ -220,11 +220,11 @@ status snapshot_peek(const struct config *c, struct comm *comm, struct resume *r
     r->seed = seed ? strtoull(seed, NULL, 10) : 0;
     int64_t batch = integer(o, "batch_size");
     json_decref(o);
-    if (batch != c->batch_size && (c->memory_budget == BUDGET_NONE || config_wrote(c, "batch_size"))) /* else it was chosen, and is again */
+    if (batch != c->batch_size && (!plan_has_budget(c) || config_wrote(c, "batch_size"))) /* else it was chosen, and is again */
         FAIL(ST_CONFIG_RUNTIME, "%s was made with batch_size %lld, this run has %lld; the step would not be the same: set batch_size=%lld",
              r->info.dir, (long long)batch, (long long)c->batch_size, (long long)batch);
     int64_t m = r->start.micro_batches;
-    if (m != c->gradient_accumulation_steps * comm->size && m % comm->size == 0)
+    if (m != grad_micro_batches(c, comm->size) && m % comm->size == 0)
         log_note("resume: the checkpoint's step has %lld micro-batches: gradient_accumulation_steps is %lld on %d ranks", (long long)m,
                  (long long)(m / comm->size), comm->size);
     return ST_OK;

@@ -6,6 +6,34 @@
 
 #include "kernels/base/text.h"
 
+/* Buffers of partial sums: more leaves than that are summed in a row. */
+enum { MAX_LEAVES = 64 };
+
+/* ---- what a step is divided into ---------------------------------------------------------------------------------------- */
+
+int64_t grad_micro_batches(const struct config *c, int64_t ranks) { return c->gradient_accumulation_steps * ranks; }
+bool grad_steps_at_once(const struct config *c) { return c->optimizer_in_bwd; }
+
+status grad_divide(const struct config *c, int64_t ranks, int64_t resumed, int64_t *micro_batches, int64_t *leaves)
+{
+    int64_t m = resumed ? resumed : grad_micro_batches(c, ranks);
+    if (m % ranks)
+        FAIL(ST_CONFIG_RUNTIME,
+             "the checkpoint's step has %lld micro-batches, which %lld ranks cannot share equally; use a number of "
+             "ranks that divides %lld",
+             (long long)m, (long long)ranks, (long long)m);
+    int64_t v = c->virtual_ranks > 0 ? c->virtual_ranks : m;
+    while (c->virtual_ranks <= 0 && v > MAX_LEAVES && v > ranks && (v > MAX_LEAVES || m % v || v % ranks)) v--;
+    if (m % v || v % ranks)
+        FAIL(ST_CONFIG_RUNTIME, "virtual_ranks: %lld must divide the %lld micro-batches of a step and be a multiple of the %lld ranks",
+             (long long)v, (long long)m, (long long)ranks);
+    *micro_batches = m;
+    *leaves = v;
+    return ST_OK;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------------- */
+
 static int64_t longest_of(const struct param_store *params)
 {
     int64_t longest = 0;
