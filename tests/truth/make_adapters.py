@@ -6,8 +6,8 @@
 Per case: the model's family, adapter_config.json as PEFT saves it (what is at its default left out), the tensors PEFT
 saves and their shapes, and the mean loss of PeftModel.from_pretrained on the family's rows: so that what selects what is
 PEFT's word. `base` are tensors of the base that PEFT saves as well, and the factor by which they differ from it here.
-Of adapters with magnitudes and with whole modules also what ten steps make of them, in float64 as in make_golden.py: losses, gradient norms, sketches of the
-tensors of layer 1 and the head, and the logits behind the probe."""
+Of adapters with magnitudes and with whole modules also what ten steps make of them, in float64 as in make_golden.py: losses, gradient
+norms, sketches of the tensors outside layer 0, and the logits behind the probe."""
 import json
 import math
 import os
