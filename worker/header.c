@@ -78,6 +78,9 @@ static void model_lines(const struct session *x)
              x->cfg->model.init == INIT_RANDOM ? ", random init" : "");
     warn_of_size(x, total);
     if (x->tok) log_note("         %s", tokenizer_describe(x->tok));
+    if (x->model.plan.acts.every > m->layers)
+        log_warn("ac_option: %lld: the model has %lld layers, so that no block is recomputed", (long long)x->model.plan.acts.every,
+                 (long long)m->layers);
     stored_lines(x);
     merge_note(x);
 }

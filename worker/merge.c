@@ -35,6 +35,26 @@ const struct st_entry *merge_source(const struct session *x, const struct param 
     return p->stored || (p->kind == PARAM_NF4 && merges(x) && into_codes(x)) ? NULL : p->source;
 }
 
+/* A relative of the model would be merged into without a word: its shapes are the same. Tokens may have been added to, so embeddings are
+ * not looked at. */
+static status check_same(const struct session *x)
+{
+    const struct param_store *ps = &x->model.params;
+    const double FEW = 0.01;
+    for (int i = 0; i < ps->n; i++) {
+        const struct param *p = &ps->p[i];
+        if (!p->original || !p->source || (!p->packed.codes && p->rank != 1)) continue;
+        double strays = bnb_strays(&p->packed, p->source, p->original);
+        if (strays > FEW)
+            FAIL(
+                ST_CONFIG_RUNTIME,
+                "merge_base: %s is not the model that was quantised: %.0f %% of the values of %s that were looked at are others than those of "
+                "%s; name that model, or \"%s\" for what the codes stand for",
+                x->cfg->merge_base, 100 * strays, p->name, x->cfg->checkpointer.checkpoint_dir, DEQUANTISED);
+    }
+    return ST_OK;
+}
+
 /* The same parameters, of another directory that has them unquantised. */
 static status find_originals(struct session *x)
 {
@@ -51,7 +71,7 @@ static status find_originals(struct session *x)
     for (int i = 0; i < ps->n && !st; i++)
         if (ps->p[i].kind != PARAM_ADAPTER) ps->p[i].original = other.p[i].source;
     free(other.p);
-    return st;
+    return st ? st : check_same(x);
 }
 
 static status check_other(const struct session *x)

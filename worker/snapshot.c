@@ -303,6 +303,22 @@ static status same_states(const struct session *x, const struct ckpt_info *info)
     return st;
 }
 
+/* What does not fit is told with the keys that made it so. */
+static status with_changes(const struct session *x, const struct ckpt_info *info, status st)
+{
+    bool changes;
+    if (st != ST_SHAPE) return st;
+    json_t *o = json_loads(info->meta_json, 0, NULL);
+    const char *config = json_string_value(json_object_get(o, "config"));
+    char *message = mem_strdup(status_message()), *diff = config ? config_diff(config, x->cfg, &changes) : NULL;
+    for (char *at = diff; at && (at = strchr(at, '\n'));) *at = at[1] ? ';' : 0;
+    st = diff && *diff ? status_fail(st, "%s\nchanged since it was saved: %s", message, diff) : status_fail(st, "%s", message);
+    free(message);
+    free(diff);
+    json_decref(o);
+    return st;
+}
+
 status snapshot_load(struct session *x, struct resume *r, struct progress *at)
 {
     char *dir = snapshot_dir(x->cfg);
@@ -310,8 +326,8 @@ status snapshot_load(struct session *x, struct resume *r, struct progress *at)
     state_of(x, &into);
     status st = ST_OK;
     while (r->found) {
-        TRY_DONE(same_states(x, &r->info));
-        st = ckpt_load(x->comm, &r->info, &into.s);
+        TRY_DONE(with_changes(x, &r->info, same_states(x, &r->info)));
+        st = with_changes(x, &r->info, ckpt_load(x->comm, &r->info, &into.s));
         if (st != ST_CORRUPT) break;
         log_warn("%s", status_message());
         TRY_DONE(ckpt_reject(x->comm, &r->info));

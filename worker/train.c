@@ -225,7 +225,9 @@ static status begin(struct run *r)
         log_warn("resume_from_checkpoint: no usable checkpoint in %s; starting from the beginning", x->cfg->output_dir);
     TRY(run_lock_check(r->lock));
     TRY(write_config(x));
-    return metrics_open(&r->metrics, x->cfg->output_dir, r->at.step, x->cfg->log_every_n_steps);
+    TRY(metrics_open(&r->metrics, x->cfg->output_dir, r->at.step, x->cfg->log_every_n_steps));
+    r->metrics.echo = r->hooks->json;
+    return ST_OK;
 }
 
 status train(const struct config *c, struct comm *comm, const struct train_hooks *hooks)

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The same bits on 1, 2, 3, 4, 6 and 8 ranks, through shared memory and through messages.
+# The same bits on 1, 2, 3, 4, 6 and 8 ranks, through shared memory and through messages. Ranks that wait for a late one take no core.
 . "$(dirname "$0")/../lib.sh"
 need mpirun
 built test_comm trimpot_mpi.so
@@ -15,4 +15,5 @@ for leaves in 8 24 16 48; do
     [ "$(sort -u "$scratch/V=$leaves" | wc -l)" = 1 ] || fail "V=$leaves gave several results: $(sort "$scratch/V=$leaves" | uniq -c)"
 done
 [ "$(wc -l <"$scratch/V=24")" -ge 12 ] || fail "V=24 should have run on six rank counts, both ways"
+ranks 3 "$build/test_comm" late 1 >"$scratch/late" || fail "ranks that wait are busy: $(cat "$scratch/late")"
 finish

@@ -138,6 +138,20 @@ bad 13 'model.init: random has no weights to read' '' model.init=random
 bad 13 'is quantised too, and what is merged is never quantised again' '' merge_base="$gold/nf4/double/model"
 bad 13 'is a qwen2 model' '' merge_base="$gold/qwen2/model"
 bad 14 'no such' '' merge_base="$scratch/absent"
+# relatives: the same shapes with the halves of one weight changed over
+for weight in model.layers.1.mlp.up_proj.weight model.norm.weight; do
+    rm -rf "$scratch/relative"
+    cp -r "$gold/llama3/model" "$scratch/relative"
+    python3 - "$scratch/relative/model.safetensors" "$weight" <<'END'
+import json, struct, sys
+raw = open(sys.argv[1], "rb").read()
+n = 8 + struct.unpack("<Q", raw[:8])[0]
+lo, hi = (n + at for at in json.loads(raw[8:n])[sys.argv[2]]["data_offsets"])
+half = (lo + hi) // 2
+open(sys.argv[1], "wb").write(raw[:lo] + raw[half:hi] + raw[lo:half] + raw[hi:])
+END
+    bad 13 "of the values of $weight that were looked at are others" '' merge_base="$scratch/relative"
+done
 bad 2 'merges nothing; keep one of the two keys' '' merge_base=dequantized save_adapter_weights_only=true
 expect 13 '4-bit codes, which cannot be trained; run lora_finetune' "$trimpot" run full_finetune --model "$scratch/m" \
     --data "$gold/llama3/rows.jsonl" --output "$scratch/bad" device=cpu tokenizer.path="$gold/llama3/model"
