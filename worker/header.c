@@ -116,7 +116,9 @@ static void paging_line(const struct session *x)
     if (x->be->tensors_in != MEM_DEVICE)
         log_note("paging   nothing is moved: host and device are one memory here (optimizer.is_paged)");
     else if (!p->away)
-        log_note("paging   all optimizer states are on the device: there is room");
+        log_note(
+            "paging   all optimizer states are on the device: there is room, or %d windows would take as much (optimizer.paged_window)",
+            PAGER_PLACES);
     else
         log_note(
             "paging   %s of optimizer states per rank wait in pinned memory, in %d windows of which %d are on the device; %s stay there",
