@@ -262,6 +262,7 @@ static void check_inner(struct bound *b)
         if (row->choices[i].value == (int)b->c->optimizer.optimizer_class) component_find("optimizer", row->choices[i].name, &inner);
     for (int i = 0; inner.path && i < schema_n; i++) {
         const char *key = row_key(&schema[i]);
+        if (b->written[i] && value_is(&schema[i], b->written[i], schema[i].def)) continue; /* so a saved configuration has it */
         if (!row_in_section(&schema[i], "optimizer") || !b->written[i] || component_takes(&outer, key) || component_takes(&inner, key))
             continue;
         problem_add(b->problems, &b->written[i]->key_at, "%s, which %s steps with (optimizer_class), takes no %s: it takes %s", inner.path,

@@ -455,6 +455,10 @@ static void effective_reads_back(void **state)
         "checkpointer: {checkpoint_dir: -m}\ndataset:\n- {data_files: a.json, column_map: {'a b': 'c: d'}}\n"
         "- {_component_: torchtune.datasets.text_completion_dataset, data_files: b.csv, column: 'null'}\n",
         BASE "metric_logger: {_component_: torchtune.training.metric_logging.StdoutLogger}\noptimizer: {lr: 1.1e-5}\n",
+        BASE "optimizer: {_component_: torchao.optim.CPUOffloadOptimizer, lr: 1e-4}\n",
+        BASE "optimizer: {_component_: torchao.optim.CPUOffloadOptimizer, optimizer_class: torch.optim.SGD, momentum: 0.9}\n",
+        BASE "optimizer: {_component_: torchao.optim.CPUOffloadOptimizer, optimizer_class: torchao.optim.Adam8bit, min_8bit_size: 8}\n",
+        BASE "optimizer: {_component_: bitsandbytes.optim.PagedAdamW8bit, paged_resident: 0}\n",
     };
     for (size_t i = 0; i < sizeof yaml / sizeof *yaml; i++) {
         struct config *c = parse(yaml[i], i == 1 ? (const char *const[]){"model.apply_lora_to_mlp=true", NULL} : NULL);
