@@ -313,8 +313,7 @@ static bool no_warmup(const struct bound *b) { return !b->c->schedule.num_warmup
 static bool never_validates(const struct bound *b) { return b->c->run_val_every_n_steps < 0; }
 static bool no_longest(const struct bound *b) { return b->c->tokenizer.max_seq_len < 0; }
 
-#define NEVER_VALIDATES "run_val_every_n_steps is null: nothing is measured"
-#define NO_LONGEST      "tokenizer.max_seq_len is null: no row is too long"
+#define NO_LONGEST "tokenizer.max_seq_len is null: no row is too long"
 static const struct rule idle[] = {
     {"optimizer.min_8bit_size", states_of_32_bits, "its states have 32 bits"},
     {"optimizer.quantize_embeddings", states_of_32_bits, "its states have 32 bits"},
@@ -327,9 +326,8 @@ static const struct rule idle[] = {
     {"stochastic_rounding", nothing_rounds, "no trained weight is in bf16"},
     {"master_weights", masters_are_weights, "weights in fp32 are their own"},
     {"warmup_start", no_warmup, "lr_scheduler.num_warmup_steps is 0"},
-    {"dataset_val", never_validates, NEVER_VALIDATES},
+    {"dataset_val", never_validates, "run_val_every_n_steps is null: nothing is measured"},
     {"dataset_val_fraction", never_validates, "run_val_every_n_steps is null: its rows are left out of training and never measured"},
-    {"batch_size_val", never_validates, NEVER_VALIDATES},
     {"tokenizer.truncation_type", no_longest, NO_LONGEST},
     {"on_too_long", no_longest, NO_LONGEST},
 };
