@@ -157,7 +157,7 @@ static status plan_for(const struct cli *c, const struct config *cfg, struct com
     struct choice_made choice = {0};
     struct batch_bounds bounds;
     bool rows = has_rows(cfg);
-    if (!rows) TRY(batch_bounds_told(cfg, &bounds));
+    if (!rows) TRY(comm_agree(comm, batch_bounds_told(cfg, &bounds)));
     status st = comm_agree(comm, session_open(&x, cfg, comm, SESSION_TRAIN, &start, rows ? NULL : &bounds));
     if (!st) st = session_seed(&x, NULL);
     if (!st) {
@@ -175,13 +175,18 @@ static status plan_for(const struct cli *c, const struct config *cfg, struct com
     return comm_agree(comm, st);
 }
 
-static status plan(const struct cli *c, const struct config *cfg, struct comm *comm)
+static status what_to_plan(const struct cli *c, const struct config *cfg, const struct gpu **gpu)
 {
-    const struct gpu *gpu = NULL;
     if (c->compare && c->fit) FAIL(ST_USAGE, "--compare and --fit ask for two answers: leave one of them out");
     if (c->gpu && cfg->device != DEVICE_CUDA && cfg->device_set)
         FAIL(ST_USAGE, "--gpu %s: device is not cuda: leave one of them out", c->gpu);
-    if (c->gpu) TRY(gpu_find(c->gpu, &gpu));
+    return c->gpu ? gpu_find(c->gpu, gpu) : ST_OK;
+}
+
+static status plan(const struct cli *c, const struct config *cfg, struct comm *comm)
+{
+    const struct gpu *gpu = NULL;
+    TRY(comm_agree(comm, what_to_plan(c, cfg, &gpu)));
     return plan_for(c, cfg, comm, gpu);
 }
 

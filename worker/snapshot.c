@@ -326,8 +326,8 @@ status snapshot_load(struct session *x, struct resume *r, struct progress *at)
     state_of(x, &into);
     status st = ST_OK;
     while (r->found) {
-        TRY_DONE(with_changes(x, &r->info, same_states(x, &r->info)));
-        st = with_changes(x, &r->info, ckpt_load(x->comm, &r->info, &into.s));
+        TRY_DONE(comm_agree(x->comm, with_changes(x, &r->info, same_states(x, &r->info))));
+        st = comm_agree(x->comm, with_changes(x, &r->info, ckpt_load(x->comm, &r->info, &into.s)));
         if (st != ST_CORRUPT) break;
         log_warn("%s", status_message());
         TRY_DONE(ckpt_reject(x->comm, &r->info));
