@@ -59,5 +59,8 @@ status bnb_find(const struct bnb_config *c, const struct st_set *files, const st
 bool bnb_is_quantised(const struct st_set *files, const char *name);
 /* Finite, all of them: ST_CORRUPT names the first that is not. Reads every page of the scales. */
 status bnb_check_scales(const struct bnb_tensor *t);
+/* Of a sample, the share of values that are not what the directory's tensor was made from: of a quantised one (t->codes) those that have
+ * another code, else those that `source` does not equal but for rounding. About 0 for the model that was quantised. */
+double bnb_strays(const struct bnb_tensor *t, const struct st_entry *source, const struct st_entry *original);
 
 #endif

@@ -59,8 +59,10 @@ static const char *inferred(const struct bound *b)
     struct component c;
     if (path && path->kind == YNODE_SCALAR && component_find("model", path->text, &c))
         return c.kind == ADAPT_NONE ? "full_finetune" : "lora_finetune";
-    for (int i = 0; model && model->kind == YNODE_MAP && i < model->n_child; i++)
-        if (strstr(model->child[i]->key, "lora")) return "lora_finetune";
+    for (int i = 0; model && model->kind == YNODE_MAP && i < model->n_child; i++) {
+        const char *key = model->child[i]->key;
+        if (strstr(key, "lora") || (schema_row("model", key) && strcmp(key, "init"))) return "lora_finetune";
+    }
     return "full_finetune";
 }
 
@@ -250,6 +252,24 @@ static void bind_top(struct bound *b)
     }
 }
 
+/* What the class within does not take would be lost on the way to it. */
+static void check_inner(struct bound *b)
+{
+    static const struct component outer = {.args = "optimizer_class offload_gradients minimal_size on_host host_window"};
+    const struct row *row = schema_row("optimizer", "optimizer_class");
+    struct component inner = {0};
+    for (int i = 0; i < row->n_choices; i++)
+        if (row->choices[i].value == (int)b->c->optimizer.optimizer_class) component_find("optimizer", row->choices[i].name, &inner);
+    for (int i = 0; inner.path && i < schema_n; i++) {
+        const char *key = row_key(&schema[i]);
+        if (b->written[i] && value_is(&schema[i], b->written[i], schema[i].def)) continue; /* so a saved configuration has it */
+        if (!row_in_section(&schema[i], "optimizer") || !b->written[i] || component_takes(&outer, key) || component_takes(&inner, key))
+            continue;
+        problem_add(b->problems, &b->written[i]->key_at, "%s, which %s steps with (optimizer_class), takes no %s: it takes %s", inner.path,
+                    b->optimizer.path, key, inner.args);
+    }
+}
+
 /* A class within a class brings its own decay, unless one is written: torch's Adam and SGD have none. */
 static void settle_optimizer(struct bound *b)
 {
@@ -257,6 +277,7 @@ static void settle_optimizer(struct bound *b)
     c->optimizer.kind = (enum config_optim)b->optimizer.kind;
     if (!component_takes(&b->optimizer, "optimizer_class")) return;
     c->optimizer.kind = c->optimizer.optimizer_class;
+    check_inner(b);
     bool decays = c->optimizer.kind == CONFIG_ADAMW || c->optimizer.kind == CONFIG_ADAMW_8BIT;
     if (!decays && !bound_written(b, "optimizer.weight_decay")) c->optimizer.weight_decay = 0;
 }

@@ -154,6 +154,7 @@ static status resolve(const char *name, const char *text, size_t bytes, const st
         settle(&b);
     }
     if (notes && b.notes.len && !problems.count) log_note("accepted without effect: %s", b.notes.data);
+    if (notes && problems.left_out.len && !problems.count) log_note("left out of the file: %s", problems.left_out.data);
     status st = conclude(&problems);
     if (st)
         config_free(b.c);

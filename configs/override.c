@@ -59,14 +59,23 @@ static struct ynode *descend(struct ynode *root, char *dotted, char **last, stru
     return n;
 }
 
+/* What it leaves is told, but for what had no effect before. */
+static void leave_out(struct ynode *group, const char *section, const char *key, const struct component *component, struct buf *told)
+{
+    const struct row *row = schema_row(section, key);
+    if (!row || row->effect != NO_EFFECT)
+        buf_printf(told, "%s%s.%.80s (%s takes none)", told->len ? ", " : "", section, key, component->path);
+    ynode_drop(group, key);
+}
+
 /* optimizer=torch.optim.SGD: the new component keeps the arguments it has, and loses the others. */
-static void set_component(struct ynode *group, const char *section, struct ynode *value, struct place at)
+static void set_component(struct ynode *group, const char *section, struct ynode *value, struct place at, struct buf *told)
 {
     struct component component;
     if (component_find(section, value->text, &component))
         for (int i = group->n_child - 1; i >= 0; i--) {
-            char *key = group->child[i]->key;
-            if (strcmp(key, "_component_") && !component_takes(&component, key)) ynode_drop(group, key);
+            const char *key = group->child[i]->key;
+            if (strcmp(key, "_component_") && !component_takes(&component, key)) leave_out(group, section, key, &component, told);
         }
     ynode_put(group, "_component_", value, at);
 }
@@ -87,7 +96,7 @@ static void merge(struct ynode *into, struct ynode *from)
 }
 
 /* The three below own `value`. `section`: the path names a group that has a component; else NULL. */
-static void put_in_map(struct ynode *map, const char *key, const char *section, struct ynode *value, struct place at)
+static void put_in_map(struct ynode *map, const char *key, const char *section, struct ynode *value, struct place at, struct problems *p)
 {
     struct ynode *old = ynode_find(map, key);
     if (section && value->kind == YNODE_SCALAR && !ynode_is_null(value)) {
@@ -95,7 +104,7 @@ static void put_in_map(struct ynode *map, const char *key, const char *section, 
             old = ynode_new(YNODE_MAP, at);
             ynode_put(map, key, old, at);
         }
-        set_component(old, section, value, at);
+        set_component(old, section, value, at, &p->left_out);
     } else if (old && old->kind == YNODE_MAP && value->kind == YNODE_MAP) {
         merge(old, value);
         ynode_free(value);
@@ -113,7 +122,7 @@ static void put_in_list(struct ynode *list, const char *key, const char *section
         const char *name = list->key ? list->key : "it";
         problem_add(p, &at, "%s is a list of %d: say %s.0.%s", name, list->n_child, name, key);
     } else if (section && value->kind == YNODE_SCALAR && item->kind == YNODE_MAP) {
-        set_component(item, section, value, at);
+        set_component(item, section, value, at, &p->left_out);
         return;
     } else {
         ynode_swap_content(item, value);
@@ -131,7 +140,7 @@ void override_set(struct ynode *root, const char *dotted, struct ynode *value, s
     else if (holder->kind == YNODE_LIST)
         put_in_list(holder, last, section, value, at, p);
     else
-        put_in_map(holder, last, section, value, at);
+        put_in_map(holder, last, section, value, at, p);
     free(path);
 }
 

@@ -26,7 +26,11 @@ static bool ac_contradicts(const struct bound *b)
 {
     return b->c->enable_activation_checkpointing && (b->c->ac_mode == AC_NONE || b->c->ac_mode == AC_SELECTIVE);
 }
-static bool selective_without_n(const struct bound *b) { return b->c->ac_mode == AC_SELECTIVE && b->c->ac_option < 0; }
+static bool selective_without_n(const struct bound *b)
+{
+    const struct ynode *n = bound_written(b, "ac_option"); /* one that is no number is complained about already */
+    return b->c->ac_mode == AC_SELECTIVE && b->c->ac_option < 0 && (!n || ynode_is_null(n));
+}
 static bool n_without_selective(const struct bound *b)
 {
     return b->c->ac_mode != AC_SELECTIVE && b->c->ac_option >= 0;
@@ -297,6 +301,49 @@ static const struct rule {
      "it lies in checkpointer.checkpoint_dir: the base model is never written to"},
 };
 
+/* ---- keys that say nothing where others are as they are ---- */
+
+static bool states_of_32_bits(const struct bound *b) { return !states_of_8_bits(b); }
+static bool unpaged(const struct bound *b) { return !b->c->optimizer.is_paged; }
+static bool on_device(const struct bound *b) { return !b->c->optimizer.on_host; }
+static bool nothing_moves(const struct bound *b) { return !b->c->enable_activation_offloading; }
+static bool nothing_rounds(const struct bound *b) { return lora(b) || b->c->dtype == CONFIG_FP32; }
+static bool masters_are_weights(const struct bound *b) { return b->c->dtype == CONFIG_FP32; }
+static bool no_warmup(const struct bound *b) { return !b->c->schedule.num_warmup_steps; }
+static bool never_validates(const struct bound *b) { return b->c->run_val_every_n_steps < 0; }
+static bool no_longest(const struct bound *b) { return b->c->tokenizer.max_seq_len < 0; }
+
+#define NO_LONGEST "tokenizer.max_seq_len is null: no row is too long"
+static const struct rule idle[] = {
+    {"optimizer.min_8bit_size", states_of_32_bits, "its states have 32 bits"},
+    {"optimizer.quantize_embeddings", states_of_32_bits, "its states have 32 bits"},
+    {"optimizer.paged_resident", unpaged, "optimizer.is_paged is false"},
+    {"optimizer.paged_window", unpaged, "optimizer.is_paged is false"},
+    {"optimizer.min_paged_size", unpaged, "optimizer.is_paged is false"},
+    {"optimizer.host_window", on_device, "optimizer.on_host is false"},
+    {"activation_offloading_use_streams", nothing_moves, "enable_activation_offloading is false"},
+    {"offload_with_streams", nothing_moves, "enable_activation_offloading is false"},
+    {"stochastic_rounding", nothing_rounds, "no trained weight is in bf16"},
+    {"master_weights", masters_are_weights, "weights in fp32 are their own"},
+    {"warmup_start", no_warmup, "lr_scheduler.num_warmup_steps is 0"},
+    {"dataset_val", never_validates, "run_val_every_n_steps is null: nothing is measured"},
+    {"dataset_val_fraction", never_validates, "run_val_every_n_steps is null: its rows are left out of training and never measured"},
+    {"tokenizer.truncation_type", no_longest, NO_LONGEST},
+    {"on_too_long", no_longest, NO_LONGEST},
+};
+
+static void note_idle(struct bound *b)
+{
+    for (size_t i = 0; i < sizeof idle / sizeof *idle; i++) {
+        const struct ynode *n;
+        const struct row *row = schema;
+        bound_place(b, idle[i].key, &n);
+        while (row < schema + schema_n && strcmp(row->path, idle[i].key)) row++; /* a whole group has none */
+        if (!n || ynode_is_null(n) || (row < schema + schema_n && value_is(row, n, row->def)) || !idle[i].broken(b)) continue;
+        buf_printf(&b->notes, "%s%s (%s)", b->notes.len ? ", " : "", idle[i].key, idle[i].reason);
+    }
+}
+
 static void report(const struct bound *b, const char *key, const char *reason)
 {
     const struct ynode *n;
@@ -379,6 +426,7 @@ void rules_check(struct bound *b)
         report(b, which, "the recipe trains all weights; run lora_finetune for adapters");
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
         if (rules[i].broken(b)) report(b, rules[i].key, rules[i].reason);
+    note_idle(b);
 }
 
 static void need_file(const struct bound *b, const char *key, const char *path, bool directory)

@@ -70,8 +70,12 @@ static const struct choice template_choices[] = {
     {"torchtune.data.QuestionAnswerTemplate"}, {"torchtune.models.llama2.Llama2ChatTemplate"},
     {"torchtune.models.mistral.MistralChatTemplate"},
 };
+#define OF_MLP "it is no linear of attention: model.apply_lora_to_mlp=true adapts gate, up and down"
 static const struct choice attn_choices[] = {
-    {"q_proj", MODULE_Q}, {"k_proj", MODULE_K}, {"v_proj", MODULE_V}, {"output_proj", MODULE_O}};
+    {"q_proj", MODULE_Q}, {"k_proj", MODULE_K}, {"v_proj", MODULE_V}, {"output_proj", MODULE_O},
+    {"o_proj", 0, "it is called output_proj here, as in torchtune"},
+    {"gate_proj", 0, OF_MLP}, {"up_proj", 0, OF_MLP}, {"down_proj", 0, OF_MLP},
+    {"lm_head", 0, "it is no linear of attention: model.apply_lora_to_output=true adapts the head"}};
 #define OTHER_START "it needs gradients or activations of a pass over data before training; PEFT trains such adapters, and they are read here " \
                     "(checkpointer.adapter_checkpoint)"
 static const struct choice start_choices[] = {
@@ -518,6 +522,45 @@ static const struct {
     {"kv_cache", GENERATION},
 };
 
+/* What Hugging Face's Trainer, PEFT and others call it. */
+static const struct {
+    const char *name, *here;
+} elsewhere[] = {
+    {"learning_rate", "optimizer.lr"},
+    {"optim", "optimizer._component_"},
+    {"lr_scheduler_type", "lr_scheduler._component_"},
+    {"warmup_steps", "lr_scheduler.num_warmup_steps"},
+    {"num_train_epochs", "epochs"},
+    {"num_epochs", "epochs"},
+    {"max_steps", "max_steps_per_epoch"},
+    {"per_device_train_batch_size", "batch_size"},
+    {"per_device_eval_batch_size", "batch_size_val"},
+    {"max_grad_norm", "clip_grad_norm"},
+    {"logging_steps", "log_every_n_steps"},
+    {"save_steps", "save_every_n_steps"},
+    {"eval_steps", "run_val_every_n_steps"},
+    {"val_set_size", "dataset_val_fraction"},
+    {"max_length", "tokenizer.max_seq_len"},
+    {"model_max_length", "tokenizer.max_seq_len"},
+    {"sequence_len", "tokenizer.max_seq_len"},
+    {"cutoff_len", "tokenizer.max_seq_len"},
+    {"sample_packing", "dataset.packed"},
+    {"train_on_inputs", "dataset.train_on_input"},
+    {"bf16", "dtype"},
+    {"torch_dtype", "dtype"},
+    {"gradient_checkpointing", "enable_activation_checkpointing"},
+    {"offload", "enable_activation_offloading"},
+    {"load_in_4bit", "model.quantize_base"},
+    {"r", "model.lora_rank"},
+    {"rank", "model.lora_rank"},
+    {"alpha", "model.lora_alpha"},
+    {"dropout", "model.lora_dropout"},
+    {"target_modules", "model.lora_attn_modules"},
+    {"loraplus_lr_ratio", "model.lora_plus_ratio"},
+    {"base_model", "checkpointer.checkpoint_dir"},
+    {"model_name_or_path", "checkpointer.checkpoint_dir"},
+};
+
 const char *schema_foreign(const char *key)
 {
     for (int i = 0; i < COUNT(foreign); i++)
@@ -593,6 +636,8 @@ static const char *nearest_here(const char *section, const char *key, const stru
 
 char *schema_suggest(const char *section, const char *key, const struct component *component)
 {
+    for (int i = 0; i < COUNT(elsewhere); i++)
+        if (!strcmp(elsewhere[i].name, key)) return mem_strdup(elsewhere[i].here);
     for (int i = 0; i < schema_n; i++)
         if (!strcmp(row_key(&schema[i]), key)) return mem_strdup(schema[i].path);
     const char *here = nearest_here(section, key, component);

@@ -20,6 +20,14 @@ static struct config_pair **pairs_of(const struct row *row, const void *base)
 
 /* ---- complaints ---- */
 
+static void range_expects(const struct row *row, struct buf *out)
+{
+    if (row->ranged && isfinite(row->max))
+        buf_printf(out, " from %s%.10g to %s%.10g", row->above_min ? "above " : "", row->min, row->below_max ? "below " : "", row->max);
+    else if (row->ranged && row->type != T_BYTES)
+        buf_printf(out, " %s %.10g", row->above_min ? "above" : "of at least", row->min);
+}
+
 static bool wrong(const struct row *row, const struct ynode *n, struct problems *p)
 {
     struct buf expects = {0};
@@ -31,11 +39,19 @@ static bool wrong(const struct row *row, const struct ynode *n, struct problems 
     return false;
 }
 
-static const struct choice *find_choice(const struct row *row, const char *text)
+static const struct choice *named_choice(const struct row *row, const char *name)
 {
     for (int i = 0; i < row->n_choices; i++)
-        if (!strcmp(row->choices[i].name, text)) return &row->choices[i];
+        if (!strcmp(row->choices[i].name, name)) return &row->choices[i];
     return NULL;
+}
+
+/* A choice that is true or false may be spelt as one, True and no too. */
+static const struct choice *find_choice(const struct row *row, const char *text)
+{
+    bool value;
+    const struct choice *c = named_choice(row, text);
+    return !c && scalar_bool(text, &value) ? named_choice(row, value ? "true" : "false") : c;
 }
 
 /* *good: the value may stand. NULL if the text is no choice at all, which only some types mind. */
@@ -316,19 +332,29 @@ static void free_pairs(const struct row *row, void *base)
     *count(row, base) = 0;
 }
 
-/* Numbers where the row has a range. */
-static bool values_fit(const struct row *row, const struct ynode *n)
+/* Numbers where the row has a range; each that is none is named. */
+static bool values_fit(const struct row *row, const struct ynode *n, struct problems *p)
 {
-    double value;
-    for (int i = 0; i < n->n_child && row->ranged; i++)
-        if (!scalar_float(n->child[i]->text, false, &value) || !in_range(row, value) || (row->whole && value != floor(value))) return false;
-    return true;
+    bool fit = true;
+    for (int i = 0; i < n->n_child && row->ranged; i++) {
+        const struct ynode *v = n->child[i];
+        double value;
+        if (scalar_float(v->text, false, &value) && in_range(row, value) && (!row->whole || value == floor(value))) continue;
+        struct buf expects = {0};
+        range_expects(row, &expects);
+        problem_add(p, &v->at, "%s.%.80s is %s: expected a %s%s", row->path, v->key, ynode_shown(v), row->whole ? "whole number" : "number",
+                    expects.data);
+        buf_release(&expects);
+        fit = false;
+    }
+    return fit;
 }
 
 static bool read_pairs(const struct row *row, const struct ynode *n, void *base, struct problems *p)
 {
     bool null = row->nullable && ynode_is_null(n);
-    if (!null && (n->kind != YNODE_MAP || !all_texts(n) || !values_fit(row, n))) return wrong(row, n, p);
+    if (!null && (n->kind != YNODE_MAP || !all_texts(n))) return wrong(row, n, p);
+    if (!null && !values_fit(row, n, p)) return false;
     free_pairs(row, base);
     if (null || !n->n_child) return true;
     struct config_pair *list = mem_alloc((size_t)n->n_child * sizeof *list);
@@ -527,10 +553,7 @@ void value_expects(const struct row *row, struct buf *out)
     } else {
         buf_text(out, types[row->type].expects);
     }
-    if (row->ranged && isfinite(row->max))
-        buf_printf(out, " from %s%.10g to %s%.10g", row->above_min ? "above " : "", row->min, row->below_max ? "below " : "", row->max);
-    else if (row->ranged && row->type != T_BYTES)
-        buf_printf(out, " %s %.10g", row->above_min ? "above" : "of at least", row->min);
+    range_expects(row, out);
     if (row->type == T_TEMPLATE) buf_text(out, ", or {role: [prefix, suffix]}");
     if (row->unit && row->type != T_BYTES) buf_printf(out, ", in %s", row->unit);
     if (row->nullable && !(of_choices && find_choice(row, "null"))) buf_text(out, ", or null");

@@ -46,6 +46,7 @@ void problems_write(struct problems *p, struct buf *out)
 void problems_release(struct problems *p)
 {
     for (int i = 0; i < p->count && i < PROBLEMS_SHOWN; i++) free(p->list[i].text);
+    buf_release(&p->left_out);
     *p = (struct problems){.count = 0};
 }
 

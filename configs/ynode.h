@@ -35,8 +35,9 @@ struct problem {
 
 struct problems {
     struct problem list[PROBLEMS_SHOWN];
-    int count;        /* may exceed what is kept */
-    bool unknown_key; /* one was misspelt, or its value was refused: what seems missing may be meant by it */
+    int count;           /* may exceed what is kept */
+    bool unknown_key;    /* one was misspelt, or its value was refused: what seems missing may be meant by it */
+    struct buf left_out; /* no problem, but worth a word: keys of the file that the command line's component does not take */
 };
 
 void problem_add(struct problems *p, const struct place *at, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -49,6 +49,7 @@ static status no_copy(struct stream *s, void *dst, const void *src, size_t bytes
 static status no_zero(struct stream *s, void *dst, size_t bytes) { return (void)s, (void)dst, (void)bytes, no_work(); }
 static status no_record(struct event *e, struct stream *s) { return (void)e, (void)s, no_work(); }
 static status no_wait(struct event *e, struct stream *s, const char *label) { return (void)e, (void)s, (void)label, no_work(); }
+static status no_clock(struct event *from, struct event *to, double *seconds) { return (void)from, (void)to, (void)seconds, no_work(); }
 static status no_call(struct stream *s, status (*fn)(void *arg), void *arg) { return (void)s, (void)fn, (void)arg, no_work(); }
 static status no_graph(struct stream *s) { return (void)s, no_work(); }
 static status idle_stream(struct stream *s, const char *label) { return (void)s, (void)label, ST_OK; }
@@ -136,6 +137,7 @@ status gpu_backend(const struct gpu *g, const struct backend **out)
                 .event_wait = no_wait,
                 .event_done = event_done,
                 .event_sync = idle_event,
+                .event_elapsed = no_clock,
                 .host_call = no_call,
                 .copy = no_copy,
                 .zero = no_zero,

@@ -7,6 +7,7 @@
  *             reaches 0.75 of it in whole steps on a 4090 and 0.82 on a 5090
  *   pcie      54 of 63 GB/s on generation 5, 25 of 31 on generation 4 */
 #include <string.h>
+#include <strings.h>
 
 #include "kernels/base/text.h"
 #include "kernels/gpu.h"
@@ -40,7 +41,7 @@ status gpu_find(const char *name, const struct gpu **out)
     struct buf names = {0};
     *out = gpu_known(name);
     for (int i = 0; i < gpu_count && !*out; i++) {
-        if (strcmp(gpu_table[i].name, name) == 0) *out = &gpu_table[i];
+        if (strcasecmp(gpu_table[i].name, name) == 0) *out = &gpu_table[i];
         buf_printf(&names, "%s%s", i ? ", " : "", gpu_table[i].name);
     }
     status st = *out ? ST_OK : status_fail(ST_USAGE, "--gpu '%s': no such GPU in the table; there are %s", name, names.data);

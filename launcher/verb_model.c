@@ -205,7 +205,7 @@ static status export_checkpoint(const struct cli *c, const struct config *cfg, s
 {
     struct progress at;
     char *base = realpath(cfg->checkpointer.checkpoint_dir, NULL), *target = c->output ? realpath(c->output, NULL) : NULL;
-    char *other = cfg->merge_base ? realpath(cfg->merge_base, NULL) : NULL;
+    char *other = merge_other(cfg) ? realpath(merge_other(cfg), NULL) : NULL;
     bool itself = target && ((base && !strcmp(base, target)) || (other && !strcmp(other, target)));
     free(base);
     free(other);
@@ -222,7 +222,7 @@ static status export_checkpoint(const struct cli *c, const struct config *cfg, s
     merge_note(x);
     if (!c->output)
         TRY(export_run(x));
-    else if (!x->model.plan.full && cfg->save_adapter_weights_only)
+    else if (merge_is_declined(x))
         TRY(export_adapter(x, c->output));
     else
         TRY(export_model(x, c->output));

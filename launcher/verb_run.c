@@ -1,6 +1,9 @@
 /* The verbs run and plan: the same line, the same checks; plan stops before the first byte is allocated. */
+#include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/base/log.h"
 #include "kernels/base/text.h"
@@ -74,22 +77,53 @@ static status show_comparison(const struct cli *c, struct session *x, const stru
     return st;
 }
 
+/* What --fit found: settings as the command line takes them, one after another. */
+struct fit {
+    const struct choice_made *choice;
+    size_t device, host;
+    double tokens_per_s; /* NAN: no rates are known */
+};
+
+static void fit_json(const struct session *x, const struct fit *f, struct buf *out)
+{
+    char *settings = mem_strdup(f->choice->settings ? f->choice->settings : ""), *rest = settings, *word;
+    json_t *o = json_pack("{s:s,s:[],s:s,s:I,s:I}", "device", x->be->describe(), "settings", "why", f->choice->why, "device_bytes",
+                          (json_int_t)f->device, "host_bytes", (json_int_t)f->host);
+    while ((word = strsep(&rest, " ")))
+        if (*word) json_array_append_new(json_object_get(o, "settings"), json_string(word));
+    json_object_set_new(o, "tokens_per_s", isnan(f->tokens_per_s) ? json_null() : json_real(f->tokens_per_s));
+    char *line = json_dumps(o, JSON_COMPACT);
+    buf_printf(out, "%s\n", line ? line : "{}");
+    free(line);
+    free(settings);
+    json_decref(o);
+}
+
 /* Lines to paste, with what they come to. */
-static status show_fit(const struct session *x, const struct gpu *gpu, const struct choice_made *choice)
+static void fit_text(const struct session *x, const struct fit *f, struct buf *out)
+{
+    bool apart = x->be->tensors_in == MEM_DEVICE;
+    buf_printf(out, "# %s: %s\n", x->be->describe(), f->choice->why);
+    buf_printf(out, "# %s", text_bytes((double)(apart ? f->device : f->host)));
+    if (apart) buf_printf(out, " on the device, %s on the host", text_bytes((double)f->host));
+    buf_text(out, " per rank");
+    if (!isnan(f->tokens_per_s)) buf_printf(out, "; %.0f tokens/s predicted", f->tokens_per_s);
+    buf_text(out, "\n");
+    if (f->choice->settings) settings_text(x->cfg, f->choice->settings, out);
+}
+
+static status show_fit(const struct cli *c, const struct session *x, const struct gpu *gpu, const struct choice_made *choice)
 {
     struct buf lines = {0};
     struct data_shape data = data_shape_of(x);
-    struct prediction p = predict(x, predict_rates(x, gpu), &data);
-    size_t device, host;
-    plan_kinds(&x->plan, &device, &host);
+    struct fit f = {.choice = choice, .tokens_per_s = NAN};
     if (x->comm->rank != 0) return ST_OK;
-    buf_printf(&lines, "# %s: %s\n", x->be->describe(), choice->why);
-    buf_printf(&lines, "# %s", text_bytes((double)(x->be->tensors_in == MEM_DEVICE ? device : host)));
-    if (x->be->tensors_in == MEM_DEVICE) buf_printf(&lines, " on the device, %s on the host", text_bytes((double)host));
-    buf_text(&lines, " per rank");
-    if (gpu && x->model.act == DT_BF16) buf_printf(&lines, "; %.0f tokens/s predicted", p.tokens_per_s);
-    buf_text(&lines, "\n");
-    if (choice->settings) settings_text(x->cfg, choice->settings, &lines);
+    if (gpu && x->model.act == DT_BF16) f.tokens_per_s = predict(x, predict_rates(x, gpu), &data).tokens_per_s;
+    plan_kinds(&x->plan, &f.device, &f.host);
+    if (c->json)
+        fit_json(x, &f, &lines);
+    else
+        fit_text(x, &f, &lines);
     fputs(lines.data, stdout);
     buf_release(&lines);
     return ST_OK;
@@ -98,12 +132,12 @@ static status show_fit(const struct session *x, const struct gpu *gpu, const str
 static status show(const struct cli *c, struct session *x, const struct gpu *gpu, const struct choice_made *choice)
 {
     if (c->compare) return show_comparison(c, x, gpu);
-    return c->fit && choice ? show_fit(x, gpu, choice) : show_plan(c, x, gpu);
+    return c->fit && choice ? show_fit(c, x, gpu, choice) : show_plan(c, x, gpu);
 }
 
 static status choose(const struct cli *c, struct session *x, const struct gpu *gpu, struct choice_made *choice)
 {
-    if (c->compare || (!c->fit && x->cfg->memory_budget == BUDGET_NONE)) return ST_OK;
+    if (c->compare || (!c->fit && !plan_has_budget(x->cfg))) return ST_OK;
     TRY(comm_agree(x->comm, budget_choose(x, gpu, c->fit ? BUDGET_OTHER_MATHS : BUDGET_SMALLER, choice)));
     if (!c->fit) x->chosen = choice->why;
     return ST_OK;
@@ -123,7 +157,7 @@ static status plan_for(const struct cli *c, const struct config *cfg, struct com
     struct choice_made choice = {0};
     struct batch_bounds bounds;
     bool rows = has_rows(cfg);
-    if (!rows) TRY(batch_bounds_told(cfg, &bounds));
+    if (!rows) TRY(comm_agree(comm, batch_bounds_told(cfg, &bounds)));
     status st = comm_agree(comm, session_open(&x, cfg, comm, SESSION_TRAIN, &start, rows ? NULL : &bounds));
     if (!st) st = session_seed(&x, NULL);
     if (!st) {
@@ -141,12 +175,18 @@ static status plan_for(const struct cli *c, const struct config *cfg, struct com
     return comm_agree(comm, st);
 }
 
+static status what_to_plan(const struct cli *c, const struct config *cfg, const struct gpu **gpu)
+{
+    if (c->compare && c->fit) FAIL(ST_USAGE, "--compare and --fit ask for two answers: leave one of them out");
+    if (c->gpu && cfg->device != DEVICE_CUDA && cfg->device_set)
+        FAIL(ST_USAGE, "--gpu %s: device is not cuda: leave one of them out", c->gpu);
+    return c->gpu ? gpu_find(c->gpu, gpu) : ST_OK;
+}
+
 static status plan(const struct cli *c, const struct config *cfg, struct comm *comm)
 {
     const struct gpu *gpu = NULL;
-    if (c->gpu && cfg->device != DEVICE_CUDA && cfg->device_set)
-        FAIL(ST_USAGE, "--gpu %s: device is not cuda: leave one of them out", c->gpu);
-    if (c->gpu) TRY(gpu_find(c->gpu, &gpu));
+    TRY(comm_agree(comm, what_to_plan(c, cfg, &gpu)));
     return plan_for(c, cfg, comm, gpu);
 }
 
@@ -164,7 +204,7 @@ static status run_plan(const struct cli *c, struct comm *comm)
 static status run_run(const struct cli *c, struct comm *comm)
 {
     struct config *cfg = NULL;
-    static const struct train_hooks hooks = {.requests = requests};
+    const struct train_hooks hooks = {.requests = requests, .json = c->json};
     status st = load(c, comm, false, &cfg);
     if (st) {
         config_free(cfg);

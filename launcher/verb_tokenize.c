@@ -121,6 +121,9 @@ static status read_input(struct buf *b)
     }
 }
 
+/* The rows' file, whichever way it is given; NULL: it is not. */
+static const char *rows_file(const struct cli *c) { return c->n_args ? c->args[0] : c->data; }
+
 /* Data rows are read and rendered as a run with these keys would. The configuration is given a name for them that has an
  * ending it knows: JSON where the file has none, or is standard input. The file itself is opened here. */
 static status load_config(struct job *j)
@@ -129,7 +132,7 @@ static status load_config(struct job *j)
         [ROWS_JSON] = "rows.jsonl", [ROWS_TEXT] = "rows.txt", [ROWS_CSV] = "rows.csv", [ROWS_TSV] = "rows.tsv"};
     const struct cli *c = j->cli;
     const struct config_dataset unsaid = {0};
-    TRY(source_kind(&unsaid, c->args[0], &j->kind));
+    TRY(source_kind(&unsaid, rows_file(c), &j->kind));
     char *longest = c->max_seq_len > 0 ? mem_printf("%lld", (long long)c->max_seq_len) : NULL;
     const struct config_setting settings[] = {{"checkpointer.checkpoint_dir", c->model ? NULL : c->tokenizer, "--tokenizer"},
                                               {"tokenizer.path", c->model || c->config ? c->tokenizer : NULL, "--tokenizer"},
@@ -163,9 +166,11 @@ static status run_tokenize(const struct cli *c, struct comm *comm)
 {
     (void)comm;
     struct job j = {.cli = c};
-    const char *path = c->args[0];
-    bool piped = strcmp(path, "-") == 0;
+    const char *path = rows_file(c);
     status st;
+    if (!path) FAIL(ST_USAGE, "trimpot tokenize: its arguments are missing; usage: trimpot tokenize ROWS [key=value …]");
+    if (c->n_args && c->data) FAIL(ST_USAGE, "trimpot tokenize: rows are given twice, as '%s' and with --data; leave one out", c->args[0]);
+    bool piped = strcmp(path, "-") == 0;
     if (!c->tokenizer && !c->model && !c->config)
         FAIL(ST_USAGE, "trimpot tokenize: --tokenizer DIR_OR_FILE is missing (or --model DIR, or --config FILE that names one)");
     TRY_DONE(load_config(&j));
@@ -202,9 +207,10 @@ const struct verb verb_tokenize = {
             "  trimpot tokenize --tokenizer DIR rows.jsonl\n"
             "  echo '\"Hello world\"' | trimpot tokenize --tokenizer DIR/tokenizer.json --no-special -\n"
             "  trimpot tokenize --tokenizer DIR rows.jsonl dataset.train_on_input=true\n"
-            "  trimpot tokenize --config my.yaml rows.jsonl\n",
-    .options = CLI_TOKENIZER | CLI_MODEL | CLI_CONFIG | CLI_NO_SPECIAL | CLI_MAX_SEQ_LEN,
-    .min_args = 1,
+            "  trimpot tokenize --config my.yaml rows.jsonl\n"
+            "  trimpot tokenize --model DIR --data rows.jsonl\n",
+    .options = CLI_TOKENIZER | CLI_MODEL | CLI_DATA | CLI_CONFIG | CLI_NO_SPECIAL | CLI_MAX_SEQ_LEN,
+    .min_args = 0,
     .max_args = 1,
     .overrides = true,
     .paths = true,

@@ -1,5 +1,6 @@
 #include "worker/adapter.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,6 +64,36 @@ static status take_patterns(struct session *x)
         }
     for (int i = 0; i < l->n_modules_to_save; i++) peft_saved_add(&x->peft, l->modules_to_save[i]);
     return ST_OK;
+}
+
+static unsigned adapted_by(const struct config_lora *l)
+{
+    static const struct {
+        unsigned module, bit;
+    } ATTN[] = {{MODULE_Q, 1u << LINEAR_Q}, {MODULE_K, 1u << LINEAR_K}, {MODULE_V, 1u << LINEAR_V}, {MODULE_O, 1u << LINEAR_O}};
+    unsigned bits = (l->mlp ? 1u << LINEAR_GATE | 1u << LINEAR_UP | 1u << LINEAR_DOWN : 0) | (l->output ? LORA_ON_HEAD : 0);
+    for (size_t i = 0; i < sizeof ATTN / sizeof *ATTN; i++)
+        if (l->attn_modules & ATTN[i].module) bits |= ATTN[i].bit;
+    return bits;
+}
+
+void adapter_plan(const struct session *x, struct model_plan *p)
+{
+    const struct config_lora *l = &x->cfg->model.lora;
+    const struct peft_config *read = x->has_adapter ? &x->peft : NULL;
+    bool train = x->use == SESSION_TRAIN;
+    p->lora = x->cfg->recipe == RECIPE_LORA || read;
+    p->peft = read;
+    p->patterns = read || l->n_rank_pattern || l->n_alpha_pattern ? &x->peft : NULL;
+    p->saved = p->lora && train ? &x->peft : NULL;
+    p->adapted = adapted_by(l);
+    p->rank = l->rank;
+    p->alpha = l->alpha;
+    p->dropout = train ? l->dropout : 0;
+    p->rslora = read ? read->use_rslora : l->use_rslora;
+    p->dora = read ? read->use_dora : l->use_dora;
+    p->start = read || !train ? START_UNIFORM : l->start;
+    p->b_lr_ratio = isnan(l->plus_ratio) ? 0 : l->plus_ratio;
 }
 
 /* PEFT says nothing of a pattern that is no module's. */
@@ -146,7 +177,9 @@ static void complain(struct report *r, const char *what, const char *name, const
     if (e && want) {
         buf_printf(&r->text, " is %s [", e->dtype_text);
         for (int i = 0; i < e->rank; i++) buf_printf(&r->text, "%s%lld", i ? ", " : "", (long long)e->dim[i]);
-        buf_printf(&r->text, "], the model needs [%lld, %lld]", (long long)want->dim[0], (long long)want->dim[1]);
+        buf_text(&r->text, "], the model needs [");
+        for (int i = 0; i < want->rank; i++) buf_printf(&r->text, "%s%lld", i ? ", " : "", (long long)want->dim[i]);
+        buf_text(&r->text, "]");
     }
 }
 
@@ -195,7 +228,7 @@ static struct param *base_param(struct session *x, const char *name)
     if (strncmp(name, PREFIX, sizeof PREFIX - 1)) return NULL;
     name += sizeof PREFIX - 1;
     if (!strcmp(name, "model.embed_tokens.weight")) return &m->params.p[m->embed];
-    return !strcmp(name, m->head.lora_a >= 0 ? "lm_head.base_layer.weight" : "lm_head.weight") ? &m->params.p[m->head.w] : NULL;
+    return !strcmp(name, m->head.a >= 0 ? "lm_head.base_layer.weight" : "lm_head.weight") ? &m->params.p[m->head.w] : NULL;
 }
 
 /* A weight or bias of a module that the adapter has whole. */

@@ -8,6 +8,9 @@
  * on a head that is the embedding, is refused here. */
 status adapter_open(struct session *x);
 
+/* What of the model is adapted, how, and what is trained beside it: as the configuration says, or the adapter that was read. */
+void adapter_plan(const struct session *x, struct model_plan *p);
+
 /* After param_store_match. Every tensor of the file has its place or is an error, and so is every missing one; all are
  * listed. PEFT also saves the base's head or embedding in some cases and loads them again: they replace the base's. */
 status adapter_match(struct session *x);

@@ -90,7 +90,7 @@ struct search {
     double best_cost; /* … the cheapest of them */
 };
 
-static bool fits_here(const struct session *x) { return plan_fits(&x->plan, x->cfg->memory_budget, x->comm->local_size); }
+static bool fits_here(const struct session *x) { return plan_fits(&x->plan, x->comm->local_size); }
 
 static void weigh_point(struct search *s, int i)
 {
@@ -162,7 +162,7 @@ static bool smaller_than(const struct config *c, int64_t *rows, char *settings, 
         if (c->batch_size % *rows == 0) break;
     if (*rows <= 0) return false;
     int n = snprintf(settings, room, "batch_size=%lld gradient_accumulation_steps=%lld", (long long)*rows,
-                     (long long)(c->gradient_accumulation_steps * (c->batch_size / *rows)));
+                     (long long)(grad_micro_batches(c, 1) * (c->batch_size / *rows)));
     if (!config_wrote(c, "batch_size_val")) snprintf(settings + n, room - (size_t)n, " batch_size_val=%lld", (long long)*rows);
     return true;
 }

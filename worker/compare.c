@@ -87,8 +87,11 @@ static void text_row(const struct compared *r, bool apart, struct buf *out)
         buf_printf(out, "%9s  ", "–  ");
     else
         buf_printf(out, "%+7.1f %%  ", slower);
+    double largest = 0;
+    for (int i = 0; i < n; i++) largest = fmax(largest, fabs(changes[i].saved));
+    double least = fmax(1, fmin(1e5, largest / 10)); /* of a small model, what is much of the change */
     for (int i = 0; i < n; i++)
-        if (changes[i].saved <= -1e5 || changes[i].saved >= 1e5)
+        if (fabs(changes[i].saved) >= least)
             buf_printf(out, "%s%s %s", shown++ ? ", " : "", changes[i].category, signed_bytes(changes[i].saved));
     buf_text(out, shown ? "\n" : "nothing changes\n");
 }

@@ -83,8 +83,8 @@ static status weight(struct session *x, int id, const struct piece *r, tensor wi
     const struct param *p = &x->model.params.p[id];
     const struct linear *l = linear_of(&x->model, id);
     TRY(to_f32(x, p, r, wide));
-    if (l && l->lora_a >= 0) {
-        const struct param *a = &x->model.params.p[l->lora_a], *b = &x->model.params.p[l->lora_b];
+    if (l && l->a >= 0) {
+        const struct param *a = &x->model.params.p[l->a], *b = &x->model.params.p[l->b];
         tensor c = tensor_2d(wide.data, DT_F32, r->n, r->cols);
         TRY(op_gemm(x->s,
                     &(struct gemm_args){.a = tensor_rows(&b->value, r->first, r->n), .b = a->value, .c = c, .alpha = l->scale, .beta = 1}));
@@ -215,7 +215,7 @@ done:
 
 static void add_target(struct peft_config *p, const struct linear *l)
 {
-    if (l->lora_a < 0) return;
+    if (l->a < 0) return;
     const char *dot = strrchr(l->module, '.');
     peft_target_add(p, dot ? dot + 1 : l->module);
 }
@@ -343,9 +343,9 @@ done:
 
 status export_run(struct session *x)
 {
-    bool lora = !x->model.plan.full, asked = lora && x->cfg->save_adapter_weights_only;
+    bool lora = !x->model.plan.full;
     char *model = mem_printf("%s/export", x->cfg->output_dir),
-         *adapter = mem_printf("%s/%s", x->cfg->output_dir, asked ? "export" : "adapter");
+         *adapter = mem_printf("%s/%s", x->cfg->output_dir, merge_is_declined(x) ? "export" : "adapter");
     status st = lora ? export_adapter(x, adapter) : ST_OK;
     if (!st && !merge_is_adapter_only(x)) st = export_model(x, model);
     free(model);

@@ -72,12 +72,15 @@ static void model_lines(const struct session *x)
     log_note("model    %s: %s, %lld layers, width %lld, %lld/%lld heads, %.1f M parameters, %.3g M trained (%s%s)",
              x->cfg->checkpointer.checkpoint_dir, m->family->model_type, (long long)m->layers, (long long)m->width, (long long)m->heads,
              (long long)m->kv_heads, (double)total / 1e6, (double)trained / 1e6,
-             x->model.plan.full  ? "full"
-             : x->model.plan.nf4 ? "QLoRA"
-                                 : "LoRA",
+             x->model.plan.full         ? "full"
+             : x->model.plan.frozen.nf4 ? "QLoRA"
+                                        : "LoRA",
              x->cfg->model.init == INIT_RANDOM ? ", random init" : "");
     warn_of_size(x, total);
     if (x->tok) log_note("         %s", tokenizer_describe(x->tok));
+    if (x->model.plan.acts.every > m->layers)
+        log_warn("ac_option: %lld: the model has %lld layers, so that no block is recomputed", (long long)x->model.plan.acts.every,
+                 (long long)m->layers);
     stored_lines(x);
     merge_note(x);
 }
@@ -94,14 +97,14 @@ static void warn_of_pinned(const struct session *x, size_t bytes, const char *wh
 static void offload_line(const struct session *x)
 {
     size_t away = arena_need(&x->plan.arena[PLAN_OFFLOADED]);
-    if (!x->cfg->enable_activation_offloading) return;
+    if (!x->model.plan.acts.offload) return;
     if (x->be->tensors_in != MEM_DEVICE) {
         log_note("offload  nothing is moved: host and device are one memory here (enable_activation_offloading)");
         return;
     }
     log_note("offload  what %lld of %lld layers keep waits for the backward pass in pinned memory, %s per rank; copied %s",
              (long long)act_offloaded(&x->model.acts), (long long)x->shape.layers, text_bytes((double)away),
-             x->cfg->activation_offloading_use_streams ? "while other layers compute" : "between layers");
+             x->model.plan.acts.apart ? "while other layers compute" : "between layers");
     warn_of_pinned(x, away, "offloaded activations", "enable_activation_checkpointing=true leaves less to offload");
 }
 
@@ -109,11 +112,13 @@ static void offload_line(const struct session *x)
 static void paging_line(const struct session *x)
 {
     const struct pager *p = &x->trainer.optim.pager;
-    if (!x->cfg->optimizer.is_paged) return;
+    if (!optim_is_paged(&x->trainer.optim)) return;
     if (x->be->tensors_in != MEM_DEVICE)
         log_note("paging   nothing is moved: host and device are one memory here (optimizer.is_paged)");
     else if (!p->away)
-        log_note("paging   all optimizer states are on the device: there is room");
+        log_note(
+            "paging   all optimizer states are on the device: there is room, or %d windows would take as much (optimizer.paged_window)",
+            PAGER_PLACES);
     else
         log_note(
             "paging   %s of optimizer states per rank wait in pinned memory, in %d windows of which %d are on the device; %s stay there",
@@ -124,7 +129,7 @@ static void paging_line(const struct session *x)
 
 static void host_line(const struct session *x)
 {
-    if (!x->cfg->optimizer.on_host) return;
+    if (!optim_is_on_host(&x->trainer.optim)) return;
     if (x->be->tensors_in != MEM_DEVICE)
         log_note("optimizer is where it would be put: host and device are one memory here (optimizer.on_host)");
     else
@@ -216,7 +221,7 @@ void header_farewell(const struct session *x, const struct progress *at)
     const struct config *c = x->cfg;
     bool only = merge_is_adapter_only(x);
     if (x->comm->rank != 0) return;
-    char *export = mem_printf("%s/%s", c->output_dir, only && !c->save_adapter_weights_only ? "adapter" : "export");
+    char *export = mem_printf("%s/%s", c->output_dir, only && !merge_is_declined(x) ? "adapter" : "export");
     char *adapter = only ? mem_strdup(export) : mem_printf("%s/adapter", c->output_dir), *quoted = python(export);
     log_note("done     %lld steps, %lld skipped", (long long)at->step, (long long)at->skipped);
     log_note(only ? "export   %s is a PEFT adapter: PeftModel.from_pretrained(base, %s)"

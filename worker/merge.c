@@ -13,13 +13,14 @@
 static const char DEQUANTISED[] = "dequantized";
 
 static bool into_codes(const struct session *x) { return x->cfg->merge_base && !strcmp(x->cfg->merge_base, DEQUANTISED); }
-static bool into_other(const struct session *x) { return x->cfg->merge_base && !into_codes(x); }
+static bool into_other(const struct session *x) { return merge_other(x->cfg) != NULL; }
 static bool merges(const struct session *x) { return x->use == SESSION_TRAIN && !x->model.plan.full; }
 
-bool merge_is_adapter_only(const struct session *x)
-{
-    return merges(x) && (x->cfg->save_adapter_weights_only || (x->bnb.is && !x->cfg->merge_base));
-}
+const char *merge_other(const struct config *c) { return c->merge_base && strcmp(c->merge_base, DEQUANTISED) ? c->merge_base : NULL; }
+
+bool merge_is_declined(const struct session *x) { return merges(x) && x->cfg->save_adapter_weights_only; }
+
+bool merge_is_adapter_only(const struct session *x) { return merge_is_declined(x) || (merges(x) && x->bnb.is && !x->cfg->merge_base); }
 
 const char *merge_dir(const struct session *x)
 {
@@ -32,6 +33,26 @@ const struct st_entry *merge_source(const struct session *x, const struct param 
     if (adapter_replaces(x, p)) return p->source;
     if (merges(x) && into_other(x)) return p->original;
     return p->stored || (p->kind == PARAM_NF4 && merges(x) && into_codes(x)) ? NULL : p->source;
+}
+
+/* A relative of the model would be merged into without a word: its shapes are the same. Tokens may have been added to, so embeddings are
+ * not looked at. */
+static status check_same(const struct session *x)
+{
+    const struct param_store *ps = &x->model.params;
+    const double FEW = 0.01;
+    for (int i = 0; i < ps->n; i++) {
+        const struct param *p = &ps->p[i];
+        if (!p->original || !p->source || (!p->packed.codes && p->rank != 1)) continue;
+        double strays = bnb_strays(&p->packed, p->source, p->original);
+        if (strays > FEW)
+            FAIL(
+                ST_CONFIG_RUNTIME,
+                "merge_base: %s is not the model that was quantised: %.0f %% of the values of %s that were looked at are others than those of "
+                "%s; name that model, or \"%s\" for what the codes stand for",
+                x->cfg->merge_base, 100 * strays, p->name, x->cfg->checkpointer.checkpoint_dir, DEQUANTISED);
+    }
+    return ST_OK;
 }
 
 /* The same parameters, of another directory that has them unquantised. */
@@ -50,7 +71,7 @@ static status find_originals(struct session *x)
     for (int i = 0; i < ps->n && !st; i++)
         if (ps->p[i].kind != PARAM_ADAPTER) ps->p[i].original = other.p[i].source;
     free(other.p);
-    return st;
+    return st ? st : check_same(x);
 }
 
 static status check_other(const struct session *x)
@@ -77,7 +98,7 @@ status merge_open(struct session *x)
 {
     const char *asked = x->cfg->merge_base, *dir = x->cfg->checkpointer.checkpoint_dir;
     if (!merges(x) || !asked) return ST_OK;
-    if (into_codes(x) && !x->model.plan.nf4)
+    if (into_codes(x) && !x->model.plan.frozen.nf4)
         FAIL(ST_CONFIG_RUNTIME, "merge_base: %s, but the base is not quantised: its adapter is merged into it as it is; delete the key",
              asked);
     if (into_codes(x)) return ST_OK;
@@ -90,7 +111,7 @@ status merge_open(struct session *x)
 
 void merge_note(const struct session *x)
 {
-    if (!merges(x) || x->cfg->save_adapter_weights_only) return;
+    if (!merges(x) || merge_is_declined(x)) return;
     if (merge_is_adapter_only(x))
         log_note(
             "merge    none: the base is quantised, and its original is not known; merge_base=DIR (the model that was quantised) merges "
@@ -222,7 +243,7 @@ status merge_probe(struct session *x, const char *dir)
     log_note("merge    logits of %lld probe tokens differ by at most %.3g from those of the base with its adapter (the largest is %.3g); "
              "%lld of %lld foretell the same token%s",
              (long long)g.rows, g.worst, g.largest, (long long)g.agree, (long long)g.rows,
-             x->model.plan.nf4 && !into_codes(x) ? "; the base's rounding to 4 bits is part of that" : "");
+             x->model.plan.frozen.nf4 && !into_codes(x) ? "; the base's rounding to 4 bits is part of that" : "");
 done:
     st = st ? st : x->be->dev.sync(x->s, "probe");
     st_close(&merged);

@@ -15,9 +15,10 @@
 
 /* Once parameters are matched: judges merge_base, and finds each weight's original. */
 status merge_open(struct session *x);
-void merge_note(const struct session *x); /* at the start, where it is not what one expects */
-/* The run leaves an adapter only. */
-bool merge_is_adapter_only(const struct session *x);
+void merge_note(const struct session *x);            /* at the start, where it is not what one expects */
+bool merge_is_declined(const struct session *x);     /* the adapter is to be the export (save_adapter_weights_only) */
+bool merge_is_adapter_only(const struct session *x); /* for that or another reason the run leaves an adapter only */
+const char *merge_other(const struct config *c);     /* the directory that merge_base names; NULL: none */
 /* The numbers that a weight leaves as, before its adapter; NULL: those in memory. */
 const struct st_entry *merge_source(const struct session *x, const struct param *p);
 const char *merge_dir(const struct session *x); /* whose configuration and tokenizer an export has */

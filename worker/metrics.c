@@ -138,6 +138,7 @@ status metrics_put(struct metrics *m, const struct step_metrics *s)
         said = true;
         clearerr(m->file);
     }
+    if (m->echo) bad = fwrite(line, 1, n, stdout) != n || fflush(stdout); /* whoever does not read it need not */
     show(m, s);
     return ST_OK;
 }

@@ -2,6 +2,7 @@
 #ifndef TRIMPOT_METRICS_H
 #define TRIMPOT_METRICS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -22,6 +23,7 @@ struct metrics {
     char *path;
     double smoothed_s;
     int64_t every;
+    bool echo; /* each object goes to stdout too */
 };
 
 /* Opens OUTPUT/metrics.jsonl: fresh, or, resuming after `done` steps, keeping the lines of steps ≤ done. */

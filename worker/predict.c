@@ -21,6 +21,7 @@ static const char *const PART[PREDICT_PARTS] = {
 struct work {
     double linears, head, adapters;      /* parameters: of all blocks' products, of the head's, of adapters */
     double magnitudes, rescaled;         /* what adapters with magnitudes multiply again; and elements per token that they rescale */
+    double head_again, head_rescaled;    /* the same of the head's */
     double seen;                         /* Σ over layers of twice the keys that a token's query meets, on average */
     double supervised;                   /* share of the tokens */
     double micro_tokens, step_tokens;    /* of one rank */
@@ -36,19 +37,23 @@ struct work {
 
 static double count_of(const struct model *m, int id) { return id < 0 ? 0 : (double)m->params.p[id].count; }
 
+/* Dropped, the weight meets two inputs and two gradients. */
+static double multiplied_again(const struct linear *a, double weight) { return a->magnitude < 0 ? 0 : (a->dropout > 0 ? 3 : 1) * weight; }
+
 static void count_parameters(const struct model *m, struct work *w)
 {
     for (int64_t l = 0; l < m->shape.layers; l++)
         for (int i = 0; i < LINEAR_PER_LAYER; i++) {
             const struct linear *a = &m->layers[l].linear[i];
             w->linears += count_of(m, a->w);
-            w->adapters += count_of(m, a->lora_a) + count_of(m, a->lora_b);
-            if (a->magnitude < 0) continue;
-            w->magnitudes += (a->dropout > 0 ? 3 : 1) * count_of(m, a->w); /* dropped, the weight meets two inputs and two gradients */
-            w->rescaled += (double)a->out;
+            w->adapters += count_of(m, a->a) + count_of(m, a->b);
+            w->magnitudes += multiplied_again(a, count_of(m, a->w));
+            w->rescaled += a->magnitude < 0 ? 0 : (double)a->out;
         }
-    w->adapters += count_of(m, m->head.lora_a) + count_of(m, m->head.lora_b);
+    w->adapters += count_of(m, m->head.a) + count_of(m, m->head.b);
     w->head = (double)(m->shape.vocab * m->shape.width);
+    w->head_again = multiplied_again(&m->head, w->head);
+    w->head_rescaled = m->head.magnitude < 0 ? 0 : (double)m->shape.vocab;
 }
 
 /* Twice the keys that a query of a document of n tokens meets on average, itself included as a half: n without a window. */
@@ -120,16 +125,16 @@ static struct work work_of(const struct session *x, const struct data_shape *d)
                      .kv = (double)(m->kv_heads * m->head_dim),
                      .head_dim = (double)m->head_dim,
                      .vocab = (double)m->vocab,
-                     .attention_again = p->rung < ACT_RUNG_BLOCK ? 0
-                                        : p->rung_every > 1      ? 1.0 / (double)p->rung_every
-                                                                 : 1,
+                     .attention_again = p->acts.rung < ACT_RUNG_BLOCK ? 0
+                                        : p->acts.every > 1           ? 1.0 / (double)p->acts.every
+                                                                      : 1,
                      .offloaded = (double)arena_need(&x->plan.arena[PLAN_OFFLOADED]) / (double)x->model.bounds.tokens,
                      .full = p->full,
-                     .nf4 = p->nf4,
+                     .nf4 = p->frozen.nf4,
                      .ranks = x->comm->size};
     count_parameters(&x->model, &w);
     w.recomputed = w.attention_again;
-    for (int64_t l = 0; l < m->layers && p->rung < ACT_RUNG_BLOCK; l++) w.recomputed += (double)block_again(&x->model, l) / w.linears;
+    for (int64_t l = 0; l < m->layers && p->acts.rung < ACT_RUNG_BLOCK; l++) w.recomputed += (double)block_again(&x->model, l) / w.linears;
     measure_data(x, d, &w);
     count_updates(x, &w);
     return w;
@@ -222,7 +227,7 @@ struct prediction predict(const struct session *x, const struct gpu *g, const st
     const double score = w.seen * w.q;
     const double moved_fwd = w.layers * (16 * w.width + 4 * (w.q + w.kv) + 6 * w.ffn);
     const double moved_bwd = w.layers * (16 * w.width + 8 * w.q + 4 * w.kv + 11 * w.ffn);
-    const double norms_again = (x->model.plan.rung == ACT_RUNG_NONE ? 1 : 1.25) +
+    const double norms_again = (x->model.plan.acts.rung == ACT_RUNG_NONE ? 1 : 1.25) +
                                0.75 * w.attention_again; /* norms and products, always; all but these where blocks are */
     struct prediction p = {.step_tokens = w.step_tokens * w.ranks};
 
@@ -231,7 +236,7 @@ struct prediction predict(const struct session *x, const struct gpu *g, const st
     p.part_s[PREDICT_ATTENTION] = 2 * score * (1 + w.attention_again) / (scale * attention_rate(false, w.head_dim, w.length)) +
                                   5 * score / (scale * attention_rate(true, w.head_dim, w.length));
     p.part_s[PREDICT_ELEMENTWISE] = (norms_again * moved_fwd + moved_bwd + 10 * w.rescaled) / memory;
-    p.part_s[PREDICT_HEAD] = w.supervised * (passes * w.head / steady + 8 * w.vocab / memory);
+    p.part_s[PREDICT_HEAD] = w.supervised * ((passes * w.head + 2 * w.head_again) / steady + (8 * w.vocab + 10 * w.head_rescaled) / memory);
     double crosses = w.paged_bytes > w.hosted_bytes ? w.paged_bytes : w.hosted_bytes;
     double update_s = w.update_bytes / (w.hosted_bytes > 0 ? host_bytes_per_s(g) : memory);
     p.part_s[PREDICT_OPTIMIZER] = fmax(update_s, crosses / (1e9 * g->pcie_gb)) / w.step_tokens;
@@ -243,7 +248,8 @@ struct prediction predict(const struct session *x, const struct gpu *g, const st
     p.part_s[PREDICT_COMM] = exchange_s(&w, g) / w.step_tokens;
 
     p.model_flops = passes * (w.linears + w.supervised * w.head) + 6 * w.adapters + 6 * score;
-    p.flops = p.model_flops + score + w.recomputed * 2 * w.linears + 2 * w.magnitudes + w.attention_again * 2 * score;
+    p.flops = p.model_flops + score + w.recomputed * 2 * w.linears + 2 * (w.magnitudes + w.supervised * w.head_again) +
+              w.attention_again * 2 * score;
     double token_s = 0;
     for (int i = 0; i < PREDICT_PARTS; i++) token_s += p.part_s[i];
     p.tokens_per_s = w.ranks / token_s;

@@ -18,15 +18,13 @@
 #include "worker/merge.h"
 #include "worker/start.h"
 
-enum { MAX_LEAVES = 64 };
-
 /* ---- streams ------------------------------------------------------------------------------------------------------------ */
 
 /* What crosses ranks has a stream of its own where something can run meanwhile: not where tensors are the host's memory, whose ops are
- * over when their call returns, and not with optimizer_in_bwd, where the reduction of a gradient stands between it and its update. */
+ * over when their call returns, and not where the reduction of a gradient stands between it and its update. */
 static bool crosses_apart(const struct session *x)
 {
-    return x->use == SESSION_TRAIN && x->comm->size > 1 && x->be->tensors_in == MEM_DEVICE && !x->cfg->optimizer_in_bwd;
+    return x->use == SESSION_TRAIN && x->comm->size > 1 && x->be->tensors_in == MEM_DEVICE && !grad_steps_at_once(x->cfg);
 }
 
 static status open_streams(struct session *x)
@@ -159,75 +157,27 @@ static status open_data(struct session *x)
     return check_data(x, x->val);
 }
 
-static enum act_rung rung_of(const struct config *c)
-{
-    static const enum act_rung RUNG[] = {[RECOMPUTE_NONE] = ACT_RUNG_NONE,
-                                         [RECOMPUTE_PRODUCTS] = ACT_RUNG_PRODUCTS,
-                                         [RECOMPUTE_FFN] = ACT_RUNG_FFN,
-                                         [RECOMPUTE_ATTENTION] = ACT_RUNG_INPUTS,
-                                         [RECOMPUTE_BLOCK] = ACT_RUNG_BLOCK};
-    if (c->recompute != RECOMPUTE_AUTO) return RUNG[c->recompute];
-    return c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS;
-}
-
 static struct model_plan plan_model(const struct session *x, const struct batch_bounds *bounds)
 {
     const struct config *c = x->cfg;
-    const struct config_lora *lora = &c->model.lora;
-    struct model_plan p = {
-        .full = c->recipe == RECIPE_FULL && x->use == SESSION_TRAIN,
-        .lora = c->recipe == RECIPE_LORA || x->has_adapter,
-        .nf4 = c->model.adapt == ADAPT_QLORA || c->model.quantize_base || x->bnb.is,
-        .stored = x->bnb.is ? &x->bnb : NULL,
-        .nf4_in_turn = !c->dequantize_ahead,
-        .rank = lora->rank,
-        .alpha = lora->alpha,
-        .dropout = x->use == SESSION_TRAIN ? lora->dropout : 0,
-        .rslora = lora->use_rslora,
-        .start = x->has_adapter || x->use != SESSION_TRAIN ? START_UNIFORM : lora->start,
-        .plus_ratio = isnan(lora->plus_ratio) ? 0 : lora->plus_ratio,
-        .dora = lora->use_dora,
-        .rung = rung_of(c),
-        .rung_every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
-        .tile_tokens = c->mlp_tile_tokens > 0 ? c->mlp_tile_tokens : 0,
-        .offload = c->enable_activation_offloading && x->use == SESSION_TRAIN,
-        .offload_apart = c->activation_offloading_use_streams,
-        .head_rows = c->head_chunk_rows > 0 ? c->head_chunk_rows : x->be->head_rows,
-    };
-    p.adapted = ((lora->attn_modules & MODULE_Q ? 1u << LINEAR_Q : 0) | (lora->attn_modules & MODULE_K ? 1u << LINEAR_K : 0) |
-                 (lora->attn_modules & MODULE_V ? 1u << LINEAR_V : 0) | (lora->attn_modules & MODULE_O ? 1u << LINEAR_O : 0) |
-                 (lora->mlp ? 1u << LINEAR_GATE | 1u << LINEAR_UP | 1u << LINEAR_DOWN : 0) | (lora->output ? LORA_ON_HEAD : 0));
-    if (x->has_adapter || lora->n_rank_pattern || lora->n_alpha_pattern) p.patterns = &x->peft;
-    if (p.lora && x->use == SESSION_TRAIN) p.saved = &x->peft;
-    if (x->has_adapter) {
-        p.peft = &x->peft;
-        p.rslora = x->peft.use_rslora;
-        p.dora = x->peft.use_dora;
-    }
-    if (x->use == SESSION_FORWARD) p.rung = ACT_RUNG_FORWARD;
+    struct model_plan p = {.full = c->recipe == RECIPE_FULL && x->use == SESSION_TRAIN,
+                           .frozen = param_policy_of(c, &x->bnb),
+                           .acts = act_policy_of(c),
+                           .head_rows = c->head_chunk_rows > 0 ? c->head_chunk_rows : x->be->head_rows};
+    adapter_plan(x, &p);
+    if (x->use != SESSION_TRAIN) p.acts.offload = false;
+    if (x->use == SESSION_FORWARD) p.acts.rung = ACT_RUNG_FORWARD;
     if (p.head_rows > bounds->supervised) p.head_rows = bounds->supervised > 0 ? bounds->supervised : 1;
     return p;
 }
 
 /* ---- the step's arithmetic: M, V, items, steps ------------------------------------------------------------------------- */
 
-static status divide_step(struct session *x, int64_t micro_batches, struct trainer_sizes *sizes)
+static status divide_step(struct session *x, int64_t resumed, struct trainer_sizes *sizes)
 {
     const struct config *c = x->cfg;
-    int64_t ranks = x->comm->size, m = micro_batches ? micro_batches : c->gradient_accumulation_steps * ranks;
-    if (m % ranks)
-        FAIL(ST_CONFIG_RUNTIME,
-             "the checkpoint's step has %lld micro-batches, which %lld ranks cannot share equally; use a number of "
-             "ranks that divides %lld",
-             (long long)m, (long long)ranks, (long long)m);
-    int64_t v = c->virtual_ranks > 0 ? c->virtual_ranks : m;
-    while (c->virtual_ranks <= 0 && v > MAX_LEAVES && v > ranks && (v > MAX_LEAVES || m % v || v % ranks)) v--;
-    if (m % v || v % ranks)
-        FAIL(ST_CONFIG_RUNTIME, "virtual_ranks: %lld must divide the %lld micro-batches of a step and be a multiple of the %lld ranks",
-             (long long)v, (long long)m, (long long)ranks);
-    sizes->micro_batches = m;
-    sizes->leaves = v;
-    x->step_items = c->batch_size * m;
+    TRY(grad_divide(c, x->comm->size, resumed, &sizes->micro_batches, &sizes->leaves));
+    x->step_items = c->batch_size * sizes->micro_batches;
     int64_t items = x->data ? dataset_items(x->data) : 0;
     x->steps_per_epoch = (items + x->step_items - 1) / x->step_items;
     if (c->max_steps_per_epoch > 0 && c->max_steps_per_epoch < x->steps_per_epoch) x->steps_per_epoch = c->max_steps_per_epoch;
@@ -314,10 +264,9 @@ static struct work_bounds work_of(const struct session *x)
 static status open_training(struct session *x, int64_t micro_batches)
 {
     const struct config *c = x->cfg;
-    bool narrow = c->recipe == RECIPE_FULL && c->dtype == CONFIG_BF16 && c->state_dtype != TRI_FP32;
     struct trainer_sizes sizes = {.bucket = c->reduce_bucket / 4 / 16 * 16,
-                                  .state_dt = narrow ? DT_BF16 : DT_F32,
-                                  .consume = c->optimizer_in_bwd};
+                                  .state_dt = optim_state_dtype(c),
+                                  .consume = grad_steps_at_once(c)};
     TRY(divide_step(x, micro_batches, &sizes));
     return trainer_init(&x->trainer, c, &x->model, x->comm, x->s, x->across, &sizes);
 }
@@ -328,7 +277,7 @@ static status open_recorder(struct session *x)
 {
     const struct config *c = x->cfg;
     if (x->use != SESSION_TRAIN || !c->cuda_graphs || !x->be->dev.graph_begin) return ST_OK;
-    if (c->optimizer_in_bwd && x->comm->size > 1) return ST_OK;
+    if (grad_steps_at_once(c) && x->comm->size > 1) return ST_OK;
     plan_extra(&x->plan, x->be->tensors_in, "library", "graphs of blocks: a guess", (size_t)RECORD_GRAPHS * RECORD_GRAPH_BYTES);
     return record_open(&x->recorder, x->s);
 }
@@ -351,12 +300,6 @@ static status check_stored(const struct session *x)
              "%s/config.json: quantization_config: the weights are 4-bit codes, which cannot be trained; run lora_finetune, or give the "
              "original, unquantised model to full_finetune",
              dir);
-    if (start_is_of_weights(c->model.lora.start))
-        FAIL(
-            ST_CONFIG_RUNTIME,
-            "model.init_lora_weights: the base loses what its adapter starts as, and %s is quantised already; start with true, gaussian or "
-            "orthogonal, or from the original, unquantised model",
-            dir);
     if (c->model.init == INIT_RANDOM)
         FAIL(ST_CONFIG_RUNTIME,
              "%s/config.json: quantization_config: model.init: random has no weights to read, quantised or not; delete the key from "
@@ -368,9 +311,9 @@ static status check_stored(const struct session *x)
 /* Paged states: what the plan lets them have on the device. Called when all of them are planned there. */
 static status fit_states(struct session *x)
 {
-    int64_t excess = plan_excess(&x->plan, x->cfg->memory_budget, x->comm->local_size);
+    int64_t excess = plan_excess(&x->plan, x->comm->local_size);
     int64_t room = (int64_t)pager_device_bytes(&x->trainer.optim.pager) - excess;
-    if (!x->cfg->optimizer.is_paged || excess <= 0) return ST_OK;
+    if (!optim_is_paged(&x->trainer.optim) || excess <= 0) return ST_OK;
     TRY(optim_fit(&x->trainer.optim, room > 0 ? (size_t)room : 0));
     plan_again(&x->plan);
     layout(x);
@@ -388,7 +331,7 @@ static status measure(struct session *x, const struct batch_bounds *given)
     if (x->val) bounds = batch_bounds_max(bounds, batch_bounds_of(x->val, cfg->batch_size_val));
     bounds = batch_bounds_filled(bounds, x->be->token_unit);
     struct model_plan plan = plan_model(x, &bounds);
-    bool masters = plan.full && cfg->dtype == CONFIG_BF16 && cfg->master_weights == TRI_FP32;
+    bool masters = plan.full && optim_has_masters(cfg);
     TRY(model_init(&x->model, x->be, &x->shape, &plan, &bounds, cfg->dtype == CONFIG_BF16 ? DT_BF16 : DT_F32, masters));
     TRY(param_store_match(&x->model.params, &x->files, dir, x->shape.tied || x->shape.untied, weights_are_drawn(x, train && given)));
     if (train && given && x->cfg->model.init != INIT_RANDOM && !x->files.n) param_store_imagine(&x->model.params);
@@ -401,7 +344,7 @@ static status measure(struct session *x, const struct batch_bounds *given)
     struct work_bounds work = work_of(x);
     TRY(x->be->prepare(x->s, &work));
     x->unordered = train && x->be->unordered && x->be->unordered(&work);
-    plan_init(&x->plan, x->be);
+    plan_init(&x->plan, x->be, plan_budget_of(cfg));
     TRY(open_recorder(x));
     layout(x);
     plan_extra(&x->plan, MEM_HOST, "mapped", "weights used in place from the files", x->model.params.mapped_bytes);
@@ -459,7 +402,7 @@ status session_replan(struct session *x, const struct config *cfg)
     return ST_OK;
 }
 
-status session_check_budget(const struct session *x) { return plan_check(&x->plan, x->cfg->memory_budget, x->comm->local_size); }
+status session_check_budget(const struct session *x) { return plan_check(&x->plan, x->comm->local_size); }
 
 status session_bind(struct session *x)
 {

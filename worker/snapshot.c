@@ -220,11 +220,11 @@ status snapshot_peek(const struct config *c, struct comm *comm, struct resume *r
     r->seed = seed ? strtoull(seed, NULL, 10) : 0;
     int64_t batch = integer(o, "batch_size");
     json_decref(o);
-    if (batch != c->batch_size && (c->memory_budget == BUDGET_NONE || config_wrote(c, "batch_size"))) /* else it was chosen, and is again */
+    if (batch != c->batch_size && (!plan_has_budget(c) || config_wrote(c, "batch_size"))) /* else it was chosen, and is again */
         FAIL(ST_CONFIG_RUNTIME, "%s was made with batch_size %lld, this run has %lld; the step would not be the same: set batch_size=%lld",
              r->info.dir, (long long)batch, (long long)c->batch_size, (long long)batch);
     int64_t m = r->start.micro_batches;
-    if (m != c->gradient_accumulation_steps * comm->size && m % comm->size == 0)
+    if (m != grad_micro_batches(c, comm->size) && m % comm->size == 0)
         log_note("resume: the checkpoint's step has %lld micro-batches: gradient_accumulation_steps is %lld on %d ranks", (long long)m,
                  (long long)(m / comm->size), comm->size);
     return ST_OK;
@@ -303,6 +303,22 @@ static status same_states(const struct session *x, const struct ckpt_info *info)
     return st;
 }
 
+/* What does not fit is told with the keys that made it so. */
+static status with_changes(const struct session *x, const struct ckpt_info *info, status st)
+{
+    bool changes;
+    if (st != ST_SHAPE) return st;
+    json_t *o = json_loads(info->meta_json, 0, NULL);
+    const char *config = json_string_value(json_object_get(o, "config"));
+    char *message = mem_strdup(status_message()), *diff = config ? config_diff(config, x->cfg, &changes) : NULL;
+    for (char *at = diff; at && (at = strchr(at, '\n'));) *at = at[1] ? ';' : 0;
+    st = diff && *diff ? status_fail(st, "%s\nchanged since it was saved: %s", message, diff) : status_fail(st, "%s", message);
+    free(message);
+    free(diff);
+    json_decref(o);
+    return st;
+}
+
 status snapshot_load(struct session *x, struct resume *r, struct progress *at)
 {
     char *dir = snapshot_dir(x->cfg);
@@ -310,8 +326,8 @@ status snapshot_load(struct session *x, struct resume *r, struct progress *at)
     state_of(x, &into);
     status st = ST_OK;
     while (r->found) {
-        TRY_DONE(same_states(x, &r->info));
-        st = ckpt_load(x->comm, &r->info, &into.s);
+        TRY_DONE(comm_agree(x->comm, with_changes(x, &r->info, same_states(x, &r->info))));
+        st = comm_agree(x->comm, with_changes(x, &r->info, ckpt_load(x->comm, &r->info, &into.s)));
         if (st != ST_CORRUPT) break;
         log_warn("%s", status_message());
         TRY_DONE(ckpt_reject(x->comm, &r->info));

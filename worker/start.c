@@ -27,8 +27,8 @@ static bool adapter_at(const struct session *x, int64_t k, struct adapter *out)
     const struct model *m = &x->model;
     const struct linear *l =
         k < m->shape.layers * LINEAR_PER_LAYER ? &m->layers[k / LINEAR_PER_LAYER].linear[k % LINEAR_PER_LAYER] : &m->head;
-    if (l->lora_a < 0) return false;
-    *out = (struct adapter){l, &m->params.p[l->w], &m->params.p[l->lora_a], &m->params.p[l->lora_b]};
+    if (l->a < 0) return false;
+    *out = (struct adapter){l, &m->params.p[l->w], &m->params.p[l->a], &m->params.p[l->b]};
     return true;
 }
 
@@ -41,6 +41,11 @@ static int64_t places(const struct session *x) { return x->model.shape.layers * 
 status start_check(const struct session *x)
 {
     struct adapter ad;
+    if (of_weights(x) && x->bnb.is)
+        FAIL(ST_CONFIG_RUNTIME,
+             "model.init_lora_weights: the base loses what its adapter starts as, and %s is quantised already; start with true, gaussian "
+             "or orthogonal, or from the original, unquantised model",
+             x->cfg->checkpointer.checkpoint_dir);
     EACH_ADAPTER(x, k, ad)
     {
         long long rank = ad.l->rank, out = ad.l->out, in = ad.l->in;
@@ -88,7 +93,7 @@ static status make(struct session *x, const struct adapter *ad, float *a, float 
     struct factor f = {.w = ad->w->value,
                        .rank = ad->l->rank,
                        .scale = (double)ad->l->scale,
-                       .key = rng_key(x->seed, RNG_INIT, (uint32_t)ad->l->lora_a, 0),
+                       .key = rng_key(x->seed, RNG_INIT, (uint32_t)ad->l->a, 0),
                        .room = x->start.room,
                        .a = a,
                        .b = b};

@@ -152,7 +152,7 @@ status technique_apply(const struct config *c, int ranks, const char *settings, 
     const struct {
         const char *word;
         int64_t value;
-    } words[] = {{"{rows}", c->batch_size * c->gradient_accumulation_steps}, {"{ranks}", ranks}};
+    } words[] = {{"{rows}", c->batch_size * grad_micro_batches(c, 1)}, {"{ranks}", ranks}};
     struct buf text = {0};
     buf_text(&text, "");
     for (const char *at = settings; *at;) {

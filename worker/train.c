@@ -173,7 +173,7 @@ static status agree_on_date(struct comm *comm, struct session_start *start)
 /* memory_budget: what the run that is resumed chose is the configuration again; what is chosen then is only what that left open. */
 static status as_chosen_before(struct run *r, const struct config **c)
 {
-    char *saved = (*c)->memory_budget != BUDGET_NONE ? snapshot_config(&r->resume) : NULL;
+    char *saved = plan_has_budget(*c) ? snapshot_config(&r->resume) : NULL;
     status st = saved ? budget_again(*c, saved, &r->before) : ST_OK;
     free(saved);
     if (r->before) *c = r->before;
@@ -183,7 +183,7 @@ static status as_chosen_before(struct run *r, const struct config **c)
 static status choose(struct run *r)
 {
     struct session *x = &r->x;
-    if (x->cfg->memory_budget == BUDGET_NONE) return ST_OK;
+    if (!plan_has_budget(x->cfg)) return ST_OK;
     TRY(comm_agree(x->comm, budget_choose(x, NULL, r->resume.found ? BUDGET_SAME_STEP : BUDGET_SMALLER, &r->choice)));
     x->chosen = r->choice.why;
     return ST_OK;
@@ -225,7 +225,9 @@ static status begin(struct run *r)
         log_warn("resume_from_checkpoint: no usable checkpoint in %s; starting from the beginning", x->cfg->output_dir);
     TRY(run_lock_check(r->lock));
     TRY(write_config(x));
-    return metrics_open(&r->metrics, x->cfg->output_dir, r->at.step, x->cfg->log_every_n_steps);
+    TRY(metrics_open(&r->metrics, x->cfg->output_dir, r->at.step, x->cfg->log_every_n_steps));
+    r->metrics.echo = r->hooks->json;
+    return ST_OK;
 }
 
 status train(const struct config *c, struct comm *comm, const struct train_hooks *hooks)

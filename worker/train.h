@@ -9,6 +9,7 @@ enum train_request { TRAIN_SAVE = 1, TRAIN_STOP = 2 };
 
 struct train_hooks {
     unsigned (*requests)(void); /* what signals have asked for since the last call; ORed over ranks each step */
+    bool json;                  /* the objects of metrics.jsonl on stdout as well */
 };
 
 /* Opens, trains, saves, exports. ST_STOPPED after a committed save on request. */

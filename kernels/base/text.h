@@ -34,7 +34,7 @@ void *mem_grow(void *p, size_t bytes);
 char *mem_strdup(const char *s);
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* The candidate with the least edit distance (a swap of neighbours counts 1), if it is near enough to be meant;
+/* The candidate with the least edit distance (a swap of neighbours counts 1, letter case nothing), if it is near enough to be meant;
  * else NULL. */
 const char *text_nearest(const char *word, const char *const *candidates, int n);
 

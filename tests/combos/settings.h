@@ -11,11 +11,12 @@ struct settings {
     char *text[MOST_SETTINGS];
     int n;
     const char *recipe;
-    bool tight; /* memory_budget: what is just too little, or just enough (run.h) */
+    bool stored; /* is_stored */
+    bool tight;  /* memory_budget: what is just too little, or just enough (run.h) */
 };
 
 struct place {
-    const char *model, *data, *output;
+    const char *model, *stored, *data, *output;
 };
 
 static inline void settings_free(struct settings *s)
@@ -37,7 +38,7 @@ static inline void settings_add(struct settings *s, const char *keys, const char
     char *copy = mem_strdup(keys), *rest = copy;
     for (char *word; (word = strsep(&rest, " "));) {
         char *hole = strstr(word, "%s");
-        if (!*word || *word == '+' || *word == '@') continue;
+        if (!*word || *word == '+' || *word == '@' || !strcmp(word, "base=nf4")) continue;
         if (!strncmp(word, "recipe=", 7)) {
             s->recipe = strstr(word, "full") ? "full_finetune" : "lora_finetune";
             continue;
@@ -54,12 +55,15 @@ static inline void settings_add(struct settings *s, const char *keys, const char
 
 static inline bool is_tight(const struct combo *c) { return !strcmp(value_of(c, F_BUDGET)->name, "tight"); }
 
+/* Of the model in NF4 files (stored.h). */
+static inline bool is_stored(const struct combo *c) { return strstr(value_of(c, F_METHOD)->keys, "base=nf4"); }
+
 /* Of so many ranks, which share the micro-batches of the combination. +Word is put into the optimizer's class. */
 static inline void settings_of(const struct combo *c, int ranks, struct settings *s)
 {
     const char *states = value_of(c, F_STATES)->keys;
     char steps[160], class[64] = "";
-    *s = (struct settings){.tight = is_tight(c)};
+    *s = (struct settings){.tight = is_tight(c), .stored = is_stored(c)};
     snprintf(steps, sizeof steps,
              "device=cpu seed=7 batch_size=1 optimizer.lr=2e-3 epochs=1 max_steps_per_epoch=%d save_every_n_steps=%d "
              "gradient_accumulation_steps=%d",
@@ -93,12 +97,13 @@ static inline void settings_spell(const struct settings *s, struct buf *out)
 {
     buf_printf(out, "%s", s->recipe);
     for (int i = 0; i < s->n; i++) buf_printf(out, " %s", s->text[i]);
+    if (s->stored) buf_text(out, "  # of NF4 files");
 }
 
 static inline status settings_load(const struct settings *s, const struct place *at, struct config **out)
 {
     struct config_args args = {.recipe = s->recipe,
-                               .model = at->model,
+                               .model = s->stored ? at->stored : at->model,
                                .data = at->data,
                                .output = at->output,
                                .overrides = (const char *const *)s->text,

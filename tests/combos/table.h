@@ -17,7 +17,8 @@ enum effect { SAME_BITS, NUMERICS };
 
 struct value {
     const char *name; /* as the README has it */
-    const char *keys; /* key=value, by blanks; %s in an optimizer's class: what follows +. @: the class that has it as optimizer_class */
+    const char *keys; /* key=value, by blanks; %s in an optimizer's class: what follows +. @: the class that has it as optimizer_class;
+                       * base=nf4: the model of stored.h */
     const char *environment; /* NAME=value, by blanks */
     int often;         /* of random draws: 0 stands for 1 */
     const char *shown; /* its row of the README's matrix; NULL: none */
@@ -36,10 +37,15 @@ enum { F_METHOD, F_OPTIMIZER, F_STATES, F_DEVICE, F_RANKS, F_ACCUMULATION, F_IN_
 #define PAGED "optimizer.paged_window=16384 optimizer.min_paged_size=300"
 
 static const struct facet facets[] = {
+    /* Where products take adapters along (joins_products: emu, a GPU), weights dequantised ahead lie beside their adapters and those
+     * dequantised in turn do not: adapters round in other places. Elsewhere the two are the same bits. */
     [F_METHOD] = {"method", NUMERICS, {
         {"full", "recipe=full_finetune", NULL, 3, "full fine-tuning"},
         {"LoRA", "recipe=lora_finetune", NULL, 4, "LoRA"},
-        {"QLoRA", "recipe=lora_finetune model.quantize_base=true", NULL, 3, "QLoRA"},
+        {"QLoRA", "recipe=lora_finetune model.quantize_base=true", NULL, 2, "QLoRA"},
+        {"QLoRA, in turn", "recipe=lora_finetune model.quantize_base=true dequantize_ahead=false", NULL, 1, "`dequantize_ahead: false`"},
+        {"NF4 files", "recipe=lora_finetune base=nf4 chat_template=llama3", NULL, 1, "a bitsandbytes NF4 directory"},
+        {"NF4 files, in turn", "recipe=lora_finetune base=nf4 chat_template=llama3 dequantize_ahead=false"},
     }},
     [F_OPTIMIZER] = {"optimizer", NUMERICS, {
         {"AdamW", "optimizer=bitsandbytes.optim.%sAdamW", NULL, 2},
@@ -93,6 +99,16 @@ static const struct facet facets[] = {
         {"q, v, head", "model.lora_attn_modules=[q_proj,v_proj] model.apply_lora_to_mlp=false model.apply_lora_to_output=true", NULL, 1,
          "`apply_lora_to_output`"},
     }},
+    {"patterns", NUMERICS, {
+        {"none", "", NULL, 2},
+        {"of ranks and alphas", "model.rank_pattern={\"q_proj\":3,\"0.self_attn.v_proj\":17} model.alpha_pattern={\"v_proj\":5.5}", NULL, 1,
+         "`rank_pattern`, `alpha_pattern`"},
+    }},
+    {"modules_to_save", NUMERICS, {
+        {"none", "", NULL, 3},
+        {"embedding and norms", "model.modules_to_save=[embed_tokens,norm]", NULL, 1, "`modules_to_save`"},
+        {"head", "model.modules_to_save=[lm_head]", NULL, 1, "`modules_to_save: [lm_head]`"},
+    }},
     {"dtype", NUMERICS, {{"fp32", "dtype=fp32"}, {"bf16", "dtype=bf16", NULL, 1, "`dtype: bf16`"}}},
     {"master_weights", NUMERICS, {{"none", ""}, {"fp32", "master_weights=fp32", NULL, 1, "`master_weights: fp32`"}}},
     {"state_dtype", NUMERICS, {{"auto", "", NULL, 2}, {"fp32", "state_dtype=fp32", NULL, 1, "`state_dtype: fp32`"}, {"bf16", "state_dtype=bf16", NULL, 1, "`state_dtype: bf16`"}}},
@@ -118,7 +134,6 @@ static const struct facet facets[] = {
         {"without streams", "enable_activation_offloading=true activation_offloading_use_streams=false"},
     }},
     {"mlp_tile_tokens", NUMERICS, {{"null", "", NULL, 3}, {"7", "mlp_tile_tokens=7", NULL, 1, "`mlp_tile_tokens`"}}},
-    {"dequantize_ahead", NUMERICS, {{"true", "", NULL, 3}, {"false", "dequantize_ahead=false"}}},
     {"profiler", SAME_BITS, {
         {"false", "", NULL, 3},
         {"true", "profiler.enabled=true profiler.wait_steps=1 profiler.warmup_steps=1 profiler.active_steps=2"},
@@ -146,7 +161,13 @@ static const struct refusal {
     {"init_lora_weights", NULL, "method", "full", IS_FULL},
     {"adapted", NULL, "method", "full", IS_FULL},
     {"save_adapter_weights_only", NULL, "method", "full", "the recipe trains all weights: there is no adapter"},
+    {"patterns", NULL, "method", "full", IS_FULL},
+    {"modules_to_save", NULL, "method", "full", IS_FULL},
+    {"modules_to_save", "head", "adapted", "q, v, head", "a module is trained either whole or by its adapter"},
     {"init_lora_weights", NULL, "method", "QLoRA", "quantize_base"},
+    {"init_lora_weights", NULL, "method", "QLoRA, in turn", "quantize_base"},
+    {"init_lora_weights", NULL, "method", "NF4 files", "quantised already"},
+    {"init_lora_weights", NULL, "method", "NF4 files, in turn", "quantised already"},
     {"master_weights", "fp32", "method", NULL, "adapters are 32-bit already and the base does not change"},
     {"state_dtype", "bf16", "method", NULL, "only full fine-tuning in bf16 can hold optimizer states in bf16"},
     {"state_dtype", "bf16", "dtype", "fp32", "only full fine-tuning in bf16 can hold optimizer states in bf16"},

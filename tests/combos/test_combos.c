@@ -1,7 +1,8 @@
 /* What is in table.h, drawn and checked; and, with arguments, trained: train.sh starts it so, on 1, 2 and 4 ranks.
  *
  *   test_combos                                        the table, its refusals, the README's matrix
- *   test_combos --leg run --device cpu --scratch DIR --model DIR --data FILE [--only N | --part I/N] [--loud]
+ *   test_combos --leg run --device cpu --scratch DIR --model DIR --stored DIR --data FILE [--only N | --part I/N] [--loud]
+ *   test_combos --store DIR                            writes the model for --stored
  *   test_combos --matrix [README.md]                   prints the matrix, or writes it into the README
  *   test_combos --keys N                               prints N combinations, each as "RANKS RECIPE key=value …": plain runs of trimpot
  *
@@ -17,6 +18,7 @@
 #include "collectives/comm_self.h"
 #include "tests/combos/matrix.h"
 #include "tests/combos/run.h"
+#include "tests/combos/stored.h"
 
 static struct drawing drawing;
 
@@ -65,6 +67,7 @@ static void read_arguments(int argc, char **argv, struct asked *a)
         if (!strcmp(word, "--device")) a->emu = !strcmp(value, "emu");
         if (!strcmp(word, "--scratch")) r->scratch = value;
         if (!strcmp(word, "--model")) r->at.model = value;
+        if (!strcmp(word, "--stored")) r->at.stored = value;
         if (!strcmp(word, "--data")) r->at.data = value;
         if (!strcmp(word, "--only")) a->only = atoi(value);
         if (!strcmp(word, "--part")) sscanf(value, "%d/%d", &a->part, &a->parts);
@@ -107,7 +110,11 @@ static int run_asked(struct asked *a)
     return failures ? 1 : 0;
 }
 
-static bool looked_at_from_outside(const struct combo *c) { return c->v[F_DEVICE] == 0 && ranks_of(c) <= 2 && !is_tight(c); }
+/* Of a model whose weights may be drawn. */
+static bool looked_at_from_outside(const struct combo *c)
+{
+    return c->v[F_DEVICE] == 0 && ranks_of(c) <= 2 && !is_tight(c) && !is_stored(c);
+}
 
 /* Of those on the CPU, spread over all. */
 static int print_keys(int wanted)
@@ -192,8 +199,23 @@ static void test_every_technique_is_drawn(void **state)
 
 /* ---- refusals --------------------------------------------------------------------------------------------------------- */
 
-static const struct place real = {TRIMPOT_SOURCE_DIR "/tests/truth/golden/llama2/model",
-                                  TRIMPOT_SOURCE_DIR "/configs/quickstart/train.jsonl", "/nowhere/to/write"};
+static struct place real = {.model = TRIMPOT_SOURCE_DIR "/tests/truth/golden/llama2/model",
+                            .data = TRIMPOT_SOURCE_DIR "/configs/quickstart/train.jsonl",
+                            .output = "/nowhere/to/write"};
+
+static int store_model(void **state)
+{
+    static char dir[] = "/tmp/trimpot-stored.XXXXXX";
+    (void)state;
+    real.stored = mkdtemp(dir);
+    return real.stored && !stored_write(dir) ? 0 : -1;
+}
+
+static int remove_model(void **state)
+{
+    (void)state;
+    return file_remove_tree(real.stored) ? -1 : 0;
+}
 
 /* What trimpot says to it: where the configuration passes, the plan may refuse. */
 static status judge(const struct settings *s, bool planned)
@@ -338,6 +360,7 @@ int main(int argc, char **argv)
     struct asked asked = {.only = -1, .parts = 1};
     draw_all();
     if (argc > 1 && !strcmp(argv[1], "--matrix")) return matrix_write(&drawing, argc > 2 ? argv[2] : NULL);
+    if (argc > 2 && !strcmp(argv[1], "--store")) return stored_write(argv[2]);
     if (argc > 1 && !strcmp(argv[1], "--summary")) return print_summary();
     if (argc > 1 && !strcmp(argv[1], "--keys")) return print_keys(argc > 2 ? atoi(argv[2]) : drawing.n);
     if (argc > 1) {
@@ -351,5 +374,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_combinations_are_accepted), cmocka_unit_test(test_some_are_trained),
         cmocka_unit_test(test_readme_has_the_matrix),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, store_model, remove_model);
 }

@@ -19,13 +19,14 @@ devices=(cpu)
 deep=$(deeper llama2 5)
 "$trimpot" run full_finetune device=cpu dtype=fp32 seed=7 --data "$rows" --model "$deep" model.init=random optimizer.lr=0 max_steps_per_epoch=1 \
     -q --output "$scratch/made" >"$scratch/made.log" 2>&1 || die "no model: $(tail -n 3 "$scratch/made.log")"
+"$build/test_combos" --store "$scratch/stored" || die "no model in NF4 files"
 
 # leg LEG DEVICE RANKS PART/PARTS: in a process of so many ranks
 leg()
 {
     local log=$scratch/log.$1.$2.$3.${4%/*} rc=0
     ranks "$3" "$build/test_combos" --leg "$1" --device "$2" --part "$4" --scratch "$scratch" --model "$scratch/made/export" \
-        --data "$scratch/rows48.jsonl" "${also[@]}" >"$log" 2>&1 || rc=$?
+        --stored "$scratch/stored" --data "$scratch/rows48.jsonl" "${also[@]}" >"$log" 2>&1 || rc=$?
     [ $rc = 0 ] || say "FAIL: exit $rc: $1 of combinations on $3 rank(s) of $2" >>"$log"
     [ $rc = 0 ] || touch "$scratch/failed"
     grep -v 'built without NCCL' "$log" || true # the fence has none of its own

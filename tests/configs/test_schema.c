@@ -192,6 +192,9 @@ static void recipes_are_inferred(void **state)
         {"recipe: lora_finetune_single_device\n", RECIPE_LORA, ADAPT_LORA, true},
         {"recipe: full_finetune_distributed\n", RECIPE_FULL, ADAPT_NONE, false},
         {"model: {lora_rank: 4}\n", RECIPE_LORA, ADAPT_LORA, false},
+        {"model: {quantize_base: true}\n", RECIPE_LORA, ADAPT_QLORA, false},
+        {"model: {use_dora: true}\n", RECIPE_LORA, ADAPT_LORA, false},
+        {"model: {init: random}\n", RECIPE_FULL, ADAPT_NONE, false},
         {"model: {_component_: torchtune.models.qwen2.qwen2_7b}\n", RECIPE_FULL, ADAPT_NONE, false},
         {"model: {_component_: torchtune.models.qwen2.lora_qwen2_7b}\n", RECIPE_LORA, ADAPT_LORA, false},
         {"model: {_component_: torchtune.models.llama2.qlora_llama2_7b}\n", RECIPE_LORA, ADAPT_QLORA, false},
@@ -452,6 +455,10 @@ static void effective_reads_back(void **state)
         "checkpointer: {checkpoint_dir: -m}\ndataset:\n- {data_files: a.json, column_map: {'a b': 'c: d'}}\n"
         "- {_component_: torchtune.datasets.text_completion_dataset, data_files: b.csv, column: 'null'}\n",
         BASE "metric_logger: {_component_: torchtune.training.metric_logging.StdoutLogger}\noptimizer: {lr: 1.1e-5}\n",
+        BASE "optimizer: {_component_: torchao.optim.CPUOffloadOptimizer, lr: 1e-4}\n",
+        BASE "optimizer: {_component_: torchao.optim.CPUOffloadOptimizer, optimizer_class: torch.optim.SGD, momentum: 0.9}\n",
+        BASE "optimizer: {_component_: torchao.optim.CPUOffloadOptimizer, optimizer_class: torchao.optim.Adam8bit, min_8bit_size: 8}\n",
+        BASE "optimizer: {_component_: bitsandbytes.optim.PagedAdamW8bit, paged_resident: 0}\n",
     };
     for (size_t i = 0; i < sizeof yaml / sizeof *yaml; i++) {
         struct config *c = parse(yaml[i], i == 1 ? (const char *const[]){"model.apply_lora_to_mlp=true", NULL} : NULL);

@@ -66,6 +66,7 @@ rows "${lora[@]}"
 rows "${lora[@]}" model.quantize_base=true enable_activation_checkpointing=true clip_grad_norm=1
 grep -q 'optimizer step in backward refused here: .*the norm of all gradients' "$scratch/table" || fail "clipping goes with optimizer_in_bwd"
 expect 0 'activation offloading' "$trimpot" plan "${lora[@]}" --device cpu --model "$models/tiny" tokenizer.max_seq_len=64 --compare
+grep -qE 'recompute ffn  .*activations -' "$scratch/expect.out" || fail "what little a small model saves is called nothing"
 grep -q 'activation offloading  *0 .*nothing changes' "$scratch/expect.out" || fail "offloading moves something on a CPU"
 if command -v mpirun >/dev/null && [ -e "$build/trimpot_mpi.so" ]; then
     ranks 2 "$trimpot" plan "${lora[@]}" "${line[@]}" --compare >"$scratch/two" 2>&1 || fail "two ranks: $(tail -3 "$scratch/two")"

@@ -77,6 +77,11 @@ pasted 4090 lora_finetune 32768 batch_size=1
 grep -q 'quantize_base: true' "$scratch/fit.yaml" || fail "32768 tokens fit a 4090 without NF4"
 ! grep -q 'optimizer' "$scratch/fit.yaml" || fail "states in 8 bits are not worth their while"
 pasted h100 full_finetune 4096
+"$trimpot" plan full_finetune --gpu h100 --model "$models/llama3-8b" -q tokenizer.max_seq_len=4096 --fit --json 2>"$scratch/log" |
+    python3 -c 'import json, sys
+found = json.load(sys.stdin)
+sys.exit(found["settings"] != ["optimizer_in_bwd=true"] or not 0 < found["device_bytes"] < 86e9 or not found["tokens_per_s"] > 0)' ||
+    fail "--fit --json is not the JSON of what it found: $(tail -1 "$scratch/log")"
 expect 11 'the leanest takes' "$trimpot" plan full_finetune --gpu 4090 --model "$models/llama3-8b" tokenizer.max_seq_len=4096 \
     optimizer=torch.optim.AdamW optimizer.on_host=false --fit
 finish

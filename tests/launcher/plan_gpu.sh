@@ -236,8 +236,21 @@ expect 0 'not measured' "$trimpot" plan "${lora[@]}" --device cuda --gpu a100-80
 expect 0 'no prediction: its rates are those of bf16' "$trimpot" plan "${lora[@]}" --gpu h200 "${one[@]}" dtype=fp32
 expect 11 'the plan needs' "$trimpot" plan full_finetune --gpu 4090 "${one[@]}"
 expect 11 'of device memory' "$trimpot" plan full_finetune --gpu 4090 "${one[@]}"
+expect 11 'A100' "$trimpot" plan full_finetune --gpu A100-40G "${one[@]}"
 expect 2 'there are h100, ' "$trimpot" plan "${lora[@]}" --gpu h1000 "${one[@]}"
 expect 2 'leave one of them out' "$trimpot" plan "${lora[@]}" --device cpu --gpu h100 "${one[@]}"
 expect 2 'tokenizer.max_seq_len=N' "$trimpot" plan "${lora[@]}" --gpu h100 --model "$models/llama3-8b"
 expect 2 'no such option' "$trimpot" run "${lora[@]}" --gpu h100 "${one[@]}" --output "$scratch/out"
+# ---- what a key adds ------------------------------------------------------------------------------------------------------------
+# The head's own magnitudes are a product more; a profiler's rows are in the plan.
+for words in "model.apply_lora_to_output=true" "model.apply_lora_to_output=true model.use_dora=true" \
+    "model.lora_attn_modules=[q_proj] model.apply_lora_to_mlp=false" "profiler.enabled=true"; do
+    # shellcheck disable=SC2086
+    planned llama3-8b 2048 1 1 h100 lora_finetune $words
+done | python3 -c 'import json, sys
+head, magnitudes, plain, traced = map(json.loads, sys.stdin)
+time = lambda p: p["prediction"]["shares"]["head"] * p["prediction"]["step_s"]
+rows = lambda p: {r["name"] for r in p["rows"]}
+sys.exit(not 1.4 < time(magnitudes) / time(head) < 1.7 or not rows(traced) - rows(plain) >= {"calls of a trace", "events of the profiler: a guess"})' ||
+    fail "a product or rows are missing"
 finish

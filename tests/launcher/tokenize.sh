@@ -42,6 +42,10 @@ equal 'specials in user text' \
     "$("$trimpot" tokenize --tokenizer "$qwen" special.jsonl 2>/dev/null | grep -o '"<|im_end|>"' | wc -l)" 3
 printf 'tokenizer: {path: %s}\ndataset: {source: json, data_files: rows.jsonl, train_on_input: true}\n' "$qwen" >my.yaml
 equal 'as a configuration says' "$("$trimpot" tokenize --config my.yaml --model "$qwen" rows.jsonl 2>/dev/null | grep -o false | wc -l)" 6
+equal 'rows by --data, as other verbs have them' "$("$trimpot" tokenize --tokenizer "$qwen" --data rows.jsonl 2>/dev/null)" \
+    "$("$trimpot" tokenize --tokenizer "$qwen" rows.jsonl 2>/dev/null)"
+expect 2 "given twice" "$trimpot" tokenize --tokenizer "$qwen" --data rows.jsonl rows.jsonl
+expect 2 "its arguments are missing; usage: trimpot tokenize ROWS" "$trimpot" tokenize --tokenizer "$qwen"
 
 expect 2 "--tokenizer DIR_OR_FILE is missing" "$trimpot" tokenize rows.jsonl
 expect 2 "--no-special is for lines that are strings" "$trimpot" tokenize --tokenizer "$qwen" --no-special rows.jsonl

@@ -67,6 +67,12 @@ mkdir -p moved/bin
 cp "$trimpot" moved/bin/
 equal 'ls of a moved binary' "$(moved/bin/trimpot ls | wc -l)" "$(wc -l <ls.txt)"
 
+# run --json: the objects of metrics.jsonl, and nothing else, on stdout
+gold=$source/tests/truth/golden/llama3
+"$trimpot" run lora_finetune --model "$gold/model" --data "$gold/rows.jsonl" --output told device=cpu seed=1 max_steps_per_epoch=2 --json \
+    >told.jsonl 2>/dev/null || fail "run --json"
+cmp -s told.jsonl told/metrics.jsonl && [ "$(wc -l <told.jsonl)" = 2 ] || fail "run --json does not print metrics.jsonl"
+
 verbs=$("$trimpot" --help | sed -n '/^verbs:/,/^$/p' | awk 'NR > 1 && NF {print $1}')
 for verb in $verbs; do
     "$trimpot" "$verb" --help >help.txt || fail "$verb --help"

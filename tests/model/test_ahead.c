@@ -54,7 +54,7 @@ static void deep(struct model_shape *s) { s->layers = LAYERS; }
 static void open_on(struct tiny *t, const struct way *w, const struct corpus *c, const struct backend *be, enum act_rung rung, bool in_bwd)
 {
     struct model_plan plan = plan_of(w);
-    plan.rung = rung;
+    plan.acts.rung = rung;
     tiny_open(t, w, &plan, c, be, DT_F32, 1, in_bwd);
 }
 
@@ -72,7 +72,7 @@ static const struct way all_adapted = {"QLoRA",
                                        .also = deep,
                                        .optimizer = CONFIG_ADAMW,
                                        .lr = 5e-3,
-                                       .plan = {.lora = true, .nf4 = true, .adapted = LORA_ALL, .rank = 8, .alpha = 16}};
+                                       .plan = {.lora = true, .frozen.nf4 = true, .adapted = LORA_ALL, .rank = 8, .alpha = 16}};
 
 static void nothing_twice(void **state)
 {
@@ -106,7 +106,7 @@ static void not_below(void **state)
                                  .also = deep,
                                  .optimizer = CONFIG_SGD,
                                  .lr = 0.03,
-                                 .plan = {.lora = true, .nf4 = true},
+                                 .plan = {.lora = true, .frozen.nf4 = true},
                                  .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\"],\"layers_to_transform\":[3,4]}"};
     static struct corpus c;
     struct tiny t;

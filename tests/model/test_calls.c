@@ -68,8 +68,8 @@ static int calls_of(const struct way *w, enum act_rung rung, int64_t tile)
     static struct corpus c;
     struct tiny t;
     struct model_plan plan = plan_of(w);
-    plan.rung = rung;
-    plan.tile_tokens = tile;
+    plan.acts.rung = rung;
+    plan.acts.tile = tile;
     plan.head_rows = DOCS * 16;
     corpus_make(&c, 1);
     counting = backend_cpu;
@@ -128,7 +128,7 @@ static void decoded_once(void **state)
 {
     struct way w = adapted;
     (void)state;
-    w.plan.nf4 = true;
+    w.plan.frozen.nf4 = true;
     for (int64_t tile = 6; tile < 51; tile *= 2) {
         calls_of(&w, ACT_RUNG_FFN, tile);
         assert_int_equal(calls.nf4_dequantize, LAYERS * (7 + 7) - 3 - 3);

@@ -14,7 +14,7 @@ static void hold_lengths(struct tiny *t)
 {
     for (int64_t i = 0; i < tiny_linears(t); i++) {
         struct linear *l = tiny_linear(t, i);
-        if (l->magnitude >= 0) l->lengths->as_of = t->m.params.p[l->lora_a].written + t->m.params.p[l->lora_b].written;
+        if (l->magnitude >= 0) l->lengths->as_of = t->m.params.p[l->a].written + t->m.params.p[l->b].written;
     }
 }
 
@@ -124,10 +124,10 @@ static void pass_cut(const struct way *w, const struct cut *cut, double *loss, d
     static struct corpus c;
     struct tiny t;
     struct model_plan plan = w->plan;
-    plan.rung = cut->rung;
-    plan.rung_every = cut->every;
+    plan.acts.rung = cut->rung;
+    plan.acts.every = cut->every;
     plan.head_rows = cut->head_rows;
-    plan.tile_tokens = cut->tile;
+    plan.acts.tile = cut->tile;
     corpus_make(&c, cut->batches);
     tiny_open(&t, w, &plan, &c, &backend_ref, DT_F64, 1, false);
     tiny_pass(&t);

@@ -229,7 +229,7 @@ static void rows(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct param_store ps;
         int id[3];
-        param_store_init(&ps, &backend_cpu, DT_F32, DT_F32, false, true);
+        param_store_init(&ps, &backend_cpu, DT_F32, DT_F32, false, &(struct param_policy){0});
         for (int k = 2; k >= 0; k--) { /* what is placed first is added last */
             id[k] = param_add(&ps, PARAM_ADAPTER, cases[i].count[k], cases[i].dim, "row %d.%d", (int)i, k);
             if (k < 2) ps.p[id[k]].next = id[k + 1];

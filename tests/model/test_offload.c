@@ -47,10 +47,10 @@ static void train_with(struct tiny *t, const struct way *w, const struct techniq
     deepened = w;
     way.also = deep;
     struct model_plan plan = plan_of(&way);
-    plan.rung = how->rung;
-    plan.rung_every = how->every;
-    plan.offload = how->offload;
-    plan.offload_apart = how->streams;
+    plan.acts.rung = how->rung;
+    plan.acts.every = how->every;
+    plan.acts.offload = how->offload;
+    plan.acts.apart = how->streams;
     tiny_open(t, &way, &plan, c, how->offload ? &apart : &backend_cpu, act, 1, how->in_bwd);
     t->way = w;
     for (int k = 0; k < RUN; k++) {

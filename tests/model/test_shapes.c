@@ -86,7 +86,7 @@ static void check_tables(const struct model *m)
     for (int i = 0; i < b->n_steps; i++) {
         const struct step *st = &b->step[i];
         slot_set reads = st->sum ? st->terms : st->reads;
-        assert_true(st->fwd && (st->fwd == step_lora_fwd ? !st->bwd && !st->out : st->bwd && st->out));
+        assert_true(st->fwd && (st->fwd == step_inner_fwd ? !st->bwd && !st->out : st->bwd && st->out));
         assert_true(!(st->out & ~st->writes) && !(st->sum & ~st->writes));
         if (reads & ~there) fail_msg("%s reads what is not there: %llx", st->name, (unsigned long long)(reads & ~there));
         there |= st->writes;
@@ -121,7 +121,7 @@ static void tables(void **state)
 static int products(const struct model *m)
 {
     int n = 0;
-    for (int k = 0; k < m->block->n_steps; k++) n += m->block->step[k].fwd == step_lora_fwd;
+    for (int k = 0; k < m->block->n_steps; k++) n += m->block->step[k].fwd == step_inner_fwd;
     return n;
 }
 
@@ -211,9 +211,9 @@ static void kept_bytes(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct model m;
         struct plan p;
-        struct model_plan plan = {.full = true, .head_rows = 8, .rung = rows[i].rung};
+        struct model_plan plan = {.full = true, .head_rows = 8, .acts.rung = rows[i].rung};
         MUST(open_model(&m, &s, &plan, DT_BF16));
-        plan_init(&p, &backend_cpu);
+        plan_init(&p, &backend_cpu, BUDGET_NONE);
         act_store_layout(&m.acts, &p.arena[PLAN_ACTIVATIONS], &p.arena[PLAN_SCRATCH], &p.arena[PLAN_OFFLOADED]);
         int64_t q = s.heads * s.head_dim, kv = s.kv_heads * s.head_dim;
         int64_t layer = 2 * (rows[i].c * s.width + rows[i].q * q + rows[i].kv * kv + rows[i].f * s.ffn) + rows[i].h * 4 * (s.heads + 2);

@@ -48,9 +48,9 @@ static const struct technique one_tile[] = {{"one tile", ACT_RUNG_PRODUCTS, .thr
 static void train_with(struct tiny *t, const struct way *w, const struct technique *how, const struct corpus *c, dtype act)
 {
     struct model_plan plan = plan_of(w);
-    plan.rung = how->rung;
-    plan.rung_every = how->every;
-    plan.tile_tokens = how->tile;
+    plan.acts.rung = how->rung;
+    plan.acts.every = how->every;
+    plan.acts.tile = how->tile;
     tiny_open(t, w, &plan, c, how->paranoid ? paranoid_wrap(&backend_cpu) : &backend_cpu, act, how->threads, how->in_bwd);
     tiny_run(t, FEW);
 }

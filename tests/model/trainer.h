@@ -159,19 +159,20 @@ static const struct way ways[] = {
     {"llama2 LoRA on q, v, head, SGD", "llama", false, .optimizer = CONFIG_SGD, .lr = 0.03, .momentum = 0.9,
      .plan = {.lora = true, .adapted = 1 << LINEAR_Q | 1 << LINEAR_V | LORA_ON_HEAD, .rank = 3, .alpha = 3, .dropout = 0.1}},
     {"qwen2 QLoRA AdamW", "qwen2", true, .optimizer = CONFIG_ADAMW, .lr = 5e-3,
-     .plan = {.lora = true, .nf4 = true, .adapted = LORA_ALL, .rank = 4, .alpha = 4, .dropout = 0.1, .rslora = true}},
+     .plan = {.lora = true, .frozen.nf4 = true, .adapted = LORA_ALL, .rank = 4, .alpha = 4, .dropout = 0.1, .rslora = true}},
     /* Layers and modules that an adapter leaves out, ranks that differ from linear to linear. */
     {"llama2 LoRA on some modules", "llama", false, .optimizer = CONFIG_ADAMW, .lr = 5e-3, .plan = {.lora = true, .dropout = 0.1},
      .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":\".*(1.*(q|down)|2.*(q|o|gate))_proj|lm_head\",\"r\":3,"
                 "\"rank_pattern\":{\"2.*(o|q)_proj\":5,\"lm_head\":2},\"alpha_pattern\":{\"gate_proj\":9}}"},
     {"qwen2 QLoRA on layer 1", "qwen2", true, .optimizer = CONFIG_SGD, .lr = 0.03,
-     .plan = {.lora = true, .nf4 = true, .dropout = 0.1, .rslora = true},
+     .plan = {.lora = true, .frozen.nf4 = true, .dropout = 0.1, .rslora = true},
      .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":[\"k_proj\",\"v_proj\",\"up_proj\",\"down_proj\"],"
                 "\"layers_to_transform\":[1]}"},
     /* Nothing is dropped and the A's lie side by side: x·Aᵀ of q, k, v and of gate, up in one product. */
     {"llama2 LoRA in rows, AdamW", "llama", false, .optimizer = CONFIG_ADAMW, .lr = 3e-3, .decay = 0.01,
      .plan = {.lora = true, .adapted = LORA_ALL | LORA_ON_HEAD, .rank = 8, .alpha = 8}},
-    {"qwen2 QLoRA in rows, SGD", "qwen2", true, .optimizer = CONFIG_SGD, .lr = 0.03, .momentum = 0.9, .plan = {.lora = true, .nf4 = true},
+    {"qwen2 QLoRA in rows, SGD", "qwen2", true, .optimizer = CONFIG_SGD, .lr = 0.03, .momentum = 0.9,
+     .plan = {.lora = true, .frozen.nf4 = true},
      .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\",\"v_proj\",\"gate_proj\",\"up_proj\"],\"r\":8,"
                 "\"lora_alpha\":16,\"rank_pattern\":{\"v_proj\":16}}"},
     {"q, k norms, LoRA AdamW", "llama", true, .also = qk_norms, .optimizer = CONFIG_ADAMW, .lr = 3e-3, .decay = 0.01,
@@ -179,7 +180,7 @@ static const struct way ways[] = {
     {"post norms and caps, full AdamW", "llama", true, .also = post_norms, .plan = {.full = true}, .optimizer = CONFIG_ADAMW, .lr = 3e-3,
      .masters = true},
     {"post norms and caps, QLoRA SGD", "qwen2", false, .also = post_norms, .optimizer = CONFIG_SGD, .lr = 0.05, .momentum = 0.9,
-     .plan = {.lora = true, .nf4 = true, .adapted = LORA_ALL | LORA_ON_HEAD, .rank = 4, .alpha = 4, .dropout = 0.1}},
+     .plan = {.lora = true, .frozen.nf4 = true, .adapted = LORA_ALL | LORA_ON_HEAD, .rank = 4, .alpha = 4, .dropout = 0.1}},
     {"two ropes, full SGD", "llama", true, .also = two_ropes, .rope = ROPE_LINEAR, .plan = {.full = true}, .optimizer = CONFIG_SGD,
      .lr = 0.004},
     {"fused, full Adam", "llama", false, .also = fused, .plan = {.full = true}, .optimizer = CONFIG_ADAM, .lr = 1e-3, .masters = true},
@@ -189,13 +190,13 @@ static const struct way ways[] = {
     {"qwen2 DoRA AdamW", "qwen2", true, .optimizer = CONFIG_ADAMW, .lr = 3e-3,
      .plan = {.lora = true, .dora = true, .adapted = LORA_ALL, .rank = 4, .alpha = 8, .dropout = 0.2, .rslora = true}},
     {"fused, QDoRA SGD", "qwen2", false, .also = fused, .optimizer = CONFIG_SGD, .lr = 0.03, .momentum = 0.9,
-     .plan = {.lora = true, .dora = true, .nf4 = true, .adapted = LORA_ALL | LORA_ON_HEAD, .rank = 4, .alpha = 4, .dropout = 0.1}},
+     .plan = {.lora = true, .dora = true, .frozen.nf4 = true, .adapted = LORA_ALL | LORA_ON_HEAD, .rank = 4, .alpha = 4, .dropout = 0.1}},
     {"qwen2 QDoRA on some modules", "qwen2", true, .also = qk_norms, .optimizer = CONFIG_SGD, .lr = 0.03, .momentum = 0.9,
-     .plan = {.lora = true, .dora = true, .nf4 = true, .dropout = 0.1},
+     .plan = {.lora = true, .dora = true, .frozen.nf4 = true, .dropout = 0.1},
      .adapter = "{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\",\"o_proj\",\"down_proj\"],\"r\":4,\"lora_alpha\":8,"
                 "\"layers_to_transform\":[0,2],\"use_dora\":true,\"rank_pattern\":{\"o_proj\":6}}"},
     {"fused, QLoRA AdamW", "qwen2", true, .also = fused, .optimizer = CONFIG_ADAMW, .lr = 5e-3,
-     .plan = {.lora = true, .nf4 = true, .adapted = LORA_ALL, .rank = 4, .alpha = 8, .dropout = 0.1}},
+     .plan = {.lora = true, .frozen.nf4 = true, .adapted = LORA_ALL, .rank = 4, .alpha = 8, .dropout = 0.1}},
 };
 enum { N_WAYS = sizeof ways / sizeof *ways };
 
@@ -345,7 +346,7 @@ static inline void tiny_open_among(struct tiny *t, const struct way *r, const st
                                                  .rank = t->m.lora_rank,
                                                  .head_rows = plan.head_rows,
                                                  .threads = threads}));
-    plan_init(&t->plan, be);
+    plan_init(&t->plan, be, BUDGET_NONE);
     tiny_layout(t);
     MUST(plan_bind(&t->plan));
     tiny_layout(t);
@@ -365,7 +366,7 @@ static inline void tiny_open(struct tiny *t, const struct way *r, const struct m
 static inline struct model_plan plan_of(const struct way *r)
 {
     struct model_plan plan = r->plan;
-    plan.rung = ACT_RUNG_PRODUCTS;
+    plan.acts.rung = ACT_RUNG_PRODUCTS;
     plan.head_rows = 7;
     return plan;
 }

@@ -5,10 +5,11 @@
     adapters.py write NAME DIR [DTYPE]      DTYPE: F32 (default), F16, BF16, F64
     adapters.py check NAME EVAL.json BOUND  the loss that `trimpot eval --json` printed, beside PEFT's
     adapters.py trained NAME OUTPUT LOSS TENSOR   a run's losses, gradient norms and tensors, within these bounds
-    adapters.py same DIR DIR                do both hold the same tensors? (copies of the base's that PEFT saves along may lack)
+    adapters.py same DIR DIR                do both hold the same tensors and mean the same modules? (copies of the base's that PEFT
+                                            saves along may lack)
 
 Tensors are formulas, the same for make_adapters.py, which gives PEFT the same values: multiples of 1/128 below 1, so that
-every dtype holds them exactly; magnitudes are 1 more."""
+every dtype holds them exactly; magnitudes and norms are 1 more."""
 import json
 import math
 import os
@@ -28,7 +29,7 @@ def values(name, count):
     out = []
     for _ in range(count):
         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
-        out.append(((state >> 40) % 65 - 32) / 128 + name.endswith("magnitude_vector"))
+        out.append(((state >> 40) % 65 - 32) / 128 + name.endswith(("magnitude_vector", "norm.weight")))
     return out
 
 
@@ -72,7 +73,8 @@ def write(case, out, dtype="F32"):
         json.dump(case["config"], f, indent=2, sort_keys=True)
     tensors = {}
     for name, shape in case["tensors"].items():
-        tensors[name] = (dtype, shape, encode(values(name, math.prod(shape)), dtype))
+        kind = dtype if ".lora_" in name or dtype != "F64" else "F32"  # of weights that are trained whole F64 is refused
+        tensors[name] = (kind, shape, encode(values(name, math.prod(shape)), kind))
     model = read_raw(os.path.join(HERE, "golden", case["family"], "model", "model.safetensors"))
     for name, factor in case["base"].items():
         own = name.replace("base_model.model.", "").replace(".base_layer", "")
@@ -88,6 +90,24 @@ def check(case, path, bound):
     error = abs(got - case["loss"]) / case["loss"]
     print(f"    {'ok  ' if error <= bound else 'FAIL'} {case['name']}: loss {got:.9g}, PEFT {case['loss']:.9g}")
     return error <= bound
+
+
+def same(*directories):
+    a, b = (read_raw(os.path.join(d, "adapter_model.safetensors")) for d in directories)
+    configs = []
+    for d in directories:
+        with open(os.path.join(d, "adapter_config.json"), encoding="utf-8") as f:
+            configs.append(json.load(f))
+    was, found = configs
+    if not was.get("modules_to_save"):
+        a = {k: v for k, v in a.items() if k in b or ".lora_" in k}
+    differ = [k for k in a.keys() | b.keys() if a.get(k) != b.get(k)]
+    # The first of a pattern that matches counts, so that their order is part of them.
+    differ += [k for k in ("rank_pattern", "alpha_pattern") if k in was and list(was[k].items()) != list(found[k].items())]
+    differ += [k for k in ("modules_to_save",) if k in was and was[k] != found[k]]
+    if differ:
+        print("    differ:", sorted(differ))
+    return not differ
 
 
 def trained(case, output, loss_bound, tensor_bound):
@@ -112,11 +132,7 @@ def main(argv):
     elif argv[1] == "write":
         write(cases()[argv[2]], *argv[3:])
     elif argv[1] == "same":
-        a, b = (read_raw(os.path.join(d, "adapter_model.safetensors")) for d in argv[2:4])
-        a = {k: v for k, v in a.items() if k in b or ".lora_" in k}
-        if a != b:
-            print("    differ:", sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k)))
-            return 1
+        return not same(*argv[2:4])
     elif argv[1] == "trained":
         return not trained(cases()[argv[2]], argv[3], float(argv[4]), float(argv[5]))
     elif not check(cases()[argv[2]], argv[3], float(argv[4])):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # adapters.sh BUILD_DIR: adapters on some layers, modules and ranks (golden/adapters.json, adapters.py): the loss that PEFT
-# gives, in every dtype a file may have, and of those with magnitudes what PEFT trains in ten steps; trained on, exported, merged,
-# resumed and on two ranks they stay one and the same.
+# gives, in every dtype a file may have, and of those with magnitudes and whole modules what PEFT trains in ten steps; trained on,
+# exported, merged, resumed and on two ranks they stay one and the same.
 . "$(dirname "$0")/../lib.sh"
 built trimpot
 need python3
@@ -34,7 +34,7 @@ while read -r name family; do
 done < <("$adapters" list)
 
 say "ten steps beside PEFT's"
-for case in "dora llama2" "dora-rslora qwen2" "dora-head llama2"; do
+for case in "dora llama2" "dora-rslora qwen2" "dora-head llama2" "saved llama2" "saved-ranks qwen2"; do
     read -r name family <<<"$case"
     rm -rf "$scratch"/{a,run}
     "$adapters" write "$name" "$scratch/a"
@@ -85,7 +85,7 @@ further()
 same() { cmp -s "$2/adapter/adapter_model.safetensors" "$3/adapter/adapter_model.safetensors" || fail "$name: $1"; }
 
 for case in "layer-0-only qwen2" "mixed-modules llama2" "head-replaced llama2" "head-tied qwen2" "ranks-rslora qwen2" "excluded qwen2" \
-    "dora-rslora qwen2"; do
+    "dora-rslora qwen2" "saved-ranks qwen2"; do
     read -r name family <<<"$case"
     say "$name, trained on"
     rm -rf "$scratch"/{a,still,run,half,two}

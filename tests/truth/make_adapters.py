@@ -6,8 +6,8 @@
 Per case: the model's family, adapter_config.json as PEFT saves it (what is at its default left out), the tensors PEFT
 saves and their shapes, and the mean loss of PeftModel.from_pretrained on the family's rows: so that what selects what is
 PEFT's word. `base` are tensors of the base that PEFT saves as well, and the factor by which they differ from it here.
-Of adapters with magnitudes also what ten steps make of them, in float64 as in make_golden.py: losses, gradient norms, sketches of the
-tensors of layer 1 and the head, and the logits behind the probe."""
+Of adapters with magnitudes and with whole modules also what ten steps make of them, in float64 as in make_golden.py: losses, gradient
+norms, sketches of the tensors outside layer 0, and the logits behind the probe."""
 import json
 import math
 import os
@@ -52,6 +52,9 @@ CASES = [
     ("dora-rslora", "qwen2", dict(target_modules=["k_proj", "v_proj", "down_proj"], use_dora=True, use_rslora=True,
                                   rank_pattern={"v_proj": 3})),
     ("dora-head", "llama2", dict(target_modules=["up_proj", "lm_head"], use_dora=True)),
+    ("saved", "llama2", dict(target_modules=["q_proj", "gate_proj"], modules_to_save=["lm_head", "embed_tokens", "model.norm"])),
+    ("saved-ranks", "qwen2", dict(target_modules=["q_proj", "down_proj"], modules_to_save=["k_proj", "0.self_attn.o_proj", "layernorm"],
+                                  rank_pattern={"0.self_attn.q_proj": 7}, alpha_pattern={"down_proj": 9.5})),
 ]
 TRAINING = dict(lr=2e-3, weight_decay=0.01, eps=1e-4)
 
@@ -88,7 +91,7 @@ def config_of(directory):
 
 def trained(family, directory, ids, probe):
     model = PeftModel.from_pretrained(load(family), directory, is_trainable=True).double()
-    params = {n.replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector"): p
+    params = {n.replace(".modules_to_save", "").replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector"): p
               for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(params.values(), **TRAINING)
     losses, norms = [], []
@@ -112,12 +115,13 @@ def make(name, family, settings, factor=1, embeddings="auto"):
     model = get_peft_model(load(family), LoraConfig(r=4, lora_alpha=6, task_type="CAUSAL_LM", **settings))
     model.save_pretrained(directory, save_embedding_layers=embeddings)
     tensors = saved(directory)
+    whole = bool(settings.get("modules_to_save"))  # of values like adapters'
     case = {"name": name, "family": family, "config": config_of(directory),
-            "tensors": {k: v for k, v in tensors.items() if ".lora_" in k},
-            "base": {k: factor for k in tensors if ".lora_" not in k}}
+            "tensors": {k: v for k, v in tensors.items() if whole or ".lora_" in k},
+            "base": {k: factor for k in tensors if not whole and ".lora_" not in k}}
     adapters.write(case, directory)
     case["loss"] = mean_loss(PeftModel.from_pretrained(load(family), directory), ids)
-    if settings.get("use_dora"):
+    if whole or settings.get("use_dora"):
         case["trained"] = trained(family, directory, ids, golden["probe"]["ids"])
         print(f"{name}: loss {case['trained']['loss'][0]:.6f} -> {case['trained']['loss'][-1]:.6f}")
     shutil.rmtree(directory)

@@ -3,7 +3,7 @@
 # emulated device, beside float64 of the dequantised weights and PEFT's own losses; what adapters are merged into; what is refused.
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/lib_runs.sh"
-built trimpot
+built trimpot trimpot_fence
 need python3
 gold=$here/golden
 read -r -d '' -a lora <<<"${keys[lora_adamw]}" || true
@@ -68,7 +68,7 @@ quantised double llama3 "$scratch/bf16" dtype=bf16 merge_base="$gold/llama3/mode
 compare double original "$scratch/bf16" "${bf16_lora[@]}"
 said "computed in bf16, as dtype says, where bnb_4bit_compute_dtype is f32"
 
-say "the same bits: quantize_base, which asks for what is, accumulation, resume, two ranks"
+say "the same bits: quantize_base, which asks for what is, accumulation, paged states, resume, two ranks"
 same() { cmp -s "$scratch/$2/adapter/adapter_model.safetensors" "$scratch/$3/adapter/adapter_model.safetensors" || fail "$1: other bits"; }
 quantised double llama3 "$scratch/base" dtype=fp32 batch_size=4 gradient_accumulation_steps=2 save_every_n_steps=4
 said "merge    none: the base is quantised"
@@ -76,6 +76,10 @@ said "merge    none: the base is quantised"
 quantised double llama3 "$scratch/asked" dtype=fp32 batch_size=4 gradient_accumulation_steps=2 model.quantize_base=true \
     enable_activation_checkpointing=true
 same "quantize_base" base asked
+trimpot=$build/trimpot_fence quantised double llama3 "$scratch/paged" dtype=fp32 batch_size=4 gradient_accumulation_steps=2 \
+    optimizer=bitsandbytes.optim.PagedAdamW optimizer.paged_resident=0 optimizer.paged_window=4096 optimizer.min_paged_size=300
+said "of optimizer states per rank wait in pinned memory"
+same "paged states, on a device" base paged
 cp -r "$scratch/base" "$scratch/half"
 rm -rf "$scratch"/half/{adapter,checkpoints/step-0000008,checkpoints/step-0000010}
 "$trimpot" run lora_finetune --config "$scratch/half/config.resolved.yaml" --output "$scratch/half" resume_from_checkpoint=true >"$scratch/log" 2>&1 ||
@@ -134,6 +138,20 @@ bad 13 'model.init: random has no weights to read' '' model.init=random
 bad 13 'is quantised too, and what is merged is never quantised again' '' merge_base="$gold/nf4/double/model"
 bad 13 'is a qwen2 model' '' merge_base="$gold/qwen2/model"
 bad 14 'no such' '' merge_base="$scratch/absent"
+# relatives: the same shapes with the halves of one weight changed over
+for weight in model.layers.1.mlp.up_proj.weight model.norm.weight; do
+    rm -rf "$scratch/relative"
+    cp -r "$gold/llama3/model" "$scratch/relative"
+    python3 - "$scratch/relative/model.safetensors" "$weight" <<'END'
+import json, struct, sys
+raw = open(sys.argv[1], "rb").read()
+n = 8 + struct.unpack("<Q", raw[:8])[0]
+lo, hi = (n + at for at in json.loads(raw[8:n])[sys.argv[2]]["data_offsets"])
+half = (lo + hi) // 2
+open(sys.argv[1], "wb").write(raw[:lo] + raw[half:hi] + raw[lo:half] + raw[hi:])
+END
+    bad 13 "of the values of $weight that were looked at are others" '' merge_base="$scratch/relative"
+done
 bad 2 'merges nothing; keep one of the two keys' '' merge_base=dequantized save_adapter_weights_only=true
 expect 13 '4-bit codes, which cannot be trained; run lora_finetune' "$trimpot" run full_finetune --model "$scratch/m" \
     --data "$gold/llama3/rows.jsonl" --output "$scratch/bad" device=cpu tokenizer.path="$gold/llama3/model"

@@ -30,8 +30,8 @@ while read -r name family; do
     "$python" "$here/make_starts.py" load "$name" "$scratch/out/adapter" 2>"$scratch/log" || { tail -n 3 "$scratch/log"; fail "$name in PEFT"; }
 done < <(python3 "$here/starts.py" list)
 
-# Adapters with magnitudes (adapters.sh), trained here.
-for case in "dora llama2" "dora-rslora qwen2" "dora-head llama2"; do
+# Adapters with magnitudes and whole modules (adapters.sh), trained here.
+for case in "dora llama2" "dora-rslora qwen2" "dora-head llama2" "saved llama2" "saved-ranks qwen2"; do
     read -r name family <<<"$case"
     say "$family $name"
     rm -rf "$scratch"/{a,out}

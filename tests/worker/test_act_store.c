@@ -161,7 +161,7 @@ static void store_open(struct fixture *f, enum mem_kind tensors_in, const struct
     buf_text(&seen.text, "");
     watched = &f->a;
     MUST(act_store_init(&f->a, &f->be, slots, SLOTS, LAYERS, CAPACITY, policy));
-    plan_init(&f->plan, &f->be);
+    plan_init(&f->plan, &f->be, BUDGET_NONE);
     layout(f);
     MUST(plan_bind(&f->plan));
     layout(f);
@@ -314,7 +314,7 @@ static void tiles(void **state)
         struct plan plan;
         struct act_policy policy = {ACT_RUNG_NONE, 0, false, false, 0, tile};
         MUST(act_store_init(&a, &be, some, N, LAYERS, CAPACITY, &policy));
-        plan_init(&plan, &be);
+        plan_init(&plan, &be, BUDGET_NONE);
         for (int pass = 0; pass < 2; pass++) {
             act_store_layout(&a, &plan.arena[PLAN_ACTIVATIONS], &plan.arena[PLAN_SCRATCH], &plan.arena[PLAN_OFFLOADED]);
             if (pass) break;

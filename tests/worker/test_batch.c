@@ -38,7 +38,7 @@ static void open_batcher(struct filled *f, int64_t unit, const struct batch_boun
     f->be.token_unit = unit;
     MUST(f->be.dev.stream_open(&f->s, 1));
     f->s->be = &f->be;
-    plan_init(&f->plan, &f->be);
+    plan_init(&f->plan, &f->be, BUDGET_NONE);
     MUST(batcher_init(&f->b, f->s, f->s));
     lay(f, n);
     MUST(plan_bind(&f->plan));

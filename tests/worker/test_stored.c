@@ -54,7 +54,7 @@ static struct param *one_open(struct one *o, const struct backend *be, dtype act
 {
     *o = (struct one){.s = NULL};
     MUST(be->dev.stream_open(&o->s, 1));
-    param_store_init(&o->ps, be, act, DT_F32, false, false);
+    param_store_init(&o->ps, be, act, DT_F32, false, &(struct param_policy){.in_turn = true});
     o->ps.bnb = c;
     int id = param_add(&o->ps, PARAM_NF4, rows, cols, "%s", name);
     struct param *p = &o->ps.p[id];

@@ -62,6 +62,22 @@ struct job {
     struct turn *turns; /* [messages] */
 };
 
+/* Many templates want a text of every message, also of one that only calls. */
+static status name_wordless(const struct job *j, int messages, status st)
+{
+    for (int i = 0; st == ST_DATA && i < messages; i++) {
+        const struct message *m = &j->c->messages[i];
+        if (!json_is_string(json_object_get(json_array_get(j->c->json, (size_t)i), "content")) && m->at >= 0) {
+            char *told = mem_strdup(status_message());
+            st = status_fail(st, "%s; %s[%d] has no content, which this template may want: give it \"content\": \"\"", told, m->column,
+                             m->at);
+            free(told);
+            break;
+        }
+    }
+    return st;
+}
+
 static status render(const struct job *j, int messages, bool generation_prompt, struct template_text *out)
 {
     struct template_vars vars = {.messages = j->c->json,
@@ -70,7 +86,7 @@ static status render(const struct job *j, int messages, bool generation_prompt, 
                                  .n_messages = (size_t)messages,
                                  .add_generation_prompt = generation_prompt,
                                  .now = j->r->format->now};
-    return template_render(j->t->compiled, &vars, out);
+    return name_wordless(j, messages, template_render(j->t->compiled, &vars, out));
 }
 
 /* ---- nothing is dropped in silence ----------------------------------------------------------------------------- */

@@ -5,6 +5,30 @@
 
 #include "kernels/base/text.h"
 
+/* ---- policy ------------------------------------------------------------------------------------------------------------- */
+
+static enum act_rung rung_of(const struct config *c)
+{
+    static const enum act_rung RUNG[] = {[RECOMPUTE_NONE] = ACT_RUNG_NONE,
+                                         [RECOMPUTE_PRODUCTS] = ACT_RUNG_PRODUCTS,
+                                         [RECOMPUTE_FFN] = ACT_RUNG_FFN,
+                                         [RECOMPUTE_ATTENTION] = ACT_RUNG_INPUTS,
+                                         [RECOMPUTE_BLOCK] = ACT_RUNG_BLOCK};
+    if (c->recompute != RECOMPUTE_AUTO) return RUNG[c->recompute];
+    return c->ac_mode == AC_FULL || c->ac_mode == AC_SELECTIVE ? ACT_RUNG_BLOCK : ACT_RUNG_PRODUCTS;
+}
+
+struct act_policy act_policy_of(const struct config *c)
+{
+    return (struct act_policy){.rung = rung_of(c),
+                               .every = c->ac_mode == AC_SELECTIVE ? c->ac_option : 0,
+                               .offload = c->enable_activation_offloading,
+                               .apart = c->activation_offloading_use_streams,
+                               .tile = c->mlp_tile_tokens > 0 ? c->mlp_tile_tokens : 0};
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------------- */
+
 /* Offloading has its events, and streams where it is to have its own. */
 static status open_ring(struct act_store *a, const struct act_policy *policy)
 {

@@ -25,6 +25,7 @@
 #ifndef TRIMPOT_ACT_STORE_H
 #define TRIMPOT_ACT_STORE_H
 
+#include "configs/config.h"
 #include "kernels/backend.h"
 #include "kernels/base/arena.h"
 #include "worker/memory/phase.h"
@@ -89,6 +90,9 @@ struct act_store {
     int64_t inside;               /* the layer between enter and leave, -1 none */
     struct act_ring ring;
 };
+
+/* What a configuration asks for; `lowest` follows from what is trained. */
+struct act_policy act_policy_of(const struct config *c);
 
 status act_store_init(struct act_store *a, const struct backend *be, const struct act_slot *slots, int n_slots, int64_t layers,
                       int64_t capacity, const struct act_policy *policy);

@@ -6,6 +6,34 @@
 
 #include "kernels/base/text.h"
 
+/* Buffers of partial sums: more leaves than that are summed in a row. */
+enum { MAX_LEAVES = 64 };
+
+/* ---- what a step is divided into ---------------------------------------------------------------------------------------- */
+
+int64_t grad_micro_batches(const struct config *c, int64_t ranks) { return c->gradient_accumulation_steps * ranks; }
+bool grad_steps_at_once(const struct config *c) { return c->optimizer_in_bwd; }
+
+status grad_divide(const struct config *c, int64_t ranks, int64_t resumed, int64_t *micro_batches, int64_t *leaves)
+{
+    int64_t m = resumed ? resumed : grad_micro_batches(c, ranks);
+    if (m % ranks)
+        FAIL(ST_CONFIG_RUNTIME,
+             "the checkpoint's step has %lld micro-batches, which %lld ranks cannot share equally; use a number of "
+             "ranks that divides %lld",
+             (long long)m, (long long)ranks, (long long)m);
+    int64_t v = c->virtual_ranks > 0 ? c->virtual_ranks : m;
+    while (c->virtual_ranks <= 0 && v > MAX_LEAVES && v > ranks && (v > MAX_LEAVES || m % v || v % ranks)) v--;
+    if (m % v || v % ranks)
+        FAIL(ST_CONFIG_RUNTIME, "virtual_ranks: %lld must divide the %lld micro-batches of a step and be a multiple of the %lld ranks",
+             (long long)v, (long long)m, (long long)ranks);
+    *micro_batches = m;
+    *leaves = v;
+    return ST_OK;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------------- */
+
 static int64_t longest_of(const struct param_store *params)
 {
     int64_t longest = 0;
@@ -180,7 +208,7 @@ static status complete(struct grad_sink *g, int param)
     if (g->open == param) g->open = -1;
     if (g->consume) {
         int64_t n = tensor_count(&t);
-        TRY(tree_reduce(&g->reduce, g->s, &t.data, 1, t.data, n, (struct range){0, n}));
+        TRY(tree_reduce(&g->reduce, g->s, &t.data, 1, t.data, n));
         return g->consume(g->owner, param, flattened(t));
     }
     if (g->right) TRY(add(g->s, t, place(g, param, g->buffer[g->n_nodes - 1])));
@@ -243,7 +271,7 @@ static status reduce(struct grad_sink *g, struct range r)
     void *node[TREE_MAX_NODES];
     int64_t n = range_count(r);
     for (int i = 0; i < g->remain; i++) node[i] = from(g, i, r);
-    return tree_reduce(&g->reduce, g->across, node, g->remain, node[0], n, (struct range){0, n});
+    return tree_reduce(&g->reduce, g->across, node, g->remain, node[0], n);
 }
 
 static status send_complete(struct grad_sink *g)

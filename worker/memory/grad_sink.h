@@ -26,7 +26,14 @@
 #define TRIMPOT_GRAD_SINK_H
 
 #include "collectives/tree.h"
+#include "configs/config.h"
 #include "worker/memory/buckets.h"
+
+/* What a configuration asks for: M micro-batches of a step over all ranks; whether gradients step one by one, as soon as they are there. */
+int64_t grad_micro_batches(const struct config *c, int64_t ranks);
+bool grad_steps_at_once(const struct config *c);
+/* M, those of the checkpoint that is resumed or (0) as configured, and V leaves of the reduction tree. ST_CONFIG_RUNTIME. */
+status grad_divide(const struct config *c, int64_t ranks, int64_t resumed, int64_t *micro_batches, int64_t *leaves);
 
 /* A step has leaves × micros micro-batches over all ranks. */
 struct grad_sizes {

@@ -12,10 +12,20 @@
 
 enum { SMALL_ALIGN = 256 };
 
-void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters, bool ahead)
+struct param_policy param_policy_of(const struct config *c, const struct bnb_config *directory)
 {
-    *ps = (struct param_store){.be = be, .act = act, .trained_dt = trained_dt, .masters = masters, .borrowed = -1, .inside = -1};
-    ps->ahead = ahead && be->tensors_in == MEM_DEVICE; /* whose time is its own: it decodes while it computes */
+    return (struct param_policy){.nf4 = c->model.quantize_base || directory->is,
+                                 .in_turn = !c->dequantize_ahead,
+                                 .stored = directory->is ? directory : NULL};
+}
+
+void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters,
+                      const struct param_policy *frozen)
+{
+    *ps = (struct param_store){
+        .be = be, .bnb = frozen->stored, .act = act, .trained_dt = trained_dt, .masters = masters, .borrowed = -1, .inside = -1};
+    ps->ahead = !frozen->in_turn && be->tensors_in == MEM_DEVICE; /* whose time is its own: it decodes while it computes */
+    ps->joins = be->joins_products && (!frozen->nf4 || ps->ahead);
 }
 
 void param_store_release(struct param_store *ps)

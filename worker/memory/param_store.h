@@ -16,6 +16,7 @@
 
 #include "checkpoints/bnb.h"
 #include "checkpoints/hf.h"
+#include "configs/config.h"
 #include "kernels/backend.h"
 #include "kernels/base/arena.h"
 #include "worker/memory/phase.h"
@@ -72,6 +73,15 @@ struct param {
     int64_t column;                  /* … of B, from this column of `beside` on */
 };
 
+/* How frozen weights are held. */
+struct param_policy {
+    bool nf4;                        /* the linears of blocks in 4 bits … */
+    bool in_turn;                    /* … and dequantised one by one, also where a device could do it ahead */
+    const struct bnb_config *stored; /* the directory has them so; NULL: all are quantised while they are loaded */
+};
+/* What a configuration asks for, of a directory that says this. */
+struct param_policy param_policy_of(const struct config *c, const struct bnb_config *directory);
+
 /* Room for one layer's NF4 weights as products read them: even layers have one, odd ones the other, so that a layer's weights always
  * lie in the same place. */
 struct param_layer {
@@ -111,6 +121,7 @@ struct param_store {
     /* The policy for NF4, said before block_build asks: layers of them are dequantised ahead, in memory for two layers, by a stream of
      * their own; else each linear when it is read, in memory for one. */
     bool ahead;
+    bool joins; /* the backend joins products that lie side by side, and frozen weights can lie so (param_join) */
     struct param_layer buffer[PARAM_LAYERS];
     struct stream *decode;          /* NULL: nothing is dequantised ahead */
     struct event *updated;          /* what decoding reads was written … */
@@ -120,8 +131,8 @@ struct param_store {
     int64_t layers, lowest, inside; /* lowest: layer with something trained, where backward ends; inside: between enter and leave, or -1 */
 };
 
-/* ahead: NF4 weights may be dequantised a layer ahead. */
-void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters, bool ahead);
+void param_store_init(struct param_store *ps, const struct backend *be, dtype act, dtype trained_dt, bool masters,
+                      const struct param_policy *frozen);
 void param_store_release(struct param_store *ps);
 
 /* Returns the parameter's number. dim1 = 0 for a vector. */

@@ -40,9 +40,12 @@ static const char *hint(const struct plan *p, int class)
 /* The kind that counts on this backend: one without memory of its own has one kind only. */
 static enum mem_kind lives_in(const struct plan *p, enum mem_kind kind) { return p->be->tensors_in == MEM_HOST ? MEM_HOST : kind; }
 
-void plan_init(struct plan *p, const struct backend *be)
+int64_t plan_budget_of(const struct config *c) { return c->memory_budget; }
+bool plan_has_budget(const struct config *c) { return c->memory_budget != BUDGET_NONE; }
+
+void plan_init(struct plan *p, const struct backend *be, int64_t budget)
 {
-    *p = (struct plan){.be = be};
+    *p = (struct plan){.be = be, .budget = budget};
     for (int i = 0; i < PLAN_ARENAS; i++) arena_init(&p->arena[i], CLASSES[i].name);
 }
 
@@ -189,10 +192,10 @@ static int by_bytes(const void *a, const void *b)
 }
 
 /* The memory where tensors live has the configured budget; the other one only the machine's limit. */
-static size_t budget_of(const struct plan *p, bool device, int64_t configured, int local_ranks)
+static size_t budget_of(const struct plan *p, bool device, int local_ranks)
 {
     enum mem_kind kind = device ? MEM_DEVICE : MEM_HOST;
-    if (kind == p->be->tensors_in && configured >= 0) return (size_t)configured;
+    if (kind == p->be->tensors_in && p->budget >= 0) return (size_t)p->budget;
     return plan_machine_bytes(p->be, kind, local_ranks) + (device ? p->held : 0);
 }
 
@@ -205,26 +208,26 @@ void plan_kinds(const struct plan *p, size_t *device, size_t *host)
     free(lines);
 }
 
-bool plan_fits(const struct plan *p, int64_t budget, int local_ranks)
+bool plan_fits(const struct plan *p, int local_ranks)
 {
     size_t device, host;
     plan_kinds(p, &device, &host);
-    if (host > budget_of(p, false, budget, local_ranks)) return false;
-    return p->be->tensors_in != MEM_DEVICE || device <= budget_of(p, true, budget, local_ranks);
+    if (host > budget_of(p, false, local_ranks)) return false;
+    return p->be->tensors_in != MEM_DEVICE || device <= budget_of(p, true, local_ranks);
 }
 
-int64_t plan_excess(const struct plan *p, int64_t budget, int local_ranks)
+int64_t plan_excess(const struct plan *p, int local_ranks)
 {
     size_t device, host;
     bool on_device = p->be->tensors_in == MEM_DEVICE;
     plan_kinds(p, &device, &host);
-    return (int64_t)(on_device ? device : host) - (int64_t)budget_of(p, on_device, budget, local_ranks);
+    return (int64_t)(on_device ? device : host) - (int64_t)budget_of(p, on_device, local_ranks);
 }
 
-static status check_memory(const struct plan *p, const struct line *lines, int n, bool device, int64_t configured, int local_ranks)
+static status check_memory(const struct plan *p, const struct line *lines, int n, bool device, int local_ranks)
 {
     bool tensors = (device ? MEM_DEVICE : MEM_HOST) == p->be->tensors_in;
-    size_t total = bytes_of(lines, n, device), budget = budget_of(p, device, configured, local_ranks);
+    size_t total = bytes_of(lines, n, device), budget = budget_of(p, device, local_ranks);
     if (total <= budget) return ST_OK;
     struct buf report = {0};
     for (int i = 0, named = 0; i < n && named < 4; i++) {
@@ -241,13 +244,13 @@ static status check_memory(const struct plan *p, const struct line *lines, int n
     return st;
 }
 
-status plan_check(const struct plan *p, int64_t budget, int local_ranks)
+status plan_check(const struct plan *p, int local_ranks)
 {
     struct line *lines;
     int n = collect(p, &lines);
     qsort(lines, (size_t)n, sizeof *lines, by_bytes);
-    status st = check_memory(p, lines, n, false, budget, local_ranks);
-    if (!st && p->be->tensors_in == MEM_DEVICE) st = check_memory(p, lines, n, true, budget, local_ranks);
+    status st = check_memory(p, lines, n, false, local_ranks);
+    if (!st && p->be->tensors_in == MEM_DEVICE) st = check_memory(p, lines, n, true, local_ranks);
     free(lines);
     return st;
 }

@@ -14,6 +14,7 @@
 
 #include <stdint.h>
 
+#include "configs/config.h"
 #include "kernels/backend.h"
 #include "kernels/base/arena.h"
 #include "kernels/base/text.h"
@@ -49,10 +50,15 @@ struct plan {
     void *memory[PLAN_ARENAS];
     struct plan_extra *extra;
     int n_extra;
-    size_t held; /* of the rows beside the arenas: what is taken by now, and so is not among the device's free bytes */
+    int64_t budget; /* as plan_budget_of; of the memory where tensors live */
+    size_t held;    /* of the rows beside the arenas: what is taken by now, and so is not among the device's free bytes */
 };
 
-void plan_init(struct plan *p, const struct backend *be);
+/* memory_budget: bytes that the plan may have, ≥ 0; BUDGET_*: what plan_machine_bytes says, and whether settings are chosen for it. */
+int64_t plan_budget_of(const struct config *c);
+bool plan_has_budget(const struct config *c); /* there is a budget, which settings are chosen for */
+
+void plan_init(struct plan *p, const struct backend *be, int64_t budget);
 void plan_extra(struct plan *p, enum mem_kind kind, const char *category, const char *name, size_t bytes);
 size_t plan_arena_bytes(const struct plan *p); /* what plan_bind allocates, exactly */
 size_t plan_total_bytes(const struct plan *p); /* with the rows beside the arenas */
@@ -69,14 +75,13 @@ int plan_sums(const struct plan *p, struct plan_sum sums[PLAN_SUMS]);
  * "") goes on. Appends to out. */
 void plan_text(const struct plan *p, int rank, bool json, const char *more, struct buf *out);
 
-/* ST_OOM when the rows of one memory exceed what there is of it, naming the largest and the keys that shrink them.
- * budget: of the memory where tensors live, ≥ 0 in bytes, else what plan_machine_bytes says. */
-status plan_check(const struct plan *p, int64_t budget, int local_ranks);
+/* ST_OOM when the rows of one memory exceed what there is of it, naming the largest and the keys that shrink them. */
+status plan_check(const struct plan *p, int local_ranks);
 
-bool plan_fits(const struct plan *p, int64_t budget, int local_ranks); /* plan_check without the message */
-void plan_kinds(const struct plan *p, size_t *device, size_t *host);   /* all rows; without a device all are the host's */
+bool plan_fits(const struct plan *p, int local_ranks);               /* plan_check without the message */
+void plan_kinds(const struct plan *p, size_t *device, size_t *host); /* all rows; without a device all are the host's */
 /* Bytes by which the rows of the memory where tensors live exceed what plan_check lets them have; negative: so many are free. */
-int64_t plan_excess(const struct plan *p, int64_t budget, int local_ranks);
+int64_t plan_excess(const struct plan *p, int local_ranks);
 void plan_again(struct plan *p); /* arenas are measured anew; rows beside them stay */
 
 status plan_bind(struct plan *p); /* allocates every arena; ST_OOM */

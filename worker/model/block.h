@@ -25,7 +25,7 @@
  *
  *   [ x | v: R | k: R | q: R | pad ] · [ W | s·B ]ᵀ          [ dy | dy·s·B ] · [ W ; A ]
  *
- * each one product; weights lie so (param_join), NF4 ones where they are dequantised ahead. It is two products still
+ * each one product; weights lie so where they can (param_join). It is two products still
  *
  *   where x is dropped of      W reads x, A what is left of it: no row has both; and t·A is masked before it is added
  *   q and k, backward, where   their norms take rows of heads without anything between them (per_head, block_steps.c), in the
@@ -98,13 +98,13 @@ struct step {
             int64_t heads;   /* norms so many ranges of columns each on its own */
         } norm;
         struct {
-            int x, y, lora, all;
-            bool adds_dx, lora_there;
-        } linear; /* lora: x·Aᵀ; there: an earlier step writes it; all: of all that read x, right behind it, or -1 */
+            int x, y, inner, all;
+            bool adds_dx, inner_there;
+        } linear; /* inner: x·Aᵀ; there: an earlier step writes it; all: of all that read x, right behind it, or -1 */
         struct {
             int x, h, first, last;
             bool row;
-        } lora; /* of LINEAR_* first … last; row: their A's lie side by side, that of `last` first */
+        } inner; /* of LINEAR_* first … last; row: their A's lie side by side, that of `last` first */
         struct {
             int q, k;
         } rope; /* in place */
@@ -136,9 +136,9 @@ struct block {
         bool tiled;
     } grads[BLOCK_MAX_GRADS];
     int n_grads;
-    int lora[LINEAR_PER_LAYER];       /* slots of x·Aᵀ */
+    int inner[LINEAR_PER_LAYER];      /* slots of x·Aᵀ */
     int all[LINEAR_PER_LAYER];        /* columns behind x, of x·Aᵀ of all that read x; -1: they lie elsewhere */
-    int64_t column[LINEAR_PER_LAYER]; /* of lora in `all` */
+    int64_t column[LINEAR_PER_LAYER]; /* of inner in `all` */
     int x, x2, delta;                 /* the residual stream: into the block, after attention, and what its end adds */
 };
 
@@ -181,6 +181,6 @@ tensor block_gradient_room(const struct model *m, int64_t layer, int slot, int64
     status step_##kind##_bwd(struct pass *p, int64_t layer, const struct step *st);
 BLOCK_STEP_KINDS(BLOCK_STEP_DECLARE)
 #undef BLOCK_STEP_DECLARE
-status step_lora_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want); /* no backward */
+status step_inner_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want); /* no backward */
 
 #endif

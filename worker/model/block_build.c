@@ -74,41 +74,6 @@ static void norm_heads(struct block *b, const char *name, int which, int in, int
     norm(b, name, which, in, y, rstd)->at.norm.heads = b->slot[rstd].width;
 }
 
-static int64_t largest_rank(const struct model *m, int linear)
-{
-    int64_t most = 0;
-    for (int64_t l = 0; l < m->shape.layers; l++)
-        if (m->layers[l].linear[linear].rank > most) most = m->layers[l].linear[linear].rank;
-    return most;
-}
-
-/* How many of the projections `first` … `last` are adapted, in every layer with the same ranks; 0: they differ, or something is
- * dropped of x. `row`: their A's lie side by side. Those that no layer adapts do not count. */
-static int alike(const struct model *m, int first, int last, bool *row)
-{
-    int members = 0;
-    *row = true;
-    for (int64_t l = 0; l < m->shape.layers; l++) {
-        members = 0;
-        for (int which = last, id = -1; which >= first; which--) {
-            const struct linear *x = &m->layers[l].linear[which];
-            int64_t rank = largest_rank(m, which);
-            if (!rank) continue;
-            if (x->rank != rank) return 0;
-            if (members++ && x->lora_a != id) *row = false;
-            id = m->params.p[x->lora_a].next;
-        }
-    }
-    return m->plan.dropout <= 0 ? members : 0;
-}
-
-static int64_t ranks_of(const struct model *m, int first, int last)
-{
-    int64_t sum = 0;
-    for (int which = first; which <= last; which++) sum += largest_rank(m, which);
-    return sum;
-}
-
 /* The rung that recomputes what a projection writes: where its norm or product is there again, or all of the block. */
 static enum act_rung rung_of(int linear)
 {
@@ -119,7 +84,7 @@ static enum act_rung rung_of(int linear)
     return RUNG[linear];
 }
 
-static int add_lora(struct block *b, const struct model *m, int linear, int64_t width)
+static int add_inner(struct block *b, const struct model *m, int linear, int64_t width)
 {
     return add_slot(b, "adapter x·Aᵀ", width, m->act, rung_of(linear), GRAD_SELF);
 }
@@ -136,30 +101,31 @@ static void adapters(struct block *b, const struct model *m, int x, int first)
     int last = first;
     while (last + 1 < LINEAR_PER_LAYER && linear_first(last + 1) == first) last++;
     bool row;
-    int members = alike(m, first, last, &row), all = -1;
-    bool joined = members && m->be->joins_products && (!m->plan.nf4 || m->params.ahead);
-    int64_t column = 0, width = ranks_of(m, first, last);
+    int members = linears_alike(m, first, last, &row), all = -1;
+    bool joined = members && m->params.joins;
+    int64_t column = 0, width = 0;
+    for (int which = first; which <= last; which++) width += linear_largest_rank(m, which);
     if (joined) {
         b->slot[x].room = room_for(width);
         all = add_columns(b, x, b->slot[x].width, width);
     } else if (members > 1 && row) {
-        all = add_lora(b, m, first, width);
+        all = add_inner(b, m, first, width);
     }
     for (int which = last; which >= first; which--) { /* as the A's lie */
-        int64_t rank = largest_rank(m, which);
-        b->lora[which] =
-            all < 0 || !rank ? add_lora(b, m, which, rank) : add_columns(b, b->slot[all].of, b->slot[all].column + column, rank);
+        int64_t rank = linear_largest_rank(m, which);
+        b->inner[which] =
+            all < 0 || !rank ? add_inner(b, m, which, rank) : add_columns(b, b->slot[all].of, b->slot[all].column + column, rank);
         b->all[which] = joined ? all : -1;
         b->column[which] = column;
         column += rank;
     }
     if (all < 0) return;
-    while (!largest_rank(m, last)) last--;
+    while (!linear_largest_rank(m, last)) last--;
     add_step(b, (struct step){.name = "adapters",
-                              .fwd = step_lora_fwd,
+                              .fwd = step_inner_fwd,
                               .linear = -1,
                               .norm = -1,
-                              .at.lora = {.x = x, .h = all, .first = first, .last = last, .row = row},
+                              .at.inner = {.x = x, .h = all, .first = first, .last = last, .row = row},
                               .reads = bit(b, x),
                               .writes = bit(b, all)});
 }
@@ -179,18 +145,18 @@ static void leave_room(struct block *b, int which, int y, int64_t rank)
 
 static void linear(struct block *b, const struct model *m, const char *name, int which, int x, int y, bool adds_dx)
 {
-    int lora = b->lora[which];
-    bool there = b->slot[lora].of != lora;                                      /* columns: `adapters` has made them */
+    int inner = b->inner[which];
+    bool there = b->slot[inner].of != inner;                                    /* columns: `adapters` has made them */
     bool normed = m->shape.qk_norm && (which == LINEAR_Q || which == LINEAR_K); /* head by head: rows without room */
-    if (b->all[which] >= 0 && !normed) leave_room(b, which, y, largest_rank(m, which));
+    if (b->all[which] >= 0 && !normed) leave_room(b, which, y, linear_largest_rank(m, which));
     add_step(b, (struct step){.name = name,
                               RUN(linear),
                               .linear = which,
                               .norm = -1,
-                              .at.linear = {.x = x, .y = y, .lora = lora, .all = b->all[which], .adds_dx = adds_dx, .lora_there = there},
-                              .reads = bit(b, x) | (there ? bit(b, lora) : 0),
-                              .writes = bit(b, y) | (there ? 0 : bit(b, lora)),
-                              .saved = bit(b, x) | bit(b, lora),
+                              .at.linear = {.x = x, .y = y, .inner = inner, .all = b->all[which], .adds_dx = adds_dx, .inner_there = there},
+                              .reads = bit(b, x) | (there ? bit(b, inner) : 0),
+                              .writes = bit(b, y) | (there ? 0 : bit(b, inner)),
+                              .saved = bit(b, x) | bit(b, inner),
                               .out = bit(b, y)});
 }
 
@@ -361,7 +327,7 @@ status block_build(const struct model *m, struct block *b)
     norm_sum(b, "norm 2", NORM_2, b->x2, n2, r2, b->x, b->delta, false);
     int first = b->n_steps;
     branch_end(b, m, "down", LINEAR_DOWN, mlp_branch(b, m, n2), NORM_POST_2, d_n);
-    if (m->plan.tile_tokens) walk_tiled(b, first, b->n_steps - s->post_norms); /* the norm behind it sees all of the branch */
+    if (m->plan.acts.tile) walk_tiled(b, first, b->n_steps - s->post_norms); /* the norm behind it sees all of the branch */
     return ST_OK;
 }
 

@@ -58,30 +58,23 @@ static struct linear_io linear_io(const struct pass *p, int64_t layer, const str
 {
     int64_t rank = p->m->layers[layer].linear[st->linear].rank;
     struct linear_io io = {.rows = rows_from(p->batch->docs.rows, p->m->acts.first), .x = slot(p, layer, st->at.linear.x)};
-    tensor h = slot(p, layer, st->at.linear.lora);
+    tensor h = slot(p, layer, st->at.linear.inner);
     if (rank) io.h = tensor_columns(&h, 0, rank);
-    io.h_there = st->at.linear.lora_there;
+    io.h_there = st->at.linear.inner_there;
     if (rank && st->at.linear.all >= 0) io.all = slot(p, layer, st->at.linear.all);
     return io;
 }
 
-static status lora(struct pass *p, tensor x, tensor h, tensor a)
+status step_inner_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want)
 {
-    return op_gemm(p->s, &(struct gemm_args){.a = x, .b = a, .c = h, .tb = true, .alpha = 1});
-}
-
-status step_lora_fwd(struct pass *p, int64_t layer, const struct step *st, slot_set want)
-{
-    struct param_store *ps = &p->m->params;
-    tensor x = slot(p, layer, st->at.lora.x), a;
+    tensor x = slot(p, layer, st->at.inner.x);
     (void)want;
-    for (int which = st->at.lora.last; which >= st->at.lora.first; which--) {
-        int id = p->m->layers[layer].linear[which].lora_a;
-        if (id < 0) continue;
-        TRY(st->at.lora.row ? param_acquire_row(ps, p->s, id, &a) : param_acquire(ps, p->s, id, &a));
-        TRY(lora(p, x, slot(p, layer, st->at.lora.row ? st->at.lora.h : p->m->block->lora[which]), a));
-        param_done(ps, id);
-        if (st->at.lora.row) break;
+    for (int which = st->at.inner.last; which >= st->at.inner.first; which--) {
+        const struct linear *l = &p->m->layers[layer].linear[which];
+        if (!l->rank) continue;
+        bool row = st->at.inner.row;
+        TRY(linear_inner(p, l, x, slot(p, layer, row ? st->at.inner.h : p->m->block->inner[which]), row));
+        if (row) break;
     }
     return ST_OK;
 }

@@ -2,7 +2,7 @@
 
 #include "kernels/base/philox.h"
 
-static bool has_adapter(const struct linear *l) { return l->lora_a >= 0; }
+static bool has_adapter(const struct linear *l) { return l->a >= 0; }
 
 static bool drops(const struct pass *p, const struct linear *l) { return has_adapter(l) && p->plan.data && l->dropout > 0; }
 
@@ -31,15 +31,48 @@ bool linear_is_trained(const struct model *m, const struct linear *l)
     return linear_needs_input(m, l) || (l->bias >= 0 && param_is_trained(&m->params.p[l->bias]));
 }
 
+int64_t linear_largest_rank(const struct model *m, int which)
+{
+    int64_t most = 0;
+    for (int64_t l = 0; l < m->shape.layers; l++)
+        if (m->layers[l].linear[which].rank > most) most = m->layers[l].linear[which].rank;
+    return most;
+}
+
+int linears_alike(const struct model *m, int first, int last, bool *row)
+{
+    int members = 0;
+    *row = true;
+    for (int64_t l = 0; l < m->shape.layers; l++) {
+        members = 0;
+        for (int which = last, id = -1; which >= first; which--) {
+            const struct linear *x = &m->layers[l].linear[which];
+            int64_t rank = linear_largest_rank(m, which);
+            if (!rank) continue;
+            if (x->rank != rank) return 0;
+            if (members++ && x->a != id) *row = false;
+            id = m->params.p[x->a].next;
+        }
+    }
+    return m->plan.dropout <= 0 ? members : 0;
+}
+
+status linear_inner(struct pass *p, const struct linear *l, tensor x, tensor h, bool row)
+{
+    struct param_store *ps = &p->m->params;
+    tensor a;
+    TRY(row ? param_acquire_row(ps, p->s, l->a, &a) : param_acquire(ps, p->s, l->a, &a));
+    TRY(op_gemm(p->s, &(struct gemm_args){.a = x, .b = a, .c = h, .tb = true, .alpha = 1}));
+    param_done(ps, l->a);
+    return ST_OK;
+}
+
 /* h = drop(x)·Aᵀ */
 static status adapter_in(struct pass *p, const struct linear *l, const struct linear_io *io)
 {
-    tensor in, a;
+    tensor in;
     TRY(dropped_input(p, l, io, &in));
-    TRY(param_acquire(&p->m->params, p->s, l->lora_a, &a));
-    TRY(op_gemm(p->s, &(struct gemm_args){.a = in, .b = a, .c = io->h, .tb = true, .alpha = 1}));
-    param_done(&p->m->params, l->lora_a);
-    return ST_OK;
+    return linear_inner(p, l, in, io->h, false);
 }
 
 /* y = in·Wᵀ + h·(s·B)ᵀ, and the bias when `biased`. */
@@ -49,7 +82,7 @@ static status project(struct pass *p, const struct linear *l, const struct linea
     struct gemm_args product = {.a = in, .c = y, .tb = true, .alpha = 1};
     biased = biased && l->bias >= 0;
     if (has_adapter(l)) {
-        TRY(param_acquire(ps, p->s, l->lora_b, &product.b2));
+        TRY(param_acquire(ps, p->s, l->b, &product.b2));
         product.a2 = io->h;
         if (io->all.data) {
             tensor under;
@@ -62,7 +95,7 @@ static status project(struct pass *p, const struct linear *l, const struct linea
     TRY(op_gemm(p->s, &product));
     param_done(ps, l->w);
     if (biased) param_done(ps, l->bias);
-    if (has_adapter(l)) param_done(ps, l->lora_b);
+    if (has_adapter(l)) param_done(ps, l->b);
     return ST_OK;
 }
 
@@ -120,7 +153,7 @@ static status put_parts(struct pass *p, const struct linear *l, tensor dy, tenso
 {
     int64_t rank = l->rank / l->parts;
     tensor g;
-    TRY(grad_acquire_zeroed(p->sink, l->lora_b, &g));
+    TRY(grad_acquire_zeroed(p->sink, l->b, &g));
     for (int i = 0; i < l->parts; i++) {
         tensor rows = tensor_2d((char *)g.data + (size_t)(l->part[i].first * g.ld) * dtype_bytes(g.dt), g.dt, l->part[i].rows, g.dim[1]);
         TRY(op_gemm(p->s, &(struct gemm_args){.a = tensor_columns(&dy, l->part[i].first, l->part[i].rows),
@@ -130,7 +163,7 @@ static status put_parts(struct pass *p, const struct linear *l, tensor dy, tenso
                                               .alpha = l->scale,
                                               .beta = 1}));
     }
-    return p->more ? ST_OK : grad_done(p->sink, l->lora_b);
+    return p->more ? ST_OK : grad_done(p->sink, l->b);
 }
 
 static status put_bias(struct pass *p, int param, tensor dy)
@@ -170,7 +203,7 @@ static status input_gradient(struct pass *p, const struct linear *l, const struc
     struct param_store *ps = &p->m->params;
     struct gemm_args product = {.a = f->dy, .c = io->dx, .alpha = 1, .beta = io->adds_dx ? 1 : 0};
     tensor a = {0};
-    if (has_adapter(l)) TRY(param_acquire(ps, p->s, l->lora_a, &a));
+    if (has_adapter(l)) TRY(param_acquire(ps, p->s, l->a, &a));
     if (has_adapter(l) && !drops(p, l)) {
         tensor beside, under;
         param_joined(ps, l->w, &beside, &under);
@@ -181,7 +214,7 @@ static status input_gradient(struct pass *p, const struct linear *l, const struc
     TRY(op_gemm(p->s, &product));
     if (drops(p, l)) TRY(dropped_dx(p, l, io, f, a, product.b));
     param_done(ps, l->w);
-    if (has_adapter(l)) param_done(ps, l->lora_a);
+    if (has_adapter(l)) param_done(ps, l->a);
     return ST_OK;
 }
 
@@ -206,10 +239,10 @@ static status adapter_out(struct pass *p, const struct linear *l, struct flow *f
 {
     struct gemm_args product = {.a = f->dy, .a2 = f->also, .alpha = 1};
     f->t = product.c = room.data ? room : tensor_2d(p->m->lora_t.data, p->m->lora_t.dt, f->dy.dim[0], l->rank);
-    TRY(param_acquire(&p->m->params, p->s, l->lora_b, &product.b));
+    TRY(param_acquire(&p->m->params, p->s, l->b, &product.b));
     if (f->also.data) product.b2 = product.b;
     TRY(op_gemm(p->s, &product));
-    param_done(&p->m->params, l->lora_b);
+    param_done(&p->m->params, l->b);
     return ST_OK;
 }
 
@@ -225,8 +258,8 @@ status linear_bwd(struct pass *p, const struct linear *l, const struct linear_io
     if (has_adapter(l)) {
         tensor in;
         TRY(dropped_input(p, l, io, &in));
-        TRY(l->parts ? put_parts(p, l, f.dy, io->h) : put_product(p, l->lora_b, f.dy, f.also, io->h, l->scale));
-        TRY(put_product(p, l->lora_a, f.t, (tensor){0}, in, 1));
+        TRY(l->parts ? put_parts(p, l, f.dy, io->h) : put_product(p, l->b, f.dy, f.also, io->h, l->scale));
+        TRY(put_product(p, l->a, f.t, (tensor){0}, in, 1));
     }
     if (param_is_trained(&ps->p[l->w])) TRY(put_product(p, l->w, io->dy, (tensor){0}, io->x, 1));
     if (l->bias >= 0 && param_is_trained(&ps->p[l->bias])) TRY(put_bias(p, l->bias, io->dy));

@@ -87,16 +87,16 @@ static status measure(struct model *m, struct stream *s, const struct linear *l,
 status magnitude_lengths(struct model *m, struct stream *s, const struct linear *l)
 {
     struct param_store *ps = &m->params;
-    unsigned written = ps->p[l->lora_a].written + ps->p[l->lora_b].written;
+    unsigned written = ps->p[l->a].written + ps->p[l->b].written;
     tensor w, a, b;
     if (l->lengths->measured && l->lengths->as_of == written) return ST_OK;
-    TRY(param_acquire(ps, s, l->lora_a, &a));
-    TRY(param_acquire(ps, s, l->lora_b, &b));
+    TRY(param_acquire(ps, s, l->a, &a));
+    TRY(param_acquire(ps, s, l->b, &b));
     TRY(param_acquire(ps, s, l->w, &w));
     TRY(measure(m, s, l, w, a, b));
     param_done(ps, l->w);
-    param_done(ps, l->lora_b);
-    param_done(ps, l->lora_a);
+    param_done(ps, l->b);
+    param_done(ps, l->a);
     l->lengths->as_of = written;
     return ST_OK;
 }

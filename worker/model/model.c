@@ -114,9 +114,9 @@ static void add_adapter(struct model *m, struct linear *l, const char *module, u
     l->scale = (float)(alpha / (plan->rslora ? sqrt((double)rank) : (double)rank));
     if (l->rank > m->lora_rank) m->lora_rank = l->rank;
     l->dropout = (float)plan->dropout;
-    l->lora_a = param_add(&m->params, PARAM_ADAPTER, l->rank, l->in, "base_model.model.%s.lora_A.weight", module);
-    l->lora_b = param_add(&m->params, PARAM_ADAPTER, l->out, l->rank, "base_model.model.%s.lora_B.weight", module);
-    struct param *a = &m->params.p[l->lora_a], *b = &m->params.p[l->lora_b];
+    l->a = param_add(&m->params, PARAM_ADAPTER, l->rank, l->in, "base_model.model.%s.lora_A.weight", module);
+    l->b = param_add(&m->params, PARAM_ADAPTER, l->out, l->rank, "base_model.model.%s.lora_B.weight", module);
+    struct param *a = &m->params.p[l->a], *b = &m->params.p[l->b];
     a->init = PARAM_INIT_UNIFORM;
     a->init_bound = (float)(1 / sqrt((double)l->in));
     if (plan->start == START_GAUSSIAN) {
@@ -129,7 +129,7 @@ static void add_adapter(struct model *m, struct linear *l, const char *module, u
     if (plan->dora) magnitude_add(m, l, module);
 }
 
-static struct linear absent(void) { return (struct linear){.w = -1, .bias = -1, .lora_a = -1, .lora_b = -1, .magnitude = -1}; }
+static struct linear absent(void) { return (struct linear){.w = -1, .bias = -1, .a = -1, .b = -1, .magnitude = -1}; }
 
 /* name: that of the module within `module`. */
 static struct linear add_linear(struct model *m, enum param_kind frozen, const char *module, const struct part *part, uint32_t site)
@@ -142,8 +142,8 @@ static struct linear add_linear(struct model *m, enum param_kind frozen, const c
     l.site = site;
     snprintf(name, sizeof name, "%s.weight", module);
     l.w = add_weight(m, kind_of(m, module, frozen), l.out, l.in, PARAM_INIT_NORMAL, name);
-    m->params.p[l.w].stored = m->params.p[l.w].kind == PARAM_NF4 && m->plan.stored;
-    m->params.p[l.w].once = m->params.p[l.w].stored && !m->plan.stored->nested;
+    m->params.p[l.w].stored = m->params.p[l.w].kind == PARAM_NF4 && m->plan.frozen.stored;
+    m->params.p[l.w].once = m->params.p[l.w].stored && !m->plan.frozen.stored->nested;
     snprintf(name, sizeof name, "%s.bias", module);
     if (part->bias) l.bias = add_weight(m, kind_of(m, module, PARAM_FROZEN), l.out, 0, PARAM_INIT_ZERO, name);
     if (adapted(m, part->bits, module)) add_adapter(m, &l, module, part->bits);
@@ -154,7 +154,7 @@ static struct linear add_linear(struct model *m, enum param_kind frozen, const c
 static void chain_adapters(struct model *m, const struct layer *layer)
 {
     for (int i = 0, last = -1; i < LINEAR_PER_LAYER; i++) {
-        int a = layer->linear[i].lora_a;
+        int a = layer->linear[i].a;
         if (linear_first(i) == i) last = -1;
         if (a < 0) continue;
         m->params.p[a].next = last;
@@ -164,8 +164,8 @@ static void chain_adapters(struct model *m, const struct layer *layer)
 
 static enum param_kind block_kind(const struct model *m, const char *module)
 {
-    if (m->plan.stored) return bnb_quantises(m->plan.stored, module) ? PARAM_NF4 : PARAM_FROZEN;
-    return m->plan.nf4 ? PARAM_NF4 : m->plan.full ? PARAM_TRAINED : PARAM_FROZEN;
+    if (m->plan.frozen.stored) return bnb_quantises(m->plan.frozen.stored, module) ? PARAM_NF4 : PARAM_FROZEN;
+    return m->plan.frozen.nf4 ? PARAM_NF4 : m->plan.full ? PARAM_TRAINED : PARAM_FROZEN;
 }
 
 static void add_layer(struct model *m, int64_t index, const struct part *parts, int n)
@@ -220,7 +220,7 @@ static status check_saved(struct model *m)
             FAIL(ST_USAGE,
                  "model.modules_to_save: embed_tokens: this model ties its output head to its embedding, so that training one would "
                  "change both; take the name out");
-        if ((m->plan.nf4 || m->plan.stored) && p->layer >= 0 && p->rank == 2)
+        if ((m->plan.frozen.nf4 || m->plan.frozen.stored) && p->layer >= 0 && p->rank == 2)
             FAIL(ST_USAGE,
                  "model.modules_to_save selects %s, which is held in 4 bits; of such a base only the embedding, the "
                  "head and norms can be trained whole",
@@ -229,7 +229,7 @@ static status check_saved(struct model *m)
     for (int64_t k = 0; k <= m->shape.layers * LINEAR_PER_LAYER; k++) {
         const struct linear *l =
             k < m->shape.layers * LINEAR_PER_LAYER ? &m->layers[k / LINEAR_PER_LAYER].linear[k % LINEAR_PER_LAYER] : &m->head;
-        if (l->lora_a >= 0 && m->params.p[l->w].kind == PARAM_SAVED)
+        if (l->a >= 0 && m->params.p[l->w].kind == PARAM_SAVED)
             FAIL(ST_USAGE, "model.modules_to_save selects %s, which has an adapter: a module is trained either whole or by its adapter",
                  m->params.p[l->w].name);
     }
@@ -244,7 +244,7 @@ static status add_head(struct model *m)
     m->params.p[m->final_norm].held = true;
     if (!s->tied) {
         m->head = add_linear(m, PARAM_FROZEN, "lm_head", &part, (uint32_t)(s->layers * LINEAR_PER_LAYER + 1));
-        if (m->head.lora_a >= 0) m->params.p[m->head.lora_a].held = m->params.p[m->head.lora_b].held = true;
+        if (m->head.a >= 0) m->params.p[m->head.a].held = m->params.p[m->head.b].held = true;
         if (m->head.magnitude >= 0) m->params.p[m->head.magnitude].held = true;
         return ST_OK;
     }
@@ -267,10 +267,10 @@ static status add_head(struct model *m)
 /* LoRA+: B and all vectors learn faster than A and whole matrices, and biases do not decay, as in PEFT. */
 static void set_rates(struct model *m)
 {
-    for (int i = 0; i < m->params.n && m->plan.plus_ratio > 0; i++) {
+    for (int i = 0; i < m->params.n && m->plan.b_lr_ratio > 0; i++) {
         struct param *p = &m->params.p[i];
         if (p->kind < PARAM_ADAPTER) continue;
-        if (strstr(p->name, ".lora_B.") || p->rank == 1) p->lr_mult = (float)m->plan.plus_ratio;
+        if (strstr(p->name, ".lora_B.") || p->rank == 1) p->lr_mult = (float)m->plan.b_lr_ratio;
         if (strstr(p->name, ".bias")) p->wd_mult = 0;
     }
 }
@@ -281,7 +281,7 @@ static void join_adapters(struct model *m)
         for (int i = 0; i < LINEAR_PER_LAYER; i++) {
             const struct linear *x = &m->layers[l].linear[i];
             int all = m->block->all[i];
-            if (x->rank && all >= 0) param_join(&m->params, x->w, x->lora_a, x->lora_b, m->block->slot[all].width, m->block->column[i]);
+            if (x->rank && all >= 0) param_join(&m->params, x->w, x->a, x->b, m->block->slot[all].width, m->block->column[i]);
         }
 }
 
@@ -289,12 +289,12 @@ static void join_adapters(struct model *m)
 static void keep_for_tiles(struct model *m)
 {
     const struct block *b = m->block;
-    bool many = m->bounds.tokens > m->plan.tile_tokens;
+    bool many = m->bounds.tokens > m->plan.acts.tile;
     for (int64_t layer = 0; layer < m->shape.layers; layer++)
         for (int i = b->tiled.first, place = 0; i < b->tiled.end; i++) {
             if (b->step[i].linear < 0) continue;
             struct linear *l = &m->layers[layer].linear[b->step[i].linear];
-            const int ids[] = {l->w, l->bias, l->lora_a, l->lora_b, l->magnitude};
+            const int ids[] = {l->w, l->bias, l->a, l->b, l->magnitude};
             l->tiled = true;
             for (size_t k = 0; many && k < sizeof ids / sizeof *ids; k++)
                 if (ids[k] >= 0) m->params.p[ids[k]].held = true;
@@ -319,8 +319,7 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     struct part parts[MAX_PARTS];
     int n = list_parts(shape, parts);
     dtype trained = plan->full ? act : act == DT_F64 ? DT_F64 : DT_F32;
-    param_store_init(&m->params, be, act, trained, masters, !plan->nf4_in_turn);
-    m->params.bnb = plan->stored;
+    param_store_init(&m->params, be, act, trained, masters, &plan->frozen);
     m->layers = mem_alloc((size_t)shape->layers * sizeof *m->layers);
     m->block = mem_alloc(sizeof *m->block);
     TRY(check_fused(plan, parts, n));
@@ -338,7 +337,8 @@ status model_init(struct model *m, const struct backend *be, const struct model_
     keep_for_tiles(m);
     TRY(param_store_open(&m->params));
     kv_cache_init(&m->cache, shape->layers, bounds->cached, shape->kv_heads * shape->head_dim, act);
-    struct act_policy policy = {plan->rung, plan->rung_every, plan->offload, plan->offload_apart, m->lowest, plan->tile_tokens};
+    struct act_policy policy = plan->acts;
+    policy.lowest = m->lowest;
     return act_store_init(&m->acts, be, m->block->slot, m->block->n_slots, shape->layers, bounds->tokens, &policy);
 }
 
@@ -399,7 +399,7 @@ static void layout_head(struct model *m, struct arena *scratch, bool backward)
     m->spared = 0;
     m->loss = take1(scratch, m->stat, m->bounds.supervised > rows ? m->bounds.supervised : rows, "token losses");
     if (backward) m->head_dn = m->head_delta; /* which has been added by then */
-    if (m->head.lora_a < 0) return;
+    if (m->head.a < 0) return;
     m->head_lora = take2(scratch, m->act, rows, m->head.rank, "head adapter x·Aᵀ");
 }
 
@@ -407,7 +407,7 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
                   struct arena *offloaded)
 {
     const struct model_shape *s = &m->shape;
-    bool backward = m->plan.rung != ACT_RUNG_FORWARD;
+    bool backward = m->plan.acts.rung != ACT_RUNG_FORWARD;
     int64_t positions = m->bounds.doc_tokens;
     param_store_layout(&m->params, frozen, trained, scratch);
     act_store_layout(&m->acts, kept, scratch, offloaded);
@@ -423,7 +423,7 @@ void model_layout(struct model *m, struct arena *frozen, struct arena *trained, 
     magnitude_layout(m, scratch, backward);
     int64_t rows = m->bounds.tokens > m->plan.head_rows ? m->bounds.tokens : m->plan.head_rows;
     int64_t q = s->heads * s->head_dim, widest = rows * (q > s->width ? q : s->width);
-    int64_t product = s->ffn * (m->plan.tile_tokens ? m->acts.tile : rows);
+    int64_t product = s->ffn * (m->plan.acts.tile ? m->acts.tile : rows);
     if (product > widest) widest = product;
     if (backward) m->lora_t = take2(scratch, m->act, rows, m->lora_rank, "adapter dy·B");
     if (backward && m->plan.dropout > 0) m->dropped = take1(scratch, m->act, widest, "adapter input, dropped");

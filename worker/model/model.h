@@ -37,7 +37,7 @@ struct linear_part {
 
 struct linear {
     const char *module; /* "self_attn.q_proj", as PEFT names it within its layer */
-    int w, bias, lora_a, lora_b, magnitude;
+    int w, bias, a, b, magnitude;
     struct row_lengths *lengths; /* with a magnitude */
     int64_t in, out, rank;
     struct linear_part part[LINEAR_PARTS];
@@ -59,23 +59,19 @@ struct layer {
 /* What is trained, and how. */
 struct model_plan {
     bool full; /* train every weight */
-    bool lora, nf4;
-    const struct bnb_config *stored; /* the linears of blocks that are NF4 in the files already; NULL: nf4 quantises them all */
-    unsigned adapted;                /* bit per LINEAR_*, plus LORA_ON_HEAD; of a fused one, the bits of all its parts */
+    bool lora;
+    struct param_policy frozen;
+    unsigned adapted; /* bit per LINEAR_*, plus LORA_ON_HEAD; of a fused one, the bits of all its parts */
     int64_t rank;
     double alpha, dropout;
     bool rslora, dora;
     int start;                          /* of adapters (enum lora_start): what is not drawn by itself, worker/start.h makes */
-    double plus_ratio;                  /* learning rate of B (and magnitudes) over A's; 0: the same */
+    double b_lr_ratio;                  /* learning rate of B (and magnitudes) over A's; 0: the same */
     const struct peft_config *patterns; /* ranks and alphas by module, or NULL: those above */
     const struct peft_config *saved;    /* which modules are trained whole beside adapters, or NULL: none */
     const struct peft_config *peft;     /* targets of a loaded adapter, instead of those above */
-    enum act_rung rung;
-    int64_t rung_every;
-    bool nf4_in_turn;            /* NF4 weights are dequantised one by one where a device could do it ahead */
-    bool offload, offload_apart; /* as act_policy has them */
-    int64_t tile_tokens;         /* the MLP is walked so many at a time; 0: all at once */
-    int64_t head_rows;           /* rows of a logits chunk */
+    struct act_policy acts;             /* but for `lowest`, which is the model's */
+    int64_t head_rows;                  /* rows of a logits chunk */
 };
 enum { LORA_ON_HEAD = 1 << LINEAR_PER_LAYER };
 
@@ -175,6 +171,13 @@ struct linear_io {
     bool h_there;        /* forward: h is written already */
 };
 status linear_fwd(struct pass *p, const struct linear *l, const struct linear_io *io);
+/* h = x·Aᵀ alone, of an adapted linear; row: of all whose A's lie side by side with its own, in one product. */
+status linear_inner(struct pass *p, const struct linear *l, tensor x, tensor h, bool row);
+/* For block_build. The largest rank of this linear in any layer, 0: no layer adapts it. */
+int64_t linear_largest_rank(const struct model *m, int which);
+/* How many of the projections `first` … `last` are adapted, in every layer with the same ranks; 0: they differ, or something is
+ * dropped of x. `row`: their A's lie side by side. Those that no layer adapts do not count. */
+int linears_alike(const struct model *m, int first, int last, bool *row);
 /* dx = or += dy·W + LoRA's part; gradients of W, b, A, B go to the sink. */
 status linear_bwd(struct pass *p, const struct linear *l, const struct linear_io *io);
 bool linear_needs_input(const struct model *m, const struct linear *l); /* does backward read x? */

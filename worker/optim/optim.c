@@ -71,10 +71,13 @@ static void cut(struct optim *o, bool in_windows)
     optim_tables(o);
 }
 
+bool optim_is_paged(const struct optim *o) { return o->cfg->optimizer.is_paged; }
+bool optim_is_on_host(const struct optim *o) { return o->cfg->optimizer.on_host; }
+
 /* Where all stay they are one window, as if they were not paged. */
 static status fit(struct optim *o, size_t bytes)
 {
-    if (!o->cfg->optimizer.is_paged || o->host.down || o->params->be->tensors_in != MEM_DEVICE) return ST_OK;
+    if (!optim_is_paged(o) || o->host.down || o->params->be->tensors_in != MEM_DEVICE) return ST_OK;
     cut(o, false);
     if (pager_device_bytes(&o->pager) <= bytes) return ST_OK;
     cut(o, true);
@@ -87,13 +90,20 @@ static status fit(struct optim *o, size_t bytes)
 static status open_pager(struct optim *o)
 {
     size_t element[STATE_VECTORS] = {0};
-    bool host = o->cfg->optimizer.on_host && o->params->be->tensors_in == MEM_DEVICE;
+    bool host = optim_is_on_host(o) && o->params->be->tensors_in == MEM_DEVICE;
     for (int k = 0; k < STATE_VECTORS && !host; k++) element[k] = o->vector[k].count ? dtype_bytes(o->vector[k].dt) : 0;
     pager_init(&o->pager, o->s, element);
     cut(o, false);
     if (host) return host_open(o);
     return o->cfg->optimizer.paged_resident < 0 ? ST_OK : fit(o, (size_t)o->cfg->optimizer.paged_resident);
 }
+
+dtype optim_state_dtype(const struct config *c)
+{
+    return c->recipe == RECIPE_FULL && c->dtype == CONFIG_BF16 && c->state_dtype != TRI_FP32 ? DT_BF16 : DT_F32;
+}
+
+bool optim_has_masters(const struct config *c) { return c->dtype == CONFIG_BF16 && c->master_weights == TRI_FP32; }
 
 status optim_init(struct optim *o, const struct config *cfg, struct param_store *params, struct stream *s, dtype state_dt)
 {

@@ -53,9 +53,15 @@ struct optim {
     uint64_t seed;
 };
 
+/* What a configuration asks for: the states' type where they are no codes; masters of bf16 weights, where weights are trained. */
+dtype optim_state_dtype(const struct config *c);
+bool optim_has_masters(const struct config *c);
+
 /* state_dt: of states that are not codes, but beside codes, where they are f32. Says in params->segs where states are: before their
  * table goes to the device. */
 status optim_init(struct optim *o, const struct config *cfg, struct param_store *params, struct stream *s, dtype state_dt);
+bool optim_is_paged(const struct optim *o);   /* its states may wait in pinned memory … */
+bool optim_is_on_host(const struct optim *o); /* … or are to be the host's: where tensors are host memory both change nothing */
 /* Of paged states as many stay on the device as fit into so many bytes, tables included: before the layout. Nothing where optimizer.paged_resident says
  * how many, or states are not paged. */
 status optim_fit(struct optim *o, size_t bytes);

@@ -41,9 +41,10 @@ static const struct role_word {
 struct reading {
     const struct style *style;
     struct chat *c;
-    json_t *out;    /* the message in c->json */
-    char place[96]; /* "messages[1]." */
-    bool called;    /* it has calls */
+    json_t *out;         /* the message in c->json */
+    char place[96];      /* "messages[1]." */
+    bool called;         /* it has calls */
+    const char *thought; /* the key of its reasoning, NULL: none */
     struct flags flags;
 };
 
@@ -202,6 +203,16 @@ static status take_call(struct reading *r, const char *name, const json_t *value
 
 /* ---- one message ------------------------------------------------------------------------------------------------ */
 
+/* A template renders one of them; the others would be lost. */
+static status one_reasoning(struct reading *r, const char *name, const json_t *value)
+{
+    if (!is_said(value)) return ST_OK;
+    if (r->thought && !json_equal(json_object_get(r->out, r->thought), value))
+        FAIL(ST_DATA, "%s%s: its %s says otherwise; keep one", r->place, name, r->thought);
+    r->thought = name;
+    return ST_OK;
+}
+
 /* A key beside role and content. Flags do not go to the template, what is a call goes as one. */
 static status take_key(struct reading *r, const char *name, json_t *value)
 {
@@ -217,6 +228,9 @@ static status take_key(struct reading *r, const char *name, json_t *value)
     case USE_CALL:
         return take_call(r, name, value);
     case USE_REASONING:
+        TRY(one_reasoning(r, name, value));
+        m->extras |= is_said(value);
+        break;
     case USE_EXTRA:
         m->extras |= is_said(value);
         break;
