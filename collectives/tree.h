@@ -39,7 +39,6 @@ struct tree_job {
     struct tree_reduce *t;
     void *node[TREE_MAX_NODES], *out;
     int64_t count, rounds;
-    struct range part;
     int threads;
     int64_t sent, landed, put; /* rounds, counted by the host calls alone … */
     _Atomic int64_t taken;     /* … and, where those run on another thread, read by who reuses this */
@@ -75,11 +74,10 @@ void tree_reduce_release(struct tree_reduce *t);
  * segment that the ranks of one host share, no larger than that of the messages, whose pages are then never touched. */
 void tree_reduce_layout(struct tree_reduce *t, struct arena *tensors, struct arena *pinned);
 
-/* nodes[i] (n_nodes of them, this rank's cover in order) each hold `count` elements. Afterwards elements [part.lo, part.hi)
- * of `out` (may be nodes[0]) are those of T(0, leaves) of all ranks, on every rank: rank r adds own(count, r, size) of them.
- * All ranks call with the same lengths and parts in the same order: the whole, or part by part, with the same bits. A part that is to
- * be added by all ranks alike is a vector of its own (nodes and out from its first element on).
+/* nodes[i] (n_nodes of them, this rank's cover in order) each hold `count` elements. Afterwards `out` (may be nodes[0]) is T(0, leaves)
+ * of all ranks, on every rank: rank r adds own(count, r, size) of it. All ranks call with the same lengths in the same order; parts of a
+ * vector may be reduced one after the other, each a vector of its own, with the same bits.
  * Queued on s, always the same; with one rank a copy. Volume per rank = reduce-scatter + all-gather; sums are elementwise in tree order. */
-status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, int n_nodes, void *out, int64_t count, struct range part);
+status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, int n_nodes, void *out, int64_t count);
 
 #endif

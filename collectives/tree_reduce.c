@@ -135,11 +135,11 @@ static status connect(struct tree_reduce *t)
 
 /* ---- one round ------------------------------------------------------------------------------------------------------ */
 
-/* What rank r adds in round k: `each` elements of its part. */
+/* What rank r adds in round k: `each` elements of its own. */
 static struct range slice_of(const struct tree_job *j, int r, int64_t k)
 {
     const struct tree_reduce *t = j->t;
-    struct range all = range_meet(own(j->count, r, t->comm->size), j->part);
+    struct range all = own(j->count, r, t->comm->size);
     return range_meet(all, (struct range){all.lo + k * t->by.each, all.lo + (k + 1) * t->by.each});
 }
 
@@ -274,7 +274,7 @@ static int64_t rounds_of(const struct tree_job *j)
 {
     int64_t longest = 0;
     for (int r = 0; r < j->t->comm->size; r++) {
-        int64_t n = range_count(range_meet(own(j->count, r, j->t->comm->size), j->part));
+        int64_t n = range_count(own(j->count, r, j->t->comm->size));
         if (n > longest) longest = n;
     }
     return (longest + j->t->by.each - 1) / j->t->by.each;
@@ -299,15 +299,14 @@ static status run(struct stream *s, struct tree_job *j)
 static status run_fast(struct stream *s, const struct tree_job *j)
 {
     struct tree_reduce *t = j->t;
-    int64_t n = range_count(j->part);
+    int64_t n = j->count;
     struct tree_sum_args sum = {.n_mine = t->sum.n_mine};
-    char *out = plus(t, j->out, j->part.lo);
-    sum.rows = (tensor){.data = out, .dt = t->dt, .rank = 2, .dim = {sum.n_mine, n, 1, 1}, .ld = n}; /* none is read: all are mine */
-    sum.out = tensor_1d(out, t->dt, n);
-    for (int i = 0; i < sum.n_mine; i++) sum.mine[i] = tensor_1d(plus(t, j->node[i], j->part.lo), t->dt, n), sum.merges[i] = i > 0;
+    sum.rows = (tensor){.data = j->out, .dt = t->dt, .rank = 2, .dim = {sum.n_mine, n, 1, 1}, .ld = n}; /* none is read: all are mine */
+    sum.out = tensor_1d(j->out, t->dt, n);
+    for (int i = 0; i < sum.n_mine; i++) sum.mine[i] = tensor_1d(j->node[i], t->dt, n), sum.merges[i] = i > 0;
     if (!n) return ST_OK;
     if (sum.n_mine > 1 || j->out != j->node[0]) TRY(op_tree_sum(s, &sum));
-    return t->by.fn->add(&t->by, out, n);
+    return t->by.fn->add(&t->by, j->out, n);
 }
 
 static status run_queued(struct stream *s, const struct tree_job *j)
@@ -325,7 +324,7 @@ static status run_queued(struct stream *s, const struct tree_job *j)
     }
     struct round all = {.at = t->here, .count = t->here + P};
     for (int r = 0; r < P; r++) {
-        struct range mine = range_meet(own(j->count, r, P), j->part);
+        struct range mine = own(j->count, r, P);
         all.at[r] = mine.lo;
         all.count[r] = range_count(mine);
     }
@@ -334,22 +333,18 @@ static status run_queued(struct stream *s, const struct tree_job *j)
     return stream_span(s, "gather", false);
 }
 
-status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, int n_nodes, void *out, int64_t count, struct range part)
+status tree_reduce(struct tree_reduce *t, struct stream *s, void *const *nodes, int n_nodes, void *out, int64_t count)
 {
     int expected = t->comm->size == 1 ? 1 : t->sum.n_mine;
     if (n_nodes != expected)
         FAIL(ST_FAIL, "reduction: rank %d of %d brings %d nodes of a tree of %d leaves, its cover has %d", t->comm->rank, t->comm->size,
              n_nodes, t->leaves, expected);
-    if (part.lo < 0 || part.hi < part.lo || part.hi > count || count > t->longest)
-        FAIL(ST_FAIL, "reduction: elements [%lld, %lld) of %lld are asked for, the longest vector has %lld", (long long)part.lo,
-             (long long)part.hi, (long long)count, (long long)t->longest);
-    if (t->comm->size == 1) {
-        size_t element = dtype_bytes(t->dt), at = (size_t)part.lo * element, bytes = (size_t)range_count(part) * element;
-        return out == nodes[0] ? ST_OK : s->be->dev.copy(s, (char *)out + at, (const char *)nodes[0] + at, bytes);
-    }
+    if (count < 0 || count > t->longest)
+        FAIL(ST_FAIL, "reduction: %lld elements are asked for, the longest vector has %lld", (long long)count, (long long)t->longest);
+    if (t->comm->size == 1) return out == nodes[0] ? ST_OK : s->be->dev.copy(s, out, nodes[0], (size_t)count * dtype_bytes(t->dt));
     if (!t->connected) TRY(connect(t));
     struct tree_job *j = next_job(t);
-    *j = (struct tree_job){.t = t, .out = out, .count = count, .part = part, .threads = s->threads > 0 ? s->threads : 1, .next = j->next};
+    *j = (struct tree_job){.t = t, .out = out, .count = count, .threads = s->threads > 0 ? s->threads : 1, .next = j->next};
     memcpy(j->node, nodes, (size_t)n_nodes * sizeof *nodes);
     j->rounds = rounds_of(j);
     TRY(stream_span(s, "sum over ranks", true));

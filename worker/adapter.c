@@ -177,7 +177,9 @@ static void complain(struct report *r, const char *what, const char *name, const
     if (e && want) {
         buf_printf(&r->text, " is %s [", e->dtype_text);
         for (int i = 0; i < e->rank; i++) buf_printf(&r->text, "%s%lld", i ? ", " : "", (long long)e->dim[i]);
-        buf_printf(&r->text, "], the model needs [%lld, %lld]", (long long)want->dim[0], (long long)want->dim[1]);
+        buf_text(&r->text, "], the model needs [");
+        for (int i = 0; i < want->rank; i++) buf_printf(&r->text, "%s%lld", i ? ", " : "", (long long)want->dim[i]);
+        buf_text(&r->text, "]");
     }
 }
 

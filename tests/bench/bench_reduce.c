@@ -84,7 +84,7 @@ static status measure(struct comm *c, int64_t count, int rounds)
     for (int round = -1; round < rounds; round++) { /* the first is warm-up */
         TRY(c->fn->barrier(c));
         double start = clock_s();
-        TRY(tree_reduce(&t, s, &x_memory, 1, x, count, (struct range){0, count}));
+        TRY(tree_reduce(&t, s, &x_memory, 1, x, count));
         TRY(c->fn->barrier(c));
         double middle = clock_s();
         if (mpi.allreduce(mpi.in_place, y, (int)count, mpi.real, mpi.sum, mpi.world)) FAIL(ST_PEER, "MPI_Allreduce failed");

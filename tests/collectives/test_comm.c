@@ -131,7 +131,7 @@ static status reduce_twice(struct tree_reduce *t, struct stream *s, int64_t coun
     }
     for (int again = 0; again < 2; again++) {
         for (int i = 0; i < n; i++) TRY(fill(s, &nodes[i], cover[i], seen));
-        TRY(tree_reduce(t, s, at, n, at[0], count, (struct range){0, count}));
+        TRY(tree_reduce(t, s, at, n, at[0], count));
         TRY(s->be->dev.copy(s, seen->at, at[0], seen->bytes));
         TRY(s->be->dev.sync(s, "reduction"));
         bool fast = t->comm->links && t->comm->links->fast;

@@ -31,7 +31,7 @@ struct job {
     int rank, size, leaves;
     int64_t count;
     bool staged;
-    int parts; /* calls, one after the other, for ranges of it */
+    int parts; /* calls, one after the other, each for a vector of its own */
     float *out;
     status st;
     char message[200];
@@ -84,8 +84,8 @@ static const struct comm_table threads_table = {
  * goes through staging. */
 struct spy {
     struct stream base;
-    const float *node;
-    int64_t lo, hi; /* of the vector: what op_tree_sum was given; −1: nothing, −2: not one range in ascending order */
+    const float *node; /* its first */
+    int64_t lo, hi;    /* of the vector: what op_tree_sum was given; −1: nothing, −2: not one range in ascending order */
 };
 
 static status spied_tree_sum(struct stream *s, const struct tree_sum_args *t)
@@ -128,7 +128,7 @@ static void *run_rank(void *argument)
     struct arena tensors, pinned;
     struct tree_reduce t;
     void *memory[2];
-    struct spy s = {.base = {.be = j->staged ? &device : &host, .threads = j->rank % 2 ? THREADS : 1}, .node = nodes[0]};
+    struct spy s = {.base = {.be = j->staged ? &device : &host, .threads = j->rank % 2 ? THREADS : 1}};
     arena_init(&tensors, "tensors");
     arena_init(&pinned, "pinned");
     tree_reduce_init(&t, &c, s.base.be, j->leaves, j->count, DT_F32);
@@ -140,11 +140,14 @@ static void *run_rank(void *argument)
     }
     tree_reduce_layout(&t, &tensors, &pinned);
     float *out = j->rank % 2 ? j->out : nodes[0]; /* both ways of calling */
-    struct range mine = own(j->count, j->rank, j->size);
     for (int i = 0; i < j->parts && !j->st; i++) {
-        struct range part = {j->count * i / j->parts, j->count * (i + 1) / j->parts}, due = range_meet(part, mine);
+        int64_t from = j->count * i / j->parts, count = j->count * (i + 1) / j->parts - from;
+        struct range due = own(count, j->rank, j->size);
+        void *at[TREE_MAX_NODES];
+        for (int k = 0; k < n; k++) at[k] = nodes[k] + from;
+        s.node = at[0];
         s.lo = s.hi = -1;
-        j->st = tree_reduce(&t, &s.base, (void *const *)nodes, n, out, j->count, part);
+        j->st = tree_reduce(&t, &s.base, at, n, out + from, count);
         if (!j->st && j->size > 1 && (range_count(due) ? s.lo != due.lo || s.hi != due.hi : s.lo != -1))
             j->st = status_fail(ST_FAIL, "it adds [%lld, %lld) and owns [%lld, %lld)", (long long)s.lo, (long long)s.hi, (long long)due.lo,
                                 (long long)due.hi);
@@ -231,9 +234,9 @@ static void test_wrong_calls(void **state)
     void *nodes[2] = {&x, &x};
     comm_self_open(&c);
     tree_reduce_init(&t, &c, &host, 4, 1, DT_F32);
-    assert_int_equal(tree_reduce(&t, &s, nodes, 2, &x, 1, (struct range){0, 1}), ST_FAIL);
-    assert_int_equal(tree_reduce(&t, &s, nodes, 1, &x, 2, (struct range){0, 2}), ST_FAIL);
-    assert_int_equal(tree_reduce(&t, &s, nodes, 1, &x, 1, (struct range){0, 1}), ST_OK);
+    assert_int_equal(tree_reduce(&t, &s, nodes, 2, &x, 1), ST_FAIL);
+    assert_int_equal(tree_reduce(&t, &s, nodes, 1, &x, 2), ST_FAIL);
+    assert_int_equal(tree_reduce(&t, &s, nodes, 1, &x, 1), ST_OK);
     tree_reduce_release(&t);
 }
 

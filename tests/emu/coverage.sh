@@ -32,11 +32,13 @@ count() {
         }' "$exceptions" "$1"
 }
 
+flags=(-fno-sanitize=thread -O1 -g --coverage -w)
+variant_headers colsum "${flags[@]}" >"$scratch/ahead.log" 2>&1 || die "headers: $(cat "$scratch/ahead.log")"
 made=()
 for cu in "$source"/kernels/cuda/*.cu; do
     name=$(basename "$cu" .cu)
     while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || true; done
-    (cd "$scratch" && variant_compile "$name" "$cu" "$scratch/$name.cc.o" -fno-sanitize=thread -O1 -g --coverage -w) &
+    (cd "$scratch" && variant_compile "$name" "$cu" "$scratch/$name.cc.o" "${flags[@]}") &
     made+=("$scratch/$name.cc.o")
 done
 wait

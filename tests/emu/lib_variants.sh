@@ -22,18 +22,35 @@ command_of() {
         sed 's/^ *"command": "//; s/",* *$//; s/ -o [^ ]* -c .*//; s/\\"/"/g; s/\\\\/\\/g'
 }
 
-# variant_compile NAME SOURCE OBJECT [flag…]: as the kernel NAME is compiled, but SOURCE, with the flags behind the build's, but -I.
-variant_compile() {
-    local name=$1 source_file=$2 object=$3 command flag first=() last=()
-    shift 3
+# variant_compiler NAME [flag…]: sets `compiler`: the command by which the kernel NAME is compiled, up to its -o, and the flags behind
+# the build's, but -I.
+variant_compiler() {
+    local name=$1 command flag first=() last=()
+    shift
     for flag; do case $flag in -I*) first+=("$flag") ;; *) last+=("$flag") ;; esac; done
     command=$(command_of "$name")
     [ -n "$command" ] || { say "no command for $name in $commands"; return 1; }
     eval "set -- $command"
     while [ "${1##*/}" = ccache ]; do shift; done
-    command=$1
-    shift
-    "$command" "${first[@]}" "$@" "${last[@]}" -o "$object" -x c++ -c "$source_file"
+    compiler=("$1" "${first[@]}" "${@:2}" "${last[@]}")
+}
+
+# variant_headers NAME [flag…]: compiles ahead what every kernel includes and no variant changes (CUDA's headers, the emulation's and the
+# library's: half of what a small kernel takes), for variant_compile with the same flags. NAME: any kernel.
+ahead=
+variant_headers() {
+    local compiler
+    variant_compiler "$@" || return
+    ahead=$scratch/ahead.h
+    printf '#include <%s>\n' cuda_bf16.h cuda_fp16.h cuda_runtime.h functional initializer_list math.h >"$ahead"
+    "${compiler[@]}" -x c++-header -o "$ahead.gch" "$ahead"
+}
+
+# variant_compile NAME SOURCE OBJECT [flag…]: as the kernel NAME is compiled, but SOURCE.
+variant_compile() {
+    local name=$1 source_file=$2 object=$3 compiler
+    variant_compiler "$name" "${@:4}" || return
+    "${compiler[@]}" ${ahead:+-include "$ahead"} -o "$object" -x c++ -c "$source_file"
 }
 
 # variant_link PLUGIN OBJECT…: OBJECTs, and what the build has of every unit whose object's name is not among theirs.

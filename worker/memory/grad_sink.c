@@ -208,7 +208,7 @@ static status complete(struct grad_sink *g, int param)
     if (g->open == param) g->open = -1;
     if (g->consume) {
         int64_t n = tensor_count(&t);
-        TRY(tree_reduce(&g->reduce, g->s, &t.data, 1, t.data, n, (struct range){0, n}));
+        TRY(tree_reduce(&g->reduce, g->s, &t.data, 1, t.data, n));
         return g->consume(g->owner, param, flattened(t));
     }
     if (g->right) TRY(add(g->s, t, place(g, param, g->buffer[g->n_nodes - 1])));
@@ -271,7 +271,7 @@ static status reduce(struct grad_sink *g, struct range r)
     void *node[TREE_MAX_NODES];
     int64_t n = range_count(r);
     for (int i = 0; i < g->remain; i++) node[i] = from(g, i, r);
-    return tree_reduce(&g->reduce, g->across, node, g->remain, node[0], n, (struct range){0, n});
+    return tree_reduce(&g->reduce, g->across, node, g->remain, node[0], n);
 }
 
 static status send_complete(struct grad_sink *g)

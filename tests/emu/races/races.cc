@@ -36,6 +36,7 @@ static struct {
     uintptr_t last_page;
     struct cell *last;
     struct block *block; /* that runs; nullptr: none */
+    const void *runs_on; /* the OS thread that runs it, by its thread pointer, which is quicker to ask for than emu_block() */
     const char *code;    /* where this module lies: accesses are kept as distances from it */
     uint32_t number;     /* of the block, never used again */
     uint32_t first;      /* of the grid's blocks */
@@ -60,12 +61,14 @@ void races_begin_grid(void)
 void races_end_grid(void)
 {
     races.block = nullptr;
+    races.runs_on = nullptr;
     races.lock.unlock();
 }
 
 void races_begin_block(struct block *b)
 {
     races.block = b;
+    races.runs_on = __builtin_thread_pointer();
     races.number++;
     races.epoch = 0;
     races.acquired = false;
@@ -131,68 +134,92 @@ static void say_access(const char *what, uint32_t block, int thread, uint32_t at
 
 /* ---- accesses ---------------------------------------------------------------------------------------------------------------- */
 
-static struct cell *cell_of(uintptr_t p)
+/* One access: what of it is the same for each byte. */
+struct access {
+    uint32_t number, first, epoch, clock, lane_bit, warp_bit, at;
+    int me, warp;
+    bool acquired, shared, write;
+};
+
+static struct cell *page_of(uintptr_t page)
 {
-    uintptr_t page = p / PAGE;
     if (page != races.last_page) {
         auto &cells = races.pages[page];
         if (!cells) cells.reset(new struct cell[PAGE]());
         races.last_page = page;
         races.last = cells.get();
     }
-    return &races.last[p % PAGE];
+    return races.last;
 }
 
 /* Whether a thread of this block did that before what the running thread now does. */
-static bool ordered(int thread, uint32_t epoch, uint32_t clock)
+static bool ordered(const struct access *a, int thread, uint32_t epoch, uint32_t clock)
 {
-    int me = races.block->current;
-    if (epoch < races.epoch || thread == me) return true;
-    return thread / 32 == me / 32 && races.seen[me][thread % 32] >= clock;
+    if (epoch < a->epoch || thread == a->me) return true;
+    return thread / 32 == a->warp && races.seen[a->me][thread % 32] >= clock;
 }
 
 /* Of this grid, another block, and not behind an atomic operation. Shared memory is each block's own. */
-static bool foreign(uint32_t block, bool shared) { return !shared && block >= races.first && block != races.number && !races.acquired; }
-
-static void touch_byte(const char *p, bool write, bool shared, uint32_t at)
+static bool foreign(const struct access *a, uint32_t block)
 {
-    struct cell *c = cell_of((uintptr_t)p);
-    int me = races.block->current, warp = me / 32;
-    if (foreign(c->w_block, shared) || (c->w_block == races.number && !ordered(c->w_thread, c->w_epoch, c->w_clock)))
-        fault(p, "a write", c->w_block, c->w_thread, c->w_at, write, at);
-    bool read_now = c->r_block == races.number && c->r_epoch == races.epoch;
-    if (write) {
-        if (foreign(c->r_block, shared)) fault(p, "a read", c->r_block, c->r_thread, c->r_at, write, at);
-        if (foreign(c->r_before, shared)) fault(p, "a read", c->r_before, c->r_thread, c->r_at, write, at);
-        if (read_now && c->r_warps & ~(1u << warp)) fault(p, "a read", c->r_block, c->r_thread, c->r_at, write, at);
+    return !a->shared && block >= a->first && block != a->number && !a->acquired;
+}
+
+static inline void touch_byte(const struct access *a, struct cell *c, const char *p)
+{
+    if (foreign(a, c->w_block) || (c->w_block == a->number && !ordered(a, c->w_thread, c->w_epoch, c->w_clock)))
+        fault(p, "a write", c->w_block, c->w_thread, c->w_at, a->write, a->at);
+    bool read_now = c->r_block == a->number && c->r_epoch == a->epoch;
+    if (a->write) {
+        if (foreign(a, c->r_block)) fault(p, "a read", c->r_block, c->r_thread, c->r_at, true, a->at);
+        if (foreign(a, c->r_before)) fault(p, "a read", c->r_before, c->r_thread, c->r_at, true, a->at);
+        if (read_now && c->r_warps & ~a->warp_bit) fault(p, "a read", c->r_block, c->r_thread, c->r_at, true, a->at);
         for (uint32_t left = read_now ? c->r_lanes : 0; left; left &= left - 1)
-            if (!ordered(warp * 32 + __builtin_ctz(left), c->r_epoch, c->r_clock))
-                fault(p, "a read", c->r_block, c->r_thread, c->r_at, write, at);
-        c->w_block = races.number, c->w_epoch = races.epoch, c->w_clock = races.clock[me], c->w_at = at, c->w_thread = (uint16_t)me;
+            if (!ordered(a, a->warp * 32 + __builtin_ctz(left), c->r_epoch, c->r_clock))
+                fault(p, "a read", c->r_block, c->r_thread, c->r_at, true, a->at);
+        c->w_block = a->number, c->w_epoch = a->epoch, c->w_clock = a->clock, c->w_at = a->at, c->w_thread = (uint16_t)a->me;
         return;
     }
     if (!read_now) {
-        if (c->r_block != races.number) c->r_before = c->r_block;
-        c->r_block = races.number, c->r_epoch = races.epoch, c->r_warps = c->r_lanes = 0;
+        if (c->r_block != a->number) c->r_before = c->r_block;
+        c->r_block = a->number, c->r_epoch = a->epoch, c->r_warps = c->r_lanes = 0;
         c->r_clock = 0;
     }
-    if (c->r_warps != 1u << warp) c->r_lanes = 0;
-    c->r_warps |= 1u << warp;
-    c->r_lanes |= 1u << me % 32;
-    if (races.clock[me] > c->r_clock) c->r_clock = races.clock[me];
-    c->r_at = at, c->r_thread = (uint16_t)me;
+    if (c->r_warps != a->warp_bit) c->r_lanes = 0;
+    c->r_warps |= a->warp_bit;
+    c->r_lanes |= a->lane_bit;
+    if (a->clock > c->r_clock) c->r_clock = a->clock;
+    c->r_at = a->at, c->r_thread = (uint16_t)a->me;
 }
 
 static void touch(const char *p, size_t n, bool write, const void *pc)
 {
+    if (races.runs_on != __builtin_thread_pointer()) return; /* the host's accesses */
     struct block *b = races.block;
-    if (!b || b != emu_block()) return; /* the host's accesses */
     if (p >= b->stacks_from && p < b->stacks_to) return;
     if (p >= (char *)b->here && p < (char *)(b->here + 1)) return;
-    bool shared =
-        (p >= b->shared && p < b->shared + b->shared_bytes) || (p >= (char *)b->dynamic && p < (char *)b->dynamic + EMU_MAX_SHARED);
-    uint32_t at = (uint32_t)((const char *)pc - races.code);
-    for (size_t i = 0; i < n; i++) touch_byte(p + i, write, shared, at);
+    int me = b->current;
+    /* By value: what is written to cells does not make it be read again. */
+    const struct access a = {.number = races.number,
+                             .first = races.first,
+                             .epoch = races.epoch,
+                             .clock = races.clock[me],
+                             .lane_bit = 1u << me % 32,
+                             .warp_bit = 1u << me / 32,
+                             .at = (uint32_t)((const char *)pc - races.code),
+                             .me = me,
+                             .warp = me / 32,
+                             .acquired = races.acquired,
+                             .shared = (p >= b->shared && p < b->shared + b->shared_bytes) ||
+                                       (p >= (char *)b->dynamic && p < (char *)b->dynamic + EMU_MAX_SHARED),
+                             .write = write};
+    while (n) {
+        size_t in_page = (uintptr_t)p % PAGE, part = n < PAGE - in_page ? n : PAGE - in_page;
+        struct cell *c = page_of((uintptr_t)p / PAGE) + in_page;
+        for (size_t i = 0; i < part; i++) touch_byte(&a, c + i, p + i);
+        p += part;
+        n -= part;
+    }
 }
 
 void races_touch(const void *p, size_t n, bool write) { touch((const char *)p, n, write, __builtin_return_address(0)); }
