@@ -17,6 +17,9 @@ status batch_bounds_told(const struct config *cfg, struct batch_bounds *out)
     int64_t length = cfg->tokenizer.max_seq_len, n = cfg->batch_size;
     if (length <= 0)
         FAIL(ST_USAGE, "how long are the rows? Give --data FILE, or tokenizer.max_seq_len=N to plan for rows of N tokens each");
+    if (length > INT32_MAX / n)
+        FAIL(ST_USAGE, "tokenizer.max_seq_len: %lld rows of %lld tokens each are more than the %d that a micro-batch may have",
+             (long long)n, (long long)length, INT32_MAX);
     *out = (struct batch_bounds){.tokens = n * length, .docs = n, .doc_tokens = length, .supervised = n * length};
     return ST_OK;
 }

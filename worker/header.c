@@ -224,6 +224,9 @@ void header_farewell(const struct session *x, const struct progress *at)
     char *export = mem_printf("%s/%s", c->output_dir, only && !merge_is_declined(x) ? "adapter" : "export");
     char *adapter = only ? mem_strdup(export) : mem_printf("%s/adapter", c->output_dir), *quoted = python(export);
     log_note("done     %lld steps, %lld skipped", (long long)at->step, (long long)at->skipped);
+    if (at->skipped_in_a_row)
+        log_warn("the last %lld steps were skipped: what is exported may have diverged; lower optimizer.lr, or look at their rows",
+                 (long long)at->skipped_in_a_row);
     log_note(only ? "export   %s is a PEFT adapter: PeftModel.from_pretrained(base, %s)"
                   : "export   %s is a Hugging Face model: AutoModelForCausalLM.from_pretrained(%s)",
              export, quoted);

@@ -240,6 +240,11 @@ status merge_probe(struct session *x, const char *dir)
     magnitude_forget(&x->model);
     TRY_DONE(magnitude_start(&x->model, x->s)); /* of weights without adapters: their own lengths, which change nothing */
     TRY_DONE(compare(&g, room));
+    if (!isfinite(g.worst)) {
+        log_warn("merge    the logits of %lld probe tokens are not finite: the adapter has diverged, and the merged model with it",
+                 (long long)g.rows);
+        goto done;
+    }
     log_note("merge    logits of %lld probe tokens differ by at most %.3g from those of the base with its adapter (the largest is %.3g); "
              "%lld of %lld foretell the same token%s",
              (long long)g.rows, g.worst, g.largest, (long long)g.agree, (long long)g.rows,

@@ -238,6 +238,11 @@ status train(const struct config *c, struct comm *comm, const struct train_hooks
     TRY_DONE(comm_agree(comm, open_run(&r, c, comm)));
     TRY_DONE(comm_agree(comm, begin(&r)));
     TRY_DONE(loop(&r));
+    if (r.at.step > 0 && !r.at.applied) /* the same on every rank */
+        TRY_DONE(comm_agree(comm, status_fail(ST_NONFINITE,
+                                              "none of the %lld steps had a finite loss and gradient, so that no weight was "
+                                              "changed and nothing is exported; lower the learning rate, or look at the data",
+                                              (long long)r.at.step)));
     TRY_DONE(comm_agree(comm, export(&r)));
     header_farewell(&r.x, &r.at);
     if (r.saved_at != r.at.step)
