@@ -15,6 +15,7 @@ trap 'rm -rf "$scratch"' EXIT
 # Open MPI in containers and on machines with fewer cores than ranks.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_btl=self,vader,tcp OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_mpi_yield_when_idle=1
+export OMPI_MCA_pml=ob1 # which it comes to anyway, after it has loaded and asked all others
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 # Open MPI and its plugins leak by design: leaks are looked for in bare runs.
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0}

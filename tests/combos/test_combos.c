@@ -217,6 +217,17 @@ static int remove_model(void **state)
     return file_remove_tree(real.stored) ? -1 : 0;
 }
 
+/* What a run saves of its configuration says the same when it is read again. */
+static status reads_back(const struct config *cfg)
+{
+    bool another;
+    char *text = config_text(cfg), *diff = config_diff(text, cfg, &another);
+    status st = diff ? status_fail(ST_FAIL, "its config.resolved.yaml is read as another: %s", diff) : ST_OK;
+    free(text);
+    free(diff);
+    return st;
+}
+
 /* What trimpot says to it: where the configuration passes, the plan may refuse. */
 static status judge(const struct settings *s, bool planned)
 {
@@ -224,6 +235,7 @@ static status judge(const struct settings *s, bool planned)
     struct session x = {0};
     struct comm comm;
     status st = settings_load(s, &real, &cfg);
+    if (!st) st = reads_back(cfg);
     backend_host = &backend_cpu;
     comm_self_open(&comm);
     if (!st && planned) {
