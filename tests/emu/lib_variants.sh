@@ -32,7 +32,14 @@ variant_compiler() {
     [ -n "$command" ] || { say "no command for $name in $commands"; return 1; }
     eval "set -- $command"
     while [ "${1##*/}" = ccache ]; do shift; done
-    compiler=("$1" "${first[@]}" "${@:2}" "${last[@]}")
+    compiler=("$1" "${first[@]}")
+    shift
+    while [ $# -gt 0 ]; do
+        # The build's own headers made ahead are for its own flags.
+        if [ "$1" = -include ]; then shift; else compiler+=("$1"); fi
+        shift
+    done
+    compiler+=("${last[@]}")
 }
 
 # variant_headers NAME [flag…]: compiles ahead what every kernel includes and no variant changes (CUDA's headers, the emulation's and the
