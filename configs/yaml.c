@@ -190,8 +190,10 @@ struct ynode *ynode_read(const char *text, size_t bytes, struct place origin, st
         problem_add(p, &origin, "the YAML parser found no memory");
         return NULL;
     }
+    size_t mark =
+        bytes >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0; /* which editors put in front; libyaml looks for it only when it guesses */
     yaml_parser_set_encoding(&r.yaml, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&r.yaml, (const unsigned char *)text, bytes);
+    yaml_parser_set_input_string(&r.yaml, (const unsigned char *)text + mark, bytes - mark);
     struct ynode *root = read_documents(&r);
     yaml_parser_delete(&r.yaml);
     if (r.stop) {
