@@ -13,7 +13,7 @@ need_variants() {
 # The objects of targets: those that the build makes, not those that lie about.
 objects_of() {
     local part
-    for part; do grep -o -- " -o CMakeFiles/$part\.dir/[^ ]*" "$commands" | sed "s|^ -o |$build/|"; done
+    for part; do grep -o -- " -o CMakeFiles/$part\.dir/[^ ]*\.o " "$commands" | sed "s|^ -o |$build/|; s| $||"; done
 }
 
 # The command that compiles a kernel, up to its -o.
