@@ -129,8 +129,7 @@ BOTH vi formula_thresholds(vf y, const uint32_t *cells)
 {
     vi bits = vf_bits(vf_abs(y)), cell = vi_sub(vi_high(bits, 16), vi_set(QUANT_CELL_FIRST));
     vi entry = vi_at(cells, vi_below(cell, QUANT_CELLS));
-    vi left = vi_sub(vi_and(entry, vi_set(QUANT_CELL_NONE)), vi_and(bits, vi_set(0xffff)));
-    return vi_add(vi_high(entry, QUANT_CELL_SHIFT), vi_high(left, 31)); /* its sign: 1 where the threshold is reached */
+    return vi_high(vi_add(entry, vi_and(bits, vi_set(0xffff))), QUANT_CELL_SHIFT);
 }
 
 /* The nearest code of x/absmax, between two the even one; of x < 0 never that of zero, and the map has no −1. */

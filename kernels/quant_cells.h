@@ -4,8 +4,10 @@
  * else what follows it. The code of y in [0, 1] is the number of thresholds that are ≤ y. The bits of f32 that have sign, exponent and
  * seven of the mantissa in common are a cell, and none holds two thresholds:
  *
- *   y   |0 eeeeeeee mmmmmmm|llllllllllllllll|     entry of its cell   | thresholds ≤ the cell's first y | low bits before the one in it |
- *        cell: 0x3400 … 0x3f80   low bits                              31                              17  all set: none                 0
+ *   y   |0 eeeeeeee mmmmmmm|llllllllllllllll|     entry of its cell   | thresholds ≤ the cell's first y | 2^17 − low bits of the one in it |
+ *        cell: 0x3400 … 0x3f80   low bits                              31                              17  0: none                          0
+ *
+ * so that y's low bits, added to the entry, carry one into its number where the threshold is reached.
  *
  * Below 2^-23 (cell 0x3400 holds none) all is code 0; 1.0 is in the last cell; what has no cell has the entry behind that, code 0. One
  * text for C, where it is built once, and for C++, where it is a constant. tests/kernels/test_states8.c derives the thresholds from the maps. */
@@ -23,7 +25,7 @@
 #define QUANT_FUNCTION static inline
 #endif
 
-enum { QUANT_CELL_FIRST = 0x3400, QUANT_CELLS = 0x3f80 - QUANT_CELL_FIRST + 1, QUANT_CELL_SHIFT = 17, QUANT_CELL_NONE = 0x1ffff };
+enum { QUANT_CELL_FIRST = 0x3400, QUANT_CELLS = 0x3f80 - QUANT_CELL_FIRST + 1, QUANT_CELL_SHIFT = 17 };
 enum { DYNAMIC_MAGNITUDES = 128, DYNAMIC_UNSIGNED = 255 };
 
 struct quant_cells { uint32_t at[QUANT_CELLS + 1]; };
@@ -78,12 +80,12 @@ QUANT_FUNCTION struct quant_cells quant_cells_of(const uint32_t *threshold, int 
 {
     struct quant_cells cells = {{0}};
     for (int c = 0, below = 0; c < QUANT_CELLS; c++) {
-        uint32_t first = (uint32_t)(QUANT_CELL_FIRST + c) << 16, low = QUANT_CELL_NONE;
+        uint32_t first = (uint32_t)(QUANT_CELL_FIRST + c) << 16, rest = 0;
         while (below < n && threshold[below] <= first) below++;
-        if (below < n && threshold[below] - first < 0x10000) low = threshold[below] - first - 1;
-        cells.at[c] = (uint32_t)below << QUANT_CELL_SHIFT | low;
+        if (below < n && threshold[below] - first < 0x10000) rest = (1u << QUANT_CELL_SHIFT) - (threshold[below] - first);
+        cells.at[c] = (uint32_t)below << QUANT_CELL_SHIFT | rest;
     }
-    cells.at[QUANT_CELLS] = QUANT_CELL_NONE;
+    cells.at[QUANT_CELLS] = 0;
     return cells;
 }
 

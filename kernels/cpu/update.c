@@ -2,7 +2,9 @@
  *
  *   piece (8192 elements, a thread's) → the segments in it → chunks of as many elements as one fill of random numbers covers
  *
- * 8-bit states are decoded as they are read; the new ones of a block, two chunks, wait in two short vectors to be coded. */
+ * 8-bit states of a block, two chunks, are decoded into two short vectors, stepped there, and coded again. */
+#include <stdalign.h>
+
 #include "kernels/cpu/elem.h"
 #include "kernels/cpu/random.h"
 #include "kernels/formulas.h"
@@ -17,9 +19,6 @@ struct store {
     int64_t at; /* the element of the index that it begins with */
     bool chance;
     uint64_t key;
-    const uint8_t *codes; /* what it holds comes from here, if not NULL, and is to be coded again */
-    const float *map;
-    float absmax;
     uint32_t words[PHILOX_WORDS + VW];
 };
 
@@ -30,13 +29,6 @@ static void *lanes_of(const struct store *st, int64_t flat)
 }
 
 static const void *part_of(const tensor *t, int64_t first) { return t->data ? (char *)t->data + (size_t)first * dtype_bytes(t->dt) : NULL; }
-
-/* The moment of a lane. Codes behind the last one of a block's tensor are of nothing, but are there. */
-static inline vf load_lanes(const struct store *st, const void *from, int64_t flat, int64_t i, int64_t n)
-{
-    if (st->codes) return formula_state(vi_load_u8(st->codes + (flat - st->at) + i), st->map, st->absmax);
-    return vec_load(from, st->dt, i, n);
-}
 
 static inline void store_lanes(const struct store *st, void *to, int64_t i, int64_t n, int64_t skip, vf x)
 {
@@ -70,11 +62,11 @@ static void update_chunk(struct update *x, const struct update_rates *rates, flo
     for (int64_t i = 0; i < n; i += VW) {
         optim_state st = {.w = vec_load(old, value->dt, i, n)};
         vf g = vec_load(gradient, u->g.dt, i, n) * vf_set(r->gscale);
-        if (m && !(r->kind == OPTIM_SGD && r->first)) st.m = load_lanes(&x->m, m, flat, i, n);
+        if (m && !(r->kind == OPTIM_SGD && r->first)) st.m = vec_load(m, x->m.dt, i, n);
         if (r->kind == OPTIM_SGD) {
             st = formula_sgd(st, g, r);
         } else {
-            st.v = load_lanes(&x->v, v, flat, i, n);
+            st.v = vec_load(v, x->v.dt, i, n);
             st = formula_adam(st, g, r);
             store_lanes(&x->v, v, i, n, skip, st.v);
         }
@@ -131,12 +123,14 @@ static inline void encode_unsigned(const float x[STATE_BLOCK], float divisor, co
     store_codes(to, n, codes);
 }
 
-/* Not as a whole: its random numbers are not used, and long. */
-static void keep(struct store *st, void *data, dtype dt, int64_t at, const uint8_t *codes, const float *map, float absmax)
+/* Codes behind the last one of a tensor are of nothing, but are there. */
+static inline void decode(const uint8_t *codes, const float *map, float absmax, float to[STATE_BLOCK])
 {
-    st->data = data, st->dt = dt, st->at = at, st->chance = false;
-    st->codes = codes, st->map = map, st->absmax = absmax;
+    for (int i = 0; i < STATE_BLOCK; i += VW) vf_store(to + i, formula_state(vi_load_u8(codes + i), map, absmax));
 }
+
+/* Not as a whole: its random numbers are not used, and long. */
+static void keep(struct store *st, void *data, dtype dt, int64_t at) { st->data = data, st->dt = dt, st->at = at, st->chance = false; }
 
 static void update_block(struct update *x, const struct update_rates *r, const struct seg *seg, int64_t at, int64_t n)
 {
@@ -144,17 +138,19 @@ static void update_block(struct update *x, const struct update_rates *r, const s
     int64_t first = seg->state + at - seg->at, block = first / STATE_BLOCK;
     uint8_t *m = (uint8_t *)u->m8.data + first, *v = u->v8.data ? (uint8_t *)u->v8.data + first : NULL;
     float *m_absmax = (float *)u->m_absmax.data + block, *v_absmax = v ? (float *)u->v_absmax.data + block : NULL;
-    float new_m[STATE_BLOCK], new_v[STATE_BLOCK];
-    keep(&x->m, new_m, DT_F32, at, m, dynamic_map_signed, *m_absmax);
-    keep(&x->v, new_v, DT_F32, at, v, dynamic_map_unsigned, v ? *v_absmax : 0);
-    for (int64_t i = n; i < STATE_BLOCK; i++) new_m[i] = new_v[i] = 0;
+    alignas(64) float of_m[STATE_BLOCK], of_v[STATE_BLOCK];
+    decode(m, dynamic_map_signed, *m_absmax, of_m);
+    if (v) decode(v, dynamic_map_unsigned, *v_absmax, of_v);
+    keep(&x->m, of_m, DT_F32, at);
+    keep(&x->v, of_v, DT_F32, at);
+    for (int64_t i = n; i < STATE_BLOCK; i++) of_m[i] = of_v[i] = 0;
     update_chunks(x, r, seg->scale, at, at + n);
-    float top_m = block_absmax(new_m), top_v = v ? block_absmax(new_v) : 0;
+    float top_m = block_absmax(of_m), top_v = v ? block_absmax(of_v) : 0;
     *m_absmax = top_m;
-    encode_signed(new_m, formula_divisor(top_m), x->cells, n, m);
+    encode_signed(of_m, formula_divisor(top_m), x->cells, n, m);
     if (!v) return;
     *v_absmax = top_v;
-    encode_unsigned(new_v, formula_divisor(top_v), x->squares, n, v);
+    encode_unsigned(of_v, formula_divisor(top_v), x->squares, n, v);
 }
 
 static void update_seg(struct update *x, const struct update_rates *r, const struct seg *seg, int64_t at, int64_t end)
@@ -168,8 +164,8 @@ static void update_seg(struct update *x, const struct update_rates *r, const str
         return;
     }
     if (u->m8.data) {
-        keep(&x->m, u->m.data, u->m.dt, seg->at - seg->state, NULL, NULL, 0);
-        keep(&x->v, u->v.data, u->v.dt, seg->at - seg->state, NULL, NULL, 0);
+        keep(&x->m, u->m.data, u->m.dt, seg->at - seg->state);
+        keep(&x->v, u->v.data, u->v.dt, seg->at - seg->state);
     }
     update_chunks(x, r, seg->scale, at, end);
 }
