@@ -25,4 +25,11 @@ extern const float dynamic_map_unsigned[256]; /* ascending; [0] = 0 */
 const uint32_t *quant_cells_signed(void);
 const uint32_t *quant_cells_unsigned(void);
 
+/* The values of a dynamic map byte by byte, for a processor that looks up bytes: those of its 256 floats from the lowest to the highest. */
+struct quant_bytes {
+    uint8_t at[4][256];
+};
+const struct quant_bytes *quant_bytes_signed(void);
+const struct quant_bytes *quant_bytes_unsigned(void);
+
 #endif

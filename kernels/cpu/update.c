@@ -43,6 +43,7 @@ struct update {
     const struct update_args *u;
     struct store w, m, v;
     const uint32_t *cells, *squares; /* of codes of m and of v */
+    const struct quant_bytes *bytes, *square_bytes;
 };
 
 /* Elements [flat, flat + n) of the index, n ≤ CHUNK and within one fill: `skip` = lanes of its first block that belong to the
@@ -123,9 +124,44 @@ static inline void encode_unsigned(const float x[STATE_BLOCK], float divisor, co
     store_codes(to, n, codes);
 }
 
-/* Codes behind the last one of a tensor are of nothing, but are there. */
-static inline void decode(const uint8_t *codes, const float *map, float absmax, float to[STATE_BLOCK])
+#ifdef __AVX512F__
+/* 64 codes at a time: of each of the four bytes two tables of 128, and the code's highest bit says which. Codes are put where the
+ * unpacking, which goes by sixteen bytes, leaves floats in order. A third less time than gathering; the same bits. */
+__attribute__((target("avx512vbmi"))) static void decode_bytes(const uint8_t *codes, const struct quant_bytes *map, float absmax,
+                                                               float to[STATE_BLOCK])
 {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512 scale = _mm512_set1_ps(absmax);
+    for (int i = 0; i < STATE_BLOCK; i += 64) {
+        __m512i code = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(codes + i)), byte[4], part[4];
+        __mmask64 high = _mm512_movepi8_mask(code);
+        for (int b = 0; b < 4; b++) {
+            const uint8_t *t = map->at[b];
+            __m512i below = _mm512_permutex2var_epi8(_mm512_loadu_si512(t), code, _mm512_loadu_si512(t + 64));
+            __m512i above = _mm512_permutex2var_epi8(_mm512_loadu_si512(t + 128), code, _mm512_loadu_si512(t + 192));
+            byte[b] = _mm512_mask_blend_epi8(high, below, above);
+        }
+        __m512i low[2] = {_mm512_unpacklo_epi8(byte[0], byte[1]), _mm512_unpackhi_epi8(byte[0], byte[1])};
+        __m512i top[2] = {_mm512_unpacklo_epi8(byte[2], byte[3]), _mm512_unpackhi_epi8(byte[2], byte[3])};
+        for (int h = 0; h < 2; h++) {
+            part[2 * h] = _mm512_unpacklo_epi16(low[h], top[h]);
+            part[2 * h + 1] = _mm512_unpackhi_epi16(low[h], top[h]);
+        }
+        for (int k = 0; k < 4; k++) _mm512_store_ps(to + i + 16 * k, _mm512_mul_ps(_mm512_castsi512_ps(part[k]), scale));
+    }
+}
+#endif
+
+/* Codes behind the last one of a tensor are of nothing, but are there. */
+static inline void decode(const uint8_t *codes, const float *map, const struct quant_bytes *bytes, float absmax, float to[STATE_BLOCK])
+{
+#ifdef __AVX512F__
+    if (__builtin_cpu_supports("avx512vbmi")) {
+        decode_bytes(codes, bytes, absmax, to);
+        return;
+    }
+#endif
+    (void)bytes;
     for (int i = 0; i < STATE_BLOCK; i += VW) vf_store(to + i, formula_state(vi_load_u8(codes + i), map, absmax));
 }
 
@@ -139,8 +175,8 @@ static void update_block(struct update *x, const struct update_rates *r, const s
     uint8_t *m = (uint8_t *)u->m8.data + first, *v = u->v8.data ? (uint8_t *)u->v8.data + first : NULL;
     float *m_absmax = (float *)u->m_absmax.data + block, *v_absmax = v ? (float *)u->v_absmax.data + block : NULL;
     alignas(64) float of_m[STATE_BLOCK], of_v[STATE_BLOCK];
-    decode(m, dynamic_map_signed, *m_absmax, of_m);
-    if (v) decode(v, dynamic_map_unsigned, *v_absmax, of_v);
+    decode(m, dynamic_map_signed, x->bytes, *m_absmax, of_m);
+    if (v) decode(v, dynamic_map_unsigned, x->square_bytes, *v_absmax, of_v);
     keep(&x->m, of_m, DT_F32, at);
     keep(&x->v, of_v, DT_F32, at);
     for (int64_t i = n; i < STATE_BLOCK; i++) of_m[i] = of_v[i] = 0;
@@ -195,7 +231,9 @@ static void update_piece(const void *arg, int64_t index)
                        .m = in_range(u, &u->m, true, u->key_m),
                        .v = in_range(u, &u->v, true, u->key_v),
                        .cells = quant_cells_signed(),
-                       .squares = quant_cells_unsigned()};
+                       .squares = quant_cells_unsigned(),
+                       .bytes = quant_bytes_signed(),
+                       .square_bytes = quant_bytes_unsigned()};
     update_range(&x, u->scalars.data, p * PIECE > lo ? p * PIECE : lo, (p + 1) * PIECE < hi ? (p + 1) * PIECE : hi);
 }
 
