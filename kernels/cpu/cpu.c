@@ -49,6 +49,7 @@ enum { ISA_AVX2, ISA_AVX512, ISA_BF16, ISA_COUNT, ISA_NONE = -1 };
 static struct {
     const struct isa *isa;
     bool bf16; /* products */
+    bool vbmi; /* tables of bytes */
     status failure;
     char message[200];
     char text[128];
@@ -114,6 +115,7 @@ static void choose(void)
     const dnnl_version_t *v = dnnl_version();
     dnnl_cpu_isa_t half = dnnl_cpu_isa_avx512_core_bf16;
     chosen.bf16 = pick == ISA_BF16 && (dnnl_get_effective_cpu_isa() & half) == half;
+    chosen.vbmi = pick >= ISA_AVX512 && __builtin_cpu_supports("avx512vbmi") && !(asked && *asked && pick == ISA_AVX512);
     snprintf(chosen.text, sizeof chosen.text, "cpu: %s%s, oneDNN %d.%d.%d", pick == ISA_AVX2 ? "AVX2" : "AVX-512",
              chosen.bf16 ? " bf16" : "", v->major, v->minor, v->patch);
 }
@@ -127,6 +129,7 @@ static status isa_resolve(void)
 }
 
 bool gemm_cpu_has_bf16(void) { return !isa_resolve() && chosen.bf16; }
+bool cpu_has_vbmi(void) { return !isa_resolve() && chosen.vbmi; }
 
 static const char *cpu_describe(void) { return isa_resolve() ? chosen.message : chosen.text; }
 

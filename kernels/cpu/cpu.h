@@ -5,7 +5,7 @@
  * static. cpu.c fills its table from both sets and picks one when the first stream is opened:
  *
  *      TRIMPOT_ISA=avx2     AVX2 loops; oneDNN held to AVX2 (bf16 products run in f32)
- *      TRIMPOT_ISA=avx512   AVX-512 loops; oneDNN held to AVX-512 without bf16
+ *      TRIMPOT_ISA=avx512   AVX-512 loops without VBMI; oneDNN held to AVX-512 without bf16
  *      TRIMPOT_ISA=avx512_bf16   the same; bf16 products by the instructions for them
  *      unset                the fastest this machine has. Instructions for bf16 are not always that: AMD's multiply twice as
  *                           many bf16 as f32 in a cycle and AMX many more, but Intel's vdpbf16ps half as many (Emerald Rapids
@@ -33,6 +33,7 @@ cpu_workspace_fn CPU_FN(attn_fwd_workspace), CPU_FN(attn_bwd_workspace);
 #endif
 
 bool gemm_cpu_has_bf16(void); /* oneDNN multiplies bf16 × bf16 itself (AVX512_BF16 or AMX) */
+bool cpu_has_vbmi(void);      /* it looks up bytes in tables (AVX512_VBMI), and was not asked for plain AVX-512 */
 
 /* What oneDNN allocates by itself inside a product (packing buffers, compiled kernels): not under our control, so the
  * plan shows it as an estimate. */

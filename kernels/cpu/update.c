@@ -42,8 +42,8 @@ static inline void store_lanes(const struct store *st, void *to, int64_t i, int6
 struct update {
     const struct update_args *u;
     struct store w, m, v;
-    const uint32_t *cells, *squares; /* of codes of m and of v */
-    const struct quant_bytes *bytes, *square_bytes;
+    const uint32_t *cells, *squares;                /* of codes of m and of v */
+    const struct quant_bytes *bytes, *square_bytes; /* NULL: their maps are read as floats */
 };
 
 /* Elements [flat, flat + n) of the index, n ≤ CHUNK and within one fill: `skip` = lanes of its first block that belong to the
@@ -156,7 +156,7 @@ __attribute__((target("avx512vbmi"))) static void decode_bytes(const uint8_t *co
 static inline void decode(const uint8_t *codes, const float *map, const struct quant_bytes *bytes, float absmax, float to[STATE_BLOCK])
 {
 #ifdef __AVX512F__
-    if (__builtin_cpu_supports("avx512vbmi")) {
+    if (bytes) {
         decode_bytes(codes, bytes, absmax, to);
         return;
     }
@@ -232,8 +232,8 @@ static void update_piece(const void *arg, int64_t index)
                        .v = in_range(u, &u->v, true, u->key_v),
                        .cells = quant_cells_signed(),
                        .squares = quant_cells_unsigned(),
-                       .bytes = quant_bytes_signed(),
-                       .square_bytes = quant_bytes_unsigned()};
+                       .bytes = cpu_has_vbmi() ? quant_bytes_signed() : NULL,
+                       .square_bytes = cpu_has_vbmi() ? quant_bytes_unsigned() : NULL};
     update_range(&x, u->scalars.data, p * PIECE > lo ? p * PIECE : lo, (p + 1) * PIECE < hi ? (p + 1) * PIECE : hi);
 }
 
