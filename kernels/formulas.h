@@ -124,25 +124,20 @@ BOTH optim_state formula_sgd(optim_state s, vf g, const struct update_rates *o)
 /* What a block's new states are divided by before they are coded. A block of zeros has codes of zero. */
 BOTH float formula_divisor(float absmax) { return absmax > 0 ? absmax : 1.0f; }
 
-/* How many thresholds are ≤ |y|, |y| ≤ 1 (quant_cells.h). Whatever else y is, the number is one of the map's. */
-BOTH vi formula_thresholds(vf y, const uint32_t *cells)
+/* Of y in [−1, 1]: where the table of quant_cells.h has the entry of |y|, and how many thresholds, by that entry, are ≤ |y|.
+ * Whatever else y is, the number is one of the map's. */
+BOTH vi formula_cell(vf y) { return vi_below(vi_sub(vi_high(vf_bits(vf_abs(y)), 16), vi_set(QUANT_CELL_FIRST)), QUANT_CELLS); }
+BOTH vi formula_thresholds(vi entry, vf y) { return vi_high(vi_add(entry, vi_and(vf_bits(y), vi_set(0xffff))), QUANT_CELL_SHIFT); }
+
+/* The code of x/absmax, of which so many thresholds are below or reached: in the unsigned map that number, here the nearest, between two
+ * the even one; of x < 0 never that of zero, and the map has no −1. */
+BOTH vi formula_code_signed(vf x, vi thresholds)
 {
-    vi bits = vf_bits(vf_abs(y)), cell = vi_sub(vi_high(bits, 16), vi_set(QUANT_CELL_FIRST));
-    vi entry = vi_at(cells, vi_below(cell, QUANT_CELLS));
-    return vi_high(vi_add(entry, vi_and(bits, vi_set(0xffff))), QUANT_CELL_SHIFT);
+    vi zero = vi_set(127), below = vi_sub(zero, vi_min(vi_max(thresholds, vi_set(1)), zero));
+    return vi_pick(vf_lt(x, vf_set(0.0f)), below, vi_add(zero, thresholds));
 }
 
-/* The nearest code of x/absmax, between two the even one; of x < 0 never that of zero, and the map has no −1. */
-BOTH vi formula_code_signed(vf x, float divisor, const uint32_t *cells)
-{
-    vi k = formula_thresholds(x / vf_set(divisor), cells), zero = vi_set(127);
-    vi below = vi_sub(zero, vi_min(vi_max(k, vi_set(1)), zero));
-    return vi_pick(vf_lt(x, vf_set(0.0f)), below, vi_add(zero, k));
-}
-
-BOTH vi formula_code_unsigned(vf x, float divisor, const uint32_t *cells) { return formula_thresholds(x / vf_set(divisor), cells); }
-
-BOTH vf formula_state(vi code, const float *map, float absmax) { return vf_at(map, code) * vf_set(absmax); }
+BOTH vf formula_state(vf entry, float absmax) { return entry * vf_set(absmax); }
 
 /* ---- a value that was of 16 bits in between: f16 or bf16, nearest, ties to even; not for NaN ---------------------------- */
 BOTH vf formula_through(vf x, dtype dt)

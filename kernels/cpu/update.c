@@ -13,11 +13,15 @@
 enum { CHUNK = PHILOX_HALVES, PIECE = 64 * CHUNK };
 
 /* One vector of the update, stored element by element: f32, bf16 to nearest, or bf16 by chance. */
+struct form {
+    dtype dt;
+    bool chance;
+};
+
 struct store {
     void *data;
-    dtype dt;
+    struct form form;
     int64_t at; /* the element of the index that it begins with */
-    bool chance;
     uint64_t key;
     uint32_t words[PHILOX_WORDS + VW];
 };
@@ -25,15 +29,15 @@ struct store {
 /* The lanes of a store from element `flat` on. */
 static void *lanes_of(const struct store *st, int64_t flat)
 {
-    return st->data ? (char *)st->data + (size_t)(flat - st->at) * dtype_bytes(st->dt) : NULL;
+    return st->data ? (char *)st->data + (size_t)(flat - st->at) * dtype_bytes(st->form.dt) : NULL;
 }
 
 static const void *part_of(const tensor *t, int64_t first) { return t->data ? (char *)t->data + (size_t)first * dtype_bytes(t->dt) : NULL; }
 
-static inline void store_lanes(const struct store *st, void *to, int64_t i, int64_t n, int64_t skip, vf x)
+static inline void store_lanes(const struct store *st, struct form form, void *to, int64_t i, int64_t n, int64_t skip, vf x)
 {
-    if (!st->chance) {
-        vec_store(to, st->dt, i, n, x);
+    if (!form.chance) {
+        vec_store(to, form.dt, i, n, x);
         return;
     }
     vf_store_sr((bf16 *)to + i, n - i, x, philox_halves(st->words) + skip + i);
@@ -46,40 +50,90 @@ struct update {
     const struct quant_bytes *bytes, *square_bytes; /* NULL: their maps are read as floats */
 };
 
+/* What a chunk's loop asks again for every vector. */
+struct layout {
+    dtype g, old; /* old: of the weight that is read, the master's or w's */
+    struct form w, m, v;
+    bool sgd, m_read, m_kept, master, work;
+};
+
+static struct layout layout_of(const struct update *x, const struct update_rates *r, float scale)
+{
+    const struct update_args *u = x->u;
+    bool sgd = r->kind == OPTIM_SGD;
+    return (struct layout){.g = u->g.dt,
+                           .old = u->master.data ? u->master.dt : u->w.dt,
+                           .w = x->w.form,
+                           .m = x->m.form,
+                           .v = x->v.form,
+                           .sgd = sgd,
+                           .m_read = x->m.data && !(sgd && r->first),
+                           .m_kept = x->m.data,
+                           .master = u->master.data,
+                           .work = u->work.data && scale != 0};
+}
+
+/* What the loop reads a block later: memory would wait while codes are read and written. (Not inlined, gcc drops the call.) */
+static inline __attribute__((always_inline)) void ahead(const void *p, dtype dt, int64_t i)
+{
+    _mm_prefetch((const char *)((uintptr_t)p + (uintptr_t)(i + STATE_BLOCK) * (dt == DT_F32 ? 4 : 2)), _MM_HINT_T0);
+}
+
 /* Elements [flat, flat + n) of the index, n ≤ CHUNK and within one fill: `skip` = lanes of its first block that belong to the
  * elements before. */
-static void update_chunk(struct update *x, const struct update_rates *rates, float scale, int64_t flat, int64_t n)
+static inline __attribute__((always_inline)) void step_chunk(const struct update *x, const struct update_rates *rates, float scale,
+                                                             int64_t flat, int64_t n, struct layout k)
 {
     const struct update_rates copy = *rates, *r = &copy; /* no store of a loop can change it */
     const struct update_args *u = x->u;
-    struct store *stores[] = {&x->w, &x->m, &x->v};
     int64_t first = flat - u->lo, skip = flat % 8;
-    for (int k = 0; k < 3; k++)
-        if (stores[k]->chance) philox_fill(stores[k]->key, (uint64_t)flat / 8, 0, stores[k]->words);
-    const tensor *value = u->master.data ? &u->master : &u->w;
-    const void *old = part_of(value, first), *gradient = part_of(&u->g, first);
+    const void *old = part_of(k.master ? &u->master : &u->w, first), *gradient = part_of(&u->g, first);
     void *w = lanes_of(&x->w, flat), *m = lanes_of(&x->m, flat), *v = lanes_of(&x->v, flat);
     void *master = (void *)(uintptr_t)part_of(&u->master, first), *work = (void *)(uintptr_t)part_of(&u->work, first);
     for (int64_t i = 0; i < n; i += VW) {
-        optim_state st = {.w = vec_load(old, value->dt, i, n)};
-        vf g = vec_load(gradient, u->g.dt, i, n) * vf_set(r->gscale);
-        if (m && !(r->kind == OPTIM_SGD && r->first)) st.m = vec_load(m, x->m.dt, i, n);
-        if (r->kind == OPTIM_SGD) {
+        ahead(old, k.old, i);
+        ahead(gradient, k.g, i);
+        optim_state st = {.w = vec_load(old, k.old, i, n)};
+        vf g = vec_load(gradient, k.g, i, n) * vf_set(r->gscale);
+        if (k.m_read) st.m = vec_load(m, k.m.dt, i, n);
+        if (k.sgd) {
             st = formula_sgd(st, g, r);
         } else {
-            st.v = vec_load(v, x->v.dt, i, n);
+            st.v = vec_load(v, k.v.dt, i, n);
             st = formula_adam(st, g, r);
-            store_lanes(&x->v, v, i, n, skip, st.v);
+            store_lanes(&x->v, k.v, v, i, n, skip, st.v);
         }
-        if (m) store_lanes(&x->m, m, i, n, skip, st.m);
-        if (master) vec_store(master, DT_F32, i, n, st.w);
-        store_lanes(&x->w, w, i, n, skip, st.w);
-        if (work && scale != 0) {
-            vf stored = u->w.dt == DT_F32 ? st.w : vec_load(w, u->w.dt, i, n);
+        if (k.m_kept) store_lanes(&x->m, k.m, m, i, n, skip, st.m);
+        if (k.master) vec_store(master, DT_F32, i, n, st.w);
+        store_lanes(&x->w, k.w, w, i, n, skip, st.w);
+        if (k.work) {
+            vf stored = k.w.dt == DT_F32 ? st.w : vec_load(w, k.w.dt, i, n);
             vec_store(work, u->work.dt, i, n, formula_axpy(stored, vf_zero(), scale, false));
         }
     }
 }
+
+/* A loop that asks nothing takes half the time. There is one for whole chunks of each layout that Adam mostly has: f32 throughout, bf16
+ * weights by chance, and bf16 weights with f32 masters. */
+#define USUAL(...) step_chunk(x, r, 0, flat, CHUNK, (struct layout){.m_read = true, .m_kept = true, __VA_ARGS__})
+
+static void update_chunk(struct update *x, const struct update_rates *r, float scale, int64_t flat, int64_t n)
+{
+    struct store *stores[] = {&x->w, &x->m, &x->v};
+    for (int k = 0; k < 3; k++)
+        if (stores[k]->form.chance) philox_fill(stores[k]->key, (uint64_t)flat / 8, 0, stores[k]->words);
+    struct layout k = layout_of(x, r, scale);
+    bool usual = n == CHUNK && !k.sgd && !k.work && k.g == DT_F32 && k.m.dt == DT_F32 && k.v.dt == DT_F32;
+    if (usual && k.w.dt == DT_F32 && !k.master)
+        USUAL(.w = {DT_F32, false});
+    else if (usual && k.w.chance)
+        USUAL(.old = DT_BF16, .w = {DT_BF16, true});
+    else if (usual && k.master)
+        USUAL(.w = {DT_BF16, false}, .master = true);
+    else
+        step_chunk(x, r, scale, flat, n, k);
+}
+#undef USUAL
 
 static void update_chunks(struct update *x, const struct update_rates *r, float scale, int64_t at, int64_t end)
 {
@@ -110,17 +164,29 @@ static inline void store_codes(uint8_t *to, int64_t n, const uint8_t codes[STATE
         memcpy(to, codes, (size_t)n);
 }
 
-static inline void encode_signed(const float x[STATE_BLOCK], float divisor, const uint32_t *cells, int64_t n, uint8_t *to)
+/* In two passes, so that an index is long in memory when it is looked up. */
+static inline __attribute__((always_inline)) void encode(const float x[STATE_BLOCK], float absmax, const uint32_t *cells, bool negative,
+                                                         int64_t n, uint8_t *to)
 {
+    float y[STATE_BLOCK];
+    uint16_t cell[STATE_BLOCK];
     uint8_t codes[STATE_BLOCK];
-    for (int i = 0; i < STATE_BLOCK; i += VW) vi_store_u8(codes + i, formula_code_signed(vf_load(x + i), divisor, cells));
-    store_codes(to, n, codes);
-}
-
-static inline void encode_unsigned(const float x[STATE_BLOCK], float divisor, const uint32_t *cells, int64_t n, uint8_t *to)
-{
-    uint8_t codes[STATE_BLOCK];
-    for (int i = 0; i < STATE_BLOCK; i += VW) vi_store_u8(codes + i, formula_code_unsigned(vf_load(x + i), divisor, cells));
+    vf divisor = vf_set(formula_divisor(absmax));
+    for (int i = 0; i < STATE_BLOCK; i += 2 * VW) {
+        vf y0 = vf_load(x + i) / divisor, y1 = vf_load(x + i + VW) / divisor;
+        vf_store(y + i, y0);
+        vf_store(y + i + VW, y1);
+        vi_store_u16(cell + i, formula_cell(y0), formula_cell(y1));
+    }
+    for (int i = 0; i < STATE_BLOCK; i += 4 * VW) {
+        vi code[4];
+        for (int k = 0; k < 4; k++) {
+            int at = i + k * VW;
+            vi above = formula_thresholds(vi_at(cells, cell + at), vf_load(y + at));
+            code[k] = negative ? formula_code_signed(vf_load(x + at), above) : above;
+        }
+        vi_store_u8(codes + i, code);
+    }
     store_codes(to, n, codes);
 }
 
@@ -162,11 +228,11 @@ static inline void decode(const uint8_t *codes, const float *map, const struct q
     }
 #endif
     (void)bytes;
-    for (int i = 0; i < STATE_BLOCK; i += VW) vf_store(to + i, formula_state(vi_load_u8(codes + i), map, absmax));
+    for (int i = 0; i < STATE_BLOCK; i += VW) vf_store(to + i, formula_state(vf_at(map, codes + i), absmax));
 }
 
 /* Not as a whole: its random numbers are not used, and long. */
-static void keep(struct store *st, void *data, dtype dt, int64_t at) { st->data = data, st->dt = dt, st->at = at, st->chance = false; }
+static void keep(struct store *st, void *data, dtype dt, int64_t at) { st->data = data, st->form = (struct form){dt, false}, st->at = at; }
 
 static void update_block(struct update *x, const struct update_rates *r, const struct seg *seg, int64_t at, int64_t n)
 {
@@ -183,10 +249,10 @@ static void update_block(struct update *x, const struct update_rates *r, const s
     update_chunks(x, r, seg->scale, at, at + n);
     float top_m = block_absmax(of_m), top_v = v ? block_absmax(of_v) : 0;
     *m_absmax = top_m;
-    encode_signed(of_m, formula_divisor(top_m), x->cells, n, m);
+    encode(of_m, top_m, x->cells, true, n, m);
     if (!v) return;
     *v_absmax = top_v;
-    encode_unsigned(of_v, formula_divisor(top_v), x->squares, n, v);
+    encode(of_v, top_v, x->squares, false, n, v);
 }
 
 static void update_seg(struct update *x, const struct update_rates *r, const struct seg *seg, int64_t at, int64_t end)
@@ -219,7 +285,7 @@ static void update_range(struct update *x, const struct step_scalars *c, int64_t
 
 static struct store in_range(const struct update_args *u, const tensor *t, bool chance, uint64_t key)
 {
-    return (struct store){.data = t->data, .dt = t->dt, .at = u->lo, .chance = chance && t->data && t->dt == DT_BF16, .key = key};
+    return (struct store){.data = t->data, .form = {t->dt, chance && t->data && t->dt == DT_BF16}, .at = u->lo, .key = key};
 }
 
 static void update_piece(const void *arg, int64_t index)

@@ -66,7 +66,8 @@ static inline void vf_store_bf16_n(bf16 *p, int64_t n, vf x) { _mm256_mask_store
 /* x·2^n for integral n; overflow gives Inf, underflow rounds once. */
 static inline vf vf_scalb(vf x, vf n) { return _mm512_scalef_ps(x, n); }
 
-/* Integers of 32 bits, for codes of 8 bits; indices of tables are in range. */
+/* Integers of 32 bits, for codes of 8 bits; indices of tables are in range. Two and four vectors are stored as shorter ones, which
+ * their numbers fit. */
 static inline vi vi_set(int32_t x) { return _mm512_set1_epi32(x); }
 static inline vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
@@ -76,10 +77,25 @@ static inline vi vi_min(vi a, vi b) { return _mm512_min_epi32(a, b); }
 static inline vi vi_high(vi x, int n) { return _mm512_srli_epi32(x, (unsigned)n); } /* x / 2^n, unsigned */
 static inline vi vi_below(vi x, int n) { return _mm512_min_epu32(x, vi_set(n)); }   /* n where x < 0 or x > n */
 static inline vi vi_pick(vm m, vi yes, vi no) { return _mm512_mask_blend_epi32(m, no, yes); }
-static inline vi vi_at(const uint32_t *table, vi i) { return _mm512_i32gather_epi32(i, table, 4); }
-static inline vf vf_at(const float *table, vi i) { return _mm512_i32gather_ps(i, table, 4); }
-static inline vi vi_load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
-static inline void vi_store_u8(uint8_t *p, vi x) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(x)); }
+static inline vi vi_at(const uint32_t *table, const uint16_t *i)
+{
+    return _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)i)), table, 4);
+}
+static inline vf vf_at(const float *table, const uint8_t *i)
+{
+    return _mm512_i32gather_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)i)), table, 4);
+}
+static inline void vi_store_u16(uint16_t *p, vi a, vi b)
+{
+    __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi64(order, _mm512_packus_epi32(a, b)));
+}
+static inline void vi_store_u8(uint8_t *p, const vi x[4])
+{
+    __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i bytes = _mm512_packus_epi16(_mm512_packus_epi32(x[0], x[1]), _mm512_packus_epi32(x[2], x[3]));
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, bytes));
+}
 
 #else
 
@@ -158,13 +174,28 @@ static inline vi vi_min(vi a, vi b) { return _mm256_min_epi32(a, b); }
 static inline vi vi_high(vi x, int n) { return _mm256_srli_epi32(x, n); }
 static inline vi vi_below(vi x, int n) { return _mm256_min_epu32(x, vi_set(n)); }
 static inline vi vi_pick(vm m, vi yes, vi no) { return _mm256_blendv_epi8(no, yes, vf_bits(m)); }
-static inline vi vi_at(const uint32_t *table, vi i) { return _mm256_i32gather_epi32((const int *)table, i, 4); }
-static inline vf vf_at(const float *table, vi i) { return _mm256_i32gather_ps(table, i, 4); }
-static inline vi vi_load_u8(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
-static inline void vi_store_u8(uint8_t *p, vi x)
+/* One by one: where AVX2 is all there is, a gather takes twice as long. Half of the indices come in one word, for loads are what it
+ * waits for. */
+static inline vi vi_at(const uint32_t *t, const uint16_t *i)
 {
-    __m128i h = _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(h, h));
+    uint64_t w;
+    memcpy(&w, i, sizeof w);
+    return (vi)(__v8su){t[w & 0xffff], t[w >> 16 & 0xffff], t[w >> 32 & 0xffff], t[w >> 48], t[i[4]], t[i[5]], t[i[6]], t[i[7]]};
+}
+static inline vf vf_at(const float *t, const uint8_t *i)
+{
+    uint32_t w;
+    memcpy(&w, i, sizeof w);
+    return (vf){t[w & 0xff], t[w >> 8 & 0xff], t[w >> 16 & 0xff], t[w >> 24], t[i[4]], t[i[5]], t[i[6]], t[i[7]]};
+}
+static inline void vi_store_u16(uint16_t *p, vi a, vi b)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8));
+}
+static inline void vi_store_u8(uint8_t *p, const vi x[4])
+{
+    __m256i bytes = _mm256_packus_epi16(_mm256_packus_epi32(x[0], x[1]), _mm256_packus_epi32(x[2], x[3]));
+    _mm256_storeu_si256((__m256i *)p, _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
 }
 
 #endif

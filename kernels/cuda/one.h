@@ -38,8 +38,6 @@ BOTH vi vi_min(vi a, vi b) { return a < b ? a : b; }
 BOTH vi vi_high(vi x, int n) { return (vi)((uint32_t)x >> n); }
 BOTH vi vi_below(vi x, int n) { return (uint32_t)x < (uint32_t)n ? x : n; }
 BOTH vi vi_pick(vm m, vi yes, vi no) { return m ? yes : no; }
-BOTH vi vi_at(const uint32_t *table, vi i) { return (vi)table[i]; }
-BOTH vf vf_at(const float *table, vi i) { return table[i]; }
 /* x·2^n for integral n; in two halves, so that |n| may reach 252. Of a NaN n: x is NaN too. */
 BOTH vf vf_pow2(int n) { return f32_from_bits((uint32_t)(n + 127) << 23); }
 BOTH vf vf_scalb(vf x, vf n)

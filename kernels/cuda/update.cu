@@ -132,7 +132,7 @@ static __device__ inline struct eight decode(const uint8_t *codes, const struct 
     }
     struct eight x = {};
 #pragma unroll
-    for (int j = 0; j < EIGHT; j++) x.word[j] = f32_bits(formula_state((vi)(word[j / 4] >> 8 * (j % 4) & 0xff), book.map, absmax));
+    for (int j = 0; j < EIGHT; j++) x.word[j] = f32_bits(formula_state(book.map[word[j / 4] >> 8 * (j % 4) & 0xff], absmax));
     return x;
 }
 
@@ -147,7 +147,8 @@ static __device__ inline float encode(const float x[EIGHT], int n, bool negative
     uint32_t word[2] = {0, 0};
 #pragma unroll
     for (int j = 0; j < EIGHT; j++) {
-        vi code = negative ? formula_code_signed(x[j], divisor, book.cells) : formula_code_unsigned(x[j], divisor, book.cells);
+        vf y = x[j] / divisor;
+        vi above = formula_thresholds((vi)book.cells[formula_cell(y)], y), code = negative ? formula_code_signed(x[j], above) : above;
         word[j / 4] |= (uint32_t)code << 8 * (j % 4);
     }
     if (n == EIGHT && (uintptr_t)codes % 8 == 0) {
