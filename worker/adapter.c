@@ -254,9 +254,11 @@ static bool same_values(const struct st_entry *a, const struct st_entry *b)
 
 static void take_base(struct session *x, const struct st_entry *e, struct param *p, struct report *r)
 {
+    const struct param *all = x->model.params.p;
+    bool vocabulary = p == &all[x->model.embed] || p == &all[x->model.head.w];
     bool taken = p->source && adapter_replaces(x, p); /* a tied head and embedding are one parameter */
     if (!param_shape_agrees(p, e))
-        complain(r, "wrong shape (was the vocabulary resized? resize the base too)", e->name, e, p);
+        complain(r, vocabulary ? "wrong shape (was the vocabulary resized? resize the base too)" : "wrong shape", e->name, e, p);
     else if (!param_dtype_loads(e))
         complain(r, "wrong dtype (F32, F16 and BF16 are read)", e->name, e, p);
     else if (same_values(e, p->source))

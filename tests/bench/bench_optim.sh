@@ -2,7 +2,7 @@
 # bench_optim.sh BUILD_DIR [THREADS [ELEMENTS]]: a step of AdamW with 8-bit states, beside one with f32 states and beside bitsandbytes'
 # AdamW8bit, on the same cores, as ratios. PYTHON: one that has bitsandbytes. The bars: ≤ 1.5 of f32 states, < 1 of bitsandbytes.
 . "$(dirname "$0")/../lib.sh"
-threads=${2:-$(nproc)} elements=${3:-16777216} python=${PYTHON:-python3}
+threads=${2:-$(env -u OMP_NUM_THREADS nproc)} elements=${3:-16777216} python=${PYTHON:-python3}
 "$python" -c 'import bitsandbytes' 2>/dev/null || skip "$python has no bitsandbytes (set PYTHON)"
 [ -x "$build/bench_optim" ] || cmake --build "$build" --target bench_optim >/dev/null
 
