@@ -14,7 +14,7 @@ enum { CHUNK = PHILOX_HALVES, PIECE = 64 * CHUNK };
 
 /* One vector of the update, stored element by element: f32, bf16 to nearest, or bf16 by chance. */
 struct form {
-    dtype dt;
+    uint8_t dt; /* dtype */
     bool chance;
 };
 
@@ -50,9 +50,9 @@ struct update {
     const struct quant_bytes *bytes, *square_bytes; /* NULL: their maps are read as floats */
 };
 
-/* What a chunk's loop asks again for every vector. */
+/* What a chunk's loop asks again for every vector. Bytes, so that two compare as memory. */
 struct layout {
-    dtype g, old; /* old: of the weight that is read, the master's or w's */
+    uint8_t g, old; /* dtypes; old: of the weight that is read, the master's or w's */
     struct form w, m, v;
     bool sgd, m_read, m_kept, master, work;
 };
@@ -113,9 +113,14 @@ static inline __attribute__((always_inline)) void step_chunk(const struct update
     }
 }
 
-/* A loop that asks nothing takes half the time. There is one for whole chunks of each layout that Adam mostly has: f32 throughout, bf16
- * weights by chance, and bf16 weights with f32 masters. */
-#define USUAL(...) step_chunk(x, r, 0, flat, CHUNK, (struct layout){.m_read = true, .m_kept = true, __VA_ARGS__})
+/* A loop that asks nothing takes half the time: there is one for whole chunks of each layout that Adam mostly has. */
+static const struct layout all_f32 = {.m_read = true, .m_kept = true};
+static const struct layout with_masters = {.w = {DT_BF16, false}, .m_read = true, .m_kept = true, .master = true};
+static const struct layout by_chance = {.old = DT_BF16, .w = {DT_BF16, true}, .m_read = true, .m_kept = true};
+static const struct layout all_by_chance = {
+    .old = DT_BF16, .w = {DT_BF16, true}, .m = {DT_BF16, true}, .v = {DT_BF16, true}, .m_read = true, .m_kept = true};
+
+static bool same(const struct layout *a, const struct layout *b) { return !memcmp(a, b, sizeof *a); }
 
 static void update_chunk(struct update *x, const struct update_rates *r, float scale, int64_t flat, int64_t n)
 {
@@ -123,17 +128,18 @@ static void update_chunk(struct update *x, const struct update_rates *r, float s
     for (int k = 0; k < 3; k++)
         if (stores[k]->form.chance) philox_fill(stores[k]->key, (uint64_t)flat / 8, 0, stores[k]->words);
     struct layout k = layout_of(x, r, scale);
-    bool usual = n == CHUNK && !k.sgd && !k.work && k.g == DT_F32 && k.m.dt == DT_F32 && k.v.dt == DT_F32;
-    if (usual && k.w.dt == DT_F32 && !k.master)
-        USUAL(.w = {DT_F32, false});
-    else if (usual && k.w.chance)
-        USUAL(.old = DT_BF16, .w = {DT_BF16, true});
-    else if (usual && k.master)
-        USUAL(.w = {DT_BF16, false}, .master = true);
+    bool whole = n == CHUNK;
+    if (whole && same(&k, &all_f32))
+        step_chunk(x, r, scale, flat, CHUNK, all_f32);
+    else if (whole && same(&k, &with_masters))
+        step_chunk(x, r, scale, flat, CHUNK, with_masters);
+    else if (whole && same(&k, &by_chance))
+        step_chunk(x, r, scale, flat, CHUNK, by_chance);
+    else if (whole && same(&k, &all_by_chance))
+        step_chunk(x, r, scale, flat, CHUNK, all_by_chance);
     else
         step_chunk(x, r, scale, flat, n, k);
 }
-#undef USUAL
 
 static void update_chunks(struct update *x, const struct update_rates *r, float scale, int64_t at, int64_t end)
 {
