@@ -170,28 +170,37 @@ static inline void store_codes(uint8_t *to, int64_t n, const uint8_t codes[STATE
         memcpy(to, codes, (size_t)n);
 }
 
-/* In two passes, so that an index is long in memory when it is looked up. */
+/* Cells are found a pass before they are looked up: long enough for a core with vectors of 8 to have the indices in memory by then,
+ * short enough for one with vectors of 16 to divide for the next pass while it gathers for this. */
+enum { PASS = 1024 / VW };
+
+static inline void find_cells(const float x[PASS], vf divisor, float y[PASS], uint16_t cell[PASS])
+{
+    for (int i = 0; i < PASS; i += 2 * VW) {
+        vf a = vf_load(x + i) / divisor, b = vf_load(x + i + VW) / divisor;
+        vf_store(y + i, a);
+        vf_store(y + i + VW, b);
+        vi_store_u16(cell + i, formula_cell(a), formula_cell(b));
+    }
+}
+
 static inline __attribute__((always_inline)) void encode(const float x[STATE_BLOCK], float absmax, const uint32_t *cells, bool negative,
                                                          int64_t n, uint8_t *to)
 {
-    float y[STATE_BLOCK];
-    uint16_t cell[STATE_BLOCK];
     uint8_t codes[STATE_BLOCK];
-    vf divisor = vf_set(formula_divisor(absmax));
-    for (int i = 0; i < STATE_BLOCK; i += 2 * VW) {
-        vf y0 = vf_load(x + i) / divisor, y1 = vf_load(x + i + VW) / divisor;
-        vf_store(y + i, y0);
-        vf_store(y + i + VW, y1);
-        vi_store_u16(cell + i, formula_cell(y0), formula_cell(y1));
-    }
-    for (int i = 0; i < STATE_BLOCK; i += 4 * VW) {
-        vi code[4];
-        for (int k = 0; k < 4; k++) {
-            int at = i + k * VW;
-            vi above = formula_thresholds(vi_at(cells, cell + at), vf_load(y + at));
-            code[k] = negative ? formula_code_signed(vf_load(x + at), above) : above;
+    for (int from = 0; from < STATE_BLOCK; from += PASS) {
+        float y[PASS];
+        uint16_t cell[PASS];
+        find_cells(x + from, vf_set(formula_divisor(absmax)), y, cell);
+        for (int i = 0; i < PASS; i += 4 * VW) {
+            vi code[4];
+            for (int k = 0; k < 4; k++) {
+                int at = i + k * VW;
+                code[k] = formula_thresholds(vi_at(cells, cell + at), vf_load(y + at));
+                if (negative) code[k] = formula_code_signed(vf_load(x + from + at), code[k]);
+            }
+            vi_store_u8(codes + from + i, code);
         }
-        vi_store_u8(codes + i, code);
     }
     store_codes(to, n, codes);
 }
