@@ -124,13 +124,12 @@ BOTH optim_state formula_sgd(optim_state s, vf g, const struct update_rates *o)
 /* What a block's new states are divided by before they are coded. A block of zeros has codes of zero. */
 BOTH float formula_divisor(float absmax) { return absmax > 0 ? absmax : 1.0f; }
 
-/* Of y in [−1, 1]: where the table of quant_cells.h has the entry of |y|, and how many thresholds, by that entry, are ≤ |y|.
- * Whatever else y is, the number is one of the map's. */
+/* y = x/absmax, in [−1, 1]: where the table of quant_cells.h has the entry of |y|, and how many thresholds are ≤ |y|, by that entry. That
+ * number is the code in the unsigned map: the nearest, between two the even one. Whatever else y is, it is one of the map's. */
 BOTH vi formula_cell(vf y) { return vi_below(vi_sub(vi_high(vf_bits(vf_abs(y)), 16), vi_set(QUANT_CELL_FIRST)), QUANT_CELLS); }
 BOTH vi formula_thresholds(vi entry, vf y) { return vi_high(vi_add(entry, vi_and(vf_bits(y), vi_set(0xffff))), QUANT_CELL_SHIFT); }
 
-/* The code of x/absmax, of which so many thresholds are below or reached: in the unsigned map that number, here the nearest, between two
- * the even one; of x < 0 never that of zero, and the map has no −1. */
+/* The code in the signed map, by the number of thresholds: of x < 0 never that of zero, and the map has no −1. */
 BOTH vi formula_code_signed(vf x, vi thresholds)
 {
     vi zero = vi_set(127), below = vi_sub(zero, vi_min(vi_max(thresholds, vi_set(1)), zero));

@@ -66,8 +66,8 @@ static inline void vf_store_bf16_n(bf16 *p, int64_t n, vf x) { _mm256_mask_store
 /* x·2^n for integral n; overflow gives Inf, underflow rounds once. */
 static inline vf vf_scalb(vf x, vf n) { return _mm512_scalef_ps(x, n); }
 
-/* Integers of 32 bits, for codes of 8 bits; indices of tables are in range. Two and four vectors are stored as shorter ones, which
- * their numbers fit. */
+/* Integers of 32 bits, for codes of 8 bits. vi_at, vf_at: what a table holds at VW indices, all in range. vi_store_u16, vi_store_u8: the
+ * lanes of two and of four vectors in order, all of which fit. */
 static inline vi vi_set(int32_t x) { return _mm512_set1_epi32(x); }
 static inline vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
