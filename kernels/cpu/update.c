@@ -43,11 +43,17 @@ static inline void store_lanes(const struct store *st, struct form form, void *t
     vf_store_sr((bf16 *)to + i, n - i, x, philox_halves(st->words) + skip + i);
 }
 
+/* What codes of m, or of v, stand for (quant_maps.h). */
+struct code_book {
+    const float *map;
+    const struct quant_bytes *bytes; /* NULL: the map is read as floats */
+    const uint32_t *cells;
+};
+
 struct update {
     const struct update_args *u;
     struct store w, m, v;
-    const uint32_t *cells, *squares;                /* of codes of m and of v */
-    const struct quant_bytes *bytes, *square_bytes; /* NULL: their maps are read as floats */
+    struct code_book m_book, v_book;
 };
 
 /* What a chunk's loop asks again for every vector. Bytes, so that two compare as memory. */
@@ -171,7 +177,7 @@ static inline void store_codes(uint8_t *to, int64_t n, const uint8_t codes[STATE
 }
 
 /* Cells are found a pass before they are looked up: long enough for a core with vectors of 8 to have the indices in memory by then,
- * short enough for one with vectors of 16 to divide for the next pass while it gathers for this. */
+ * short enough for one with vectors of 16 to divide for the next pass while it gathers for this (that by llvm-mca, not by a run). */
 enum { PASS = 1024 / VW };
 
 static inline void find_cells(const float x[PASS], vf divisor, float y[PASS], uint16_t cell[PASS])
@@ -184,8 +190,8 @@ static inline void find_cells(const float x[PASS], vf divisor, float y[PASS], ui
     }
 }
 
-static inline __attribute__((always_inline)) void encode(const float x[STATE_BLOCK], float absmax, const uint32_t *cells, bool negative,
-                                                         int64_t n, uint8_t *to)
+static inline __attribute__((always_inline)) void encode(const float x[STATE_BLOCK], float absmax, bool negative,
+                                                         const struct code_book *book, int64_t n, uint8_t *to)
 {
     uint8_t codes[STATE_BLOCK];
     for (int from = 0; from < STATE_BLOCK; from += PASS) {
@@ -196,7 +202,7 @@ static inline __attribute__((always_inline)) void encode(const float x[STATE_BLO
             vi code[4];
             for (int k = 0; k < 4; k++) {
                 int at = i + k * VW;
-                code[k] = formula_thresholds(vi_at(cells, cell + at), vf_load(y + at));
+                code[k] = formula_thresholds(vi_at(book->cells, cell + at), vf_load(y + at));
                 if (negative) code[k] = formula_code_signed(vf_load(x + from + at), code[k]);
             }
             vi_store_u8(codes + from + i, code);
@@ -234,16 +240,15 @@ __attribute__((target("avx512vbmi"))) static void decode_bytes(const uint8_t *co
 #endif
 
 /* Codes behind the last one of a tensor are of nothing, but are there. */
-static inline void decode(const uint8_t *codes, const float *map, const struct quant_bytes *bytes, float absmax, float to[STATE_BLOCK])
+static inline void decode(const uint8_t *codes, const struct code_book *book, float absmax, float to[STATE_BLOCK])
 {
 #ifdef __AVX512F__
-    if (bytes) {
-        decode_bytes(codes, bytes, absmax, to);
+    if (book->bytes) {
+        decode_bytes(codes, book->bytes, absmax, to);
         return;
     }
 #endif
-    (void)bytes;
-    for (int i = 0; i < STATE_BLOCK; i += VW) vf_store(to + i, formula_state(vf_at(map, codes + i), absmax));
+    for (int i = 0; i < STATE_BLOCK; i += VW) vf_store(to + i, formula_state(vf_at(book->map, codes + i), absmax));
 }
 
 /* Not as a whole: its random numbers are not used, and long. */
@@ -256,18 +261,18 @@ static void update_block(struct update *x, const struct update_rates *r, const s
     uint8_t *m = (uint8_t *)u->m8.data + first, *v = u->v8.data ? (uint8_t *)u->v8.data + first : NULL;
     float *m_absmax = (float *)u->m_absmax.data + block, *v_absmax = v ? (float *)u->v_absmax.data + block : NULL;
     alignas(64) float of_m[STATE_BLOCK], of_v[STATE_BLOCK];
-    decode(m, dynamic_map_signed, x->bytes, *m_absmax, of_m);
-    if (v) decode(v, dynamic_map_unsigned, x->square_bytes, *v_absmax, of_v);
+    decode(m, &x->m_book, *m_absmax, of_m);
+    if (v) decode(v, &x->v_book, *v_absmax, of_v);
     keep(&x->m, of_m, DT_F32, at);
     keep(&x->v, of_v, DT_F32, at);
     for (int64_t i = n; i < STATE_BLOCK; i++) of_m[i] = of_v[i] = 0;
     update_chunks(x, r, seg->scale, at, at + n);
     float top_m = block_absmax(of_m), top_v = v ? block_absmax(of_v) : 0;
     *m_absmax = top_m;
-    encode(of_m, top_m, x->cells, true, n, m);
+    encode(of_m, top_m, true, &x->m_book, n, m);
     if (!v) return;
     *v_absmax = top_v;
-    encode(of_v, top_v, x->squares, false, n, v);
+    encode(of_v, top_v, false, &x->v_book, n, v);
 }
 
 static void update_seg(struct update *x, const struct update_rates *r, const struct seg *seg, int64_t at, int64_t end)
@@ -307,14 +312,13 @@ static void update_piece(const void *arg, int64_t index)
 {
     const struct update_args *u = arg;
     int64_t lo = u->lo, hi = lo + tensor_count(&u->w), p = lo / PIECE + index;
+    bool vbmi = cpu_has_vbmi();
     struct update x = {.u = u,
                        .w = in_range(u, &u->w, u->sr && !u->master.data, u->key_w),
                        .m = in_range(u, &u->m, true, u->key_m),
                        .v = in_range(u, &u->v, true, u->key_v),
-                       .cells = quant_cells_signed(),
-                       .squares = quant_cells_unsigned(),
-                       .bytes = cpu_has_vbmi() ? quant_bytes_signed() : NULL,
-                       .square_bytes = cpu_has_vbmi() ? quant_bytes_unsigned() : NULL};
+                       .m_book = {dynamic_map_signed, vbmi ? quant_bytes_signed() : NULL, quant_cells_signed()},
+                       .v_book = {dynamic_map_unsigned, vbmi ? quant_bytes_unsigned() : NULL, quant_cells_unsigned()}};
     update_range(&x, u->scalars.data, p * PIECE > lo ? p * PIECE : lo, (p + 1) * PIECE < hi ? (p + 1) * PIECE : hi);
 }
 

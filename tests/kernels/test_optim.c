@@ -227,33 +227,60 @@ static void test_ranges(void **state)
     for (int i = 0; i < N_PARTIALS; i++) assert_true((i == 2) == (f32_bits(whole.partial[i]) == 0x7f7f7f7f)); /* nobody's */
 }
 
-/* An update alone, elementwise, may be cut anywhere. */
+/* An update alone, elementwise, may be cut anywhere: once, and so often that no part is long enough for a loop of its layout's own. */
+enum { ANY = 4096 + 77 };
+
+struct held {
+    float g[ANY], master[ANY];
+    union {
+        float f32[ANY];
+        bf16 half[ANY];
+    } w, m, v;
+};
+
+static void begin_held(struct held *x, dtype w)
+{
+    memset(x, 0, sizeof *x);
+    lcg_state = 3;
+    for (int i = 0; i < ANY; i++) {
+        x->master[i] = (float)lcg_unit(), x->g[i] = (float)lcg_unit();
+        if (w == DT_F32)
+            x->w.f32[i] = x->master[i];
+        else
+            x->w.half[i] = bf16_round(x->master[i]);
+    }
+}
+
+static tensor held_part(void *data, dtype dt, int first, int n) { return tensor_1d((char *)data + (size_t)first * dtype_bytes(dt), dt, n); }
+
 static void test_cut_anywhere(void **state)
 {
     (void)state;
-    enum { N = 4096 + 77, CUT = 1024 + 5, LO = 65536 };
-    bf16 w[2][N], m[2][N], v[2][N];
-    float g[N];
-    lcg_state = 3;
-    for (int i = 0; i < N; i++) {
-        w[0][i] = w[1][i] = bf16_round((float)lcg_unit());
-        m[0][i] = m[1][i] = v[0][i] = v[1][i] = 0;
-        g[i] = (float)lcg_unit();
-    }
-    for (int part = 0; part < 3; part++) {
-        int which = part > 0, first = part == 2 ? CUT : 0, end = part == 1 ? CUT : N;
-        struct call x;
-        arguments(&x, &recipes[0], 1);
-        one_tensor(&x, LO, N);
-        x.u.lo = LO + first;
-        x.u.w = tensor_1d(w[which] + first, DT_BF16, end - first), x.u.g = tensor_1d(g + first, DT_F32, end - first);
-        x.u.m = tensor_1d(m[which] + first, DT_BF16, end - first), x.u.v = tensor_1d(v[which] + first, DT_BF16, end - first);
-        x.u.sr = true, x.u.key_w = 1, x.u.key_m = 2, x.u.key_v = 3;
-        assert_int_equal(op_update(s, &x.u), ST_OK);
-    }
-    assert_memory_equal(w[0], w[1], sizeof w[0]);
-    assert_memory_equal(m[0], m[1], sizeof m[0]);
-    assert_memory_equal(v[0], v[1], sizeof v[0]);
+    enum { LO = 65536 };
+    static const struct {
+        dtype w, states;
+        bool master;
+    } layouts[] = {{DT_F32, DT_F32, false}, {DT_BF16, DT_F32, true}, {DT_BF16, DT_F32, false}, {DT_BF16, DT_BF16, false}};
+    static const int step[] = {ANY, 1024 + 5, 77};
+    static struct held held[3];
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++)
+        for (int k = 0; k < 3; k++) {
+            struct held *y = &held[k];
+            begin_held(y, layouts[i].w);
+            for (int first = 0; first < ANY; first += step[k]) {
+                int n = ANY - first < step[k] ? ANY - first : step[k];
+                struct call x;
+                arguments(&x, &recipes[0], 1);
+                one_tensor(&x, LO, ANY);
+                x.u.lo = LO + first;
+                x.u.w = held_part(&y->w, layouts[i].w, first, n), x.u.g = held_part(y->g, DT_F32, first, n);
+                x.u.m = held_part(&y->m, layouts[i].states, first, n), x.u.v = held_part(&y->v, layouts[i].states, first, n);
+                if (layouts[i].master) x.u.master = held_part(y->master, DT_F32, first, n);
+                x.u.sr = true, x.u.key_w = 1, x.u.key_m = 2, x.u.key_v = 3;
+                assert_int_equal(op_update(s, &x.u), ST_OK);
+            }
+            if (memcmp(&held[0], y, sizeof *y)) fail_msg("layout %zu: other bits by %d elements at a time", i, step[k]);
+        }
 }
 
 /* What is not finite is seen wherever it is, and nothing moves then; a refusal in the backward lasts. */
